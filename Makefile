@@ -1,0 +1,36 @@
+# `make run` and `make test` are all that a newcomer needs; `make help` lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types bench clean
+
+help:  ## list what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(READY)  ## start the whole system on this machine and play a scenario
+	@$(BIN)/nsps up --scenario
+
+test: $(READY)  ## install what the tests need and run every one of them
+	@$(BIN)/python -m pytest
+
+lint: $(READY)  ## style
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(READY)  ## strict types
+	@$(BIN)/mypy
+
+bench: $(READY)  ## measure: pace, latency, imports, memory; prints tables
+	@$(BIN)/python -m nsps_local.bench
+
+clean:  ## forget the virtual environment and the local state
+	rm -rf .venv .nsps
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "NSPS needs Python 3.11 or later; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing). Name another: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@echo "Making .venv and installing (about a minute, once) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt -e .
+	@touch $(READY)
