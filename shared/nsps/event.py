@@ -1,0 +1,136 @@
+"""What an ESPF event is: its parts, its identity, and whom it speaks of. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NewType
+
+SnapshotTime = NewType("SnapshotTime", str)
+"""The time at which the read of a snapshot began, on Firestore's clock; sorts as text.
+
+``2026-11-21T02:10:03.123456Z/<event_id of the event that led the read>``: equal only for events
+that were served by one and the same read.
+"""
+
+BEFORE_ALL = SnapshotTime("")
+"""Older than every snapshot: what a missing ledger document says."""
+
+_NAMESPACE = uuid.UUID("6f1c6c1e-0c8e-5b7e-9d59-0d6d7c1a5f01")
+
+# Variables that name the entity an event is about, most specific owner first: what is true of an
+# account is read through the account, whatever else the event mentions.
+_OWNER_KEYS = (
+    ("account", "i_account"),
+    ("customer", "i_customer"),
+    ("sim", "i_sim_card"),
+    ("did", "number"),
+    ("invoice", "i_invoice"),
+)
+
+
+class InvalidWebhook(ValueError):
+    """A webhook body that can never work. The message is safe to show: it quotes no values."""
+
+
+@dataclass(frozen=True, slots=True)
+class EspfEvent:
+    """An event as PortaBilling's ESPF sends it; ``variables`` is an open map, kept unchanged."""
+
+    event_type: str
+    variables: Mapping[str, Any]
+
+    def body(self) -> dict[str, Any]:
+        """The two members that ESPF sent, as the NSPS contract passes them on in ``data``."""
+        return {"event_type": self.event_type, "variables": dict(self.variables)}
+
+    def entity(self, key: str) -> str | None:
+        """The id in variable ``key`` as text (ESPF sends numbers or numeric strings)."""
+        value = self.variables.get(key)
+        if isinstance(value, bool) or value is None:
+            return None
+        text = str(value).strip() if isinstance(value, str | int) else ""
+        return text or None
+
+    @property
+    def i_account(self) -> int | None:
+        return _number(self.entity("i_account"))
+
+    @property
+    def i_env(self) -> str | None:
+        return self.entity("i_env")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose snapshot an event calls for: what "newest wins" is decided by."""
+
+    kind: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Owner:
+        kind, colon, ident = text.partition(":")
+        if not (kind and colon and ident):
+            raise ValueError(f"owner {text!r}: write KIND:ID, for example account:1000889")
+        return cls(kind, ident)
+
+    @property
+    def i_account(self) -> int | None:
+        return _number(self.id) if self.kind == "account" else None
+
+
+def parse_webhook(body: bytes) -> EspfEvent:
+    """Read a webhook body, whatever its content type says.
+
+    Raises InvalidWebhook if it is not a JSON object with a text ``event_type`` and, where
+    given, an object ``variables``. (Source: PortaOne docs, provisioning via webhooks.)
+    """
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidWebhook("the body is not JSON: send one JSON object in UTF-8") from error
+    if not isinstance(document, dict):
+        raise InvalidWebhook('the body is not a JSON object: send {"event_type", "variables"}')
+    event_type = document.get("event_type")
+    if not isinstance(event_type, str) or not event_type.strip():
+        raise InvalidWebhook("event_type is missing or not a text: send for example SIM/Updated")
+    variables = document.get("variables", {})
+    if variables is None:
+        variables = {}
+    if not isinstance(variables, dict):
+        raise InvalidWebhook("variables is not a JSON object: send the event's ids in it")
+    return EspfEvent(event_type.strip(), variables)
+
+
+def event_id(deployment: str, event: EspfEvent) -> str:
+    """The one identity of an event: equal for every re-send, redelivery and replay.
+
+    Derived from deployment, i_env, i_event and event_type. An event without i_event is told
+    apart by its content. Spread evenly, so that it can be a document id (i_event is sequential).
+    """
+    i_event = event.entity("i_event")
+    if i_event is None:
+        canonical = json.dumps(event.variables, sort_keys=True, separators=(",", ":"))
+        i_event = "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+    name = json.dumps([deployment, event.i_env, i_event, event.event_type])
+    return str(uuid.uuid5(_NAMESPACE, name))
+
+
+def owner_of(event: EspfEvent, ident: str) -> Owner:
+    """Whom the event speaks of; an event that names nobody owns itself (``event:<event_id>``)."""
+    for kind, key in _OWNER_KEYS:
+        entity = event.entity(key)
+        if entity is not None:
+            return Owner(kind, entity)
+    return Owner("event", ident)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
