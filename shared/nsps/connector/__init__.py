@@ -1,0 +1,1 @@
+"""The kit a connector is written with: subclass a kind, and ``main = serve(MyConnector)``."""

@@ -1,0 +1,249 @@
+"""What a connector is: the three kinds, and what the kit asks of each.
+
+A connector says what its system should hold for an enriched event and how to speak to the system.
+Order, retries, ledger, idempotency, status and logs are the kit's. It raises nsps.outcome errors and
+nothing else on purpose: Transient ("not done, try later"), NoAnswer (it may or may not have taken
+effect), Terminal (refused for good). Anything else that escapes counts as NoAnswer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from nsps.event import EspfEvent, Owner, SnapshotTime
+from nsps.http import Deadline, Http
+from nsps.secrets import SecretValue
+from nsps.snapshot import PbData
+
+State = Mapping[str, Any]
+"""What one resource looks like: field -> text, number, boolean, None, list of these, or SecretValue."""
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Enriched:
+    """An event with the snapshot of its owner, as a connector sees it.
+
+    ``pb`` holds the blocks that the handler requires and no others. ``t`` is when the read of the
+    snapshot began. Equal snapshots give equal states: never look at the event type to decide them.
+    """
+
+    event_id: str
+    event: EspfEvent
+    owner: Owner
+    t: SnapshotTime
+    pb: PbData
+    created_at: str
+    updated_at: str
+    run: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the external system: its deadline, and the ids to pass on.
+
+    ``deadline`` is for the whole call; hand it to every request (it refuses one that would come
+    too late). ``reference`` is the same for each repetition of the same call: an idempotency key.
+    """
+
+    deadline: Deadline
+    reference: str
+    event_id: str = ""
+    trace_id: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the kit hands to a connector: made once per instance."""
+
+    handler: str
+    http: Http
+    secret: Callable[[str], SecretValue]
+    """The current value of a secret of the manifest, by the manifest's name; raises Transient."""
+    has_secret: Callable[[str], bool] = field(default=lambda _name: False)
+
+
+class Connector(ABC, Generic[SettingsT]):
+    """One kind of external system. Subclass one of the three kinds below."""
+
+    settings_model: ClassVar[type[BaseModel]]
+    """The handler's ``settings`` as the connector wants them; checked before anything starts."""
+
+    def __init__(self, settings: SettingsT, parts: Parts) -> None:
+        self.settings = settings
+        self.parts = parts
+
+    @abstractmethod
+    def check(self, call: Call) -> None:
+        """Whether the system is well: one cheap harmless call; raises what a real call would."""
+
+    def close(self) -> None:
+        """Give back connections; called when the instance ends."""
+
+
+class StateConnector(Connector[SettingsT]):
+    """A system that holds a state per resource (an IMSI in an HSS, a party in a CRM).
+
+    The kit reads, compares and then calls create or change, or delete, one writer at a time per
+    key, newest snapshot last. Each of the three must be repeatable: an attempt may have been cut
+    off anywhere. "Already exists" in create and "not there" in delete are successes.
+    """
+
+    readable: ClassVar[bool] = True
+    """False where the system cannot be asked: then ``create`` is called for every write."""
+
+    @abstractmethod
+    def desired(self, event: Enriched) -> Mapping[str, State]:
+        """The resources that the owner should have in this system: key -> state.
+
+        Depends on ``event.owner`` and ``event.pb`` alone. Empty: the owner should have nothing
+        (account gone, no SIM): whatever the ledger knows of the owner is removed.
+        Raises Terminal if the data can never be provisioned (an IMSI that is none).
+        """
+
+    def read(self, key: str, call: Call) -> State | None:
+        """What the system holds for the key; None if nothing.
+
+        Fields that the system does not tell (secrets) are left out: they count as different
+        unless the ledger is sure.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is readable but has no read()")
+
+    @abstractmethod
+    def create(self, key: str, state: State, call: Call) -> None:
+        """Bring the key to the state; it was not there (or, if not readable, may be)."""
+
+    @abstractmethod
+    def change(self, key: str, state: State, was: State, call: Call) -> None:
+        """Bring the key from ``was`` to the state."""
+
+    @abstractmethod
+    def delete(self, key: str, call: Call) -> None:
+        """Remove the key; success if it is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a message connector sends for one event; ``summary`` is kept in the history."""
+
+    summary: str
+    content: Any
+
+
+class MessageConnector(Connector[SettingsT]):
+    """A system where each event counts once (a notification)."""
+
+    @abstractmethod
+    def message(self, event: Enriched) -> Message | None:
+        """What to send for this event; None if it calls for nothing. Raises Terminal if it can't."""
+
+    @abstractmethod
+    def send(self, message: Message, call: Call) -> str:
+        """Send it; returns what the system said (kept in the history).
+
+        ``call.reference`` is the same for every repetition: use it where the system can
+        recognise one (Message-ID, Idempotency-Key).
+        """
+
+
+class Action(StrEnum):
+    """What an order asks for."""
+
+    ADD = "add"
+    MODIFY = "modify"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A change that an asynchronous system is asked for. ``reference``: ours, unique per order."""
+
+    key: str
+    action: Action
+    state: State
+    reference: str
+    owner: Owner
+    group: str | None = None
+
+
+class AnswerState(StrEnum):
+    """What an asynchronous system says of an order."""
+
+    PROGRESS = "progress"  # on its way; nothing is decided
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A late answer: ``order`` is the system's id or our reference; at least one way to find it."""
+
+    order: str
+    state: AnswerState
+    message: str = ""
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackRequest:
+    """A late answer as it came in over HTTP. ``path`` is what follows /<handler>."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    query: Mapping[str, str]
+
+
+class CallbackRefused(Exception):
+    """The notification is not from the system it claims to be from (answered with 401)."""
+
+
+class CallbackInvalid(Exception):
+    """The notification cannot be read (answered with 400); the message says why."""
+
+
+class AsynchronousConnector(Connector[SettingsT]):
+    """A system that takes an order now and answers later.
+
+    The kit keeps the correlation and the deadline; the answer comes through functions/callbacks
+    or is asked for.
+    """
+
+    askable: ClassVar[bool] = False
+    """True where ``ask`` can be used."""
+
+    @abstractmethod
+    def desired(self, event: Enriched) -> Mapping[str, State]:
+        """As for a state connector."""
+
+    @abstractmethod
+    def submit(self, order: Order, call: Call) -> str:
+        """Hand the order over; returns the id by which the system's answer will name it.
+
+        Repeatable: the same reference may be submitted again after a lost answer.
+        """
+
+    @abstractmethod
+    def authenticate(self, request: CallbackRequest) -> None:
+        """Raise CallbackRefused unless the request proves that it is the system's."""
+
+    @abstractmethod
+    def hear(self, request: CallbackRequest) -> Sequence[Answer]:
+        """The answers in a notification (it may hold none: other kinds of news).
+
+        Raises CallbackInvalid.
+        """
+
+    def ask(self, order_id: str, call: Call) -> Answer:
+        """What has become of an order; only where ``askable``."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be asked")
