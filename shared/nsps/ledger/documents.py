@@ -1,0 +1,111 @@
+"""The ledger's documents, per handler, and how they are written in Firestore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from nsps.event import BEFORE_ALL, SnapshotTime
+from nsps.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Document (handler, event): the newest snapshot it began with, and what became of it."""
+
+    t: SnapshotTime = BEFORE_ALL
+    outcome: Outcome | None = None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any] | None) -> Delivery:
+        if not data:
+            return cls()
+        outcome = data.get("outcome")
+        return cls(SnapshotTime(data.get("t", BEFORE_ALL)), Outcome(outcome) if outcome else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Document (handler, owner): the newest snapshot time begun, and by which event."""
+
+    t: SnapshotTime = BEFORE_ALL
+    by: str = ""
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any] | None) -> Watermark:
+        if not data:
+            return cls()
+        return cls(SnapshotTime(data.get("watermark", BEFORE_ALL)), data.get("by", ""))
+
+    def write(self) -> dict[str, Any]:
+        return {"watermark": self.t, "by": self.by}
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An order that an asynchronous system has taken and not answered yet."""
+
+    reference: str
+    wanted: str
+    """Digest of the state that was ordered; empty for a removal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Document (handler, key): what the external system is believed to hold for one key.
+
+    ``claim_t`` is the newest snapshot time at which any owner claimed it: never lowered, never
+    removed. ``confirmed`` is the digest of the last state the system confirmed, or None.
+    ``dirty``: the system may hold something else. ``foreign``: it may hold a former owner's state.
+    """
+
+    owner: str | None = None
+    claim_t: SnapshotTime = BEFORE_ALL
+    confirmed: str | None = None
+    dirty: bool = False
+    foreign: bool = False
+    lease: str | None = None
+    lease_until: datetime | None = None
+    pending: Pending | None = None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any] | None) -> Resource:
+        if not data:
+            return cls()
+        pending = data.get("pending")
+        return cls(
+            owner=data.get("owner"),
+            claim_t=SnapshotTime(data.get("claim_t", BEFORE_ALL)),
+            confirmed=data.get("confirmed"),
+            dirty=data.get("dirty", False),
+            foreign=data.get("foreign", False),
+            lease=data.get("lease"),
+            lease_until=data.get("lease_until"),
+            pending=Pending(pending["reference"], pending["wanted"]) if pending else None,
+        )
+
+    def write(self) -> dict[str, Any]:
+        pending = self.pending
+        return {
+            "owner": self.owner,
+            "claim_t": self.claim_t,
+            "confirmed": self.confirmed,
+            "dirty": self.dirty,
+            "foreign": self.foreign,
+            "lease": self.lease,
+            "lease_until": self.lease_until,
+            "pending": {"reference": pending.reference, "wanted": pending.wanted}
+            if pending
+            else None,
+        }
+
+    def held_by_other(self, token: str, now: datetime) -> bool:
+        """Whether another attempt's lease has not run out at the server's time ``now``."""
+        if self.lease is None or self.lease == token:
+            return False
+        return self.lease_until is not None and self.lease_until > now
+
+    def held_by(self, token: str) -> bool:
+        return self.lease == token

@@ -1,0 +1,517 @@
+"""The protocol run on Firestore: one attempt of one delivery, step by step.
+
+Steps between which no call lies share a transaction: ``begin`` is begin, list and the takes up to
+the first that needs a call; ``done`` is confirm, the further takes and finish with the status note.
+The usual event costs two transactions. Every transaction may be run again (a commit in doubt equals
+a crash just after it).
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum, auto
+from typing import Any
+
+from google.cloud.firestore import ArrayUnion, Increment
+
+from nsps.espf import outbox
+from nsps.event import Owner, SnapshotTime
+from nsps.ledger import protocol
+from nsps.ledger.documents import Delivery, Resource, Watermark
+from nsps.ledger.protocol import Begun, Lease, Step, Taken, Todo
+from nsps.outcome import Outcome, worst
+from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, Tx
+
+MARGIN_SECONDS = 2.0
+"""M of the model: how far a call may overrun its deadline before it can no longer take effect."""
+TRANSACTION_SECONDS = 8.0
+"""What a lease allows for the take transaction itself and for the way to the call."""
+POST_SECONDS = 30.0
+"""Lease of one post of a status to ESPF."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one attempt is to bring about: the desired state of an owner in one system."""
+
+    handler: str
+    delivery: str
+    """Document id: the event_id, with ``.run`` for a replay."""
+    event_id: str
+    owner: Owner
+    t: SnapshotTime
+    wanted: Mapping[str, str]
+    """Resource key -> digest of the desired state."""
+    visible: Mapping[str, Mapping[str, Any]]
+    """Resource key -> the desired state without secrets, kept for people."""
+    group: str | None
+    call_seconds: float
+    """C of the model: the longest that a call may take."""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def lease_seconds(self) -> float:
+        return self.call_seconds + MARGIN_SECONDS + TRANSACTION_SECONDS
+
+
+class At(Enum):
+    """Where an attempt is after a transaction."""
+
+    CALL = auto()
+    """``step`` is mine: call the system, then report."""
+    FINISHED = auto()
+    """The delivery has its outcome (or is accepted): acknowledge."""
+    STOPPED = auto()
+    """Another message is responsible, or it was final already: acknowledge."""
+    BUSY = auto()
+    """Another attempt holds the resource: wait a little, begin again."""
+    QUEUED = auto()
+    """Asynchronous: an earlier order is open; its answer sends this event again: acknowledge."""
+    LOST = auto()
+    """My lease is gone: begin again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What an attempt remembers between its transactions; all of it may be lost in a crash."""
+
+    at: At
+    outcome: Outcome = Outcome.UNCHANGED
+    step: Step | None = None
+    resource: Resource = field(default_factory=Resource)
+    todo: tuple[Step, ...] = ()
+    sent: float = 0.0
+    """Monotonic time at which the take transaction was sent."""
+    dropping: bool = False
+    """The claim was refused, and a former owner's state is being removed under the same lease."""
+    orders: tuple[str, ...] = ()
+    results: tuple[Mapping[str, Any], ...] = ()
+    errors: tuple[str, ...] = ()
+    post: outbox.Post | None = None
+
+
+class Ledger:
+    """One handler's ledger."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+
+    # ---- the steps of an attempt -----------------------------------------------------------
+
+    def begin(self, work: Work, record: Mapping[str, Any]) -> Progress:
+        """Steps 1 to 3: begin, list, take; and finish if no call is needed.
+
+        ``record``: fields for people, kept in the delivery document.
+        """
+
+        def body(tx: Tx) -> Progress:
+            sent = self._clock()
+            view = self._view(tx, work, listing=True)
+            begun = protocol.begin(view.delivery, view.watermark, work.t)
+            if begun in (Begun.ALREADY_FINAL, Begun.NEWER_COPY):
+                outcome = view.delivery.outcome or Outcome.WAITING
+                return Progress(At.STOPPED, outcome)
+            view.record(dict(record) | {"attempts": Increment(1)})
+            if begun is Begun.SUPERSEDED:
+                view.record({"superseded_by": view.watermark.by})
+                return view.finish(Progress(At.FINISHED, Outcome.SUPERSEDED), check=False)
+            view.start()
+            progress = Progress(At.FINISHED, todo=tuple(protocol.plan(view.owned, work.wanted)))
+            return view.go_on(progress, sent)
+
+        return self._store.transact(body)
+
+    def may_call(self, work: Work, progress: Progress) -> bool:
+        """Step 4: whether enough of the lease is left for the longest call (local)."""
+        left = work.lease_seconds - (self._clock() - progress.sent)
+        return left >= work.call_seconds + MARGIN_SECONDS
+
+    def done(self, work: Work, progress: Progress, *, changed: bool) -> Progress:
+        """Step 5, the call is done: confirm, take the next, or finish.
+
+        ``changed``: False if the system turned out to have the state already.
+        """
+        step = _step(progress)
+        if progress.dropping:
+            result, outcome = "removed", Outcome.REJECTED
+        else:
+            what = "removed" if step.todo is Todo.RELEASE else "written"
+            result = what if changed else "already so"
+            outcome = Outcome.DELIVERED if changed else Outcome.UNCHANGED
+        confirms = replace(step, todo=Todo.RELEASE) if progress.dropping else step
+
+        def settle(resource: Resource, token: str) -> Resource | None:
+            return protocol.confirm(resource, confirms, token)
+
+        return self._settle(work, progress, settle, outcome, result)
+
+    def accepted(self, work: Work, progress: Progress, order_id: str) -> Progress:
+        """An asynchronous system took the order: remember it, go on."""
+        step, reference = _step(progress), order_reference(work, progress)
+
+        def body(tx: Tx) -> Progress:
+            sent = self._clock()
+            view = self._view(tx, work, keys=_keys(progress), orders=(reference,))
+            if not view.resource(step.key).held_by(work.token):
+                return replace(progress, at=At.LOST)
+            order = view.order(reference) or {}
+            answered = order.get("state") in ("done", "failed")
+            if not answered:
+                taken = protocol.accept(view.resource(step.key), step, work.token, reference)
+                assert taken is not None
+                view.put(step, taken)
+                view.put_order(reference, {"order_id": order_id, "accepted_at": tx.now})
+            else:  # the answer overtook the acceptance
+                done = order["state"] == "done"
+                resource = view.resource(step.key)
+                after = (
+                    protocol.confirm(resource, step, work.token)
+                    if done
+                    else protocol.give_back(resource, work.token)
+                )
+                assert after is not None
+                view.put(step, after)
+                view.put_order(reference, {"order_id": order_id, "settled": True})
+            outcome = _ANSWERED.get(order.get("state", ""), Outcome.ACCEPTED)
+            result = {"key": step.key, "result": "ordered", "order": order_id}
+            after_all = replace(
+                progress,
+                outcome=worst(progress.outcome, outcome),
+                results=(*progress.results, result),
+                orders=progress.orders if answered else (*progress.orders, reference),
+            )
+            return view.go_on(after_all, sent)
+
+        return self._store.transact(body)
+
+    def intend(self, work: Work, progress: Progress, action: str) -> str:
+        """Write the order down before it is submitted, so that its answer can be found."""
+        step, reference = _step(progress), order_reference(work, progress)
+        self._store.order(work.handler, reference).set(
+            {
+                "reference": reference,
+                "key": step.key,
+                "action": action,
+                "wanted": step.wanted or "",
+                "owner": str(work.owner),
+                "t": work.t,
+                "deliveries": ArrayUnion([work.delivery]),
+                "settled": False,
+            },
+            merge=True,
+        )
+        return reference
+
+    def refused(self, work: Work, progress: Progress, reason: str) -> Progress:
+        """Step 5, refused for good: remove a former owner's state, or give back and go on."""
+        step = _step(progress)
+        errors = (*progress.errors, reason)
+        foreign = step.todo is Todo.CLAIM and progress.resource.foreign
+        if foreign and not progress.dropping:
+            return replace(progress, dropping=True, errors=errors)
+
+        def settle(resource: Resource, token: str) -> Resource | None:
+            return protocol.give_back(resource, token) if resource.held_by(token) else None
+
+        return self._settle(
+            work, replace(progress, errors=errors), settle, Outcome.REJECTED, "refused"
+        )
+
+    def not_done(
+        self, work: Work, progress: Progress, error: str, *, answered: bool
+    ) -> outbox.Post | None:
+        """Step 5, to be tried later: the message comes again.
+
+        ``answered``: the system said that it did nothing, so the lease may be given back. Without
+        an answer the lease is left to run out: the call may still take effect (rule hold).
+        """
+
+        def body(tx: Tx) -> outbox.Post | None:
+            keys = _keys(progress)[:1]
+            view = self._view(tx, work, keys=keys)
+            if answered and progress.step is not None:
+                resource = view.resource(progress.step.key)
+                if resource.held_by(work.token):
+                    view.put(progress.step, protocol.give_back(resource, work.token))
+            return view.retrying(error)
+
+        return self._store.transact(body)
+
+    def reject(self, work: Work, record: Mapping[str, Any], reason: str) -> Progress:
+        """The event can never be provisioned: decided before begin, the watermark stays."""
+
+        def body(tx: Tx) -> Progress:
+            view = self._view(tx, work)
+            begun = protocol.begin(view.delivery, view.watermark, work.t)
+            if begun in (Begun.ALREADY_FINAL, Begun.NEWER_COPY):
+                return Progress(At.STOPPED, view.delivery.outcome or Outcome.WAITING)
+            view.record(dict(record) | {"attempts": Increment(1), "t": work.t})
+            outcome = Outcome.SUPERSEDED if begun is Begun.SUPERSEDED else Outcome.REJECTED
+            return view.finish(Progress(At.FINISHED, outcome, errors=(reason,)), check=False)
+
+        return self._store.transact(body)
+
+    def _settle(
+        self,
+        work: Work,
+        progress: Progress,
+        settle: Callable[[Resource, str], Resource | None],
+        outcome: Outcome,
+        result: str,
+    ) -> Progress:
+        step = _step(progress)
+
+        def body(tx: Tx) -> Progress:
+            sent = self._clock()
+            view = self._view(tx, work, keys=_keys(progress))
+            after = settle(view.resource(step.key), work.token)
+            if after is None:
+                return replace(progress, at=At.LOST)
+            view.put(step, after)
+            return view.go_on(
+                replace(
+                    progress,
+                    outcome=worst(progress.outcome, outcome),
+                    results=(*progress.results, {"key": step.key, "result": result}),
+                    dropping=False,
+                ),
+                sent,
+            )
+
+        return self._store.transact(body)
+
+    def _view(
+        self,
+        tx: Tx,
+        work: Work,
+        *,
+        listing: bool = False,
+        keys: tuple[str, ...] = (),
+        orders: tuple[str, ...] = (),
+    ) -> _View:
+        store, handler = self._store, work.handler
+        owned: dict[str, dict[str, Any]] = {}
+        if listing:
+            owned = tx.query(store.resources_of(handler, str(work.owner)))
+            keys = tuple(work.wanted)
+        references = [store.delivery(handler, work.delivery), store.owner(handler, str(work.owner))]
+        references += [
+            reference
+            for reference in (store.resource(handler, key) for key in keys)
+            if reference.path not in owned
+        ]
+        references += [store.order(handler, reference) for reference in orders]
+        if work.group is not None and work.owner.i_account is not None:
+            references.append(store.status(work.owner.i_account, work.group))
+        return _View(store, tx, work, owned, {**tx.read(references), **owned})
+
+
+class _View:
+    """The documents of one transaction: read at its start, changed, and written at its end."""
+
+    def __init__(
+        self,
+        store: Store,
+        tx: Tx,
+        work: Work,
+        owned: Mapping[str, Mapping[str, Any]],
+        documents: dict[str, dict[str, Any] | None],
+    ) -> None:
+        self._store, self._tx, self._work = store, tx, work
+        self._documents = documents
+        self._delivery = store.delivery(work.handler, work.delivery)
+        self._owner = store.owner(work.handler, str(work.owner))
+        self.owned = [str(data["key"]) for data in owned.values()]
+        self.delivery = Delivery.read(documents[self._delivery.path])
+        self.watermark = Watermark.read(documents[self._owner.path])
+
+    def resource(self, key: str) -> Resource:
+        return Resource.read(
+            self._documents.get(self._store.resource(self._work.handler, key).path)
+        )
+
+    def order(self, reference: str) -> dict[str, Any] | None:
+        return self._documents.get(self._store.order(self._work.handler, reference).path)
+
+    def put_order(self, reference: str, fields: Mapping[str, Any]) -> None:
+        self._tx.merge(self._store.order(self._work.handler, reference), fields)
+
+    def put(self, step: Step, resource: Resource) -> None:
+        """Write a resource, with what people want to see of it."""
+        reference = self._store.resource(self._work.handler, step.key)
+        fields = resource.write() | {"key": step.key, "changed_at": self._tx.now}
+        fields["expire_at"] = None if resource.owner else self._tx.after(days=TOMBSTONE_DAYS)
+        sure = resource.confirmed is not None and not resource.dirty
+        if sure and resource.confirmed == step.wanted:
+            fields["state"] = dict(self._work.visible.get(step.key, {}))
+            fields["by"] = self._work.event_id
+        elif resource.owner is None:
+            fields["state"] = None
+        self._tx.merge(reference, fields)
+        self._documents[reference.path] = fields
+
+    def record(self, fields: Mapping[str, Any]) -> None:
+        """Fields of the delivery document that are for people."""
+        self._tx.merge(self._delivery, fields)
+
+    def start(self) -> None:
+        """The delivery begins with this snapshot; the owner's watermark rises to it."""
+        work = self._work
+        self.delivery = replace(self.delivery, t=work.t)
+        self._tx.merge(self._delivery, {"t": work.t, "outcome": None, "last_at": self._tx.now})
+        if self.watermark.t < work.t:
+            self.watermark = Watermark(work.t, work.event_id)
+            expire = {"expire_at": self._tx.after(days=TOMBSTONE_DAYS)}
+            self._tx.merge(self._owner, self.watermark.write() | expire)
+
+    def go_on(self, progress: Progress, sent: float) -> Progress:
+        """Take what is left to do, until a call is needed or nothing is left."""
+        work = self._work
+        until = self._tx.after(seconds=work.lease_seconds)
+        lease = Lease(work.token, self._tx.now, until)
+        todo = list(progress.todo)
+        while todo:
+            step = todo.pop(0)
+            before = self.resource(step.key)
+            taken, after = protocol.take(
+                step, before, self.watermark, str(work.owner), work.t, lease
+            )
+            if taken is Taken.CALL:
+                self.put(step, after)
+                return replace(
+                    progress, at=At.CALL, step=step, resource=after, todo=tuple(todo), sent=sent
+                )
+            if taken in (Taken.BUSY, Taken.QUEUED):
+                return self._wait(replace(progress, step=step), taken, before)
+            progress = replace(
+                progress,
+                outcome=worst(progress.outcome, protocol.OUTCOME_OF[taken]),
+                results=(*progress.results, {"key": step.key, "result": _SAY[taken]}),
+            )
+            if taken is Taken.GAVE_WAY:
+                self.record({"superseded_by": self.watermark.by})
+                break
+            if taken is Taken.JOINED and before.pending is not None:
+                progress = self._join(progress, before.pending.reference)
+            if after != before:
+                self.put(step, after)
+        return self.finish(progress)
+
+    def _wait(self, progress: Progress, taken: Taken, resource: Resource) -> Progress:
+        if taken is Taken.BUSY:
+            return replace(progress, at=At.BUSY)
+        assert resource.pending is not None
+        self.put_order(resource.pending.reference, {"followers": ArrayUnion([self._work.delivery])})
+        self.record({"waits_for": "the answer to an earlier order", "results": progress.results})
+        return replace(progress, at=At.QUEUED, outcome=Outcome.WAITING)
+
+    def _join(self, progress: Progress, reference: str) -> Progress:
+        self.put_order(reference, {"deliveries": ArrayUnion([self._work.delivery])})
+        return replace(progress, orders=(*progress.orders, reference))
+
+    def finish(self, progress: Progress, *, check: bool = True) -> Progress:
+        """Step 6: the outcome, and in the same transaction what ESPF is to hear."""
+        work, now = self._work, self._tx.now
+        if check and not protocol.may_finish(self.delivery, work.t):
+            return replace(progress, at=At.STOPPED)
+        fields: dict[str, Any] = {
+            "outcome": progress.outcome.value,
+            "results": [dict(result) for result in progress.results],
+            "errors": list(progress.errors),
+            "retry": None,
+            "waits_for": None,
+            "last_at": now,
+            "expire_at": self._tx.after(days=HISTORY_DAYS),
+        }
+        if progress.outcome.final:
+            fields["finished_at"] = now
+        if progress.orders:
+            fields["orders"] = list(progress.orders)
+        self._tx.merge(self._delivery, fields)
+        post = self._note(progress.outcome, "; ".join(progress.errors))
+        return replace(progress, at=At.FINISHED, post=post)
+
+    def retrying(self, error: str) -> outbox.Post | None:
+        """Record a failure that is to be tried again; ESPF hears RETRY."""
+        if not protocol.may_finish(self.delivery, self._work.t):
+            return None
+        self._tx.merge(
+            self._delivery,
+            {
+                "retry": {"error": error, "at": self._tx.now},
+                "last_at": self._tx.now,
+                "expire_at": self._tx.after(days=HISTORY_DAYS),
+            },
+        )
+        return self._note(Outcome.RETRYING, error)
+
+    def _note(self, outcome: Outcome, message: str) -> outbox.Post | None:
+        work = self._work
+        return note_status(
+            self._store, self._tx, self._documents, work.owner, work.group, work.t, outcome, message
+        )
+
+
+def note_status(
+    store: Store,
+    tx: Tx,
+    documents: Mapping[str, dict[str, Any] | None],
+    owner: Owner,
+    group: str | None,
+    t: SnapshotTime,
+    outcome: Outcome,
+    message: str,
+) -> outbox.Post | None:
+    """Note what ESPF is to hear, in the caller's transaction; the post, if it is free to go out."""
+    if group is None or owner.i_account is None or outcome.espf_status is None:
+        return None
+    reference = store.status(owner.i_account, group)
+    before = outbox.Status.read(documents.get(reference.path))
+    doc = outbox.note(before, t, outcome.espf_status, message)
+    token = uuid.uuid4().hex
+    taken = outbox.take(doc, token, tx.now, tx.after(seconds=POST_SECONDS))
+    if (taken or doc) == before:
+        return None
+    fields = (taken or doc).write() | {"i_account": owner.i_account, "group": group}
+    tx.merge(reference, fields | {"expire_at": tx.after(days=TOMBSTONE_DAYS)})
+    if taken is None:
+        return None
+    return outbox.Post(
+        reference.path, owner.i_account, group, taken.status, taken.message, taken.revision, token
+    )
+
+
+def order_reference(work: Work, progress: Progress) -> str:
+    """Our name for an order: one per attempt and key, and equal when its submit is repeated."""
+    return str(uuid.uuid5(uuid.UUID(work.token), _step(progress).key))
+
+
+def _step(progress: Progress) -> Step:
+    assert progress.step is not None
+    return progress.step
+
+
+def _keys(progress: Progress) -> tuple[str, ...]:
+    steps = (() if progress.step is None else (progress.step,)) + progress.todo
+    return tuple(step.key for step in steps)
+
+
+def lease_until(data: Mapping[str, Any]) -> datetime | None:
+    """Until when a resource document is leased; for people."""
+    until = data.get("lease_until")
+    return until if isinstance(until, datetime) else None
+
+
+_ANSWERED = {"done": Outcome.DELIVERED, "failed": Outcome.REJECTED}
+_SAY = {
+    Taken.UNCHANGED: "unchanged",
+    Taken.NOT_MINE: "not ours any more",
+    Taken.CLAIMED_LATER: "claimed by a newer snapshot",
+    Taken.GAVE_WAY: "superseded",
+    Taken.JOINED: "ordered already",
+}
