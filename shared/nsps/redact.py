@@ -1,0 +1,416 @@
+"""What may be seen by whom: secrets by nobody, subscribers by those who hold the digest key.
+
+Redaction goes by field. A secret field (Ki, a password, a token) becomes ``***``. A personal field
+(IMSI, MSISDN, a name) becomes, in a log, its kind and a keyed hash (``imsi#3fa9c1d24b07``): the
+same number has the same hash wherever it stands, so lines can be joined without showing it. Texts
+that others wrote (an external system's error) are searched for both: by shape, by ``name=value``
+and by known value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from nsps.secrets import SecretValue
+
+HIDDEN = "***"
+MAX_TEXT = 20_000
+"""Characters of a text that are searched and kept; the rest is cut off."""
+
+# Field names, in lower case and without everything but letters and digits.
+SECRET_NAMES = frozenset(
+    word
+    for words in (
+        "ki opc op opkey topc k key keys ck ik kasme tk4 sqn",
+        "adm adm1 pin pin1 pin2 puk puk1 puk2 pwd pass passcode h323pass servicepass",
+        "authkey authkeys authinfo auth xauth bearer jwt otp session sessionid signature",
+    )
+    for word in words.split()
+)
+SECRET_PARTS = (
+    *("password", "passwd", "passphrase", "secret", "token", "authorization", "cookie"),
+    *("credential", "apikey", "privatekey", "accesskey", "authkey", "encryptionkey"),
+)
+# Name endings and the label that stands in the log.
+PERSONAL_ENDINGS = {
+    ending: label
+    for label, endings in {
+        "imsi": "imsi",
+        "msisdn": "msisdn",
+        "iccid": "iccid",
+        "imei": "imei imeisv",
+        "email": "email mail",
+        "phone": "phone phone1 phone2 phonenumber mobile fax faxnum",
+        "name": "firstname lastname midinit fullname givenname familyname surname displayname"
+        " companyname customername",
+        "address": "address street baddr1 baddr2 baddr3 baddr4 baddr5",
+        "zip": "zipcode postcode postalcode",
+        "birthdate": "birthdate dateofbirth",
+    }.items()
+    for ending in endings.split()
+}
+PERSONAL_NAMES = {
+    "id": "id",
+    "number": "number",
+    "cli": "number",
+    "did": "number",
+    "login": "login",
+    "zip": "zip",
+}
+# A plain "name" is a product's as often as a person's: it is personal inside these alone.
+_PERSON = frozenset(
+    ["customerinfo", "customer", "contact", "contactinfo", "subscriber", "party", "individual"]
+)
+# A pair of members that together name a field: {"name": "ki", "value": "..."}.
+_PAIR_NAMES = ("name", "attribute", "field", "parameter")
+_PAIR_VALUES = frozenset({"value", "values", "effectivevalue", "dbvalue", "defaultvalue"})
+
+_EMBEDDED = re.compile(r"[{\[]")
+_PAIR = re.compile(
+    r"""(?P<name>[A-Za-z][A-Za-z0-9_.-]{0,63})(?:\\*["'])?\s{0,8}(?:=>|[:=])\s{0,8}"""
+)
+_ELEMENT = re.compile(r"<(?P<name>[\w:.-]{1,64})(?:\s[^<>]{0,256})?>(?P<value>[^<]*)(?=</)")
+_SECRET_SHAPES = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+    r"|\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"
+    r"|\b(?:Bearer|Basic|Digest|Token)\s+(?=\S*[0-9=+/._~-]|[A-Za-z]{20})[A-Za-z0-9._~+/=-]{6,}"
+    r"|(?<![0-9A-Fa-f])[0-9A-Fa-f]{32,}"
+    r"|(?<![0-9A-Fa-f])(?:[0-9A-Fa-f]{2}[ :-]){15,}[0-9A-Fa-f]{2}(?![0-9A-Fa-f])"
+    r"|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)",
+    re.DOTALL | re.IGNORECASE,
+)
+# Shapes that are kept come first: ids of our own and times hold digits too.
+_PERSONAL_SHAPES = re.compile(
+    r"(?P<kept>\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b"
+    r"|\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)?"
+    r"|\b(?:account|customer|sim|invoice):\d{1,9}(?!\d)"
+    r"|\bi_[a-z_]+\"?\s?[:=]\s?\"?\d{1,9}(?!\d)"
+    r"|\b(?:imsi|msisdn|iccid|imei|id|number|phone|email|name|address|zip|login|birthdate)"
+    r"#[0-9a-f]{12}\b)"
+    r"|(?P<email>[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,8})"
+    r"|(?P<phone>\+\d[\d ()-]{5,22}\d)"
+    r"|(?P<number>(?<!\d)\d{6,22}(?!\d))",
+    re.IGNORECASE,
+)
+
+
+class Redactor:
+    """Takes secrets out of everything, and subscribers out of logs. Safe to share by threads."""
+
+    def __init__(self, digest_key: bytes) -> None:
+        self._digest_key = digest_key
+        self._registered: tuple[str, ...] = ()
+
+    def register(self, secret: SecretValue) -> None:
+        """From now on take this secret, and the texts inside it, out of every text by value."""
+        found = set(self._registered)
+        for text in _secret_texts(secret.reveal()):
+            found.update(_forms(text))
+        self._registered = tuple(sorted(found, key=len, reverse=True))
+
+    @contextmanager
+    def knowing(self, document: Any) -> Iterator[None]:
+        """Inside, take the secrets and personal values of this document out of texts by value.
+
+        For names, which no pattern can find: what an external system echoes in its errors.
+        """
+        secret: set[str] = set()
+        personal: dict[str, str] = {}
+        for label, value in _labelled(document):
+            if len(value) >= 3 and label:
+                personal.update((form.lower(), label) for form in _forms(value))
+            elif len(value) >= 3:
+                secret.update(_forms(value))
+        token = _known.set(_Known(_alternatives(secret), _alternatives(personal), personal))
+        try:
+            yield
+        finally:
+            _known.reset(token)
+
+    def digest(self, document: Any) -> str:
+        """A keyed hash (64 hexadecimal digits) of a JSON document, the same for equal ones."""
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hmac.new(self._digest_key, canonical.encode(), hashlib.sha256).hexdigest()
+
+    def for_log(self, document: Any) -> Any:
+        """A copy for logs: without secrets, with personal fields masked but joinable."""
+        return self._walk(document, personal=True)
+
+    def for_store(self, document: Any) -> Any:
+        """A copy for Firestore: without secrets, with personal fields as they are."""
+        return self._walk(document, personal=False)
+
+    def text_for_log(self, text: str) -> str:
+        """Free text for a log: without secrets, with everything that looks personal masked."""
+        return self._text(text, personal=True)
+
+    def text_for_store(self, text: str) -> str:
+        """Free text for Firestore: without secrets."""
+        return self._text(text, personal=False)
+
+    def _walk(self, value: Any, *, personal: bool, within: str = "", depth: int = 0) -> Any:
+        if depth > 60:
+            return HIDDEN
+        if isinstance(value, Mapping):
+            return self._walk_mapping(value, personal=personal, within=within, depth=depth)
+        if isinstance(value, list | tuple | set | frozenset):
+            return [
+                self._walk(item, personal=personal, within=within, depth=depth + 1)
+                for item in value
+            ]
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int | float):
+            long = personal and abs(value) >= 10**9
+            return self._mask("number", int(value)) if long and value == value // 1 else value
+        if isinstance(value, bytes | bytearray):
+            value = bytes(value).decode("utf-8", "replace")
+        return self._text(value if isinstance(value, str) else str(value), personal=personal)
+
+    def _walk_mapping(
+        self, value: Mapping[Any, Any], *, personal: bool, within: str, depth: int
+    ) -> dict[str, Any]:
+        named = _pair_name(value)
+        copy: dict[str, Any] = {}
+        for key, item in value.items():
+            plain = _plain(str(key))
+            name = named if named and plain in _PAIR_VALUES else plain
+            label = _label(name, within)
+            shown = self._text(str(key), personal=personal)
+            if item is None or isinstance(item, bool):
+                copy[shown] = item
+            elif _is_secret(name):
+                copy[shown] = HIDDEN
+            elif label and personal:
+                copy[shown] = self._mask_all(label, item)
+            elif str(key).startswith("i_") and _ROW_ID.fullmatch(str(item)):
+                copy[shown] = item
+            else:
+                copy[shown] = self._walk(item, personal=personal, within=plain, depth=depth + 1)
+        return copy
+
+    def _mask_all(self, label: str, value: Any) -> Any:
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._mask_all(label, item) for item in value]
+        if isinstance(value, Mapping):
+            value = json.dumps(value, sort_keys=True, default=str)
+        return self._mask(label, value)
+
+    def _mask(self, label: str, value: Any) -> str:
+        text = str(value).strip()
+        if not text or _MASKED.fullmatch(text):
+            return text
+        digest = hmac.new(self._digest_key, text.lower().lstrip("+").encode(), hashlib.sha256)
+        return f"{label}#{digest.hexdigest()[:12]}"
+
+    def _text(self, text: str, *, personal: bool) -> str:
+        cut = len(text) > MAX_TEXT
+        text = self._known_values(text[:MAX_TEXT], personal=personal)
+        text = self._embedded(text, personal=personal)
+        text = self._elements(text, personal=personal)
+        text = self._pairs(text, personal=personal)
+        text = _SECRET_SHAPES.sub(HIDDEN, text)
+        if personal:
+            text = _PERSONAL_SHAPES.sub(self._mask_shape, text)
+        return text + "... (cut)" if cut else text
+
+    def _known_values(self, text: str, *, personal: bool) -> str:
+        for secret in self._registered:
+            if secret in text:
+                text = text.replace(secret, HIDDEN)
+        known = _known.get()
+        if known is None:
+            return text
+        if known.secret:
+            text = known.secret.sub(HIDDEN, text)
+        if personal and known.personal:
+            text = known.personal.sub(
+                lambda match: self._mask(known.labels[match[0].lower()], match[0]), text
+            )
+        return text
+
+    def _embedded(self, text: str, *, personal: bool) -> str:
+        """Redact by field every JSON object and array that stands in the text."""
+        pieces: list[str] = []
+        at = 0
+        for _ in range(64):
+            found = _EMBEDDED.search(text, at)
+            if found is None:
+                break
+            try:
+                document, end = _DECODER.raw_decode(text, found.start())
+            except (ValueError, RecursionError):
+                end = found.end()
+                pieces.append(text[at:end])
+            else:
+                pieces.append(text[at : found.start()])
+                redacted = self._walk(document, personal=personal)
+                unchanged = redacted == document
+                kept = text[found.start() : end]
+                pieces.append(kept if unchanged else json.dumps(redacted, ensure_ascii=False))
+            at = end
+        return "".join(pieces) + text[at:]
+
+    def _elements(self, text: str, *, personal: bool) -> str:
+        def masked(match: re.Match[str]) -> str:
+            name = _plain(match["name"].rpartition(":")[2])
+            head = text[match.start() : match.start("value")]
+            if _is_secret(name):
+                return head + HIDDEN
+            label = _label(name, "") if personal else ""
+            return head + self._mask(label, match["value"]) if label else match[0]
+
+        return _ELEMENT.sub(masked, text)
+
+    def _pairs(self, text: str, *, personal: bool) -> str:
+        """Redact the value of every ``name=value``, ``name: value`` and ``"name": "value"``."""
+        pieces: list[str] = []
+        at = 0
+        for match in _PAIR.finditer(text):
+            if match.start() < at:
+                continue
+            name = _plain(match["name"])
+            secret = _is_secret(name)
+            label = _label(name, "") if personal and not secret else ""
+            if not secret and not label:
+                continue
+            start, end = _value_span(text, match.end(), whole_line=name in _WHOLE_LINE)
+            if start == end:
+                continue
+            pieces.append(text[at:start])
+            pieces.append(HIDDEN if secret else self._mask(label, text[start:end]))
+            at = end
+        return "".join(pieces) + text[at:]
+
+    def _mask_shape(self, match: re.Match[str]) -> str:
+        kind = match.lastgroup or "number"
+        if kind == "kept":
+            return match[0]
+        value = re.sub(r"[ ()-]", "", match[0]) if kind == "phone" else match[0]
+        return self._mask(kind, value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The values that ``knowing`` takes out; ``labels`` by personal value in lower case."""
+
+    secret: re.Pattern[str] | None
+    personal: re.Pattern[str] | None
+    labels: Mapping[str, str]
+
+
+_known: ContextVar[_Known | None] = ContextVar("nsps_known", default=None)
+_ROW_ID = re.compile(r"-?[0-9]{1,12}")  # PortaBilling's own numbering says nothing of anybody
+_DECODER = json.JSONDecoder()
+_MASKED = re.compile(r"[a-z]+#[0-9a-f]{12}|\*\*\*")
+_WHOLE_LINE = frozenset({"authorization", "proxyauthorization", "cookie", "setcookie"})
+_NOT_SECRET_PARTS = frozenset({"user", "username", "login", "type", "keyid", "url", "name"})
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _is_secret(name: str) -> bool:
+    return name in SECRET_NAMES or any(part in name for part in SECRET_PARTS)
+
+
+def _label(name: str, within: str) -> str:
+    """The label of a personal field, empty for others. Both names are plain."""
+    if name in PERSONAL_NAMES:
+        return PERSONAL_NAMES[name]
+    if name == "name" and within in _PERSON:
+        return "name"
+    return next((label for ending, label in PERSONAL_ENDINGS.items() if name.endswith(ending)), "")
+
+
+def _pair_name(value: Mapping[Any, Any]) -> str:
+    for key in _PAIR_NAMES:
+        name = value.get(key)
+        if isinstance(name, str):
+            return _plain(name)
+    return ""
+
+
+def _labelled(value: Any, label: str = "-", within: str = "", depth: int = 0) -> Iterable[Any]:
+    """(label, text) of every secret (label "") and personal leaf of a document."""
+    if depth > 60 or value is None or isinstance(value, bool):
+        return
+    if isinstance(value, Mapping):
+        named = _pair_name(value)
+        for key, item in value.items():
+            plain = _plain(str(key))
+            name = named if named and plain in _PAIR_VALUES else plain
+            inner = "" if _is_secret(name) or label == "" else _label(name, within) or label
+            yield from _labelled(item, inner, plain, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _labelled(item, label, within, depth + 1)
+    elif label != "-":
+        yield label, str(value)
+
+
+def _secret_texts(text: str) -> set[str]:
+    """The texts to look for: the secret, its members, and what Basic authentication makes of it."""
+    found = {text}
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict):
+        found.update(
+            str(value)
+            for key, value in document.items()
+            if isinstance(value, str | int) and _plain(key) not in _NOT_SECRET_PARTS
+        )
+    return {value for value in found if len(value) >= 4}
+
+
+def _forms(text: str) -> set[str]:
+    """How a value may be written: as it is, in an address, in JSON."""
+    return {text, quote(text, safe=""), json.dumps(text)[1:-1]}
+
+
+def _alternatives(values: Iterable[str]) -> re.Pattern[str] | None:
+    """Any of the values as whole words, the longest first."""
+    ordered = sorted(values, key=len, reverse=True)
+    if not ordered:
+        return None
+    either = "|".join(re.escape(value) for value in ordered)
+    return re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
+
+
+def _value_span(text: str, start: int, *, whole_line: bool) -> tuple[int, int]:
+    """Where the value that begins at ``start`` stands: quoted, bracketed or bare."""
+    opening = re.compile(r"""\\*["']""").match(text, start)
+    if opening:
+        # The value ends at the same quote, written with as many backslashes.
+        end = text.find(opening[0], opening.end())
+        while end > 0 and not opening[0].startswith("\\") and text[end - 1] == "\\":
+            end = text.find(opening[0], end + 1)
+        return opening.end(), end if end >= 0 else len(text)
+    if text[start : start + 1] in ("{", "[", "("):
+        return start, _bracket_end(text, start)
+    bare = re.compile(r"[^\r\n]*" if whole_line else r"[^\s,;&|)\]}\"'<>]+").match(text, start)
+    return start, bare.end() if bare else start
+
+
+def _bracket_end(text: str, start: int) -> int:
+    depth = 0
+    for at in range(start, len(text)):
+        if text[at] in "{[(":
+            depth += 1
+        elif text[at] in "}])":
+            depth -= 1
+            if depth == 0:
+                return at + 1
+    return len(text)

@@ -1,0 +1,288 @@
+"""What a function is told by its environment, read once and strictly.
+
+Every function has its settings class: ``IngressSettings.from_env(os.environ)`` and so on. Members
+marked ``FromJson`` hold JSON. A mistake is a SettingsError that names the variable and the member,
+says what is wrong and what to write; it never quotes a value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from nsps.routing import check_pattern
+
+GOOGLE_CERTS_URL = "https://www.googleapis.com/oauth2/v1/certs"
+
+Block = Literal[
+    "account_info",
+    "sim_info",
+    "prev_sim_info",
+    "access_policy_info",
+    "product_info",
+    "full_vd_counter_info",
+    "customer_info",
+]
+"""A part of pb_data that a handler may require."""
+
+Kind = Literal["state", "message", "asynchronous"]
+
+_SECRET_REF = re.compile(
+    r"sm://[A-Za-z0-9_-]{1,255}(/versions/([1-9][0-9]*|latest))?"
+    r"|env:[A-Za-z_][A-Za-z0-9_]*|file:.+",
+    re.DOTALL,
+)
+
+# A handler's name is an attribute of the enriched message, and an argument of the client's publish.
+_RESERVED_NAMES = frozenset({"owner", "run", "handler", "data", "topic", "retry", "timeout"})
+
+
+class SettingsError(ValueError):
+    """The environment of a function is wrong; the message lists every mistake."""
+
+
+class _FromJson:
+    """Marks a member whose environment variable holds JSON."""
+
+
+FromJson = _FromJson()
+
+
+def check_secret_ref(ref: str) -> str:
+    """Return a well-formed secret reference, or raise ValueError with what to write."""
+    if not _SECRET_REF.fullmatch(ref):
+        raise ValueError(
+            "not a secret reference: write sm://NAME, sm://NAME/versions/N, env:NAME or file:PATH"
+        )
+    return ref
+
+
+def _check_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", url):
+        raise ValueError(
+            "not a web address: write https://HOST[:PORT][/PATH] without user, password or query"
+        )
+    return url.rstrip("/")
+
+
+def _check_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("empty")
+    return text
+
+
+def _check_not_reserved(name: str) -> str:
+    if name in _RESERVED_NAMES:
+        raise ValueError(f"{name} is a message attribute of NSPS itself: choose another name")
+    return name
+
+
+Text = Annotated[str, AfterValidator(_check_blank)]
+SecretRef = Annotated[str, AfterValidator(check_secret_ref)]
+WebUrl = Annotated[str, AfterValidator(_check_url)]
+EventPattern = Annotated[str, AfterValidator(check_pattern)]
+HandlerName = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9-]{1,30}$"), AfterValidator(_check_not_reserved)
+]
+Topic = Annotated[str, Field(pattern=r"^projects/[^/\s]+/topics/[^/\s]+$")]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PushSettings(_Part):
+    """Who may push to a function: the OIDC token's audience and service account."""
+
+    audience: Text
+    service_account: Text
+    certs_url: WebUrl = GOOGLE_CERTS_URL
+
+
+class EspfAuthSettings(_Part):
+    """How ESPF proves itself; two credentials may be valid at once, for rotation without loss."""
+
+    method: Literal["basic", "custom", "signature"]
+    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = "Authorization"
+    credentials: Annotated[tuple[SecretRef, ...], Field(min_length=1, max_length=2)]
+    failure_status: Literal[401, 503] = 401
+    date_window_seconds: Annotated[int, Field(gt=0, le=86400)] = 900
+
+
+class PortaBillingSettings(_Part):
+    """Where PortaBilling's API is, and with which of its calls each block is read."""
+
+    url: WebUrl
+    credentials: SecretRef
+    timeout_seconds: Seconds = 20.0
+    services: dict[Text, Text] = {}
+    espf_status_content_type: Text = "application/json"
+
+
+class HandlerSummary(_Part):
+    """One external system as configured for this deployment, as enrichment sees it."""
+
+    name: HandlerName
+    connector: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
+    events: Annotated[tuple[EventPattern, ...], Field(min_length=1)]
+    requires: tuple[Block, ...] = ()
+    group: Text | None = None
+    kind: Kind = "state"
+
+
+class HandlerSettings(HandlerSummary):
+    """One external system as its own function sees it.
+
+    ``settings`` are the connector's own, checked by it; ``secrets`` maps the connector's secret
+    names to references.
+    """
+
+    call_timeout_seconds: Annotated[float, Field(gt=0, le=540)] = 15.0
+    settings: dict[str, Any] = {}
+    secrets: dict[str, SecretRef] = {}
+    contract_token: SecretRef | None = None
+
+
+_H = TypeVar("_H", bound=HandlerSummary)
+
+
+def _unique(handlers: tuple[_H, ...]) -> tuple[_H, ...]:
+    names = [handler.name for handler in handlers]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two handlers are named {twice[0]}: give each its own name")
+    return handlers
+
+
+Handlers = Annotated[tuple[HandlerSummary, ...], AfterValidator(_unique)]
+FullHandlers = Annotated[tuple[HandlerSettings, ...], AfterValidator(_unique)]
+
+
+class _Environment(BaseModel):
+    """What every function is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    project: Annotated[Text, Field(alias="GOOGLE_CLOUD_PROJECT")]
+    deployment: Annotated[Text, Field(alias="NSPS_DEPLOYMENT")]
+    function: Annotated[Text, Field(alias="NSPS_FUNCTION")]
+    database: Annotated[Text, Field(alias="NSPS_DATABASE")]
+    digest_key: Annotated[SecretRef, Field(alias="NSPS_DIGEST_KEY")]
+    threads: Annotated[int, Field(alias="THREADS", ge=1, le=1000)] = 8
+    workers: Annotated[int, Field(alias="WORKERS", ge=1, le=64)] = 1
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings from environment variables; others are not looked at.
+
+        Raises SettingsError naming each variable that is missing or wrong.
+        """
+        values: dict[str, Any] = {}
+        mistakes: list[str] = []
+        for field in cls.model_fields.values():
+            variable = str(field.alias)
+            raw = environ.get(variable)
+            if raw is None:
+                if field.is_required():
+                    mistakes.append(f"{variable} is missing: write {_EXPECTED[variable]}")
+                continue
+            if FromJson not in field.metadata:
+                values[variable] = raw
+                continue
+            try:
+                values[variable] = json.loads(raw)
+            except (ValueError, RecursionError):
+                mistakes.append(f"{variable} is not JSON: write {_EXPECTED[variable]}")
+        present = [name.split(" ", 1)[0] for name in mistakes]
+        try:
+            settings = cls.model_validate_json(json.dumps(values))
+        except ValidationError as error:
+            mistakes.extend(_mistakes(error, known=present))
+        if mistakes:
+            raise SettingsError("; ".join(mistakes))
+        return settings
+
+
+class IngressSettings(_Environment):
+    events_topic: Annotated[Topic, Field(alias="NSPS_EVENTS_TOPIC")]
+    espf_auth: Annotated[EspfAuthSettings, Field(alias="NSPS_ESPF_AUTH"), FromJson]
+
+
+class EnrichmentSettings(_Environment):
+    push: Annotated[PushSettings, Field(alias="NSPS_PUSH"), FromJson]
+    enriched_topic: Annotated[Topic, Field(alias="NSPS_ENRICHED_TOPIC")]
+    portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
+    handlers: Annotated[Handlers, Field(alias="NSPS_HANDLERS"), FromJson]
+
+
+class ConnectorSettings(_Environment):
+    push: Annotated[PushSettings, Field(alias="NSPS_PUSH"), FromJson]
+    portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
+    handler: Annotated[HandlerSettings, Field(alias="NSPS_HANDLER"), FromJson]
+
+
+class CallbacksSettings(_Environment):
+    portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
+    handlers: Annotated[FullHandlers, Field(alias="NSPS_HANDLERS_FULL"), FromJson]
+
+    @model_validator(mode="after")
+    def _only_asynchronous(self) -> Self:
+        for handler in self.handlers:
+            if handler.kind != "asynchronous":
+                raise ValueError(
+                    f"NSPS_HANDLERS_FULL: handler {handler.name} is of kind {handler.kind}: "
+                    "list only handlers of kind asynchronous"
+                )
+        return self
+
+
+class RetriesSettings(_Environment):
+    push: Annotated[PushSettings, Field(alias="NSPS_PUSH"), FromJson]
+    portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
+    handlers: Annotated[Handlers, Field(alias="NSPS_HANDLERS"), FromJson]
+    events_topic: Annotated[Topic, Field(alias="NSPS_EVENTS_TOPIC")]
+
+
+_EXPECTED = {
+    "GOOGLE_CLOUD_PROJECT": "the id of the Google Cloud project",
+    "NSPS_DEPLOYMENT": "the name of the deployment",
+    "NSPS_FUNCTION": "the name of this function",
+    "NSPS_DATABASE": "the id of the Firestore database, for example (default)",
+    "NSPS_DIGEST_KEY": "a secret reference, for example sm://digest-key",
+    "THREADS": "a whole number from 1 to 1000",
+    "WORKERS": "a whole number from 1 to 64",
+    "NSPS_PUSH": '{"audience": URL, "service_account": EMAIL}',
+    "NSPS_EVENTS_TOPIC": "projects/PROJECT/topics/espf-events",
+    "NSPS_ENRICHED_TOPIC": "projects/PROJECT/topics/enriched-events",
+    "NSPS_ESPF_AUTH": '{"method": "basic", "credentials": ["sm://espf-webhook"]}',
+    "NSPS_PORTABILLING": '{"url": URL, "credentials": "sm://portabilling-api"}',
+    "NSPS_HANDLERS": '[{"name": "hss", "connector": "hss_http", "events": ["SIM/*"]}]',
+    "NSPS_HANDLER": '{"name": "hss", "connector": "hss_http", "events": ["SIM/*"]}',
+    "NSPS_HANDLERS_FULL": "a list of NSPS_HANDLER objects of kind asynchronous",
+}
+
+
+def _mistakes(error: ValidationError, known: Sequence[str]) -> Iterator[str]:
+    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+        variable, *path = detail["loc"] or ("",)
+        if variable in known:
+            continue
+        what = detail["msg"].removeprefix("Value error, ")
+        if not variable:
+            yield what
+            continue
+        member = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+        expected = _EXPECTED.get(str(variable), "")
+        yield f"{variable}{member}: {what[:1].lower()}{what[1:]} (write {expected})"
