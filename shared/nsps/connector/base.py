@@ -1,9 +1,9 @@
 """What a connector is: the three kinds, and what the kit asks of each.
 
-A connector says what its system should hold for an enriched event and how to speak to the system.
-Order, retries, ledger, idempotency, status and logs are the kit's. It raises nsps.outcome errors and
-nothing else on purpose: Transient ("not done, try later"), NoAnswer (it may or may not have taken
-effect), Terminal (refused for good). Anything else that escapes counts as NoAnswer.
+A connector says what its system should hold for an enriched event, and how to speak to the system.
+Order, retries, ledger, idempotency, status and logs are the kit's. It raises nsps.outcome errors
+and nothing else on purpose: Transient ("not done, try later"), NoAnswer (it may or may not have
+taken effect), Terminal (refused for good). Anything else that escapes counts as NoAnswer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nsps.secrets import SecretValue
 from nsps.snapshot import PbData
 
 State = Mapping[str, Any]
-"""What one resource looks like: field -> text, number, boolean, None, list of these, or SecretValue."""
+"""What one resource looks like: field -> text, number, boolean, None, a list, or a SecretValue."""
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
@@ -44,6 +44,8 @@ class Enriched:
     created_at: str
     updated_at: str
     run: int = 0
+    trace_id: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +144,14 @@ class Message:
 class MessageConnector(Connector[SettingsT]):
     """A system where each event counts once (a notification)."""
 
+    @property
+    def newest_wins(self) -> bool:
+        """True: one message at a time per owner, and an older snapshot gives way to a newer."""
+        return False
+
     @abstractmethod
     def message(self, event: Enriched) -> Message | None:
-        """What to send for this event; None if it calls for nothing. Raises Terminal if it can't."""
+        """What to send for this event; None if nothing. Raises Terminal if it never can be."""
 
     @abstractmethod
     def send(self, message: Message, call: Call) -> str:

@@ -12,10 +12,10 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from enum import Enum, auto
 from typing import Any
 
+from google.api_core.exceptions import GoogleAPICallError
 from google.cloud.firestore import ArrayUnion, Increment
 
 from nsps.espf import outbox
@@ -24,7 +24,7 @@ from nsps.ledger import protocol
 from nsps.ledger.documents import Delivery, Resource, Watermark
 from nsps.ledger.protocol import Begun, Lease, Step, Taken, Todo
 from nsps.outcome import Outcome, worst
-from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, Tx
+from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, StoreUnavailable, Tx
 
 MARGIN_SECONDS = 2.0
 """M of the model: how far a call may overrun its deadline before it can no longer take effect."""
@@ -43,6 +43,9 @@ class Work:
     """Document id: the event_id, with ``.run`` for a replay."""
     event_id: str
     owner: Owner
+    """Whose claim it is. A message that stands for itself is its own owner."""
+    i_account: int | None
+    """Whose status ESPF is told; None for events about no account."""
     t: SnapshotTime
     wanted: Mapping[str, str]
     """Resource key -> digest of the desired state."""
@@ -51,6 +54,8 @@ class Work:
     group: str | None
     call_seconds: float
     """C of the model: the longest that a call may take."""
+    lasting: bool = True
+    """False where the resource is a message: forgotten with the history."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -131,10 +136,13 @@ class Ledger:
         left = work.lease_seconds - (self._clock() - progress.sent)
         return left >= work.call_seconds + MARGIN_SECONDS
 
-    def done(self, work: Work, progress: Progress, *, changed: bool) -> Progress:
+    def done(
+        self, work: Work, progress: Progress, details: Mapping[str, Any], *, changed: bool
+    ) -> Progress:
         """Step 5, the call is done: confirm, take the next, or finish.
 
-        ``changed``: False if the system turned out to have the state already.
+        ``changed``: False if the system turned out to have the state already. ``details``: what
+        was done, for people (no secrets).
         """
         step = _step(progress)
         if progress.dropping:
@@ -148,11 +156,11 @@ class Ledger:
         def settle(resource: Resource, token: str) -> Resource | None:
             return protocol.confirm(resource, confirms, token)
 
-        return self._settle(work, progress, settle, outcome, result)
+        return self._settle(work, progress, settle, outcome, {"result": result, **details})
 
     def accepted(self, work: Work, progress: Progress, order_id: str) -> Progress:
         """An asynchronous system took the order: remember it, go on."""
-        step, reference = _step(progress), order_reference(work, progress)
+        step, reference = _step(progress), order_reference(work, _step(progress))
 
         def body(tx: Tx) -> Progress:
             sent = self._clock()
@@ -160,14 +168,14 @@ class Ledger:
             if not view.resource(step.key).held_by(work.token):
                 return replace(progress, at=At.LOST)
             order = view.order(reference) or {}
-            answered = order.get("state") in ("done", "failed")
+            answered = order.get("answer") in ("done", "failed")
             if not answered:
                 taken = protocol.accept(view.resource(step.key), step, work.token, reference)
                 assert taken is not None
                 view.put(step, taken)
                 view.put_order(reference, {"order_id": order_id, "accepted_at": tx.now})
             else:  # the answer overtook the acceptance
-                done = order["state"] == "done"
+                done = order["answer"] == "done"
                 resource = view.resource(step.key)
                 after = (
                     protocol.confirm(resource, step, work.token)
@@ -177,7 +185,7 @@ class Ledger:
                 assert after is not None
                 view.put(step, after)
                 view.put_order(reference, {"order_id": order_id, "settled": True})
-            outcome = _ANSWERED.get(order.get("state", ""), Outcome.ACCEPTED)
+            outcome = _ANSWERED.get(order.get("answer", ""), Outcome.ACCEPTED)
             result = {"key": step.key, "result": "ordered", "order": order_id}
             after_all = replace(
                 progress,
@@ -189,22 +197,29 @@ class Ledger:
 
         return self._store.transact(body)
 
-    def intend(self, work: Work, progress: Progress, action: str) -> str:
-        """Write the order down before it is submitted, so that its answer can be found."""
-        step, reference = _step(progress), order_reference(work, progress)
-        self._store.order(work.handler, reference).set(
-            {
-                "reference": reference,
-                "key": step.key,
-                "action": action,
-                "wanted": step.wanted or "",
-                "owner": str(work.owner),
-                "t": work.t,
-                "deliveries": ArrayUnion([work.delivery]),
-                "settled": False,
-            },
-            merge=True,
-        )
+    def intend(self, work: Work, step: Step, action: str) -> str:
+        """Write an order down before it is submitted, so that its answer can be found.
+
+        Returns its reference.
+        """
+        reference = order_reference(work, step)
+        order = {
+            "reference": reference,
+            "key": step.key,
+            "action": action,
+            "wanted": step.wanted or "",
+            "state": dict(work.visible.get(step.key, {})),
+            "owner": str(work.owner),
+            "i_account": work.i_account,
+            "group": work.group,
+            "t": work.t,
+            "deliveries": ArrayUnion([work.delivery]),
+            "settled": False,
+        }
+        try:
+            self._store.order(work.handler, reference).set(order, merge=True)
+        except GoogleAPICallError as error:
+            raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
         return reference
 
     def refused(self, work: Work, progress: Progress, reason: str) -> Progress:
@@ -219,7 +234,7 @@ class Ledger:
             return protocol.give_back(resource, token) if resource.held_by(token) else None
 
         return self._settle(
-            work, replace(progress, errors=errors), settle, Outcome.REJECTED, "refused"
+            work, replace(progress, errors=errors), settle, Outcome.REJECTED, {"result": "refused"}
         )
 
     def not_done(
@@ -262,7 +277,7 @@ class Ledger:
         progress: Progress,
         settle: Callable[[Resource, str], Resource | None],
         outcome: Outcome,
-        result: str,
+        result: Mapping[str, Any],
     ) -> Progress:
         step = _step(progress)
 
@@ -277,7 +292,7 @@ class Ledger:
                 replace(
                     progress,
                     outcome=worst(progress.outcome, outcome),
-                    results=(*progress.results, {"key": step.key, "result": result}),
+                    results=(*progress.results, {"key": step.key, **result}),
                     dropping=False,
                 ),
                 sent,
@@ -306,8 +321,8 @@ class Ledger:
             if reference.path not in owned
         ]
         references += [store.order(handler, reference) for reference in orders]
-        if work.group is not None and work.owner.i_account is not None:
-            references.append(store.status(work.owner.i_account, work.group))
+        if work.group is not None and work.i_account is not None:
+            references.append(store.status(work.i_account, work.group))
         return _View(store, tx, work, owned, {**tx.read(references), **owned})
 
 
@@ -345,7 +360,9 @@ class _View:
         """Write a resource, with what people want to see of it."""
         reference = self._store.resource(self._work.handler, step.key)
         fields = resource.write() | {"key": step.key, "changed_at": self._tx.now}
-        fields["expire_at"] = None if resource.owner else self._tx.after(days=TOMBSTONE_DAYS)
+        lasting = self._work.lasting and resource.owner is not None
+        days = TOMBSTONE_DAYS if self._work.lasting else HISTORY_DAYS
+        fields["expire_at"] = None if lasting else self._tx.after(days=days)
         sure = resource.confirmed is not None and not resource.dirty
         if sure and resource.confirmed == step.wanted:
             fields["state"] = dict(self._work.visible.get(step.key, {}))
@@ -453,7 +470,14 @@ class _View:
     def _note(self, outcome: Outcome, message: str) -> outbox.Post | None:
         work = self._work
         return note_status(
-            self._store, self._tx, self._documents, work.owner, work.group, work.t, outcome, message
+            self._store,
+            self._tx,
+            self._documents,
+            work.i_account,
+            work.group,
+            work.t,
+            outcome,
+            message,
         )
 
 
@@ -461,34 +485,35 @@ def note_status(
     store: Store,
     tx: Tx,
     documents: Mapping[str, dict[str, Any] | None],
-    owner: Owner,
+    i_account: int | None,
     group: str | None,
     t: SnapshotTime,
     outcome: Outcome,
     message: str,
 ) -> outbox.Post | None:
     """Note what ESPF is to hear, in the caller's transaction; the post, if it is free to go out."""
-    if group is None or owner.i_account is None or outcome.espf_status is None:
+    if group is None or i_account is None or outcome.espf_status is None:
         return None
-    reference = store.status(owner.i_account, group)
+    reference = store.status(i_account, group)
     before = outbox.Status.read(documents.get(reference.path))
     doc = outbox.note(before, t, outcome.espf_status, message)
     token = uuid.uuid4().hex
     taken = outbox.take(doc, token, tx.now, tx.after(seconds=POST_SECONDS))
     if (taken or doc) == before:
         return None
-    fields = (taken or doc).write() | {"i_account": owner.i_account, "group": group}
+    fields = (taken or doc).write() | {"i_account": i_account, "group": group}
     tx.merge(reference, fields | {"expire_at": tx.after(days=TOMBSTONE_DAYS)})
     if taken is None:
         return None
     return outbox.Post(
-        reference.path, owner.i_account, group, taken.status, taken.message, taken.revision, token
+        reference.path, i_account, group, taken.status, taken.message, taken.revision, token
     )
 
 
-def order_reference(work: Work, progress: Progress) -> str:
-    """Our name for an order: one per attempt and key, and equal when its submit is repeated."""
-    return str(uuid.uuid5(uuid.UUID(work.token), _step(progress).key))
+def order_reference(work: Work, step: Step) -> str:
+    """Our name for an order: equal when the same snapshot's order is submitted again."""
+    name = "\n".join((work.handler, step.key, work.t, step.wanted or ""))
+    return str(uuid.uuid5(_ORDERS, name))
 
 
 def _step(progress: Progress) -> Step:
@@ -501,12 +526,7 @@ def _keys(progress: Progress) -> tuple[str, ...]:
     return tuple(step.key for step in steps)
 
 
-def lease_until(data: Mapping[str, Any]) -> datetime | None:
-    """Until when a resource document is leased; for people."""
-    until = data.get("lease_until")
-    return until if isinstance(until, datetime) else None
-
-
+_ORDERS = uuid.UUID("0f2f5f7c-3b1e-5d39-8a68-2f8f52c9a0aa")
 _ANSWERED = {"done": Outcome.DELIVERED, "failed": Outcome.REJECTED}
 _SAY = {
     Taken.UNCHANGED: "unchanged",

@@ -1,0 +1,270 @@
+"""How each kind of connector is run: what it wants, and how one step is performed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nsps.connector.attempt import Attempts, Performed, Performer
+from nsps.connector.base import (
+    Action,
+    AsynchronousConnector,
+    Call,
+    Connector,
+    Enriched,
+    Message,
+    MessageConnector,
+    Order,
+    State,
+    StateConnector,
+)
+from nsps.connector.verdict import Verdict
+from nsps.espf.poster import Poster
+from nsps.event import Owner
+from nsps.ledger.documents import Resource
+from nsps.ledger.ledger import Ledger, Work
+from nsps.ledger.protocol import Step, Todo
+from nsps.outcome import Terminal
+from nsps.redact import Redactor
+from nsps.secrets import SecretValue
+from nsps.settings import HandlerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Delivering:
+    """What every kind needs, made once per instance."""
+
+    handler: HandlerSettings
+    ledger: Ledger
+    poster: Poster
+    redactor: Callable[[], Redactor]
+
+
+def runner(connector: Connector[Any], parts: Delivering) -> Runner:
+    """The runner for a connector's kind."""
+    if isinstance(connector, StateConnector):
+        return StateRunner(connector, parts)
+    if isinstance(connector, MessageConnector):
+        return MessageRunner(connector, parts)
+    if isinstance(connector, AsynchronousConnector):
+        return OrderRunner(connector, parts)
+    raise TypeError(f"{type(connector).__name__}: subclass one of the three kinds of connector")
+
+
+class Runner:
+    """Delivers enriched events through one connector."""
+
+    def __init__(self, parts: Delivering) -> None:
+        self._parts = parts
+
+    def deliver(self, event: Enriched) -> Verdict:
+        """Deliver one event; the verdict says whether its message is done with."""
+        raise NotImplementedError
+
+    def _attempts(self, performer: Performer) -> Attempts:
+        parts = self._parts
+        return Attempts(parts.ledger, parts.poster, performer, parts.redactor().text_for_store)
+
+    def _work(self, event: Enriched, states: Mapping[str, State]) -> Work:
+        redactor = self._parts.redactor()
+        return Work(
+            handler=self._parts.handler.name,
+            delivery=delivery_id(event),
+            event_id=event.event_id,
+            owner=event.owner,
+            i_account=event.owner.i_account,
+            t=event.t,
+            wanted={key: redactor.digest(_plain(state)) for key, state in states.items()},
+            visible={key: redactor.for_store(_masked(state)) for key, state in states.items()},
+            group=self._parts.handler.group,
+            call_seconds=self._parts.handler.call_timeout_seconds,
+        )
+
+
+def delivery_id(event: Enriched) -> str:
+    """The delivery's document id: a replay is a run of its own."""
+    return f"{event.event_id}.{event.run}" if event.run else event.event_id
+
+
+def record_of(event: Enriched) -> dict[str, Any]:
+    """What the delivery document says of its event, for people."""
+    return {
+        "event_id": event.event_id,
+        "event_type": event.event.event_type,
+        "owner": str(event.owner),
+        "i_account": event.owner.i_account,
+        "run": event.run,
+        "enriched_at": event.updated_at,
+    }
+
+
+class StateRunner(Runner):
+    """Read, compare, write: for systems that hold a state per resource."""
+
+    def __init__(self, connector: StateConnector[Any], parts: Delivering) -> None:
+        super().__init__(parts)
+        self._connector = connector
+
+    def deliver(self, event: Enriched) -> Verdict:
+        try:
+            states = self._connector.desired(event)
+        except Terminal as error:
+            attempts = self._attempts(_Nothing())
+            return attempts.reject(self._work(event, {}), record_of(event), str(error))
+        performer = _StateCalls(self._connector, states, self._parts.redactor())
+        return self._attempts(performer).run(self._work(event, states), event, record_of(event))
+
+
+class _Nothing:
+    def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
+        raise AssertionError("a rejected event calls nothing")
+
+
+class _StateCalls:
+    def __init__(
+        self, connector: StateConnector[Any], states: Mapping[str, State], redactor: Redactor
+    ) -> None:
+        self._connector, self._states, self._redactor = connector, states, redactor
+
+    def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
+        if step.todo is Todo.RELEASE:
+            self._connector.delete(step.key, call)
+            return Performed(True, {"action": "delete"})
+        state = self._states[step.key]
+        was = self._connector.read(step.key, call) if self._connector.readable else None
+        if was is None:
+            self._connector.create(step.key, state, call)
+            return Performed(True, {"action": "create", "fields": self._told({}, state)})
+        changes = {name for name, value in state.items() if not _same(was, name, value)}
+        if not changes:
+            return Performed(False, {"action": "none"})
+        self._connector.change(step.key, state, was, call)
+        changed = {name: state[name] for name in state if name in changes}
+        return Performed(True, {"action": "change", "fields": self._told(was, changed)})
+
+    def _told(self, was: State, fields: State) -> dict[str, Any]:
+        before = {name: was.get(name) for name in fields}
+        told = self._redactor.for_store({"to": _masked(fields), "from": _masked(before)})
+        return {name: [told["from"][name], told["to"][name]] for name in fields}
+
+
+class MessageRunner(Runner):
+    """Each event counts once: the delivery itself is the resource.
+
+    With ``newest_wins`` the owner is the resource: one message at a time, an older snapshot gives
+    way.
+    """
+
+    def __init__(self, connector: MessageConnector[Any], parts: Delivering) -> None:
+        super().__init__(parts)
+        self._connector = connector
+
+    def deliver(self, event: Enriched) -> Verdict:
+        work = self._message_work(event)
+        record = record_of(event)
+        try:
+            message = self._connector.message(event)
+        except Terminal as error:
+            return self._attempts(_Nothing()).reject(work, record, str(error))
+        if message is None:
+            return self._nothing_to_send(work, event, record)
+        attempts = self._attempts(_MessageCall(self._connector, message))
+        return attempts.run(work, event, record | {"summary": message.summary})
+
+    def _nothing_to_send(self, work: Work, event: Enriched, record: Mapping[str, Any]) -> Verdict:
+        empty = replace(work, wanted={}, owner=Owner("event", work.delivery), group=None)
+        record = {**record, "summary": "nothing to send"}
+        return self._attempts(_Nothing()).run(empty, event, record)
+
+    def _message_work(self, event: Enriched) -> Work:
+        ident = delivery_id(event)
+        newest = self._connector.newest_wins
+        owner = event.owner if newest else Owner("event", ident)
+        return Work(
+            handler=self._parts.handler.name,
+            delivery=ident,
+            event_id=event.event_id,
+            owner=owner,
+            i_account=event.owner.i_account,
+            t=event.t,
+            wanted={f"message/{owner}": ident},
+            visible={},
+            group=self._parts.handler.group,
+            call_seconds=self._parts.handler.call_timeout_seconds,
+            lasting=False,
+        )
+
+
+class _MessageCall:
+    def __init__(self, connector: MessageConnector[Any], message: Message) -> None:
+        self._connector, self._message = connector, message
+
+    def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
+        answer = self._connector.send(self._message, call)
+        return Performed(True, {"action": "send", "answer": answer})
+
+
+class OrderRunner(Runner):
+    """Order now, answer later: one open order per resource."""
+
+    def __init__(self, connector: AsynchronousConnector[Any], parts: Delivering) -> None:
+        super().__init__(parts)
+        self._connector = connector
+
+    def deliver(self, event: Enriched) -> Verdict:
+        try:
+            states = self._connector.desired(event)
+        except Terminal as error:
+            attempts = self._attempts(_Nothing())
+            return attempts.reject(self._work(event, {}), record_of(event), str(error))
+        performer = _OrderCalls(self._connector, states, self._parts)
+        return self._attempts(performer).run(self._work(event, states), event, record_of(event))
+
+
+class _OrderCalls:
+    def __init__(
+        self,
+        connector: AsynchronousConnector[Any],
+        states: Mapping[str, State],
+        parts: Delivering,
+    ) -> None:
+        self._connector, self._states, self._parts = connector, states, parts
+
+    def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
+        if step.todo is Todo.RELEASE:
+            action = Action.DELETE
+        else:
+            action = Action.ADD if resource.confirmed is None else Action.MODIFY
+        order = Order(
+            key=step.key,
+            action=action,
+            state=self._states.get(step.key, {}),
+            reference=self._parts.ledger.intend(work, step, action.value),
+            owner=work.owner,
+            group=work.group,
+        )
+        order_id = self._connector.submit(order, call)
+        return Performed(True, {"action": action.value}, order=order_id)
+
+
+def _same(was: State, name: str, value: Any) -> bool:
+    return name in was and _plain_value(was[name]) == _plain_value(value)
+
+
+def _plain(state: State) -> dict[str, Any]:
+    return {name: _plain_value(value) for name, value in state.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, SecretValue):
+        return value.reveal()
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    return value
+
+
+def _masked(state: State) -> dict[str, Any]:
+    return {
+        name: "***" if isinstance(value, SecretValue) else value for name, value in state.items()
+    }

@@ -1,0 +1,21 @@
+"""What a handler's function answers to whoever brought the event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nsps.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``ack``: the message is done with (final, or somebody else is responsible for it).
+
+    Without ``ack`` it comes again; ``retry_after`` seconds is when that makes sense, if known.
+    """
+
+    ack: bool
+    outcome: Outcome
+    reason: str = ""
+    retry_after: float | None = None
+    error: BaseException | None = None

@@ -1,0 +1,111 @@
+"""Brings noted statuses to ESPF: at once by whoever noted them, the rest by a tick."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from nsps.espf import outbox
+from nsps.ledger.ledger import POST_SECONDS
+from nsps.outcome import NoAnswer, Terminal, Transient
+from nsps.store import Store, Tx
+
+_log = logging.getLogger(__name__)
+
+REFUSED_SECONDS = 3600.0
+"""After ESPF refused a status (a group nobody registered), the next try."""
+
+
+class StatusApi(Protocol):
+    """ESPF's status call; raises nsps.outcome errors."""
+
+    def post(self, i_account: int, group: str, status: str, message: str) -> None: ...
+
+
+class Poster:
+    """Posts statuses; never raises, for what it cannot post stays due."""
+
+    def __init__(self, store: Store, api: Callable[[], StatusApi]) -> None:
+        self._store, self._api = store, api
+
+    def send(self, post: outbox.Post | None) -> None:
+        """Post it, and whatever was noted for the same account and group meanwhile."""
+        while post is not None:
+            try:
+                post = self._send(post)
+            except Transient as error:  # Firestore: the lease runs out, the tick posts it
+                _log.warning("a status could not be recorded as posted: %s", error)
+                return
+
+    def send_due(self, limit: int = 200) -> int:
+        """The tick: post what is due and held by nobody; returns how many were taken."""
+        taken = 0
+        for snapshot in self._store.statuses_due().limit(limit).stream():
+            path = snapshot.reference.path
+            try:
+                post = self._store.transact(partial(self._take, path=path))
+            except Transient as error:
+                _log.warning("a due status could not be taken: %s", error)
+                continue
+            taken += post is not None
+            self.send(post)
+        return taken
+
+    def _send(self, post: outbox.Post) -> outbox.Post | None:
+        refused = ""
+        try:
+            self._api().post(post.i_account, post.group, post.status, post.message)
+        except NoAnswer as error:  # rule hold: it may land yet; the lease runs out by itself
+            _log.warning("ESPF did not answer a status: %s", error)
+            return None
+        except Transient as error:
+            _log.warning("ESPF did not take a status now: %s", error)
+            self._store.transact(lambda tx: self._record(tx, post, posted=False))
+            return None
+        except Terminal as error:
+            refused = str(error)
+            _log.error("ESPF refused a status; next try in an hour: %s", refused)
+            self._store.transact(lambda tx: self._refused(tx, post, refused))
+            return None
+        return self._store.transact(lambda tx: self._record(tx, post, posted=True))
+
+    def _record(self, tx: Tx, post: outbox.Post, *, posted: bool) -> outbox.Post | None:
+        reference = self._store.client.document(post.document)
+        before = outbox.Status.read(tx.read([reference])[reference.path])
+        if not posted:
+            tx.merge(reference, outbox.not_posted(before, post.token).write())
+            return None
+        after = outbox.posted(before, post.revision, post.token)
+        token = uuid.uuid4().hex
+        taken = outbox.take(after, token, tx.now, tx.after(seconds=POST_SECONDS))
+        fields = (taken or after).write() | {"refused": None, "posted_at": tx.now}
+        tx.merge(reference, fields)
+        return _post(post.document, post.i_account, post.group, taken, token)
+
+    def _refused(self, tx: Tx, post: outbox.Post, reason: str) -> None:
+        reference = self._store.client.document(post.document)
+        before = outbox.Status.read(tx.read([reference])[reference.path])
+        if before.lease == post.token:
+            until = tx.after(seconds=REFUSED_SECONDS)
+            tx.merge(reference, {"refused": reason, "lease_until": until})
+
+    def _take(self, tx: Tx, path: str) -> outbox.Post | None:
+        reference = self._store.client.document(path)
+        data = tx.read([reference])[reference.path] or {}
+        token = uuid.uuid4().hex
+        taken = outbox.take(outbox.Status.read(data), token, tx.now, tx.after(seconds=POST_SECONDS))
+        if taken is None:
+            return None
+        tx.merge(reference, taken.write())
+        return _post(path, data["i_account"], data["group"], taken, token)
+
+
+def _post(
+    path: str, i_account: int, group: str, taken: outbox.Status | None, token: str
+) -> outbox.Post | None:
+    if taken is None:
+        return None
+    return outbox.Post(path, i_account, group, taken.status, taken.message, taken.revision, token)
