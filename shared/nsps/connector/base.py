@@ -226,8 +226,10 @@ class AsynchronousConnector(Connector[SettingsT]):
     or is asked for.
     """
 
-    askable: ClassVar[bool] = False
-    """True where ``ask`` can be used."""
+    @property
+    def askable(self) -> bool:
+        """True where ``ask`` can be used."""
+        return False
 
     @abstractmethod
     def desired(self, event: Enriched) -> Mapping[str, State]:
