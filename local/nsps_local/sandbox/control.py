@@ -1,0 +1,239 @@
+"""The sandbox's own side door, for scripts and for the page: change subscribers, make trouble, look
+at everything.
+
+Bodies are JSON with Content-Type application/json (anything else is refused, so that no web page
+can post here by accident). A request that cannot be done answers 400 or 404 with {"error": "a
+sentence"}.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, request
+from pydantic import ValidationError, validate_call
+
+from nsps_local.sandbox.api import json_answer
+from nsps_local.sandbox.billing import Billing, NotFound, Refused
+from nsps_local.sandbox.calls import Calls
+from nsps_local.sandbox.config import SandboxConfig
+from nsps_local.sandbox.event_queue import EventQueue
+from nsps_local.sandbox.faults import Fault, Faults
+from nsps_local.sandbox.overview import Overview
+from nsps_local.sandbox.seed import seed_accounts
+from nsps_local.sandbox.sessions import Sessions
+from nsps_local.sandbox.status import StatusBook
+from nsps_local.sandbox.store import Store
+
+MAX_SEED = 1_000_000
+
+
+class Control:
+    def __init__(  # noqa: PLR0913 - it is the place where everything is in reach
+        self,
+        store: Store,
+        billing: Billing,
+        queue: EventQueue,
+        book: StatusBook,
+        sessions: Sessions,
+        faults: Faults,
+        calls: Calls,
+        overview: Overview,
+        config: SandboxConfig,
+        reconfigure: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._book = book
+        self._sessions = sessions
+        self._faults = faults
+        self._calls = calls
+        self._overview = overview
+        self._config = config
+        self._reconfigure = reconfigure
+        self.operations = {
+            name: validate_call(operation)
+            for name, operation in inspect.getmembers(billing, inspect.ismethod)
+            if not name.startswith("_")
+        }
+
+    def blueprint(self) -> Blueprint:
+        blueprint = Blueprint("sandbox", __name__, url_prefix="/sandbox")
+        for path, view, method in (
+            ("/state", self.state, "GET"),
+            ("/events", self.events, "GET"),
+            ("/events/<int:i_event>", self.event, "GET"),
+            ("/events/<int:i_event>/resend", self.resend, "POST"),
+            ("/statuses", self.statuses, "GET"),
+            ("/calls", self.calls, "GET"),
+            ("/calls", self.reset_calls, "DELETE"),
+            ("/faults", self.faults, "GET"),
+            ("/faults", self.add_fault, "POST"),
+            ("/faults", self.clear_faults, "DELETE"),
+            ("/faults/<kind>", self.clear_faults, "DELETE"),
+            ("/do", self.list_operations, "GET"),
+            ("/do/<operation>", self.do, "POST"),
+            ("/settings", self.settings, "GET"),
+            ("/settings", self.change_settings, "POST"),
+            ("/seed", self.seed, "POST"),
+        ):
+            blueprint.add_url_rule(path, f"{method} {path}", answered(view), methods=[method])
+        return blueprint
+
+    # ---- looking
+
+    def state(self) -> dict[str, Any]:
+        """?limit=200&offset=0&search=: subscribers whose id, name or IMSI contains the text."""
+        state = self._overview.state(
+            _integer("limit", 200), _integer("offset", 0), _given("search")
+        )
+        state["faults"] = self._faults.shown()
+        return state
+
+    def events(self) -> dict[str, Any]:
+        """?limit=200&after=0&state=: newest first."""
+        events = self._queue.events(_integer("limit", 200), _integer("after", 0), _given("state"))
+        return {"events": events, "counts": self._queue.counts()}
+
+    def event(self, i_event: int) -> dict[str, Any]:
+        event = self._queue.event(i_event)
+        if event is None:
+            raise NotFound(f"There is no event {i_event}.")
+        return event
+
+    def statuses(self) -> dict[str, Any]:
+        """?i_account=&group=&limit=1000: every status told to PortaBilling, oldest first."""
+        i_account = _integer("i_account", 0) or None
+        return {"statuses": self._book.history(i_account, _given("group"), _integer("limit", 1000))}
+
+    def calls(self) -> dict[str, Any]:
+        """?method=&limit=1000: the latest API calls, oldest first, and the counts since the last
+        reset.
+        """
+        calls = self._calls.shown(_given("method"), _integer("limit", 1000))
+        return {"calls": calls, "counts": self._calls.counts()}
+
+    def faults(self) -> dict[str, Any]:
+        return {"faults": self._faults.shown()}
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration in force, secrets masked."""
+        shown: dict[str, Any] = json.loads(self._config.model_dump_json())
+        return shown
+
+    def list_operations(self) -> dict[str, Any]:
+        """The operations and their parameters, as {"name": "(i_account: int, ...)"}."""
+        return {
+            name: str(inspect.signature(operation)).partition(" -> ")[0]
+            for name, operation in self.operations.items()
+        }
+
+    # ---- doing
+
+    def do(self, operation: str) -> dict[str, Any]:
+        """One operation of the domain. An account may also be given as "account" (its id, or the
+        number).
+        """
+        if operation not in self.operations:
+            raise NotFound(
+                f"There is no operation {operation}; there are: {', '.join(self.operations)}."
+            )
+        result: dict[str, Any] = self.operations[operation](**self._resolved(_body()))
+        return result
+
+    def _resolved(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        account = arguments.pop("account", None)
+        if account is not None:
+            i_account = self._store.value(
+                "SELECT i_account FROM accounts WHERE id IN (?, ? || '@msisdn')", account, account
+            )
+            if i_account is None:
+                raise NotFound("There is no such account.")
+            arguments["i_account"] = i_account
+        return arguments
+
+    def add_fault(self) -> dict[str, Any]:
+        fault = Fault.model_validate(_body())
+        if fault.fault == "kill_tokens":
+            killed = self._sessions.kill_all(fault.faultcode, fault.refresh_tokens)
+            return {"killed": killed, **self.faults()}
+        if fault.fault == "token_dies_after":
+            self._sessions.die_after(fault.calls)
+        if fault.fault == "standalone_mode":
+            self._sessions.kill_all()  # the other site does not know this one's sessions
+        self._faults.add(fault)
+        return self.faults()
+
+    def clear_faults(self, kind: str | None = None) -> dict[str, Any]:
+        if kind in {None, "token_dies_after"}:
+            self._sessions.die_after(None)
+        self._faults.clear(kind)
+        return self.faults()
+
+    def reset_calls(self) -> dict[str, Any]:
+        self._calls.reset()
+        return {"counts": {}}
+
+    def resend(self, i_event: int) -> dict[str, Any]:
+        if not self._queue.resend(i_event):
+            raise NotFound(f"There is no event {i_event}.")
+        return self.event(i_event)
+
+    def change_settings(self) -> dict[str, Any]:
+        """Any part of the sections webhook, events and api, and admin; the rest stays as it is."""
+        self._reconfigure(_body())
+        return self.settings()
+
+    def seed(self) -> dict[str, Any]:
+        """{"accounts": n}: so many more subscribers, each with a card; no events."""
+        n_accounts = _body().get("accounts")
+        if not isinstance(n_accounts, int) or not 0 < n_accounts <= MAX_SEED:
+            raise Refused(f'Give {{"accounts": n}} with n from 1 to {MAX_SEED}.')
+        return seed_accounts(self._store, n_accounts)
+
+
+def answered(view: Callable[..., dict[str, Any]]) -> Callable[..., Response]:
+    """The view's dict as JSON; what it refuses as an error with a sentence."""
+
+    def respond(**arguments: Any) -> Response:
+        try:
+            return json_answer(view(**arguments))
+        except NotFound as error:
+            return json_answer({"error": str(error)}, status=404)
+        except ValidationError as error:
+            return json_answer({"error": _sentence(error)}, status=400)
+        except Refused as error:
+            return json_answer({"error": str(error)}, status=400)
+
+    return respond
+
+
+def _sentence(error: ValidationError) -> str:
+    problems = (
+        f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
+        for problem in error.errors(include_input=False)
+    )
+    return "; ".join(problems)
+
+
+def _body() -> dict[str, Any]:
+    if not request.is_json:
+        raise Refused("Send a JSON body with Content-Type: application/json.")
+    body = request.get_json(silent=True)
+    if not isinstance(body, dict):
+        raise Refused("The body must be a JSON object.")
+    return body
+
+
+def _given(name: str) -> str | None:
+    return request.args.get(name) or None
+
+
+def _integer(name: str, default: int) -> int:
+    text = request.args.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise Refused(f"{name} must be a whole number.")
+    return int(text)

@@ -1,0 +1,208 @@
+"""The sandbox as one server: everything wired, one port on loopback."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+from nsps_local.sandbox.answers import Answers
+from nsps_local.sandbox.api import RestApi, json_answer
+from nsps_local.sandbox.billing import Billing
+from nsps_local.sandbox.calls import Calls
+from nsps_local.sandbox.config import SandboxConfig
+from nsps_local.sandbox.control import Control
+from nsps_local.sandbox.event_queue import EventQueue
+from nsps_local.sandbox.faults import Faults
+from nsps_local.sandbox.overview import Overview
+from nsps_local.sandbox.seed import seed_demo
+from nsps_local.sandbox.sender import EventSender
+from nsps_local.sandbox.sessions import Sessions
+from nsps_local.sandbox.status import StatusApi, StatusBook
+from nsps_local.sandbox.store import Store
+from nsps_local.sandbox.times import Clock
+
+PAGE = Path(__file__).with_name("page.html")
+SECTIONS = ("admin", "webhook", "events", "api")
+
+
+class PortBusy(OSError):
+    """Something else listens on the port."""
+
+
+class Sandbox:
+    """A PortaBilling on loopback.
+
+    >>> with Sandbox(state_dir, config={"webhook": {"url": hook}}) as sandbox:
+    ...     sandbox.billing.add_account("447700900001", i_customer=2501, i_product=61)
+    ...     requests.post(sandbox.url + "/rest/Session/login", json=...)
+
+    Raises pydantic.ValidationError for a configuration that makes no sense, StateInUse when another
+    process has the directory, and, from start(), PortBusy.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path | str,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        config: SandboxConfig | Mapping[str, Any] | None = None,
+        clock: Clock = time.time,
+    ) -> None:
+        self.config = SandboxConfig.model_validate(config or {})
+        self._address = (host, port)
+        self._server: SandboxServer | None = None
+        self.store = Store(Path(state_dir))
+        if self.config.seed:
+            seed_demo(self.store)
+        self.queue = EventQueue(self.store, self.config.events.form(), clock)
+        self.queue.enabled = self.config.webhook.enabled
+        self.billing = Billing(self.store, self.queue, clock)
+        self.sessions = Sessions(
+            self.config.admin, self.config.api, self.config.events.i_env, clock
+        )
+        self.statuses = StatusBook(self.store, clock)
+        self.faults = Faults()
+        self.calls = Calls()
+        self.sender = EventSender(self.queue, self.config.webhook, clock)
+        self._app = self._flask()
+
+    @property
+    def url(self) -> str:
+        """http://127.0.0.1:<port>; known once started."""
+        if self._server is None:
+            raise RuntimeError("The sandbox is not started.")
+        return f"http://{self._address[0]}:{self._server.port}"
+
+    def start(self) -> Sandbox:
+        """Listen, then send events. The port takes requests when this returns."""
+        listener = _listen(*self._address)
+        self._server = SandboxServer(listener, self._app)
+        threading.Thread(
+            target=self._server.serve_forever, name="sandbox-http", daemon=True
+        ).start()
+        self.sender.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop sending, hang up, close the database. What was not delivered is kept."""
+        self.faults.clear()
+        self.sender.stop()
+        if self._server is not None:
+            self._server.stop()
+        self.store.close()
+
+    def __enter__(self) -> Sandbox:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def reconfigure(self, changes: Mapping[str, Any]) -> None:
+        """Change some settings while running: {"webhook": {"paused": true}}; all or none of them."""
+        tried = self.config.model_dump()
+        for name, section in changes.items():
+            if name in SECTIONS and isinstance(section, Mapping):
+                tried[name] = {**tried[name], **section}
+            else:
+                tried[name] = section
+        accepted = SandboxConfig.model_validate(tried)
+        for name in SECTIONS:
+            section, new = getattr(self.config, name), getattr(accepted, name)
+            for setting in type(section).model_fields:
+                setattr(section, setting, getattr(new, setting))
+        self.queue.form = self.config.events.form()
+        self.queue.enabled = self.config.webhook.enabled
+        self.sender.wake()
+
+    def _flask(self) -> Flask:
+        app = Flask(__name__)
+        rest_answers = Answers(self.store, self.billing, self.config.api, self.config.events.i_env)
+        rest = RestApi(rest_answers, self.sessions, self.faults, self.calls)
+        espf = StatusApi(self.statuses, self.sessions, self.faults, self.calls)
+        control = Control(
+            self.store,
+            self.billing,
+            self.queue,
+            self.statuses,
+            self.sessions,
+            self.faults,
+            self.calls,
+            Overview(self.store, self.queue, self.statuses, self.config),
+            self.config,
+            self.reconfigure,
+        )
+        for blueprint in (rest.blueprint(), espf.blueprint(), control.blueprint()):
+            app.register_blueprint(blueprint)
+        app.add_url_rule("/health", view_func=_health)
+        app.add_url_rule("/", view_func=_page)
+        return app
+
+
+def _health() -> Response:
+    return json_answer({"status": "Healthy", "service": "portabilling-sandbox"})
+
+
+def _page() -> Response:
+    return Response(PAGE.read_bytes(), mimetype="text/html")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(256)
+    except OSError as error:
+        listener.close()
+        raise PortBusy(f"The sandbox cannot listen on {host}:{port}: {error.strerror}.") from error
+    return listener
+
+
+class Handler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Nothing: calls are recorded, and a log line each would cost more than the answer."""
+
+    def log_error(self, format: str, *args: Any) -> None:
+        """Nothing: a client that hangs up is daily life here."""
+
+
+class SandboxServer(ThreadedWSGIServer):
+    """A threaded server that hangs up on everybody when it stops, as a stopped process does."""
+
+    def __init__(self, listener: socket.socket, app: Flask) -> None:
+        host, port = listener.getsockname()
+        with listener:
+            super().__init__(host, port, app, handler=Handler, fd=listener.fileno())
+        self._open: set[socket.socket] = set()
+        self._guard = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._guard:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._guard:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+        with self._guard:
+            connections = list(self._open)
+        for connection in connections:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # it has hung up by itself
