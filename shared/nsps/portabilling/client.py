@@ -1,0 +1,141 @@
+"""The PortaBilling API: ``POST <url>/rest/<Service>/<method>`` with a Bearer token.
+
+Every fault, of authentication too, comes as HTTP 500. (Source: PortaOne docs, retrieving data from
+PortaBilling; public clients.)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import requests
+
+from nsps.portabilling.faults import SessionDied
+from nsps.portabilling.login import ApiCredentials, Login, Token, answer_of
+from nsps.portabilling.transport import Reply, Transport, pooled_session
+
+T = TypeVar("T")
+
+TIMEOUT_SECONDS = 20.0
+POOLED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePaths:
+    """Which API method reads what. Those for SIM cards, access policies and counters are not
+    public for every release: check them on your server, ``https://HOST/doc/api``."""
+
+    account_info: str = "Account/get_account_info"
+    sim_card_info: str = "SIMCard/get_card_info"
+    access_policy_info: str = "AccessPolicy/get_access_policy_info"
+    product_info: str = "Product/get_product_info"
+    full_vd_counter_info: str = "Account/get_full_vd_counter_info"
+    customer_info: str = "Customer/get_customer_info"
+    number_info: str = "DID/get_number_info"
+    invoice_info: str = "Invoice/get_invoice_info"
+
+    @classmethod
+    def of(cls, configured: Mapping[str, str]) -> ServicePaths:
+        """The defaults with what is configured; ValueError for a name that there is not."""
+        known = {each.name for each in fields(cls)}
+        unknown = sorted(set(configured) - known)
+        if unknown:
+            raise ValueError(
+                f"services: there is no {unknown[0]!r}; write one of {', '.join(sorted(known))}"
+            )
+        return cls(**configured)
+
+
+class PortaBilling:
+    """A client for one PortaBilling and one API user; safe to share between threads.
+
+    ``url``: https://HOST[:PORT]. ``timeout_seconds``: for a whole call, with the login it may need.
+    ``not_found``: further fault codes that mean "there is no such object". ``refused``: told when
+    the credentials were not accepted (so that the secret is read again).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        credentials: Callable[[], ApiCredentials],
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        session: requests.Session | None = None,
+        *,
+        services: ServicePaths | None = None,
+        not_found: frozenset[str] = frozenset(),
+        refused: Callable[[], object] | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.services = services or ServicePaths()
+        self.timeout_seconds = timeout_seconds
+        self._not_found = not_found
+        self._transport = Transport(session or pooled_session(POOLED))
+        self._login = Login(self._transport, self.url, credentials, refused=refused)
+
+    def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a reading method, for example ``Account/get_account_info``; returns its JSON object
+        ({} if PortaBilling answered null).
+
+        If the token has died, logs in once and repeats the call once. Raises NotFound, Fault,
+        LoginRefused, Unreachable, Unanswered or BadAnswer, all of them Transient.
+        """
+        body = json.dumps({"params": params}).encode()
+
+        def attempt(token: Token, deadline: float) -> dict[str, Any]:
+            reply = self._transport.send(
+                "POST",
+                f"{self.url}/rest/{method}",
+                name=method,
+                deadline=deadline,
+                headers=_headers(token),
+                body=body,
+                repeatable=True,
+            )
+            return answer_of(method, reply, self._not_found)
+
+        return self.with_token(attempt)
+
+    def send(
+        self, verb: str, path: str, *, name: str, body: bytes | None, content_type: str
+    ) -> Reply:
+        """Send a request to another API of the same server, with the same token (ESPF's).
+
+        Sent again only after HTTP 401 and a new login. Raises Unreachable, Unanswered,
+        LoginRefused.
+        """
+
+        def attempt(token: Token, deadline: float) -> Reply:
+            reply = self._transport.send(
+                verb,
+                self.url + path,
+                name=name,
+                deadline=deadline,
+                headers=_headers(token, content_type),
+                body=body,
+            )
+            if reply.status == 401:
+                raise SessionDied(f"PortaBilling {name}: HTTP 401: token not accepted", "401")
+            return reply
+
+        return self.with_token(attempt)
+
+    def with_token(self, attempt: Callable[[Token, float], T]) -> T:
+        """Run an attempt with the token and the deadline; once more if the token had died."""
+        deadline = time.monotonic() + self.timeout_seconds
+        token = self._login.token(deadline)
+        try:
+            return attempt(token, deadline)
+        except SessionDied:
+            return attempt(self._login.token(deadline, dead=token), deadline)
+
+
+def _headers(token: Token, content_type: str = "application/json") -> dict[str, str]:
+    return {
+        "Authorization": f"Bearer {token.access}",
+        "Content-Type": content_type,
+        "Accept": "application/json",
+    }

@@ -1,0 +1,114 @@
+"""What can go wrong with PortaBilling, as errors that decide.
+
+All are Transient: a read can be tried again, and nothing that PortaBilling says makes an event
+undeliverable.
+
+Messages name the method and the cause: the fault code, never the fault's text, which may quote a
+subscriber. (Source: PortaOne docs, API faults; public clients.)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from nsps.outcome import NoAnswer, Transient
+
+AUTH_CODES = frozenset(
+    {
+        "Server.Session.auth_failed",
+        "Server.Session.check_auth.auth_failed",
+        "Client.check_auth.envelope_missed",
+        "Client.Session.check_auth.failed_to_process_jwt",
+        "Client.Session.check_auth.failed_to_process_access_token",
+    }
+)
+MUST_CHANGE_PASSWORD = "Server.Session.alert_You_must_change_password"  # noqa: S105 - a fault code
+STANDALONE = "standalone_mode"
+
+# "Not found" said of the API itself means a wrong configuration, not that a subscriber is gone.
+_NOT_OF_DATA = re.compile(
+    r"(method|service|session|user|page|class|module|function|action|env|node|token)_not_found$",
+    re.IGNORECASE,
+)
+_NOT_FOUND = re.compile(r"(^|[._])not_found$", re.IGNORECASE)
+_SHOWN = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,99}")
+
+
+class Unreachable(Transient):
+    """No connection: the request was never sent."""
+
+
+class Unanswered(NoAnswer):
+    """The request went out; no whole answer came in time."""
+
+
+class BadAnswer(Transient):
+    """An answer that is not what the API gives: HTML, no JSON, another shape, another status."""
+
+
+class Fault(Transient):
+    """PortaBilling answered with a fault. ``code``: its faultcode."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SessionDied(Fault):
+    """The access token is not (or no longer) accepted: log in again and repeat the call."""
+
+
+class LoginRefused(Fault):
+    """The API user's login or password is not accepted."""
+
+
+class NotFound(Fault):
+    """What was asked for is not in PortaBilling (any more)."""
+
+
+def fault_of(body: bytes) -> str | None:
+    """The faultcode of an answer's body; None if it is not a fault."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, Mapping) or not isinstance(document.get("faultcode"), str):
+        return None
+    code: str = document["faultcode"]
+    return code
+
+
+def is_not_found(code: str, extra: frozenset[str] = frozenset()) -> bool:
+    """Whether a fault code says that the object asked for does not exist.
+
+    True for ``Server.CDR.xdr_not_found`` and the like, and for the codes in ``extra``; false where
+    it is the method, the service or the session that was not found.
+    """
+    if code in extra:
+        return True
+    return _NOT_FOUND.search(code) is not None and _NOT_OF_DATA.search(code) is None
+
+
+def raise_fault(method: str, code: str, not_found: frozenset[str] = frozenset()) -> None:
+    """Raise the error that a fault of ``method`` means."""
+    shown = code if _SHOWN.fullmatch(code) else "a fault code that is not safe to show"
+    where = f"PortaBilling {method}"
+    if code == MUST_CHANGE_PASSWORD:
+        raise LoginRefused(
+            f"{where}: {shown}: PortaBilling wants the API user's password changed; change it "
+            "there and put the new one into the portabilling-api secret",
+            code,
+        )
+    if code in AUTH_CODES:
+        raise SessionDied(f"{where}: {shown}: the access token was not accepted", code)
+    if code == STANDALONE or code.endswith(f".{STANDALONE}"):
+        raise Fault(
+            f"{where}: {shown}: this PortaBilling site is a read-only standby; it works again when "
+            "the site leaves standalone mode, or point the url at the main site",
+            code,
+        )
+    if is_not_found(code, not_found):
+        raise NotFound(f"{where}: {shown}: not in PortaBilling", code)
+    raise Fault(f"{where}: PortaBilling answered with the fault {shown}", code)
