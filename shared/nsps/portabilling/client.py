@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from nsps.portabilling.faults import SessionDied
+from nsps.portabilling.faults import AUTH_CODES, SessionDied, fault_of
 from nsps.portabilling.login import ApiCredentials, Login, Token, answer_of
 from nsps.portabilling.transport import Reply, Transport, pooled_session
 
@@ -89,7 +89,7 @@ class PortaBilling:
             reply = self._transport.send(
                 "POST",
                 f"{self.url}/rest/{method}",
-                name=method,
+                name=f"PortaBilling {method}",
                 deadline=deadline,
                 headers=_headers(token),
                 body=body,
@@ -104,7 +104,7 @@ class PortaBilling:
     ) -> Reply:
         """Send a request to another API of the same server, with the same token (ESPF's).
 
-        Sent again only after HTTP 401 and a new login. Raises Unreachable, Unanswered,
+        Sent again only if the token was refused, after a new login. Raises Unreachable, Unanswered,
         LoginRefused.
         """
 
@@ -117,8 +117,8 @@ class PortaBilling:
                 headers=_headers(token, content_type),
                 body=body,
             )
-            if reply.status == 401:
-                raise SessionDied(f"PortaBilling {name}: HTTP 401: token not accepted", "401")
+            if reply.status == 401 or fault_of(reply.body) in AUTH_CODES:
+                raise SessionDied(f"{name}: HTTP {reply.status}: token not accepted", "401")
             return reply
 
         return self.with_token(attempt)

@@ -167,7 +167,7 @@ class Login:
         reply = self._transport.send(
             "POST",
             f"{self._url}/rest/{method}",
-            name=method,
+            name=f"PortaBilling {method}",
             deadline=deadline,
             headers={"Content-Type": "application/json", "Accept": "application/json"},
             body=json.dumps({"params": params}).encode(),

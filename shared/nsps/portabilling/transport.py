@@ -170,7 +170,7 @@ class Transport:
     ) -> Reply:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise Unreachable(f"PortaBilling {name}: not sent: the time for this call had run out")
+            raise Unreachable(f"{name}: not sent: the time for this call had run out")
         _call.deadline, _call.connected = deadline, False
         try:
             with self._session.request(
@@ -198,7 +198,7 @@ def _whole(response: requests.Response, name: str) -> bytes:
     for chunk in response.iter_content(_CHUNK):
         body += chunk
         if len(body) > MAX_BODY:
-            raise BadAnswer(f"PortaBilling {name}: the answer is larger than {MAX_BODY} bytes")
+            raise BadAnswer(f"{name}: the answer is larger than {MAX_BODY} bytes")
     return bytes(body)
 
 
@@ -214,7 +214,7 @@ def _named(
     error: requests.RequestException, name: str, deadline: float
 ) -> Unreachable | Unanswered | BadAnswer:
     """The error in our words: those of requests may quote the request."""
-    where = f"PortaBilling {name}"
+    where = name
     if isinstance(error, requests.exceptions.SSLError):
         return Unreachable(f"{where}: no TLS connection: check the certificate of the url's host")
     if isinstance(error, requests.ConnectTimeout):

@@ -1,0 +1,96 @@
+"""The ESPF status API: tells PortaBilling how the provisioning of an account went, per group.
+
+``POST <url>/espf/v1/account/i/<i_account>/status``. Unlike the main API it uses real HTTP codes.
+(Source: PortaOne docs, sending provisioning status via the ESPF API.)
+"""
+
+from __future__ import annotations
+
+import json
+
+from nsps.outcome import Terminal, Transient
+from nsps.portabilling.client import PortaBilling
+from nsps.portabilling.faults import fault_of, is_not_found
+from nsps.portabilling.login import retry_after
+from nsps.portabilling.transport import Reply
+
+STATUSES = frozenset({"OK", "IN_PROGRESS", "RETRY", "FAILED"})
+MESSAGE_LIMIT = 4000
+GROUP_NAME_LIMIT = 64
+JSON_TYPE = "application/json"
+
+
+class EspfStatusApi:
+    """Posts statuses with the token of the main API.
+
+    ``content_type``: what the JSON body is called; one page of the documentation says
+    ``application/x-www-form-urlencoded`` (and shows JSON).
+    """
+
+    def __init__(
+        self, client: PortaBilling, content_type: str = JSON_TYPE, path: str = "/espf/v1"
+    ) -> None:
+        self._client = client
+        self._content_type = content_type
+        self._path = path.rstrip("/")
+
+    def post(self, i_account: int, group: str, status: str, message: str = "") -> None:
+        """Post one status: OK, IN_PROGRESS, RETRY or FAILED, for a registered service group.
+
+        The message is cut to 4000 characters. Raises Transient (try again), NoAnswer (it may have
+        been taken), Terminal (PortaBilling does not know the account or the group).
+        """
+        if status not in STATUSES:
+            raise ValueError(f"ESPF status {status!r}: write one of {', '.join(sorted(STATUSES))}")
+        body = {"status": status, "group": group}
+        if message:
+            body["message"] = message[:MESSAGE_LIMIT]
+        reply = self._send("POST", f"/account/i/{i_account}/status", body, "status")
+        _check(reply, "status", "the account, or the service group, is not known there")
+
+    def groups(self) -> set[str]:
+        """The names of the service groups that are registered."""
+        reply = self._send("GET", "/groups", None, "groups")
+        _check(reply, "groups", "the groups cannot be listed")
+        try:
+            listed = json.loads(reply.body)["group_list"]
+            return {each["name"] for each in listed if isinstance(each["name"], str)}
+        except (ValueError, RecursionError, LookupError, TypeError):
+            raise Transient("ESPF groups: the answer has no group_list: check the url") from None
+
+    def ensure_group(self, name: str) -> bool:
+        """Register a service group unless it is there; True if it was registered now."""
+        if not name.strip() or len(name) > GROUP_NAME_LIMIT:
+            raise ValueError(f"ESPF group name: write 1 to {GROUP_NAME_LIMIT} characters")
+        if name in self.groups():
+            return False
+        reply = self._send("POST", "/group/create", {"name": name}, "group/create")
+        _check(reply, "group/create", "the group's name was refused")
+        return True
+
+    def _send(self, verb: str, path: str, document: dict[str, str] | None, name: str) -> Reply:
+        body = None if document is None else json.dumps(document).encode()
+        return self._client.send(
+            verb,
+            self._path + path,
+            name=f"ESPF {path.rsplit('/', maxsplit=1)[-1]}",
+            body=body,
+            content_type=self._content_type,
+        )
+
+
+def _check(reply: Reply, name: str, refused: str) -> None:
+    """Raise what an answer means. A 4xx in HTML comes from a wrong url, not from ESPF's API."""
+    if 200 <= reply.status < 300:
+        return
+    code = fault_of(reply.body)
+    where = f"ESPF {name}: HTTP {reply.status}"
+    if code is not None and is_not_found(code):
+        raise Terminal(f"{where}: {refused}")
+    if reply.status in (400, 404, 409, 422) and not reply.looks_like_html:
+        raise Terminal(f"{where}: {refused}; register the group, or look at the account")
+    hints = {
+        403: ": the API user may not use the ESPF API; give it the right in PortaBilling",
+        404: ": HTML instead of ESPF's answer; check the url",
+    }
+    raise Transient(where + hints.get(reply.status, ""), retry_after(reply.headers))

@@ -1,0 +1,274 @@
+"""What is read from PortaBilling for an event: only the blocks that are needed, side by side.
+
+The snapshot of an owner depends on the owner alone, so that events of one owner can share it
+("newest wins" compares snapshots of an owner, and handlers derive what they want from them). What
+an event's own variables name (the previous SIM of a swap) is read for that event alone and laid
+beside the shared part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from nsps.event import EspfEvent, Owner, SnapshotTime
+from nsps.portabilling import mapping
+from nsps.portabilling.client import PortaBilling
+from nsps.portabilling.faults import BadAnswer, NotFound
+from nsps.portabilling.freshness import Fresh, FreshReads
+from nsps.snapshot import AccountInfo, Block, PbData, SimInfo, VdCounter, as_integer
+
+T = TypeVar("T")
+
+READ_THREADS = 8
+
+# Members under which an answer has been seen to hold its object.
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    "account_info": ("account_info",),
+    "sim_card_info": ("card_info", "sim_card_info", "sim_info"),
+    "access_policy_info": ("access_policy_info",),
+    "product_info": ("product_info",),
+    "full_vd_counter_info": ("full_vd_counter_info", "vd_counter_info", "vd_counter_list"),
+    "customer_info": ("customer_info",),
+    "number_info": ("number_info", "did_number_info"),
+    "invoice_info": ("invoice_info",),
+}
+_NEED_ACCOUNT = frozenset(
+    {Block.ACCOUNT_INFO, Block.PRODUCT_INFO, Block.ACCESS_POLICY_INFO, Block.CUSTOMER_INFO}
+)
+_PREVIOUS = (
+    ("i_sim_card", "prev_i_sim_card"),
+    ("iccid", "prev_iccid"),
+    ("imsi", "prev_imsi"),
+    ("msisdn", "prev_msisdn"),
+)
+
+
+class Reader:
+    """Reads snapshots through one client. ``threads``: how many reads go out beside the callers'."""
+
+    def __init__(self, client: PortaBilling, threads: int = READ_THREADS) -> None:
+        self._client = client
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="portabilling-read")
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def read(self, event: EspfEvent, owner: Owner, blocks: Iterable[Block]) -> PbData:
+        """The owner's blocks and what the event itself names. An owner that is gone has none."""
+        wanted = frozenset(blocks)
+        return self.with_event_part(self.read_owner(owner, wanted), event, owner, wanted)
+
+    def read_fresh(
+        self,
+        reads: FreshReads[PbData],
+        event: EspfEvent,
+        owner: Owner,
+        blocks: Iterable[Block],
+        received: SnapshotTime,
+    ) -> Fresh[PbData]:
+        """As ``read``; the owner's part comes from a read that began after ``received``, shared
+        with other events of the owner that want the same blocks."""
+        wanted = frozenset(blocks)
+        shared = reads.get((owner, wanted), received, lambda: self.read_owner(owner, wanted))
+        return Fresh(self.with_event_part(shared.value, event, owner, wanted), shared.t)
+
+    def read_owner(self, owner: Owner, blocks: frozenset[Block]) -> PbData:
+        """The part that depends on the owner alone. Raises what PortaBilling.call raises, except
+        NotFound: what is gone is None."""
+        blocks = blocks - {Block.PREV_SIM_INFO}
+        if not blocks:
+            return PbData()
+        match owner.kind:
+            case "account":
+                return self._of_account(owner.id, blocks)
+            case "customer":
+                return self._of_customer(owner.id, blocks)
+            case "sim":
+                return self._of_sim(owner.id, blocks)
+            case "did":
+                return self._behind("number_info", {"number": owner.id}, blocks)
+            case "invoice":
+                return self._behind("invoice_info", {"i_invoice": _id(owner.id)}, blocks)
+            case _:
+                return PbData()
+
+    def with_event_part(
+        self, shared: PbData, event: EspfEvent, owner: Owner, blocks: frozenset[Block]
+    ) -> PbData:
+        """The shared part with what only this event names: its previous SIM; and its SIM where the
+        owner is not one that has SIMs. An account's sim_info is never taken from an event."""
+        if Block.PREV_SIM_INFO in blocks:
+            shared = replace(shared, prev_sim_info=self._previous_sim(event))
+        named = event.entity("i_sim_card")
+        if Block.SIM_INFO in blocks and named and owner.kind not in ("account", "sim"):
+            shared = replace(shared, sim_info=self._sim({"i_sim_card": _id(named)}))
+        return shared
+
+    def account_behind(self, owner: Owner) -> Owner:
+        """The account that a SIM or a number belongs to now, as owner; else the owner itself.
+
+        For an event that names only a SIM or a number: what is written for it should be owned by
+        the account, whose later events will have to change or remove it.
+        """
+        if owner.kind == "sim":
+            sim = self._sim({"i_sim_card": _id(owner.id)})
+            i_account = sim.i_account if sim else None
+        elif owner.kind == "did":
+            raw = self._object("number_info", {"number": owner.id})
+            i_account = as_integer(raw.get("i_account")) if raw else None
+        else:
+            return owner
+        return Owner("account", str(i_account)) if i_account is not None else owner
+
+    # --- owners ----------------------------------------------------------------------------------
+
+    def _of_account(self, ident: str, blocks: frozenset[Block]) -> PbData:
+        key = {"i_account": _id(ident)}
+        sim = counters = None
+        if Block.SIM_INFO in blocks:
+            sim = self._beside(lambda: self._sim(key))
+        if Block.FULL_VD_COUNTER_INFO in blocks:
+            counters = self._beside(lambda: self._counters(key))
+        account = self._with_account(ident, blocks) if blocks & _NEED_ACCOUNT else PbData()
+        return replace(
+            account,
+            sim_info=sim.result() if sim else None,
+            full_vd_counter_info=counters.result() if counters else None,
+        )
+
+    def _with_account(self, ident: str, blocks: frozenset[Block]) -> PbData:
+        """The account, and what can only be asked for once the account is known."""
+        account = self._account(ident)
+        if account is None:
+            return PbData()
+        policy = product = customer = None
+        i_policy = mapping.access_policy_id(account)
+        if Block.ACCESS_POLICY_INFO in blocks and i_policy is not None:
+            policy = self._beside(
+                lambda: mapping.access_policy_info(
+                    self._object("access_policy_info", {"i_access_policy": i_policy})
+                )
+            )
+        if Block.PRODUCT_INFO in blocks and account.i_product is not None:
+            product = self._beside(
+                lambda: mapping.product_info(
+                    self._object("product_info", {"i_product": account.i_product})
+                )
+            )
+        if Block.CUSTOMER_INFO in blocks and account.i_customer is not None:
+            customer = self._beside(lambda: self._customer(account.i_customer))
+        return PbData(
+            account_info=account if Block.ACCOUNT_INFO in blocks else None,
+            access_policy_info=policy.result() if policy else None,
+            product_info=product.result() if product else None,
+            customer_info=customer.result() if customer else None,
+        )
+
+    def _of_customer(self, ident: str, blocks: frozenset[Block]) -> PbData:
+        if Block.CUSTOMER_INFO not in blocks:
+            return PbData()
+        return PbData(customer_info=self._customer(_id(ident)))
+
+    def _of_sim(self, ident: str, blocks: frozenset[Block]) -> PbData:
+        sim = self._sim({"i_sim_card": _id(ident)})
+        rest = blocks - {Block.SIM_INFO}
+        behind = PbData()
+        if sim is not None and sim.i_account is not None and rest:
+            behind = self._of_account(str(sim.i_account), rest)
+        return replace(behind, sim_info=sim if Block.SIM_INFO in blocks else None)
+
+    def _behind(self, what: str, key: Mapping[str, Any], blocks: frozenset[Block]) -> PbData:
+        """The account, or else the customer, that a number or an invoice belongs to."""
+        raw = self._object(what, key)
+        if raw is None:
+            return PbData()
+        i_account, i_customer = as_integer(raw.get("i_account")), as_integer(raw.get("i_customer"))
+        if i_account is not None:
+            return self._of_account(str(i_account), blocks)
+        return self._of_customer(str(i_customer), blocks) if i_customer is not None else PbData()
+
+    # --- blocks ----------------------------------------------------------------------------------
+
+    def _account(self, ident: str) -> AccountInfo | None:
+        params = {"i_account": _id(ident), "detailed_info": 1, "get_service_features": 1}
+        raw = self._object("account_info", params)
+        account = mapping.account_info(raw)
+        if account is not None and str(account.i_account) != ident:
+            raise BadAnswer(
+                f"PortaBilling {self._client.services.account_info}: the answer is of another "
+                "account than was asked for, or of none"
+            )
+        return account
+
+    def _sim(self, key: Mapping[str, Any]) -> SimInfo | None:
+        """The card that has this id, or that this account has; never one that says otherwise."""
+        sim = mapping.sim_info(self._object("sim_card_info", key))
+        for name, asked in key.items():
+            given = getattr(sim, name, None)
+            if given is not None and str(given) != str(asked):
+                raise BadAnswer(
+                    f"PortaBilling {self._client.services.sim_card_info}: asked by {name}, it "
+                    "answered with another card: check the service path sim_card_info"
+                )
+        return sim
+
+    def _counters(self, key: Mapping[str, Any]) -> tuple[VdCounter, ...] | None:
+        return mapping.vd_counters(self._member("full_vd_counter_info", key, list))
+
+    def _customer(self, i_customer: object) -> Any:
+        return mapping.customer_info(self._object("customer_info", {"i_customer": i_customer}))
+
+    def _previous_sim(self, event: EspfEvent) -> SimInfo | None:
+        """The SIM that the event says was there before, as PortaBilling has it now. What cannot be
+        read any more (the card is gone) is what the event says of it."""
+        named = {name: event.entity(variable) for name, variable in _PREVIOUS}
+        for name, value in named.items():
+            if value is None or name == "msisdn":
+                continue
+            sim = self._sim({name: _id(value) if name == "i_sim_card" else value})
+            if sim is not None:
+                return sim
+        return mapping.sim_info(named) if any(named.values()) else None
+
+    # --- calls -----------------------------------------------------------------------------------
+
+    def _object(self, what: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
+        return self._member(what, params, dict)
+
+    def _member(self, what: str, params: Mapping[str, Any], kind: type[T]) -> T | None:
+        """The one member that matters of an answer; None if what was asked for is not there.
+
+        "Not there" has to be said: by a not-found fault, an empty answer, or a member that is null
+        or empty. An answer of another shape means a wrong service path, never "gone".
+        """
+        method = getattr(self._client.services, what)
+        try:
+            answer = self._client.call(method, params)
+        except NotFound:
+            return None
+        if not answer:
+            return None
+        name = next((name for name in _KEYS[what] if name in answer), None)
+        value = answer.get(name) if name else None
+        if name is not None and (value is None or value in ({}, [], "")):
+            return None
+        if name is None or not isinstance(value, kind):
+            raise BadAnswer(
+                f"PortaBilling {method}: the answer has no usable {_KEYS[what][0]}: check the "
+                f"service path {what} in the configuration"
+            )
+        return value
+
+    def _beside(self, read: Callable[[], T]) -> Future[T]:
+        """Run a read in the pool. Only callers wait for it, never another read: no deadlock."""
+        return self._pool.submit(copy_context().run, read)
+
+
+def _id(text: str) -> int | str:
+    """An id as the API wants it: a number where it is one."""
+    number = as_integer(text)
+    return text if number is None else number
