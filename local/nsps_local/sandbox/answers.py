@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from nsps_local.sandbox import raw
-from nsps_local.sandbox.billing import Billing, NotFound, Refused
+from nsps_local.sandbox.billing import Billing
 from nsps_local.sandbox.config import Api
+from nsps_local.sandbox.domain import NotFound, Refused
 from nsps_local.sandbox.sessions import INVALID, ApiFault
 from nsps_local.sandbox.store import Row, Store
 
@@ -241,10 +242,10 @@ class Answers:
             }
         }
 
-    # ---- the two calls that change something; everything else is done on the page or by the control API
+    # ---- the two calls that change something; all else is done on the page or by the control API
 
     def update_account(self, params: Params) -> dict[str, Any]:
-        """account_info: {i_account, and blocked, i_product, firstname, lastname, email as wanted}."""
+        """account_info: {i_account; blocked, i_product, firstname, lastname, email as wanted}."""
         given = params.get("account_info")
         if not isinstance(given, dict):
             raise ApiFault(INVALID, "account_info is missing")

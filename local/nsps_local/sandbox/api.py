@@ -25,8 +25,8 @@ HTML_PAGE = (
     "<body><h1>Please log in</h1><form><input name='login'></form></body></html>"
 )
 BAD_GATEWAY_PAGE = (
-    "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center>"
-    "<hr><center>nginx</center></body></html>"
+    "<html><head><title>502 Bad Gateway</title></head><body>"
+    "<center><h1>502 Bad Gateway</h1></center><hr><center>nginx</center></body></html>"
 )
 
 

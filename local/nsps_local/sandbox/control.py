@@ -17,46 +17,23 @@ from flask import Blueprint, Response, request
 from pydantic import ValidationError, validate_call
 
 from nsps_local.sandbox.api import json_answer
-from nsps_local.sandbox.billing import Billing, NotFound, Refused
-from nsps_local.sandbox.calls import Calls
-from nsps_local.sandbox.config import SandboxConfig
-from nsps_local.sandbox.event_queue import EventQueue
-from nsps_local.sandbox.faults import Fault, Faults
+from nsps_local.sandbox.domain import NotFound, Refused
+from nsps_local.sandbox.faults import Fault
 from nsps_local.sandbox.overview import Overview
+from nsps_local.sandbox.parts import Parts
 from nsps_local.sandbox.seed import seed_accounts
-from nsps_local.sandbox.sessions import Sessions
-from nsps_local.sandbox.status import StatusBook
-from nsps_local.sandbox.store import Store
 
 MAX_SEED = 1_000_000
 
 
 class Control:
-    def __init__(  # noqa: PLR0913 - it is the place where everything is in reach
-        self,
-        store: Store,
-        billing: Billing,
-        queue: EventQueue,
-        book: StatusBook,
-        sessions: Sessions,
-        faults: Faults,
-        calls: Calls,
-        overview: Overview,
-        config: SandboxConfig,
-        reconfigure: Callable[[dict[str, Any]], None],
-    ) -> None:
-        self._store = store
-        self._queue = queue
-        self._book = book
-        self._sessions = sessions
-        self._faults = faults
-        self._calls = calls
-        self._overview = overview
-        self._config = config
+    def __init__(self, parts: Parts, reconfigure: Callable[[dict[str, Any]], None]) -> None:
+        self._parts = parts
+        self._overview = Overview(parts)
         self._reconfigure = reconfigure
-        self.operations = {
+        self._operations = {
             name: validate_call(operation)
-            for name, operation in inspect.getmembers(billing, inspect.ismethod)
+            for name, operation in inspect.getmembers(parts.billing, inspect.ismethod)
             if not name.startswith("_")
         }
 
@@ -90,16 +67,18 @@ class Control:
         state = self._overview.state(
             _integer("limit", 200), _integer("offset", 0), _given("search")
         )
-        state["faults"] = self._faults.shown()
+        state["faults"] = self._parts.faults.shown()
         return state
 
     def events(self) -> dict[str, Any]:
         """?limit=200&after=0&state=: newest first."""
-        events = self._queue.events(_integer("limit", 200), _integer("after", 0), _given("state"))
-        return {"events": events, "counts": self._queue.counts()}
+        events = self._parts.queue.events(
+            _integer("limit", 200), _integer("after", 0), _given("state")
+        )
+        return {"events": events, "counts": self._parts.queue.counts()}
 
     def event(self, i_event: int) -> dict[str, Any]:
-        event = self._queue.event(i_event)
+        event = self._parts.queue.event(i_event)
         if event is None:
             raise NotFound(f"There is no event {i_event}.")
         return event
@@ -107,47 +86,50 @@ class Control:
     def statuses(self) -> dict[str, Any]:
         """?i_account=&group=&limit=1000: every status told to PortaBilling, oldest first."""
         i_account = _integer("i_account", 0) or None
-        return {"statuses": self._book.history(i_account, _given("group"), _integer("limit", 1000))}
+        return {
+            "statuses": self._parts.statuses.history(
+                i_account, _given("group"), _integer("limit", 1000)
+            )
+        }
 
     def calls(self) -> dict[str, Any]:
-        """?method=&limit=1000: the latest API calls, oldest first, and the counts since the last
-        reset.
-        """
-        calls = self._calls.shown(_given("method"), _integer("limit", 1000))
-        return {"calls": calls, "counts": self._calls.counts()}
+        """?method=&limit=1000: the latest API calls, oldest first; counts since the reset."""
+        calls = self._parts.calls.shown(_given("method"), _integer("limit", 1000))
+        return {"calls": calls, "counts": self._parts.calls.counts()}
 
     def faults(self) -> dict[str, Any]:
-        return {"faults": self._faults.shown()}
+        return {"faults": self._parts.faults.shown()}
 
     def settings(self) -> dict[str, Any]:
         """The configuration in force, secrets masked."""
-        shown: dict[str, Any] = json.loads(self._config.model_dump_json())
+        shown: dict[str, Any] = json.loads(self._parts.config.model_dump_json())
         return shown
 
     def list_operations(self) -> dict[str, Any]:
-        """The operations and their parameters, as {"name": "(i_account: int, ...)"}."""
+        """The operations and their parameters: {"block_account": {"i_account": "int"}}."""
         return {
-            name: str(inspect.signature(operation)).partition(" -> ")[0]
-            for name, operation in self.operations.items()
+            name: {
+                parameter.name: str(parameter).replace("'", "").partition(": ")[2]
+                for parameter in inspect.signature(operation).parameters.values()
+            }
+            for name, operation in self._operations.items()
         }
 
     # ---- doing
 
     def do(self, operation: str) -> dict[str, Any]:
-        """One operation of the domain. An account may also be given as "account" (its id, or the
-        number).
-        """
-        if operation not in self.operations:
+        """One operation of the domain; "account" (id or number) may stand for i_account."""
+        if operation not in self._operations:
             raise NotFound(
-                f"There is no operation {operation}; there are: {', '.join(self.operations)}."
+                f"There is no operation {operation}; there are: {', '.join(self._operations)}."
             )
-        result: dict[str, Any] = self.operations[operation](**self._resolved(_body()))
+        result: dict[str, Any] = self._operations[operation](**self._resolved(_body()))
         return result
 
     def _resolved(self, arguments: dict[str, Any]) -> dict[str, Any]:
         account = arguments.pop("account", None)
         if account is not None:
-            i_account = self._store.value(
+            i_account = self._parts.store.value(
                 "SELECT i_account FROM accounts WHERE id IN (?, ? || '@msisdn')", account, account
             )
             if i_account is None:
@@ -158,27 +140,27 @@ class Control:
     def add_fault(self) -> dict[str, Any]:
         fault = Fault.model_validate(_body())
         if fault.fault == "kill_tokens":
-            killed = self._sessions.kill_all(fault.faultcode, fault.refresh_tokens)
+            killed = self._parts.sessions.kill_all(fault.faultcode, fault.refresh_tokens)
             return {"killed": killed, **self.faults()}
         if fault.fault == "token_dies_after":
-            self._sessions.die_after(fault.calls)
+            self._parts.sessions.die_after(fault.calls)
         if fault.fault == "standalone_mode":
-            self._sessions.kill_all()  # the other site does not know this one's sessions
-        self._faults.add(fault)
+            self._parts.sessions.kill_all()  # the other site does not know this one's sessions
+        self._parts.faults.add(fault)
         return self.faults()
 
     def clear_faults(self, kind: str | None = None) -> dict[str, Any]:
         if kind in {None, "token_dies_after"}:
-            self._sessions.die_after(None)
-        self._faults.clear(kind)
+            self._parts.sessions.die_after(None)
+        self._parts.faults.clear(kind)
         return self.faults()
 
     def reset_calls(self) -> dict[str, Any]:
-        self._calls.reset()
+        self._parts.calls.reset()
         return {"counts": {}}
 
     def resend(self, i_event: int) -> dict[str, Any]:
-        if not self._queue.resend(i_event):
+        if not self._parts.queue.resend(i_event):
             raise NotFound(f"There is no event {i_event}.")
         return self.event(i_event)
 
@@ -192,7 +174,7 @@ class Control:
         n_accounts = _body().get("accounts")
         if not isinstance(n_accounts, int) or not 0 < n_accounts <= MAX_SEED:
             raise Refused(f'Give {{"accounts": n}} with n from 1 to {MAX_SEED}.')
-        return seed_accounts(self._store, n_accounts)
+        return seed_accounts(self._parts.store, n_accounts)
 
 
 def answered(view: Callable[..., dict[str, Any]]) -> Callable[..., Response]:

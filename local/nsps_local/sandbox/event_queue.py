@@ -139,7 +139,7 @@ class EventQueue:
         )
 
     def resend(self, i_event: int) -> bool:
-        """Send an event once more, whatever became of it; False when there is none of that number."""
+        """Send an event once more, whatever became of it; False when there is none."""
         now = self._clock()
         with self._store.transaction():
             if not self._store.row("SELECT 1 FROM events WHERE i_event = ?", i_event):
@@ -157,7 +157,7 @@ class EventQueue:
         return {row["state"]: row["n"] for row in rows}
 
     def events(self, limit: int = 200, after: int = 0, state: str | None = None) -> list[Row]:
-        """Events with all their attempts, newest first (with `after`: those with a greater number)."""
+        """Events with their attempts, newest first; `after`: only those with a greater number."""
         rows = self._store.rows(
             "SELECT * FROM events WHERE i_event > ? AND (? IS NULL OR state = ?)"
             " ORDER BY i_event DESC LIMIT ?",

@@ -89,7 +89,7 @@ class Fault(BaseModel):
 
 
 class Faults:
-    """The faults that are on. Thread-safe; a call that hangs is let go when its fault is cleared."""
+    """The faults that are on. Thread-safe; a call that hangs is let go when faults are cleared."""
 
     def __init__(self, chance: Callable[[], float] | None = None) -> None:
         self._chance = chance or random.random

@@ -7,10 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from nsps_local.sandbox import raw
-from nsps_local.sandbox.config import SandboxConfig
-from nsps_local.sandbox.event_queue import EventQueue
-from nsps_local.sandbox.status import StatusBook
-from nsps_local.sandbox.store import Row, Store
+from nsps_local.sandbox.parts import Parts
+from nsps_local.sandbox.store import Row
 
 CARD = ("i_sim_card", "imsi", "iccid", "msisdn", "status")
 SEARCH = (
@@ -20,13 +18,11 @@ SEARCH = (
 
 
 class Overview:
-    def __init__(
-        self, store: Store, queue: EventQueue, book: StatusBook, config: SandboxConfig
-    ) -> None:
-        self._store = store
-        self._queue = queue
-        self._book = book
-        self._config = config
+    def __init__(self, parts: Parts) -> None:
+        self._store = parts.store
+        self._queue = parts.queue
+        self._book = parts.statuses
+        self._config = parts.config
 
     def state(self, limit: int, offset: int, search: str | None) -> dict[str, Any]:
         """Newest subscribers first; of the inventory, at most `limit` free cards."""
@@ -68,7 +64,8 @@ class Overview:
         )
         card = self._store.row("SELECT * FROM sim_cards WHERE i_account = ?", i_account)
         addons = self._store.rows(
-            "SELECT i_product, name FROM addons JOIN products USING (i_product) WHERE i_account = ?",
+            "SELECT i_product, name FROM addons JOIN products USING (i_product)"
+            " WHERE i_account = ?",
             i_account,
         )
         assert customer is not None and product is not None

@@ -34,7 +34,8 @@ def seed_demo(store: Store) -> None:
             ("Brisa Telecom", "it@brisa.example"),
         ):
             store.run(
-                "INSERT INTO customers (name, companyname, email, creation_date) VALUES (?, ?, ?, ?)",
+                "INSERT INTO customers (name, companyname, email, creation_date)"
+                " VALUES (?, ?, ?, ?)",
                 *(name, name, email, now),
             )
         for size in ("S", "L"):
@@ -82,26 +83,23 @@ def seed_accounts(store: Store, n_accounts: int) -> dict[str, int]:
         )
         store.run_many(
             CARD_SQL,
-            (
-                (*_card(first + n, BULK_MSISDN.format(first + n))[:3], "used", start + n)
-                + _card(first + n, "")[5:]
-                for n in range(n_accounts)
-            ),
+            (_card(first + n, BULK_MSISDN.format(first + n), start + n) for n in range(n_accounts)),
         )
     return {"accounts": n_accounts, "first": start, "last": start + n_accounts - 1}
 
 
 CARD_SQL = (
-    "INSERT INTO sim_cards (iccid, imsi, msisdn, status, i_account, ki, opc, pin1, puk1, pin2, puk2,"
-    " activation_code) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO sim_cards (iccid, imsi, msisdn, status, i_account, ki, opc, pin1, puk1, pin2,"
+    " puk2, activation_code) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
-def _card(n: int, msisdn: str) -> tuple[object, ...]:
+def _card(n: int, msisdn: str, i_account: int | None = None) -> tuple[object, ...]:
     digits = str(int(_secret("codes", n), 16)).zfill(40)
     codes = (digits[:4], digits[4:12], digits[12:16], digits[16:24], digits[24:34])
     keys = (_secret("ki", n), _secret("opc", n))
-    return (ICCID.format(n), IMSI.format(n), msisdn, "available", None, *keys, *codes)
+    status = "available" if i_account is None else "used"
+    return (ICCID.format(n), IMSI.format(n), msisdn, status, i_account, *keys, *codes)
 
 
 def _secret(what: str, n: int) -> str:
@@ -125,7 +123,8 @@ def _add_on(
 ) -> None:
     service, i_service, unit, allocated = bundle
     plan = store.run(
-        "INSERT INTO bundles (name, i_service, service_name, unit, allocated) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO bundles (name, i_service, service_name, unit, allocated)"
+        " VALUES (?, ?, ?, ?, ?)",
         *(f"{name} bundle", i_service, service, unit, allocated),
     )
     store.run(

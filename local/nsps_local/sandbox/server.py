@@ -20,7 +20,7 @@ from nsps_local.sandbox.config import SandboxConfig
 from nsps_local.sandbox.control import Control
 from nsps_local.sandbox.event_queue import EventQueue
 from nsps_local.sandbox.faults import Faults
-from nsps_local.sandbox.overview import Overview
+from nsps_local.sandbox.parts import Parts
 from nsps_local.sandbox.seed import seed_demo
 from nsps_local.sandbox.sender import EventSender
 from nsps_local.sandbox.sessions import Sessions
@@ -105,7 +105,7 @@ class Sandbox:
         self.stop()
 
     def reconfigure(self, changes: Mapping[str, Any]) -> None:
-        """Change some settings while running: {"webhook": {"paused": true}}; all or none of them."""
+        """Change some settings while running: {"webhook": {"paused": true}}; all or none."""
         tried = self.config.model_dump()
         for name, section in changes.items():
             if name in SECTIONS and isinstance(section, Mapping):
@@ -126,18 +126,17 @@ class Sandbox:
         rest_answers = Answers(self.store, self.billing, self.config.api, self.config.events.i_env)
         rest = RestApi(rest_answers, self.sessions, self.faults, self.calls)
         espf = StatusApi(self.statuses, self.sessions, self.faults, self.calls)
-        control = Control(
-            self.store,
-            self.billing,
-            self.queue,
-            self.statuses,
-            self.sessions,
-            self.faults,
-            self.calls,
-            Overview(self.store, self.queue, self.statuses, self.config),
-            self.config,
-            self.reconfigure,
+        parts = Parts(
+            config=self.config,
+            store=self.store,
+            queue=self.queue,
+            billing=self.billing,
+            sessions=self.sessions,
+            statuses=self.statuses,
+            faults=self.faults,
+            calls=self.calls,
         )
+        control = Control(parts, self.reconfigure)
         for blueprint in (rest.blueprint(), espf.blueprint(), control.blueprint()):
             app.register_blueprint(blueprint)
         app.add_url_rule("/health", view_func=_health)

@@ -88,7 +88,8 @@ class StatusBook:
         if account is None:
             raise StatusError(404, "account not found")
         self._store.run(
-            "INSERT INTO statuses (i_account, group_name, status, message, at) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO statuses (i_account, group_name, status, message, at)"
+            " VALUES (?, ?, ?, ?, ?)",
             *(account["i_account"], group, status, message, self._clock()),
         )
 
