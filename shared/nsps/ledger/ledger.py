@@ -159,41 +159,45 @@ class Ledger:
         return self._settle(work, progress, settle, outcome, {"result": result, **details})
 
     def accepted(self, work: Work, progress: Progress, order_id: str) -> Progress:
-        """An asynchronous system took the order: remember it, go on."""
-        step, reference = _step(progress), order_reference(work, _step(progress))
+        """An asynchronous system took the order: remember it, go on.
+
+        Its answer may have come before the acceptance, even under an id nobody knew then.
+        """
+        step = _step(progress)
+        reference = order_reference(work, step)
+        early = unknown_name(order_id)
 
         def body(tx: Tx) -> Progress:
             sent = self._clock()
-            view = self._view(tx, work, keys=_keys(progress), orders=(reference,))
-            if not view.resource(step.key).held_by(work.token):
+            view = self._view(tx, work, keys=_keys(progress), orders=(reference, early))
+            resource = view.resource(step.key)
+            if not resource.held_by(work.token):
                 return replace(progress, at=At.LOST)
             order = view.order(reference) or {}
-            answered = order.get("answer") in ("done", "failed")
-            if not answered:
-                taken = protocol.accept(view.resource(step.key), step, work.token, reference)
-                assert taken is not None
-                view.put(step, taken)
-                view.put_order(reference, {"order_id": order_id, "accepted_at": tx.now})
-            else:  # the answer overtook the acceptance
-                done = order["answer"] == "done"
-                resource = view.resource(step.key)
-                after = (
-                    protocol.confirm(resource, step, work.token)
-                    if done
-                    else protocol.give_back(resource, work.token)
-                )
-                assert after is not None
-                view.put(step, after)
-                view.put_order(reference, {"order_id": order_id, "settled": True})
-            outcome = _ANSWERED.get(order.get("answer", ""), Outcome.ACCEPTED)
+            answer = order.get("answer") or (view.order(early) or {}).get("answer")
+            known = {"order_id": order_id, "accepted_at": tx.now}
+            if answer is None:
+                after = protocol.accept(resource, step, work.token, reference)
+                view.put_order(reference, known)
+            elif answer == "done":
+                after = protocol.confirm(resource, step, work.token)
+                view.put_order(reference, known | {"answer": answer, "settled": True})
+            else:
+                after = protocol.give_back(resource, work.token)
+                view.put_order(reference, known | {"answer": answer, "settled": True})
+            assert after is not None
+            view.put(step, after)
+            outcome = _ANSWERED.get(answer or "", Outcome.ACCEPTED)
             result = {"key": step.key, "result": "ordered", "order": order_id}
-            after_all = replace(
+            told = () if outcome is not Outcome.REJECTED else (_told(order),)
+            went = replace(
                 progress,
                 outcome=worst(progress.outcome, outcome),
                 results=(*progress.results, result),
-                orders=progress.orders if answered else (*progress.orders, reference),
+                errors=(*progress.errors, *told),
+                orders=(*progress.orders, reference),
             )
-            return view.go_on(after_all, sent)
+            return view.go_on(went, sent)
 
         return self._store.transact(body)
 
@@ -514,6 +518,15 @@ def order_reference(work: Work, step: Step) -> str:
     """Our name for an order: equal when the same snapshot's order is submitted again."""
     name = "\n".join((work.handler, step.key, work.t, step.wanted or ""))
     return str(uuid.uuid5(_ORDERS, name))
+
+
+def unknown_name(order: str) -> str:
+    """Where an answer is kept whose order nobody knows (yet)."""
+    return f"~{order}"
+
+
+def _told(order: Mapping[str, Any]) -> str:
+    return str(order.get("message") or "the system answered that the order failed")
 
 
 def _step(progress: Progress) -> Step:

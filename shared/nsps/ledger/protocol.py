@@ -168,6 +168,11 @@ def accept(resource: Resource, step: Step, token: str, reference: str) -> Resour
     )
 
 
+def not_settled(resource: Resource) -> Resource:
+    """The system answered that an order failed: what it holds is in doubt, the next may order."""
+    return replace(resource, pending=None)
+
+
 def may_finish(delivery: Delivery, t: SnapshotTime) -> bool:
     """Step 6: whether this attempt decides the delivery (rule copy, second half)."""
     open_still = delivery.outcome is None or not delivery.outcome.final

@@ -1,0 +1,240 @@
+"""Late answers of asynchronous systems: found, settled, told; repeated and late ones recorded.
+
+An answer settles its order and the order's resource in one transaction; then each delivery that
+waited for the order is finished in a transaction of its own. ``settled`` stays false until all of
+that is done, so a tick (or the same answer again) completes what a crash cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from google.api_core.exceptions import GoogleAPICallError
+from google.cloud.firestore import ArrayRemove, FieldFilter
+
+from nsps.espf import outbox
+from nsps.event import SnapshotTime
+from nsps.ledger import protocol
+from nsps.ledger.documents import Resource
+from nsps.ledger.ledger import note_status, unknown_name
+from nsps.outcome import Outcome
+from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, StoreUnavailable, Tx
+
+MAX_HEARD = 20
+"""How many of an order's answers are kept."""
+
+
+class Said(StrEnum):
+    """What an answer says of an order."""
+
+    PROGRESS = "progress"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Heard(StrEnum):
+    """What became of an answer."""
+
+    PROGRESS = "progress"
+    SETTLED = "settled"
+    CORRECTED = "corrected"
+    REPEATED = "repeated"
+    LATE = "late"  # contradicts, or comes after, an answer that stands
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class LateAnswer:
+    """One answer. ``order``: the system's id or our reference; ``message`` without secrets.
+
+    ``ours``: we gave up waiting (a deadline); a real answer corrects it.
+    """
+
+    order: str
+    said: Said
+    message: str = ""
+    at: datetime | None = None
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What ``hear`` did: the statuses to post, and the deliveries to send again."""
+
+    heard: Heard
+    reference: str = ""
+    posts: tuple[outbox.Post, ...] = ()
+    followers: tuple[str, ...] = ()
+
+
+class Orders:
+    """The open orders of all asynchronous handlers."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def hear(self, handler: str, answer: LateAnswer) -> Settlement:
+        """Take an answer in. Raises StoreUnavailable: let the system send it again."""
+        reference = self._find(handler, answer.order)
+        if reference is None:
+            self._store.transact(partial(self._unknown, handler=handler, answer=answer))
+            return Settlement(Heard.UNKNOWN)
+        heard = self._store.transact(
+            partial(self._take_in, handler=handler, reference=reference, answer=answer)
+        )
+        if heard in (Heard.PROGRESS, Heard.LATE):
+            return Settlement(heard, reference)
+        return self.complete(handler, reference, heard)
+
+    def complete(self, handler: str, reference: str, heard: Heard = Heard.SETTLED) -> Settlement:
+        """Finish the deliveries of an answered order (again, if a crash cut it off)."""
+        order = self._order(handler, reference) or {}
+        posts = []
+        for delivery in order.get("deliveries", []):
+            post = self._store.transact(
+                partial(self._finish, handler=handler, delivery=delivery, order=order)
+            )
+            posts += [post] if post else []
+        return Settlement(heard, reference, tuple(posts), tuple(order.get("followers", [])))
+
+    def settle(self, handler: str, reference: str, followers: tuple[str, ...]) -> None:
+        """All is told and sent: nothing of this order is left to do."""
+        fields: dict[str, Any] = {"settled": True}
+        if followers:
+            fields["followers"] = ArrayRemove(list(followers))
+        self._guard(lambda: self._store.order(handler, reference).set(fields, merge=True))
+
+    def unsettled(self, handler: str, limit: int = 200) -> list[dict[str, Any]]:
+        """Orders that wait for an answer, or whose answer has not been completed."""
+        query = self._store.orders(handler).where(filter=FieldFilter("settled", "==", False))
+        found = self._guard(lambda: list(query.limit(limit).stream()))
+        return [snapshot.to_dict() or {} for snapshot in found]
+
+    def _find(self, handler: str, name: str) -> str | None:
+        """By our reference, else by the system's id."""
+        if self._order(handler, name):
+            return name
+        query = self._store.orders(handler).where(filter=FieldFilter("order_id", "==", name))
+        for snapshot in self._guard(lambda: list(query.limit(1).stream())):
+            return str((snapshot.to_dict() or {})["reference"])
+        return None
+
+    def _order(self, handler: str, reference: str) -> dict[str, Any] | None:
+        if not reference:
+            return None
+        snapshot = self._guard(lambda: self._store.order(handler, reference).get())
+        return snapshot.to_dict() if snapshot.exists else None
+
+    def _unknown(self, tx: Tx, handler: str, answer: LateAnswer) -> None:
+        """Kept under the name it came with: an acceptance that comes later looks here."""
+        reference = self._store.order(handler, unknown_name(answer.order))
+        before = tx.read([reference])[reference.path] or {}
+        fields = _heard_fields(before, answer, tx)
+        if answer.said is not Said.PROGRESS:
+            fields["answer"] = answer.said.value
+        fields |= {"unknown": answer.order, "expire_at": tx.after(days=HISTORY_DAYS)}
+        tx.merge(reference, fields)
+
+    def _take_in(self, tx: Tx, handler: str, reference: str, answer: LateAnswer) -> Heard:
+        at = self._store.order(handler, reference)
+        order = tx.read([at])[at.path] or {}
+        heard = _judge(order, answer)
+        fields = _heard_fields(order, answer, tx)
+        if heard in (Heard.SETTLED, Heard.CORRECTED):
+            fields |= {
+                "answer": answer.said.value,
+                "answered_at": answer.at or tx.now,
+                "answer_ours": answer.ours,
+                "message": answer.message,
+                "settled": False,
+                "expire_at": tx.after(days=TOMBSTONE_DAYS),
+            }
+            self._settle_resource(tx, handler, order, answer)
+        tx.merge(at, fields)
+        return heard
+
+    def _settle_resource(
+        self, tx: Tx, handler: str, order: Mapping[str, Any], answer: LateAnswer
+    ) -> None:
+        at = self._store.resource(handler, str(order["key"]))
+        resource = Resource.read(tx.read([at])[at.path])
+        if resource.pending is None or resource.pending.reference != order["reference"]:
+            return  # not accepted yet (the acceptance reads the answer), or a newer order's
+        if answer.said is Said.DONE:
+            after = protocol.settled(resource, order["wanted"] or None)
+            people = {"state": order.get("state") if after.owner else None}
+        else:
+            after = protocol.not_settled(resource)
+            people = {}
+        expire = None if after.owner else tx.after(days=TOMBSTONE_DAYS)
+        tx.merge(at, after.write() | people | {"changed_at": tx.now, "expire_at": expire})
+
+    def _finish(
+        self, tx: Tx, handler: str, delivery: str, order: Mapping[str, Any]
+    ) -> outbox.Post | None:
+        """Finish one delivery if all its orders are answered."""
+        at = self._store.delivery(handler, delivery)
+        data = tx.read([at])[at.path]
+        if data is None or data.get("outcome") in _SETTLED_OTHERWISE:
+            return None
+        others = [self._store.order(handler, name) for name in data.get("orders", [])]
+        i_account, group = order.get("i_account"), order.get("group")
+        status = self._store.status(i_account, group) if i_account and group else None
+        found = tx.read([*others, *([status] if status else [])])
+        answers = [(found[other.path] or {}) for other in others]
+        if not answers or any(not each.get("answer") for each in answers):
+            return None
+        failed = [each for each in answers if each["answer"] == Said.FAILED]
+        outcome = Outcome.REJECTED if failed else Outcome.DELIVERED
+        if data.get("outcome") == outcome:
+            return None
+        errors = [str(each.get("message") or "the system says: failed") for each in failed]
+        tx.merge(
+            at,
+            {
+                "outcome": outcome.value,
+                "errors": errors,
+                "finished_at": tx.now,
+                "last_at": tx.now,
+                "expire_at": tx.after(days=HISTORY_DAYS),
+            },
+        )
+        t = SnapshotTime(data["t"])
+        return note_status(self._store, tx, found, i_account, group, t, outcome, "; ".join(errors))
+
+    @staticmethod
+    def _guard(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except GoogleAPICallError as error:
+            raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
+
+
+def _judge(order: Mapping[str, Any], answer: LateAnswer) -> Heard:
+    stands = order.get("answer")
+    if answer.said is Said.PROGRESS:
+        return Heard.LATE if stands else Heard.PROGRESS
+    if not stands:
+        return Heard.SETTLED
+    if stands == answer.said.value:
+        return Heard.REPEATED
+    if order.get("answer_ours") and not answer.ours:
+        return Heard.CORRECTED
+    when = order.get("answered_at")
+    if answer.at is not None and when is not None and answer.at > when:
+        return Heard.CORRECTED
+    return Heard.LATE
+
+
+def _heard_fields(order: Mapping[str, Any], answer: LateAnswer, tx: Tx) -> dict[str, Any]:
+    told = {"at": tx.now, "said": answer.said.value, "message": answer.message}
+    return {"heard": [*order.get("heard", []), told][-MAX_HEARD:], "heard_at": tx.now}
+
+
+# A delivery that a newer snapshot superseded, or that expired, is not finished by an answer.
+_SETTLED_OTHERWISE = (Outcome.SUPERSEDED.value, Outcome.EXPIRED.value)
