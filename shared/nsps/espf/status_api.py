@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 
+from nsps.http import Answer
 from nsps.outcome import Terminal, Transient
 from nsps.portabilling.client import PortaBilling
-from nsps.portabilling.faults import fault_of, is_not_found
-from nsps.portabilling.login import retry_after
-from nsps.portabilling.transport import Reply
+from nsps.portabilling.faults import fault_of, is_not_found, looks_like_html
 
 STATUSES = frozenset({"OK", "IN_PROGRESS", "RETRY", "FAILED"})
 MESSAGE_LIMIT = 4000
@@ -45,15 +44,15 @@ class EspfStatusApi:
         body = {"status": status, "group": group}
         if message:
             body["message"] = message[:MESSAGE_LIMIT]
-        reply = self._send("POST", f"/account/i/{i_account}/status", body, "status")
-        _check(reply, "status", "the account, or the service group, is not known there")
+        answer = self._send("POST", f"/account/i/{i_account}/status", body)
+        _check(answer, "status", "the account, or the service group, is not known there")
 
     def groups(self) -> set[str]:
         """The names of the service groups that are registered."""
-        reply = self._send("GET", "/groups", None, "groups")
-        _check(reply, "groups", "the groups cannot be listed")
+        answer = self._send("GET", "/groups", None)
+        _check(answer, "groups", "the groups cannot be listed")
         try:
-            listed = json.loads(reply.body)["group_list"]
+            listed = json.loads(answer.body)["group_list"]
             return {each["name"] for each in listed if isinstance(each["name"], str)}
         except (ValueError, RecursionError, LookupError, TypeError):
             raise Transient("ESPF groups: the answer has no group_list: check the url") from None
@@ -64,33 +63,32 @@ class EspfStatusApi:
             raise ValueError(f"ESPF group name: write 1 to {GROUP_NAME_LIMIT} characters")
         if name in self.groups():
             return False
-        reply = self._send("POST", "/group/create", {"name": name}, "group/create")
-        _check(reply, "group/create", "the group's name was refused")
+        answer = self._send("POST", "/group/create", {"name": name})
+        _check(answer, "group/create", "the group's name was refused")
         return True
 
-    def _send(self, verb: str, path: str, document: dict[str, str] | None, name: str) -> Reply:
+    def _send(self, verb: str, path: str, document: dict[str, str] | None) -> Answer:
         body = None if document is None else json.dumps(document).encode()
         return self._client.send(
             verb,
             self._path + path,
-            name=f"ESPF {path.rsplit('/', maxsplit=1)[-1]}",
             body=body,
             content_type=self._content_type,
         )
 
 
-def _check(reply: Reply, name: str, refused: str) -> None:
+def _check(answer: Answer, name: str, refused: str) -> None:
     """Raise what an answer means. A 4xx in HTML comes from a wrong url, not from ESPF's API."""
-    if 200 <= reply.status < 300:
+    if 200 <= answer.status < 300:
         return
-    code = fault_of(reply.body)
-    where = f"ESPF {name}: HTTP {reply.status}"
+    code = fault_of(answer.body)
+    where = f"ESPF {name}: HTTP {answer.status}"
     if code is not None and is_not_found(code):
         raise Terminal(f"{where}: {refused}")
-    if reply.status in (400, 404, 409, 422) and not reply.looks_like_html:
+    if answer.status in (400, 404, 409, 422) and not looks_like_html(answer):
         raise Terminal(f"{where}: {refused}; register the group, or look at the account")
     hints = {
         403: ": the API user may not use the ESPF API; give it the right in PortaBilling",
         404: ": HTML instead of ESPF's answer; check the url",
     }
-    raise Transient(where + hints.get(reply.status, ""), retry_after(reply.headers))
+    raise Transient(where + hints.get(answer.status, ""), answer.retry_after())

@@ -6,22 +6,17 @@ PortaBilling; public clients.)
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-import requests
-
-from nsps.portabilling.faults import AUTH_CODES, SessionDied, fault_of
-from nsps.portabilling.login import ApiCredentials, Login, Token, answer_of
-from nsps.portabilling.transport import Reply, Transport, pooled_session
+from nsps.http import Answer, Deadline, Http
+from nsps.portabilling.faults import AUTH_CODES, SessionDied, answer_of, fault_of
+from nsps.portabilling.login import ApiCredentials, Login, Token
 
 T = TypeVar("T")
 
 TIMEOUT_SECONDS = 20.0
-POOLED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +49,7 @@ class PortaBilling:
     """A client for one PortaBilling and one API user; safe to share between threads.
 
     ``url``: https://HOST[:PORT]. ``timeout_seconds``: for a whole call, with the login it may need.
+    ``http``: the instance's pooled connections.
     ``not_found``: further fault codes that mean "there is no such object". ``refused``: told when
     the credentials were not accepted (so that the secret is read again).
     """
@@ -63,7 +59,7 @@ class PortaBilling:
         url: str,
         credentials: Callable[[], ApiCredentials],
         timeout_seconds: float = TIMEOUT_SECONDS,
-        session: requests.Session | None = None,
+        http: Http | None = None,
         *,
         services: ServicePaths | None = None,
         not_found: frozenset[str] = frozenset(),
@@ -73,59 +69,53 @@ class PortaBilling:
         self.services = services or ServicePaths()
         self.timeout_seconds = timeout_seconds
         self._not_found = not_found
-        self._transport = Transport(session or pooled_session(POOLED))
-        self._login = Login(self._transport, self.url, credentials, refused=refused)
+        self._http = http or Http()
+        self._login = Login(self._http, self.url, credentials, refused=refused)
 
     def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Call a reading method, for example ``Account/get_account_info``; returns its JSON object
         ({} if PortaBilling answered null).
 
         If the token has died, logs in once and repeats the call once. Raises NotFound, Fault,
-        LoginRefused, Unreachable, Unanswered or BadAnswer, all of them Transient.
+        LoginRefused, BadAnswer, NoAnswer or Transient; all of them are Transient.
         """
-        body = json.dumps({"params": params}).encode()
 
-        def attempt(token: Token, deadline: float) -> dict[str, Any]:
-            reply = self._transport.send(
+        def attempt(token: Token, deadline: Deadline) -> dict[str, Any]:
+            answer = self._http.request(
                 "POST",
                 f"{self.url}/rest/{method}",
-                name=f"PortaBilling {method}",
                 deadline=deadline,
                 headers=_headers(token),
-                body=body,
-                repeatable=True,
+                json={"params": params},
+                idempotent=True,
             )
-            return answer_of(method, reply, self._not_found)
+            return answer_of(method, answer, self._not_found)
 
         return self.with_token(attempt)
 
     def send(
-        self, verb: str, path: str, *, name: str, body: bytes | None, content_type: str
-    ) -> Reply:
+        self, verb: str, path: str, *, body: bytes | None = None, content_type: str = ""
+    ) -> Answer:
         """Send a request to another API of the same server, with the same token (ESPF's).
 
-        Sent again only if the token was refused, after a new login. Raises Unreachable, Unanswered,
-        LoginRefused.
+        Sent again only if the token was refused, after a new login. Raises Transient, NoAnswer,
+        LoginRefused; any other answer is returned.
         """
 
-        def attempt(token: Token, deadline: float) -> Reply:
-            reply = self._transport.send(
-                verb,
-                self.url + path,
-                name=name,
-                deadline=deadline,
-                headers=_headers(token, content_type),
-                body=body,
+        def attempt(token: Token, deadline: Deadline) -> Answer:
+            headers = _headers(token) | ({"Content-Type": content_type} if content_type else {})
+            answer = self._http.request(
+                verb, self.url + path, deadline=deadline, headers=headers, data=body
             )
-            if reply.status == 401 or fault_of(reply.body) in AUTH_CODES:
-                raise SessionDied(f"{name}: HTTP {reply.status}: token not accepted", "401")
-            return reply
+            if answer.status == 401 or fault_of(answer.body) in AUTH_CODES:
+                raise SessionDied(f"{verb} {path}: HTTP {answer.status}: token not accepted", "401")
+            return answer
 
         return self.with_token(attempt)
 
-    def with_token(self, attempt: Callable[[Token, float], T]) -> T:
+    def with_token(self, attempt: Callable[[Token, Deadline], T]) -> T:
         """Run an attempt with the token and the deadline; once more if the token had died."""
-        deadline = time.monotonic() + self.timeout_seconds
+        deadline = Deadline(self.timeout_seconds)
         token = self._login.token(deadline)
         try:
             return attempt(token, deadline)
@@ -133,9 +123,5 @@ class PortaBilling:
             return attempt(self._login.token(deadline, dead=token), deadline)
 
 
-def _headers(token: Token, content_type: str = "application/json") -> dict[str, str]:
-    return {
-        "Authorization": f"Bearer {token.access}",
-        "Content-Type": content_type,
-        "Accept": "application/json",
-    }
+def _headers(token: Token) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token.access}", "Accept": "application/json"}

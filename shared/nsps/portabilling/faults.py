@@ -1,7 +1,8 @@
 """What can go wrong with PortaBilling, as errors that decide.
 
 All are Transient: a read can be tried again, and nothing that PortaBilling says makes an event
-undeliverable.
+undeliverable. A request that found no connection is nsps.http's Transient, one that brought no
+whole answer in time its NoAnswer.
 
 Messages name the method and the cause: the fault code, never the fault's text, which may quote a
 subscriber. (Source: PortaOne docs, API faults; public clients.)
@@ -12,8 +13,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from nsps.outcome import NoAnswer, Transient
+from nsps.http import Answer
+from nsps.outcome import Transient
 
 AUTH_CODES = frozenset(
     {
@@ -34,14 +37,6 @@ _NOT_OF_DATA = re.compile(
 )
 _NOT_FOUND = re.compile(r"(^|[._])not_found$", re.IGNORECASE)
 _SHOWN = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,99}")
-
-
-class Unreachable(Transient):
-    """No connection: the request was never sent."""
-
-
-class Unanswered(NoAnswer):
-    """The request went out; no whole answer came in time."""
 
 
 class BadAnswer(Transient):
@@ -112,3 +107,44 @@ def raise_fault(method: str, code: str, not_found: frozenset[str] = frozenset())
     if is_not_found(code, not_found):
         raise NotFound(f"{where}: {shown}: not in PortaBilling", code)
     raise Fault(f"{where}: PortaBilling answered with the fault {shown}", code)
+
+
+def answer_of(
+    method: str, answer: Answer, not_found: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """The JSON object of a good answer; {} for a null one. Raises Fault kinds and BadAnswer.
+
+    Every fault comes as HTTP 500 with a faultcode; some releases use other statuses.
+    """
+    where = f"PortaBilling {method}"
+    if answer.status != 200:
+        code = fault_of(answer.body)
+        if code is not None:
+            raise_fault(method, code, not_found)
+        if answer.status == 401:
+            raise SessionDied(f"{where}: HTTP 401: the access token was not accepted", "401")
+        what = "HTML" if looks_like_html(answer) else "no PortaBilling fault"
+        raise BadAnswer(
+            f"{where}: HTTP {answer.status} with {what}: check the url and the service path, or "
+            "wait until PortaBilling is back",
+            answer.retry_after(),
+        )
+    if not answer.body.strip():
+        raise BadAnswer(f"{where}: an empty body instead of JSON")
+    try:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        what = "HTML" if looks_like_html(answer) else "a body that is not (whole) JSON"
+        raise BadAnswer(f"{where}: {what} instead of JSON: check the url") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise BadAnswer(f"{where}: JSON, but not an object")
+    if isinstance(document.get("faultcode"), str):
+        raise_fault(method, document["faultcode"], not_found)
+    return document
+
+
+def looks_like_html(answer: Answer) -> bool:
+    """Whether a web page came instead of an API's answer."""
+    return "html" in answer.headers.get("content-type", "") or answer.body.lstrip()[:1] == b"<"

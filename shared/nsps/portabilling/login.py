@@ -6,7 +6,6 @@ the other site (sessions are site-local). So the expiry is a reason to renew ear
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,17 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from nsps.portabilling.faults import (
-    BadAnswer,
-    Fault,
-    LoginRefused,
-    SessionDied,
-    Unanswered,
-    Unreachable,
-    fault_of,
-    raise_fault,
-)
-from nsps.portabilling.transport import Reply, Transport
+from nsps.http import Deadline, Http
+from nsps.outcome import Transient
+from nsps.portabilling.faults import BadAnswer, Fault, LoginRefused, SessionDied, answer_of
 
 MARGIN_SECONDS = 3600.0
 
@@ -73,7 +64,7 @@ class Login:
 
     def __init__(
         self,
-        transport: Transport,
+        http: Http,
         url: str,
         credentials: Callable[[], ApiCredentials],
         *,
@@ -81,7 +72,7 @@ class Login:
         margin_seconds: float = MARGIN_SECONDS,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._transport = transport
+        self._http = http
         self._url = url
         self._credentials = credentials
         self._refused = refused
@@ -92,7 +83,7 @@ class Login:
         self._tries = 0
         self._error: Exception | None = None
 
-    def token(self, deadline: float, dead: Token | None = None) -> Token:
+    def token(self, deadline: Deadline, dead: Token | None = None) -> Token:
         """The token to call with; ``dead`` is one that has just been refused.
 
         Raises LoginRefused, or what a call raises. Threads that wait while another logs in get its
@@ -102,14 +93,14 @@ class Login:
         if token is not None and token is not dead and not _old(token):
             return token
         tries = self._tries
-        if not self._renewing.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise Unreachable("PortaBilling Session/login: another thread's login took too long")
+        if not self._renewing.acquire(timeout=deadline.remaining()):
+            raise Transient("PortaBilling Session/login: another thread's login took too long")
         try:
             return self._renewed(tries, deadline, dead)
         finally:
             self._renewing.release()
 
-    def _renewed(self, tries: int, deadline: float, dead: Token | None) -> Token:
+    def _renewed(self, tries: int, deadline: Deadline, dead: Token | None) -> Token:
         token = self._token
         if token is not None and token is not dead and not _old(token):
             return token
@@ -127,7 +118,7 @@ class Login:
             self._tries += 1
         return self._token
 
-    def _refreshed(self, token: Token, deadline: float) -> Token | None:
+    def _refreshed(self, token: Token, deadline: Deadline) -> Token | None:
         if token.refresh is None:
             return None
         method = "Session/refresh_access_token"
@@ -136,10 +127,10 @@ class Login:
             return self._token_of(method, answer, token.refresh)
         except (Fault, BadAnswer):
             return None
-        except (Unreachable, Unanswered):
+        except Transient:  # not reached
             return token  # it is renewed early: it may well be good for this call
 
-    def _logged_in(self, deadline: float) -> Token:
+    def _logged_in(self, deadline: Deadline) -> Token:
         credentials = self._credentials()
         try:
             return self._login(credentials, deadline)
@@ -152,7 +143,7 @@ class Login:
                 raise
             return self._login(changed, deadline)
 
-    def _login(self, credentials: ApiCredentials, deadline: float) -> Token:
+    def _login(self, credentials: ApiCredentials, deadline: Deadline) -> Token:
         method = "Session/login"
         try:
             return self._token_of(method, self._ask(method, credentials.params(), deadline), None)
@@ -163,17 +154,16 @@ class Login:
                 fault.code,
             ) from None
 
-    def _ask(self, method: str, params: Mapping[str, str], deadline: float) -> dict[str, Any]:
-        reply = self._transport.send(
+    def _ask(self, method: str, params: Mapping[str, str], deadline: Deadline) -> dict[str, Any]:
+        answer = self._http.request(
             "POST",
             f"{self._url}/rest/{method}",
-            name=f"PortaBilling {method}",
             deadline=deadline,
-            headers={"Content-Type": "application/json", "Accept": "application/json"},
-            body=json.dumps({"params": params}).encode(),
-            repeatable=True,
+            headers={"Accept": "application/json"},
+            json={"params": params},
+            idempotent=True,
         )
-        return answer_of(method, reply)
+        return answer_of(method, answer)
 
     def _token_of(self, method: str, answer: Mapping[str, Any], refresh: str | None) -> Token:
         access = answer.get("access_token")
@@ -203,43 +193,3 @@ class Login:
 
 def _old(token: Token) -> bool:
     return token.renew_at is not None and time.monotonic() >= token.renew_at
-
-
-def answer_of(method: str, reply: Reply, not_found: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """The JSON object of a good answer; {} for a null one. Raises Fault kinds and BadAnswer.
-
-    Every fault comes as HTTP 500 with a faultcode; some releases use other statuses.
-    """
-    where = f"PortaBilling {method}"
-    if reply.status != 200:
-        code = fault_of(reply.body)
-        if code is not None:
-            raise_fault(method, code, not_found)
-        if reply.status == 401:
-            raise SessionDied(f"{where}: HTTP 401: the access token was not accepted", "401")
-        what = "HTML" if reply.looks_like_html else "no PortaBilling fault"
-        raise BadAnswer(
-            f"{where}: HTTP {reply.status} with {what}: check the url and the service path, or "
-            "wait until PortaBilling is back",
-            retry_after(reply.headers),
-        )
-    if not reply.body.strip():
-        raise BadAnswer(f"{where}: an empty body instead of JSON")
-    try:
-        answer = json.loads(reply.body)
-    except (ValueError, RecursionError):
-        what = "HTML" if reply.looks_like_html else "a body that is not (whole) JSON"
-        raise BadAnswer(f"{where}: {what} instead of JSON: check the url") from None
-    if answer is None:
-        return {}
-    if not isinstance(answer, dict):
-        raise BadAnswer(f"{where}: JSON, but not an object")
-    if isinstance(answer.get("faultcode"), str):
-        raise_fault(method, answer["faultcode"], not_found)
-    return answer
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds of a Retry-After header; None if there is none or it is a date."""
-    given = headers.get("Retry-After", "").strip()
-    return float(given) if given.isascii() and given.isdigit() and len(given) < 7 else None

@@ -48,7 +48,7 @@ _PREVIOUS = (
 
 
 class Reader:
-    """Reads snapshots through one client. ``threads``: how many reads go out beside the callers'."""
+    """Reads snapshots through one client. ``threads``: how many reads go out beside the callers."""
 
     def __init__(self, client: PortaBilling, threads: int = READ_THREADS) -> None:
         self._client = client
