@@ -100,8 +100,9 @@ def enriched(
     """
     document = pb or {}
     given = dict(variables or {})
-    account = document.get("account_info") or {}
-    i_account = account.get("i_account") or given.get("i_account") or 1
+    account = document.get("account_info")
+    told = account.get("i_account") if isinstance(account, Mapping) else None
+    i_account = told or given.get("i_account") or 1
     given.setdefault("i_account", i_account)
     event = EspfEvent(event_type, given)
     ident = event_id("test", event)
@@ -793,7 +794,18 @@ def _is_plain(value: object) -> bool:
 
 def _mutilated(pb: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The snapshot with each block absent, and with each member absent, empty or odd."""
-    odd_values = (None, "", " ", "x" * 300, -1, True, [], {}, "'; DROP TABLE x; --", "\x00")
+    odd_values: tuple[Any, ...] = (
+        None,
+        "",
+        " ",
+        "x" * 300,
+        -1,
+        True,
+        [],
+        {},
+        "'; DROP TABLE x; --",
+        "\x00",
+    )
     for block, content in pb.items():
         for odd in odd_values:
             yield {**pb, block: odd}

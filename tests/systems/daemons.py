@@ -1,0 +1,163 @@
+"""Real daemons, started for tests on loopback and ended with them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+CTRL_PORT = 4259  # fixed in OsmoHLR 1.5, as are 4258 (VTY) and 4222 (GSUP)
+
+_HLR_CONFIG = """\
+log stderr
+ logging filter all 1
+ logging color 0
+ logging level main notice
+line vty
+ bind {address}
+ctrl
+ bind {address}
+hlr
+ gsup
+  bind ip {address}
+"""
+
+
+@contextmanager
+def osmo_hlr(folder: Path) -> Iterator[tuple[str, int]]:
+    """An OsmoHLR with an empty database; gives host and port of its CTRL interface.
+
+    Its ports are fixed, so it gets a loopback address of its own. Skips where it is not installed.
+    """
+    program = _program("osmo-hlr", "osmo-hlr")
+    address = _free_loopback_address(CTRL_PORT)
+    (folder / "osmo-hlr.cfg").write_text(_HLR_CONFIG.format(address=address))
+    command = [program, "-c", "osmo-hlr.cfg", "-l", "hlr.db"]
+    with _process(command, folder, lambda: _accepts(address, CTRL_PORT)):
+        yield address, CTRL_PORT
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[tuple[str, int]]:
+    """A PostgreSQL 15 or later with an empty cluster; gives host and port.
+
+    User ``postgres`` needs no password. Skips where it is not installed.
+    """
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    initdb = _program("initdb", "postgresql", *map(str, folders))
+    server = Path(initdb).with_name("postgres")
+    user = "postgres" if os.geteuid() == 0 else None
+    data = folder / "data"
+    data.mkdir(mode=0o700)
+    if user:
+        _hand_over(folder, data, user)
+    subprocess.run(
+        [initdb, "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
+        check=True, capture_output=True, timeout=60, user=user, cwd=data,
+    )  # fmt: skip
+    port = _free_port()
+    options = {
+        "port": str(port),
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": "",
+        "fsync": "off",
+        "max_connections": "30",
+    }
+    command = [str(server), "-D", str(data)]
+    command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    with _process(command, data, lambda: _speaks_postgresql(port), user=user):
+        yield "127.0.0.1", port
+
+
+@contextmanager
+def _process(
+    command: list[str], folder: Path, ready: Callable[[], bool], user: str | None = None
+) -> Iterator[None]:
+    """Run the command until the block ends; it must be ready within 20 s."""
+    log = folder / "daemon.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, user=user, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+        )
+    try:
+        end = time.monotonic() + 20
+        while not ready():
+            if process.poll() is not None or time.monotonic() > end:
+                text = log.read_text(errors="replace")[-2000:]
+                pytest.fail(f"{command[0]} did not start:\n{text}")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def _program(name: str, package: str, *folders: str) -> str:
+    path = os.pathsep.join((*reversed(folders), os.environ.get("PATH", ""), "/usr/sbin"))
+    found = shutil.which(name, path=path)
+    if found is None:
+        pytest.skip(f"{name} is not installed: apt-get install {package}")
+    return found
+
+
+def _hand_over(folder: Path, data: Path, user: str) -> None:
+    """Let ``user`` reach and own the data folder: PostgreSQL refuses to run as root."""
+    shutil.chown(data, user, pwd.getpwnam(user).pw_gid)
+    for each in (folder, *folder.parents):
+        if each == Path("/") or each.stat().st_mode & 0o001:
+            continue
+        each.chmod(each.stat().st_mode | 0o011)
+
+
+def _free_loopback_address(port: int) -> str:
+    """A 127.x.y.z at which nobody listens on ``port``; each process begins elsewhere."""
+    start = os.getpid() * 7
+    for offset in range(200):
+        number = (start + offset) % (250 * 250)
+        address = f"127.77.{number // 250 + 1}.{number % 250 + 1}"
+        with socket.socket() as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+            return address
+    raise RuntimeError(f"no loopback address is free on port {port}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _accepts(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _speaks_postgresql(port: int) -> bool:
+    """Whether the server takes sessions (it listens before it has recovered)."""
+    import psycopg
+
+    try:
+        psycopg.connect(
+            host="127.0.0.1", port=port, user="postgres", dbname="postgres", connect_timeout=2
+        ).close()
+    except psycopg.OperationalError:
+        return False
+    return True
