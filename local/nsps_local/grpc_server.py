@@ -23,7 +23,7 @@ from nsps_local.control import ControlServer, Route
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 64 * 1024 * 1024
-"""Bytes of a gRPC message: above the services' own limits, so that they refuse in their own words."""
+"""Bytes of a gRPC message: above the services' own limits, which have words of their own."""
 
 OPTIONS = [
     ("grpc.so_reuseport", 0),  # else a second server on the same port would start and steal calls

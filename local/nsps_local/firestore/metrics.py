@@ -1,0 +1,54 @@
+"""What was done, counted as Firestore bills it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+KINDS = ("reads", "writes", "deletes", "transactions", "aborts")
+
+
+class Metrics:
+    """Counters in total, by collection group, by caller.
+
+    The caller is the user agent a program gave its client (ClientInfo(user_agent=...)), else "".
+    """
+
+    def __init__(self) -> None:
+        self.total: Counter[str] = Counter()
+        self.groups: dict[str, Counter[str]] = {}
+        self.callers: dict[str, Counter[str]] = {}
+
+    def add(self, kind: str, group: str | None, caller: str, count: int = 1) -> None:
+        self.total[kind] += count
+        if group is not None:
+            _of(self.groups, group)[kind] += count
+        _of(self.callers, caller)[kind] += count
+
+    def reset(self) -> None:
+        self.total.clear()
+        self.groups.clear()
+        self.callers.clear()
+
+    def report(self) -> dict[str, Any]:
+        """{"total": counts, "groups": {group: counts}, "callers": {user agent: counts}}."""
+        return {
+            "total": {kind: self.total[kind] for kind in KINDS},
+            "groups": {name: dict(counts) for name, counts in sorted(self.groups.items())},
+            "callers": {name: dict(counts) for name, counts in sorted(self.callers.items())},
+        }
+
+
+def _of(counters: dict[str, Counter[str]], name: str) -> Counter[str]:
+    found = counters.get(name)
+    if found is None:
+        found = counters[name] = Counter()
+    return found
+
+
+def caller(context: Any) -> str:
+    """The user agent of a call: what stands before the library versions in x-goog-api-client."""
+    for name, value in context.invocation_metadata():
+        if name == "x-goog-api-client":
+            return str(value).partition("gl-python")[0].strip()
+    return ""
