@@ -1,0 +1,89 @@
+"""One handler: the connector's function, its subscription and its account, shared with no other."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import pulumi
+
+from infra.components.firestore import Database
+from infra.components.function import Function, FunctionArgs, InstanceSize, Surroundings
+from infra.components.subscription import Subscription, SubscriptionArgs
+from infra.components.topics import Topic
+from infra.encoding import handler_json, json_text
+from infra.stack_config import Handler
+
+_SHORTEST, _LONGEST = 120, 600
+
+
+def timeout_seconds(handler: Handler) -> int:
+    """Time for one push: some calls of the system, and the wait for another attempt's lease."""
+    return max(_SHORTEST, min(_LONGEST, math.ceil(2 * handler.call_timeout_seconds) + 60))
+
+
+def default_size(handler: Handler) -> InstanceSize:
+    """Instances for the pace that the system can bear: as many calls at once as it takes a second.
+
+    That is exact for a system that answers within a second.
+    """
+    usual = InstanceSize()
+    if handler.max_rate is None:
+        return usual
+    at_once = max(1, math.floor(handler.max_rate))
+    concurrency = min(usual.concurrency, at_once)
+    return InstanceSize(
+        concurrency=concurrency, max_instances=min(usual.max_instances, at_once // concurrency)
+    )
+
+
+def attribute_filter(handler: str) -> str:
+    """Which enriched messages are the handler's: those that carry its name as an attribute."""
+    name = handler if re.fullmatch(r"[a-z0-9]+", handler) else f'"{handler}"'
+    return f"attributes:{name}"
+
+
+class HandlerFunction(pulumi.ComponentResource):
+    """Everything one handler has of its own."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        handler: Handler,
+        *,
+        size: InstanceSize,
+        environment: Mapping[str, pulumi.Input[str]],
+        secrets: tuple[str, ...],
+        database: Database,
+        enriched: Topic,
+        dead_letters: Topic,
+    ) -> None:
+        platform = around.platform
+        super().__init__("nsps:index:Handler", platform.name(f"{handler.name}-handler"))
+        token = (handler.contract_token,) if handler.contract_token else ()
+        self.function = Function(
+            around,
+            FunctionArgs(
+                part=handler.name,
+                folder=f"functions/connectors/{handler.connector}",
+                purpose=f"Brings changes to {handler.name} (connector {handler.connector})",
+                environment={**environment, "NSPS_HANDLER": json_text(handler_json(handler))},
+                secrets=(*secrets, *handler.secrets.values(), *token),
+                size=size,
+                timeout_seconds=timeout_seconds(handler),
+            ),
+        )
+        database.grant(handler.name, self.function.member)
+        Subscription(
+            platform,
+            around.pushes,
+            SubscriptionArgs(
+                name=handler.name,
+                topic=enriched,
+                function=self.function,
+                dead_letters=dead_letters,
+                filter=attribute_filter(handler.name),
+            ),
+        )
+        self.register_outputs({})

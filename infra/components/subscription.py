@@ -1,0 +1,82 @@
+"""One push subscription: who is pushed to, under which token, how often, and what comes after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_gcp import pubsub
+
+from infra.components.accounts import PushIdentity
+from infra.components.function import Function
+from infra.components.platform import Platform
+from infra.components.topics import Topic
+
+FIRST_RETRY = "10s"
+LONGEST_RETRY = "600s"
+ATTEMPTS = 100
+RETENTION = "2678400s"  # 31 days
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionArgs:
+    """A subscription and its function. ``filter``: of message attributes; it can never change.
+
+    ``dead_letters``: None for the last stop alone. With a policy a message would leave after 100
+    attempts, some 16 h; without one Pub/Sub tries for the 31 days of retention.
+    """
+
+    name: str
+    topic: Topic
+    function: Function
+    dead_letters: Topic | None
+    filter: str | None = None
+
+
+class Subscription(pulumi.ComponentResource):
+    """A subscription that pushes to one function."""
+
+    def __init__(self, platform: Platform, pushes: PushIdentity, args: SubscriptionArgs) -> None:
+        super().__init__("nsps:index:Subscription", platform.name(f"{args.name}-subscription"))
+        options = platform.below(self)
+        self.subscription = pubsub.Subscription(
+            platform.name(args.name),
+            project=platform.project,
+            name=args.name,
+            topic=args.topic.id,
+            filter=args.filter,
+            ack_deadline_seconds=args.function.timeout_seconds,
+            message_retention_duration=RETENTION,
+            expiration_policy=pubsub.SubscriptionExpirationPolicyArgs(ttl=""),
+            retry_policy=pubsub.SubscriptionRetryPolicyArgs(
+                minimum_backoff=FIRST_RETRY, maximum_backoff=LONGEST_RETRY
+            ),
+            dead_letter_policy=_dead_letters(args.dead_letters),
+            push_config=pubsub.SubscriptionPushConfigArgs(
+                push_endpoint=args.function.url,
+                oidc_token=pubsub.SubscriptionPushConfigOidcTokenArgs(
+                    service_account_email=pushes.account.email, audience=args.function.audience
+                ),
+            ),
+            labels=platform.labels,
+            opts=options,
+        )
+        if args.dead_letters:
+            # Pub/Sub takes a message off here itself when it moves it to the dead letters.
+            pubsub.SubscriptionIAMMember(
+                platform.name(f"{args.name}-forwards"),
+                project=platform.project,
+                subscription=self.subscription.name,
+                role="roles/pubsub.subscriber",
+                member=pushes.pubsub_agent,
+                opts=options,
+            )
+        self.register_outputs({})
+
+
+def _dead_letters(topic: Topic | None) -> pubsub.SubscriptionDeadLetterPolicyArgs | None:
+    if topic is None:
+        return None
+    return pubsub.SubscriptionDeadLetterPolicyArgs(
+        dead_letter_topic=topic.id, max_delivery_attempts=ATTEMPTS
+    )

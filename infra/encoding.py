@@ -1,0 +1,58 @@
+"""How the configuration reaches the functions: JSON in environment variables, never a secret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from infra.components.secrets import reference
+from infra.stack_config import Espf, Handler, PortaBilling
+
+
+def json_text(value: object) -> str:
+    """JSON, the same text for the same value: a function is not deployed again for nothing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def espf_json(espf: Espf) -> dict[str, object]:
+    """NSPS_ESPF_AUTH."""
+    return {
+        **espf.model_dump(mode="json"),
+        "credentials": [reference(name) for name in espf.credentials],
+    }
+
+
+def portabilling_json(portabilling: PortaBilling) -> dict[str, object]:
+    """NSPS_PORTABILLING."""
+    return {
+        **portabilling.model_dump(mode="json"),
+        "credentials": reference(portabilling.credentials),
+    }
+
+
+def summary_json(handler: Handler) -> dict[str, object]:
+    """One of NSPS_HANDLERS: what enrichment and retries need to know of a handler."""
+    return {
+        "name": handler.name,
+        "connector": handler.connector,
+        "kind": handler.kind,
+        "events": list(handler.events),
+        "requires": list(handler.requires),
+        "group": handler.group,
+    }
+
+
+def handler_json(handler: Handler) -> dict[str, object]:
+    """NSPS_HANDLER, or one of NSPS_HANDLERS_FULL."""
+    return {
+        **summary_json(handler),
+        "call_timeout_seconds": handler.call_timeout_seconds,
+        "settings": dict(handler.settings),
+        "secrets": {name: reference(secret) for name, secret in handler.secrets.items()},
+        "contract_token": reference(handler.contract_token) if handler.contract_token else None,
+    }
+
+
+def summaries_json(handlers: Iterable[Handler]) -> list[dict[str, object]]:
+    """NSPS_HANDLERS."""
+    return [summary_json(handler) for handler in handlers]

@@ -1,0 +1,228 @@
+"""The way of an event as resources: functions, topics, subscriptions, and who may do what."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.runtime import config as pulumi_config
+
+from infra.components.accounts import PushIdentity
+from infra.components.apis import Apis
+from infra.components.firestore import Database, read_layout
+from infra.components.function import Function, FunctionArgs, InstanceSize, Surroundings
+from infra.components.handler import HandlerFunction, default_size
+from infra.components.network import Egress
+from infra.components.platform import Platform
+from infra.components.scheduler import Tick
+from infra.components.secrets import Secrets
+from infra.components.sources import Sources
+from infra.components.subscription import Subscription, SubscriptionArgs
+from infra.components.topics import Topic
+from infra.encoding import espf_json, handler_json, json_text, portabilling_json, summaries_json
+from infra.stack_config import ConfigError, Size, StackConfig, load_stack
+
+_ALWAYS_ONE = InstanceSize(min_instances=1, max_instances=50)
+"""No cold start between ESPF and its 200, nor before the data is read."""
+
+
+def deploy(root: Path) -> None:
+    """Make one deployment from the stack's configuration. Ends the program if that is wrong."""
+    file = f"Pulumi.{pulumi.get_stack()}.yaml"
+    try:
+        config = load_stack(_values(), file, root / "functions" / "connectors")
+    except ConfigError as error:
+        sys.exit(f"{error}\n")
+    for note in config.notes:
+        pulumi.log.warn(note)
+    Deployment(config, root)
+
+
+def _values() -> dict[str, Any]:
+    """The stack's configuration as Pulumi hands it over: structured values are JSON."""
+    values: dict[str, Any] = {
+        **pulumi_config.get_config_env(),
+        **pulumi_config.CONFIG.get(),
+    }
+    return {key: _decoded(value) for key, value in values.items()}
+
+
+def _decoded(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        decoded = json.loads(value)
+    except ValueError:
+        return value
+    return decoded if isinstance(decoded, dict | list | bool) else value
+
+
+class Deployment:
+    """One NSPS: built in the order in which an event passes through it."""
+
+    def __init__(self, config: StackConfig, root: Path) -> None:
+        self._config = config
+        apis = Apis(
+            f"{config.deployment}-apis", project=config.project, egress=config.static_egress
+        )
+        platform = Platform(config.project, config.region, config.deployment, apis.enabled)
+        self._database = Database(platform, read_layout(root / "infra" / "firestore.yaml"))
+        self._around = Surroundings(
+            platform=platform,
+            sources=Sources(platform, root),
+            secrets=Secrets(platform),
+            pushes=PushIdentity(platform),
+            database_id=self._database.database_id,
+            digest_key=config.digest_key,
+            egress=Egress(platform) if config.static_egress else None,
+        )
+        self._portabilling = {
+            "NSPS_PORTABILLING": json_text(portabilling_json(config.portabilling))
+        }
+        self._handlers = {"NSPS_HANDLERS": json_text(summaries_json(config.handlers))}
+        self._events = Topic(platform, "espf-events")
+        self._enriched = Topic(platform, "enriched-events")
+        self._dead_letters = Topic(platform, "dead-letters")
+        self._dead_letters.grant_publisher("pubsub", self._around.pushes.pubsub_agent)
+
+        ingress = self._ingress()
+        self._enrichment()
+        for handler in config.handlers:
+            HandlerFunction(
+                self._around,
+                handler,
+                size=self._size(handler.name, default_size(handler)),
+                environment=self._portabilling,
+                secrets=(config.portabilling.credentials,),
+                database=self._database,
+                enriched=self._enriched,
+                dead_letters=self._dead_letters,
+            )
+        callbacks = self._callbacks()
+        self._retries()
+
+        pulumi.export("webhook_url", ingress.url)
+        pulumi.export("callbacks_url", callbacks.url)
+        if self._around.egress:
+            pulumi.export("egress_address", self._around.egress.address)
+
+    def _ingress(self) -> Function:
+        """Authenticates, validates, publishes. It holds no state and calls nobody but Pub/Sub."""
+        espf = self._config.espf
+        ingress = self._function(
+            "ingress",
+            "Takes ESPF's webhooks",
+            {
+                "NSPS_EVENTS_TOPIC": self._events.id,
+                "NSPS_ESPF_AUTH": json_text(espf_json(espf)),
+            },
+            secrets=espf.credentials,
+            size=replace(_ALWAYS_ONE, concurrency=32),
+            timeout_seconds=60,
+            public=True,
+            calls_out=False,
+        )
+        self._events.grant_publisher("ingress", ingress.member)
+        return ingress
+
+    def _enrichment(self) -> None:
+        """Reads what an event means, and sends it on to those who want it."""
+        enrichment = self._function(
+            "enrichment",
+            "Reads from PortaBilling what an event means",
+            {
+                **self._portabilling,
+                **self._handlers,
+                "NSPS_ENRICHED_TOPIC": self._enriched.id,
+            },
+            secrets=(self._config.portabilling.credentials,),
+            size=_ALWAYS_ONE,
+        )
+        self._database.grant("enrichment", enrichment.member)
+        self._enriched.grant_publisher("enrichment", enrichment.member)
+        self._subscribe("enrichment", self._events, enrichment, self._dead_letters)
+
+    def _callbacks(self) -> Function:
+        """Hears what asynchronous systems answer; each proves itself by its connector's rule."""
+        waiting = [h for h in self._config.handlers if h.kind == "asynchronous"]
+        callbacks = self._function(
+            "callbacks",
+            "Hears the late answers of asynchronous systems",
+            {
+                **self._portabilling,
+                "NSPS_HANDLERS_FULL": json_text([handler_json(handler) for handler in waiting]),
+            },
+            secrets=(
+                self._config.portabilling.credentials,
+                *(secret for handler in waiting for secret in handler.secrets.values()),
+            ),
+            size=InstanceSize(),
+            timeout_seconds=60,
+            public=True,
+        )
+        self._database.grant("callbacks", callbacks.member)
+        return callbacks
+
+    def _retries(self) -> None:
+        """Parks what used up its attempts, and sends it again when its time has come."""
+        retries = self._function(
+            "retries",
+            "Parks dead letters and sends again what is due",
+            {
+                **self._portabilling,
+                **self._handlers,
+                "NSPS_EVENTS_TOPIC": self._events.id,
+            },
+            secrets=(self._config.portabilling.credentials,),
+            size=InstanceSize(max_instances=5),
+        )
+        self._database.grant("retries", retries.member)
+        self._events.grant_publisher("retries", retries.member)
+        self._subscribe("dead-letters", self._dead_letters, retries, None)
+        Tick(self._around.platform, self._around.pushes, retries)
+
+    def _function(
+        self,
+        part: str,
+        purpose: str,
+        environment: Mapping[str, pulumi.Input[str]],
+        *,
+        secrets: tuple[str, ...],
+        size: InstanceSize,
+        timeout_seconds: int = 120,
+        public: bool = False,
+        calls_out: bool = True,
+    ) -> Function:
+        return Function(
+            self._around,
+            FunctionArgs(
+                part=part,
+                folder=f"functions/{part}",
+                purpose=purpose,
+                environment=environment,
+                secrets=secrets,
+                size=self._size(part, size),
+                timeout_seconds=timeout_seconds,
+                public=public,
+                calls_out=calls_out,
+            ),
+        )
+
+    def _subscribe(
+        self, name: str, topic: Topic, function: Function, dead_letters: Topic | None
+    ) -> None:
+        Subscription(
+            self._around.platform,
+            self._around.pushes,
+            SubscriptionArgs(name, topic, function, dead_letters),
+        )
+
+    def _size(self, part: str, usual: InstanceSize) -> InstanceSize:
+        wanted = self._config.sizes.get(part, Size()).model_dump(exclude_none=True)
+        size = replace(usual, **wanted)
+        return replace(size, max_instances=max(size.max_instances, size.min_instances))
