@@ -20,6 +20,7 @@ from nsps.http import Deadline, Http
 from nsps.messages import PushMessage
 from nsps.outcome import DeliveryError
 from nsps.settings import PushSettings
+from nsps.trace import Headers
 
 CERTS_TTL_SECONDS = 3600.0
 CERTS_REFETCH_SECONDS = 10.0
@@ -78,14 +79,13 @@ class PushGuard:
         self._settings = settings
         self._certificates = _Certificates(settings.certs_url, http, clock)
 
-    def check(self, headers: Mapping[str, str]) -> None:
+    def check(self, headers: Headers) -> None:
         """Return if the push comes from whom it must.
 
         Raises PushRefused: 401 for a missing, expired or forged token, 403 for a true one of
-        somebody else, 503 while the certificates cannot be fetched. ``headers``: looked up in
-        any case (as Flask's).
+        somebody else, 503 while the certificates cannot be fetched.
         """
-        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise PushRefused(401, "the push carries no bearer token")
         claims = self._verified(token.strip())

@@ -14,12 +14,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _CLOUD = re.compile(r"([0-9a-fA-F]{32})(/[0-9]+)?(;.*)?")
 _B3 = re.compile(r"[0-9a-fA-F]{16}|[0-9a-fA-F]{32}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _NONE = "0" * 32
+
+
+class Headers(Protocol):
+    """The headers of a request, looked up in any case: Flask's, or a mapping in lower case."""
+
+    def get(self, key: str, default: str, /) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +57,8 @@ def new() -> Trace:
     return Trace(secrets.token_hex(16), str(uuid.uuid4()))
 
 
-def from_headers(headers: Mapping[str, str]) -> Trace:
-    """The trace of an incoming request; ids that are absent or malformed are made here.
-
-    ``headers`` is looked up in lower case, so pass a case-insensitive mapping (as Flask's is).
-    """
+def from_headers(headers: Headers) -> Trace:
+    """The trace of an incoming request; ids that are absent or malformed are made here."""
     return _trace(
         _traceparent_id(headers.get("traceparent", ""))
         or _cloud_id(headers.get("x-cloud-trace-context", ""))

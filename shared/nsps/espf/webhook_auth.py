@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from nsps.trace import Headers
+
 METHODS = ("basic", "custom", "signature")
 _BLIND = secrets.token_bytes(32)
 _PARAMETER = re.compile(r'\s*([A-Za-z]+)\s*=\s*(?:"([^"]*)"|([^\s",]+))\s*(?:,|$)')
@@ -83,7 +85,7 @@ def credential(method: str, secret: Mapping[str, Any]) -> Credential:
 
 
 def verify(
-    headers: Mapping[str, str],
+    headers: Headers,
     credentials: Sequence[Credential],
     *,
     header: str = "Authorization",
@@ -93,23 +95,23 @@ def verify(
 ) -> Match | None:
     """Which of the live credentials the request shows; None if none of them.
 
-    ``headers``: looked up in any case (as Flask's), values as WSGI decodes them (latin-1).
+    ``headers``: values as WSGI decodes them (latin-1).
     ``now``: with time zone. ``request_target``: "post /path", for signatures that cover it.
     """
-    shown = headers.get(header, "").strip()
+    shown = headers.get(header.lower(), "").strip()
     match: Match | None = None
     for index, known in enumerate(credentials):
         for reading, equal in _readings(shown, known, headers, request_target):
             if equal and match is None:
                 match = Match(index, reading)
     signed = any(isinstance(known, SignatureCredential) for known in credentials)
-    if signed and not _recent(headers.get("Date", ""), now, date_window_seconds):
+    if signed and not _recent(headers.get("date", ""), now, date_window_seconds):
         return None
     return match
 
 
 def _readings(
-    shown: str, known: Credential, headers: Mapping[str, str], request_target: str
+    shown: str, known: Credential, headers: Headers, request_target: str
 ) -> Iterator[tuple[str, bool]]:
     if isinstance(known, BasicCredential):
         yield from _basic(shown, known)
@@ -130,7 +132,7 @@ def _basic(shown: str, known: BasicCredential) -> Iterator[tuple[str, bool]]:
 
 
 def _signature(
-    shown: str, known: SignatureCredential, headers: Mapping[str, str], request_target: str
+    shown: str, known: SignatureCredential, headers: Headers, request_target: str
 ) -> Iterator[tuple[str, bool]]:
     scheme, _, rest = shown.partition(" ")
     parameters = _parameters(rest) if scheme.lower() == "signature" else {}
@@ -143,10 +145,10 @@ def _signature(
 
 
 def _signed_texts(
-    parameters: Mapping[str, str], headers: Mapping[str, str], request_target: str
+    parameters: Mapping[str, str], headers: Headers, request_target: str
 ) -> Iterator[tuple[str, str]]:
     """What may have been signed; always a text that holds the date."""
-    date = headers.get("Date", "").strip()
+    date = headers.get("date", "").strip()
     names = parameters.get("headers", "").lower().split()
     if not names:
         yield "<date>", date

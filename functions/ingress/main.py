@@ -1,0 +1,36 @@
+"""The ingress function: ESPF's webhooks come in here and go to the topic espf-events."""
+
+from __future__ import annotations
+
+import os
+import secrets as random
+
+import google.cloud.pubsub_v1  # noqa: F401 (while the instance starts, not at its first webhook)
+from nsps import log
+from nsps.ingress import Ingress, respond
+from nsps.instance import Once
+from nsps.messages import Publisher
+from nsps.redact import Redactor
+from nsps.secrets import Secrets
+from nsps.settings import IngressSettings
+from werkzeug.wrappers import Request, Response
+
+
+def _make() -> Ingress:
+    settings = IngressSettings.from_env(os.environ)
+    # No line of this function names a subscriber, so its hashes need not be joined with others'.
+    redactor = Redactor(random.token_bytes(32))
+    log.configure(function=settings.function, project=settings.project, redactor=redactor)
+    secrets = Secrets(settings.project, os.environ, on_read=redactor.register)
+    return Ingress(settings, secrets, Publisher())
+
+
+_ingress = Once(_make)
+
+if "NSPS_FUNCTION" in os.environ:  # a wrong environment fails the deployment, not the webhooks
+    IngressSettings.from_env(os.environ)
+
+
+def main(request: Request) -> Response:
+    """Any path, POST: a webhook. GET /health."""
+    return respond(request, _ingress)
