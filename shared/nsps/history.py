@@ -17,7 +17,7 @@ from nsps.event import EspfEvent, Owner, SnapshotTime
 from nsps.messages import RawEventMessage
 from nsps.redact import Redactor
 from nsps.snapshot import PbData
-from nsps.store import HISTORY_DAYS, Store, StoreUnavailable
+from nsps.store import HISTORY_DAYS, Store
 
 MAX_SNAPSHOT_BYTES = 900_000
 """What an entry keeps of a compressed snapshot; Firestore's documents end at 1 MiB."""
@@ -54,23 +54,22 @@ class History:
 
         Raises StoreUnavailable.
         """
-        from google.api_core.exceptions import AlreadyExists, GoogleAPICallError
+        from google.api_core.exceptions import AlreadyExists
 
         reference = self._store.event(raw.event_id)
+        first = self._first(raw, event, owner, handlers)
         try:
-            try:
-                written = reference.create(self._first(raw, event, owner, handlers))
-                return Entry(_stamp(written.update_time, raw), written.update_time, False)
-            except AlreadyExists:
-                found = reference.get()
-                data = found.to_dict() or {}
-                created_at = found.create_time or self._now()
-                if data.get("enriched_at") and raw.handler is None:
-                    return Entry(SnapshotTime(data["t"]), created_at, True)
-                written = reference.set({"again_at": self._now()}, merge=True)
-                return Entry(_stamp(written.update_time, raw), created_at, False)
-        except GoogleAPICallError as error:
-            raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
+            written = self._store.call(lambda: reference.create(first))
+            return Entry(_stamp(written.update_time, raw), written.update_time, False)
+        except AlreadyExists:
+            found = self._store.call(reference.get)
+        data = found.to_dict() or {}
+        created_at = found.create_time or self._now()
+        if data.get("enriched_at") and raw.handler is None:
+            return Entry(SnapshotTime(data["t"]), created_at, True)
+        again = {"again_at": self._now()}
+        written = self._store.call(lambda: reference.set(again, merge=True))
+        return Entry(_stamp(written.update_time, raw), created_at, False)
 
     def _first(
         self, raw: RawEventMessage, event: EspfEvent, owner: Owner, handlers: Sequence[str]
@@ -121,12 +120,7 @@ class History:
         return (packed if len(packed) <= MAX_SNAPSHOT_BYTES else None), len(text)
 
     def _merge(self, event_id: str, fields: dict[str, Any]) -> None:
-        from google.api_core.exceptions import GoogleAPICallError
-
-        try:
-            self._store.event(event_id).set(fields, merge=True)
-        except GoogleAPICallError as error:
-            raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
+        self._store.call(lambda: self._store.event(event_id).set(fields, merge=True))
 
 
 def unpacked(snapshot: bytes | None) -> dict[str, Any] | None:

@@ -170,7 +170,7 @@ Handlers = Annotated[tuple[HandlerSummary, ...], AfterValidator(_unique)]
 FullHandlers = Annotated[tuple[HandlerSettings, ...], AfterValidator(_unique)]
 
 
-class _Environment(BaseModel):
+class Shared(BaseModel):
     """What every function is told."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -215,27 +215,28 @@ class _Environment(BaseModel):
         return settings
 
 
-class IngressSettings(_Environment):
+class IngressSettings(Shared):
     events_topic: Annotated[Topic, Field(alias="NSPS_EVENTS_TOPIC")]
     espf_auth: Annotated[EspfAuthSettings, Field(alias="NSPS_ESPF_AUTH"), FromJson]
 
 
-class EnrichmentSettings(_Environment):
+class EnrichmentSettings(Shared):
     push: Annotated[PushSettings, Field(alias="NSPS_PUSH"), FromJson]
     enriched_topic: Annotated[Topic, Field(alias="NSPS_ENRICHED_TOPIC")]
     portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
     handlers: Annotated[Handlers, Field(alias="NSPS_HANDLERS"), FromJson]
 
 
-class ConnectorSettings(_Environment):
+class ConnectorSettings(Shared):
     push: Annotated[PushSettings, Field(alias="NSPS_PUSH"), FromJson]
     portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
     handler: Annotated[HandlerSettings, Field(alias="NSPS_HANDLER"), FromJson]
 
 
-class CallbacksSettings(_Environment):
+class CallbacksSettings(Shared):
     portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
     handlers: Annotated[FullHandlers, Field(alias="NSPS_HANDLERS_FULL"), FromJson]
+    events_topic: Annotated[Topic, Field(alias="NSPS_EVENTS_TOPIC")]
 
     @model_validator(mode="after")
     def _only_asynchronous(self) -> Self:
@@ -248,7 +249,7 @@ class CallbacksSettings(_Environment):
         return self
 
 
-class RetriesSettings(_Environment):
+class RetriesSettings(Shared):
     push: Annotated[PushSettings, Field(alias="NSPS_PUSH"), FromJson]
     portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
     handlers: Annotated[Handlers, Field(alias="NSPS_HANDLERS"), FromJson]

@@ -79,6 +79,27 @@ class Store:
     def parked(self, name: str) -> DocumentReference:
         return self.client.document("parked", name)
 
+    @staticmethod
+    def call(what: Callable[[], T]) -> T:
+        """One read or write outside of a transaction. Raises StoreUnavailable."""
+        from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, RetryError
+
+        try:
+            return what()
+        except AlreadyExists:
+            raise
+        except (GoogleAPICallError, RetryError) as error:
+            raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
+
+    def read(self, reference: DocumentReference) -> dict[str, Any] | None:
+        """One document; None if it is not there. Raises StoreUnavailable."""
+        snapshot = self.call(reference.get)
+        return snapshot.to_dict() if snapshot.exists else None
+
+    def find(self, query: Query) -> list[dict[str, Any]]:
+        """The documents that a query finds. Raises StoreUnavailable."""
+        return self.call(lambda: [snapshot.to_dict() or {} for snapshot in query.stream()])
+
     def transact(self, body: Callable[[Tx], T], *, attempts: int = 20) -> T:
         """Run ``body`` as one serializable transaction, again while others get in its way.
 

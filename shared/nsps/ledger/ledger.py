@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
 
-from google.api_core.exceptions import GoogleAPICallError
 from google.cloud.firestore import ArrayUnion, Increment
 
 from nsps.espf import outbox
@@ -24,7 +23,7 @@ from nsps.ledger import protocol
 from nsps.ledger.documents import Delivery, Resource, Watermark
 from nsps.ledger.protocol import Begun, Lease, Step, Taken, Todo
 from nsps.outcome import Outcome, worst
-from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, StoreUnavailable, Tx
+from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, Tx
 
 MARGIN_SECONDS = 2.0
 """M of the model: how far a call may overrun its deadline before it can no longer take effect."""
@@ -220,10 +219,7 @@ class Ledger:
             "deliveries": ArrayUnion([work.delivery]),
             "settled": False,
         }
-        try:
-            self._store.order(work.handler, reference).set(order, merge=True)
-        except GoogleAPICallError as error:
-            raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
+        self._store.call(lambda: self._store.order(work.handler, reference).set(order, merge=True))
         return reference
 
     def refused(self, work: Work, progress: Progress, reason: str) -> Progress:

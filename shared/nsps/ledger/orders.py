@@ -7,14 +7,13 @@ that is done, so a tick (or the same answer again) completes what a crash cut of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from google.api_core.exceptions import GoogleAPICallError
 from google.cloud.firestore import ArrayRemove, FieldFilter
 
 from nsps.espf import outbox
@@ -23,7 +22,7 @@ from nsps.ledger import protocol
 from nsps.ledger.documents import Resource
 from nsps.ledger.ledger import note_status, unknown_name
 from nsps.outcome import Outcome
-from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, StoreUnavailable, Tx
+from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, Tx
 
 MAX_HEARD = 20
 """How many of an order's answers are kept."""
@@ -107,28 +106,25 @@ class Orders:
         fields: dict[str, Any] = {"settled": True}
         if followers:
             fields["followers"] = ArrayRemove(list(followers))
-        self._guard(lambda: self._store.order(handler, reference).set(fields, merge=True))
+        self._store.call(lambda: self._store.order(handler, reference).set(fields, merge=True))
 
     def unsettled(self, handler: str, limit: int = 200) -> list[dict[str, Any]]:
         """Orders that wait for an answer, or whose answer has not been completed."""
         query = self._store.orders(handler).where(filter=FieldFilter("settled", "==", False))
-        found = self._guard(lambda: list(query.limit(limit).stream()))
-        return [snapshot.to_dict() or {} for snapshot in found]
+        return self._store.find(query.limit(limit))
 
     def _find(self, handler: str, name: str) -> str | None:
         """By our reference, else by the system's id."""
         if self._order(handler, name):
             return name
         query = self._store.orders(handler).where(filter=FieldFilter("order_id", "==", name))
-        for snapshot in self._guard(lambda: list(query.limit(1).stream())):
-            return str((snapshot.to_dict() or {})["reference"])
-        return None
+        found = self._store.find(query.limit(1))
+        return str(found[0]["reference"]) if found else None
 
     def _order(self, handler: str, reference: str) -> dict[str, Any] | None:
         if not reference:
             return None
-        snapshot = self._guard(lambda: self._store.order(handler, reference).get())
-        return snapshot.to_dict() if snapshot.exists else None
+        return self._store.read(self._store.order(handler, reference))
 
     def _unknown(self, tx: Tx, handler: str, answer: LateAnswer) -> None:
         """Kept under the name it came with: an acceptance that comes later looks here."""
@@ -206,13 +202,6 @@ class Orders:
         )
         t = SnapshotTime(data["t"])
         return note_status(self._store, tx, found, i_account, group, t, outcome, "; ".join(errors))
-
-    @staticmethod
-    def _guard(call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except GoogleAPICallError as error:
-            raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
 
 
 def _judge(order: Mapping[str, Any], answer: LateAnswer) -> Heard:

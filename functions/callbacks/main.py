@@ -1,0 +1,71 @@
+"""Callbacks: late answers of asynchronous systems, at POST /<handler>/..."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsps.callbacks import Answers, Callbacks
+from nsps.connector.base import AsynchronousConnector, CallbackRequest
+from nsps.connector.load import load_connector
+from nsps.connector.serve import make_connector
+from nsps.instance import Instance
+from nsps.messages import Publisher
+from nsps.receiver import Reply, healthy
+from nsps.settings import CallbacksSettings
+
+if TYPE_CHECKING:
+    import flask
+
+
+# The archive carries the asynchronous connectors beside this file; the checkout has them above.
+_HERE = Path(__file__).resolve().parent
+_ROOT = _HERE if (_HERE / "connectors").is_dir() else _HERE.parent
+
+
+class Function:
+    """One instance of the function."""
+
+    def __init__(self) -> None:
+        settings = CallbacksSettings.from_env(os.environ)
+        instance = Instance(settings)
+        self.name = settings.function
+        connectors: dict[str, AsynchronousConnector[Any]] = {}
+        for handler in settings.handlers:
+            made = make_connector(load_connector(_ROOT, handler.connector), handler, instance)
+            assert isinstance(made, AsynchronousConnector), handler.name
+            connectors[handler.name] = made
+        answers = Answers(
+            instance.store(),
+            instance.poster(settings.portabilling),
+            cache(Publisher),
+            settings.events_topic,
+            instance.redactor,
+        )
+        self.callbacks = Callbacks(connectors, answers)
+
+
+@cache
+def _function() -> Function:
+    return Function()
+
+
+def main(request: flask.Request) -> flask.Response:
+    """POST /<handler>/...: a notification of that handler's system. GET /health."""
+    function = _function()
+    handler, _, rest = request.path.lstrip("/").partition("/")
+    if request.method == "GET" and handler == "health":
+        return healthy(function.name).to_flask()
+    if request.method not in ("POST", "PUT"):
+        error = {"error": "send the notification with POST"}
+        return Reply(405, error, {"Allow": "POST"}).to_flask()
+    came = CallbackRequest(
+        method=request.method,
+        path=f"/{rest}",
+        headers=dict(request.headers),
+        body=request.get_data(cache=False),
+        query=request.args.to_dict(),
+    )
+    return function.callbacks.handle(handler, came).to_flask()

@@ -1,0 +1,120 @@
+"""The flow of callbacks: a late answer in, its deliveries finished, ESPF told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from nsps import log
+from nsps.connector.base import (
+    Answer,
+    AsynchronousConnector,
+    CallbackInvalid,
+    CallbackRefused,
+    CallbackRequest,
+)
+from nsps.espf.poster import Poster
+from nsps.ledger.orders import Heard, LateAnswer, Orders, Said, Settlement
+from nsps.messages import Publisher, RawEventMessage
+from nsps.outcome import Transient
+from nsps.receiver import Reply
+from nsps.redact import Redactor
+from nsps.store import Store
+from nsps.trace import from_attributes
+
+_log = log.get(__name__)
+
+MAX_BODY_BYTES = 1_000_000
+
+
+class Callbacks:
+    """Hears late answers; one per instance, safe to share between threads."""
+
+    def __init__(
+        self,
+        connectors: Mapping[str, AsynchronousConnector[Any]],
+        answers: Answers,
+    ) -> None:
+        self._connectors, self._answers = connectors, answers
+
+    def handle(self, handler: str, request: CallbackRequest) -> Reply:
+        """Answer one notification: 204 when it is recorded, 401, 404, 400, or 503 (send again)."""
+        connector = self._connectors.get(handler)
+        if connector is None:
+            return Reply(404, {"error": "no asynchronous handler of this name"})
+        if len(request.body) > MAX_BODY_BYTES:
+            return Reply(413, {"error": f"the body is larger than {MAX_BODY_BYTES} bytes"})
+        try:
+            connector.authenticate(request)
+            for answer in connector.hear(request):
+                self._answers.take(handler, answer)
+        except CallbackRefused as error:
+            _log.warning("a notification was refused", handler=handler, reason=str(error))
+            return Reply(401, {"error": "not authorized"})
+        except CallbackInvalid as error:
+            _log.warning("a notification cannot be read", handler=handler, reason=str(error))
+            return Reply(400, {"error": str(error)})
+        except Transient as error:
+            _log.warning("a notification is to be sent again", handler=handler, reason=str(error))
+            return Reply(503, {"error": str(error)}, {"Retry-After": "10"})
+        return Reply(204)
+
+
+class Answers:
+    """Takes answers in: settles the order, tells ESPF, sends again who waited behind it."""
+
+    def __init__(
+        self,
+        store: Store,
+        poster: Poster,
+        publisher: Callable[[], Publisher],
+        topic: str,
+        redactor: Callable[[], Redactor],
+    ) -> None:
+        self._store, self._poster = store, poster
+        self._publisher, self._topic, self._redactor = publisher, topic, redactor
+        self._orders = Orders(store)
+
+    def take(self, handler: str, answer: Answer, *, ours: bool = False) -> Heard:
+        """Take one answer in, whoever brought it. Raises Transient."""
+        message = self._redactor().text_for_store(answer.message)
+        late = LateAnswer(answer.order, Said(answer.state.value), message, answer.at, ours)
+        settlement = self._orders.hear(handler, late)
+        _log.info("an answer was heard", handler=handler, heard=settlement.heard.value)
+        self._complete(handler, settlement)
+        return settlement.heard
+
+    def finish(self, handler: str, reference: str) -> None:
+        """Complete an order whose answer was taken in, but not told to the end."""
+        self._complete(handler, self._orders.complete(handler, reference))
+
+    def _complete(self, handler: str, settlement: Settlement) -> None:
+        if settlement.heard in (Heard.UNKNOWN, Heard.PROGRESS, Heard.LATE):
+            return
+        for post in settlement.posts:
+            self._poster.send(post)
+        for delivery in settlement.followers:
+            self.send_again(handler, delivery)
+        self._orders.settle(handler, settlement.reference, settlement.followers)
+
+    def send_again(self, handler: str, delivery: str) -> None:
+        """Send a waiting delivery's event through enrichment again, for this handler alone."""
+        event_id, _, run = delivery.partition(".")
+        data = self._store.read(self._store.event(event_id))
+        if data is None:
+            _log.warning("a waiting delivery's event is not in the history", event_id=event_id)
+            return
+        body = {"event_type": data["event_type"], "variables": data["variables"]}
+        raw = RawEventMessage(
+            body=json.dumps(body).encode(),
+            event_id=event_id,
+            received_at=str(data.get("received_at") or datetime.now(UTC).isoformat()),
+            trace=from_attributes(
+                {"trace_id": data.get("trace_id", ""), "request_id": data.get("request_id", "")}
+            ),
+            handler=handler,
+            run=int(run) if run else None,
+        )
+        self._publisher().publish(self._topic, *raw.to_pubsub())

@@ -1,0 +1,41 @@
+"""Finds the connector class of a connector's folder, for those who serve several connectors."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from nsps.connector.base import Connector
+
+
+class NoConnector(LookupError):
+    """A folder has no connector, or more than one."""
+
+
+def load_connector(root: Path, name: str) -> type[Connector[Any]]:
+    """The connector class in ``<root>/connectors/<name>/main.py``. Raises NoConnector."""
+    file = root / "connectors" / name / "main.py"
+    if not file.is_file():
+        raise NoConnector(f"connector {name}: there is no {file.name} in connectors/{name}")
+    module_name = f"nsps_connectors.{name}"
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    spec.loader.exec_module(module)
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, Connector)
+        and value.__module__ == module_name
+        and not inspect.isabstract(value)
+    ]
+    if len(found) != 1:
+        raise NoConnector(f"connector {name}: main.py defines {len(found)} connectors, not one")
+    return found[0]

@@ -1,0 +1,216 @@
+"""``main = serve(MyConnector)``: the function of one handler.
+
+POST / is the Pub/Sub push, POST /process-event the published NSPS contract, GET /health tells
+whether the function is up (``?deep=1``: and whether its system is).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from nsps import log, trace
+from nsps.connector import contract
+from nsps.connector.base import Call, Connector, Enriched, Parts
+from nsps.connector.contract import ContractAnswer
+from nsps.connector.verdict import Verdict
+from nsps.http import Deadline
+from nsps.instance import Instance
+from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage
+from nsps.outcome import Transient
+from nsps.push import PushGuard
+from nsps.receiver import Reply, acknowledged, again, healthy, receive
+from nsps.secrets import SecretValue
+from nsps.settings import ConnectorSettings, HandlerSettings, SettingsError
+from nsps.snapshot import Block, PbData
+
+if TYPE_CHECKING:
+    import flask
+
+    from nsps.connector.kinds import Runner
+
+_log = log.get(__name__)
+
+CONTRACT_PATH = "/process-event"
+CHECK_SECONDS = 5.0
+
+
+def serve(
+    connector: type[Connector[Any]], environ: Mapping[str, str] = os.environ
+) -> Callable[[flask.Request], flask.Response]:
+    """The HTTP function for a connector class.
+
+    Where the environment names a handler, its settings are checked now, so that a function that
+    is set up wrongly does not start. Raises SettingsError.
+    """
+    function = HandlerFunction(connector, environ)
+    if "NSPS_HANDLER" in environ:
+        function.start()
+    return lambda request: function.handle(request).to_flask()
+
+
+def make_connector(
+    connector: type[Connector[Any]], handler: HandlerSettings, instance: Instance
+) -> Connector[Any]:
+    """A connector as its handler sets it up. Raises SettingsError."""
+    try:
+        settings = connector.settings_model.model_validate(handler.settings)
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}"
+            for each in error.errors(include_url=False, include_context=False, include_input=False)
+        )
+        raise SettingsError(f"handler {handler.name}, settings: {mistakes}") from None
+
+    def secret(name: str) -> SecretValue:
+        return instance.secrets.get(handler.secrets[name])
+
+    parts = Parts(
+        handler.name,
+        instance.http,
+        secret,
+        has_secret=lambda name: name in handler.secrets,
+    )
+    return connector(settings, parts)
+
+
+class HandlerFunction:
+    """One handler's function instance."""
+
+    def __init__(self, connector: type[Connector[Any]], environ: Mapping[str, str]) -> None:
+        self._class, self._environ = connector, environ
+        self._lock = threading.Lock()
+        self._started: _Started | None = None
+
+    def start(self) -> _Started:
+        """Wire the parts; once per instance. Raises SettingsError."""
+        with self._lock:
+            if self._started is None:
+                self._started = _Started(self._class, self._environ)
+            return self._started
+
+    def handle(self, request: flask.Request) -> Reply:
+        """Answer one request. Never raises."""
+        try:
+            started = self._started or self.start()
+        except SettingsError as error:
+            return again(str(error))
+        if request.path == "/health":
+            return _health(request, started)
+        if request.path.rstrip("/") == CONTRACT_PATH:
+            return _contract(request, started)
+        if request.method != "POST":
+            return _reply(contract.method_not_allowed("POST"))
+        if request.path != "/":
+            return _reply(contract.not_found())
+        return receive(request, started.guard, started.deliver_push)
+
+
+class _Started:
+    def __init__(self, connector: type[Connector[Any]], environ: Mapping[str, str]) -> None:
+        settings = ConnectorSettings.from_env(environ)
+        self.handler = settings.handler
+        self.instance = Instance(settings, environ)
+        self.guard = PushGuard(settings.push, self.instance.http)
+        self.connector = make_connector(connector, settings.handler, self.instance)
+        self._portabilling = settings.portabilling
+        self._runner: Runner | None = None
+        self._blocks = [Block(block) for block in settings.handler.requires]
+
+    def runner(self) -> Runner:
+        from nsps.connector.kinds import Delivering, runner
+        from nsps.ledger.ledger import Ledger
+
+        if self._runner is None:
+            instance = self.instance
+            poster = instance.poster(self._portabilling)
+            ledger = Ledger(instance.store())
+            parts = Delivering(self.handler, ledger, poster, instance.redactor)
+            self._runner = runner(self.connector, parts)
+        return self._runner
+
+    def deliver_push(self, push: PushMessage) -> Reply:
+        message = EnrichedMessage.from_push(push)
+        event = Enriched(
+            event_id=message.event_id,
+            event=message.event,
+            owner=message.owner,
+            t=message.t,
+            pb=PbData.from_contract(message.pb_data or {}),
+            created_at=message.created_at,
+            updated_at=message.updated_at,
+            run=message.run or 0,
+            trace_id=message.trace.trace_id,
+            request_id=message.trace.request_id,
+        )
+        verdict = self.deliver(event, attempt=push.delivery_attempt)
+        if verdict.ack:
+            return acknowledged()
+        return again(verdict.reason, verdict.retry_after)
+
+    def deliver(self, event: Enriched, attempt: int | None = None) -> Verdict:
+        """Deliver with no more of the snapshot than the handler requires, and log one line."""
+        event = replace(event, pb=event.pb.trim(self._blocks))
+        with self.instance.redactor().knowing(event.pb.to_contract()):
+            verdict = self.runner().deliver(event)
+            write = _log.info if verdict.ack else _log.warning
+            write(
+                verdict.outcome.value,
+                handler=self.handler.name,
+                event_type=event.event.event_type,
+                owner=str(event.owner),
+                attempt=attempt,
+                reason=verdict.reason or None,
+            )
+        return verdict
+
+
+def _health(request: flask.Request, started: _Started) -> Reply:
+    name = started.handler.name
+    if request.method != "GET":
+        return _reply(contract.method_not_allowed("GET"))
+    if not request.args.get("deep"):
+        return healthy(name)
+    try:
+        started.connector.check(Call(Deadline(CHECK_SECONDS), reference=f"{name}/health"))
+    except Exception as error:
+        reason = str(error) if isinstance(error, Transient) else type(error).__name__
+        return Reply(503, {"status": "Unhealthy", "service": name, "reason": reason})
+    return healthy(name)
+
+
+def _contract(request: flask.Request, started: _Started) -> Reply:
+    """The published contract; answered by its table of codes and bodies."""
+    handler = started.handler
+    if handler.contract_token is None:
+        return _reply(contract.not_found())
+    if request.method != "POST":
+        return _reply(contract.method_not_allowed("POST"))
+    try:
+        token = started.instance.secrets.get(handler.contract_token).reveal()
+        if not contract.authorized(request.headers.get("Authorization"), token):
+            return _reply(contract.unauthorized())
+        came = trace.from_headers(dict(request.headers))
+        with trace.use(came):
+            event = contract.read_event(request.get_data(cache=False), came, datetime.now(UTC))
+            with log.fields(event_id=event.event_id):
+                return _reply(contract.answer_for(started.deliver(event)))
+    except contract.Invalid as error:
+        return _reply(contract.invalid(error))
+    except MalformedMessage as error:
+        return _reply(contract.failed(str(error)))
+    except Transient as error:
+        return _reply(contract.unavailable(str(error)))
+    except Exception as error:
+        _log.error("an unexpected error", error=error)
+        return _reply(contract.failed("unexpected error; see the connector's log"))
+
+
+def _reply(answer: ContractAnswer) -> Reply:
+    return Reply(answer.code, answer.body, answer.headers)

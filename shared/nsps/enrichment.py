@@ -1,0 +1,123 @@
+"""The flow of enrichment: an event in, its snapshot read, one enriched message out.
+
+History entry first (its commit time is the event's time of receipt), then one read of PortaBilling
+for all handlers that want the event, then the publish, then the record. Cut off anywhere, the
+event comes again and the ledger tells copies apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from nsps import log
+from nsps.event import EspfEvent, InvalidWebhook, owner_of
+from nsps.history import Entry, History
+from nsps.messages import EnrichedMessage, MalformedMessage, Publisher, RawEventMessage
+from nsps.outcome import Transient
+from nsps.portabilling.freshness import Fresh, FreshReads
+from nsps.portabilling.reader import Reader
+from nsps.routing import wants
+from nsps.settings import HandlerSummary
+from nsps.snapshot import Block, PbData
+
+_log = log.get(__name__)
+
+
+class Enrichment:
+    """Enriches events; one per instance, safe to share between threads."""
+
+    def __init__(
+        self,
+        handlers: Sequence[HandlerSummary],
+        topic: str,
+        history: History,
+        publisher: Publisher,
+        reader: Callable[[], Reader],
+        reads: FreshReads[PbData],
+    ) -> None:
+        self._handlers, self._topic = handlers, topic
+        self._history, self._publisher = history, publisher
+        self._reader, self._reads = reader, reads
+
+    def handle(self, raw: RawEventMessage) -> None:
+        """Enrich one event and publish it; return when the message may be acknowledged.
+
+        Raises Transient when it must come again, MalformedMessage when it is no event.
+        """
+        event = _event(raw)
+        owner = owner_of(event, raw.event_id)
+        wanted = self._wanted(event, raw)
+        entry = self._history.open(raw, event, owner, [handler.name for handler in wanted])
+        if not wanted:
+            _log.info("no handler wants the event", event_type=event.event_type)
+            return
+        if entry.enriched:
+            _log.info("the event has been enriched before", event_type=event.event_type)
+            return
+        blocks = frozenset(Block(block) for handler in wanted for block in handler.requires)
+        started = time.monotonic()
+        fresh = self._read(raw, event, blocks, entry)
+        read_ms = round((time.monotonic() - started) * 1000, 1)
+        self._publish(raw, event, entry, fresh, wanted)
+        self._history.enriched(raw, fresh.t, fresh.value, read_ms=read_ms)
+        _log.info(
+            "enriched",
+            event_type=event.event_type,
+            handlers=",".join(handler.name for handler in wanted),
+            read_ms=read_ms,
+        )
+
+    def _wanted(self, event: EspfEvent, raw: RawEventMessage) -> list[HandlerSummary]:
+        if raw.handler is not None:  # a parked or replayed event, for its one handler
+            return [handler for handler in self._handlers if handler.name == raw.handler]
+        return [handler for handler in self._handlers if wants(handler.events, event.event_type)]
+
+    def _read(
+        self, raw: RawEventMessage, event: EspfEvent, blocks: frozenset[Block], entry: Entry
+    ) -> Fresh[PbData]:
+        owner = owner_of(event, raw.event_id)
+        if not blocks:
+            return Fresh(PbData(), entry.t)
+        try:
+            return self._reader().read_fresh(self._reads, event, owner, blocks, entry.t)
+        except Transient as error:
+            self._failed(raw, error)
+            raise
+
+    def _publish(
+        self,
+        raw: RawEventMessage,
+        event: EspfEvent,
+        entry: Entry,
+        fresh: Fresh[PbData],
+        wanted: Sequence[HandlerSummary],
+    ) -> None:
+        message = EnrichedMessage(
+            event_id=raw.event_id,
+            event=event,
+            pb_data=fresh.value.to_contract(),
+            t=fresh.t,
+            owner=owner_of(event, raw.event_id),
+            received_at=raw.received_at,
+            created_at=entry.created_at.astimezone(UTC).isoformat(timespec="microseconds"),
+            updated_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            trace=raw.trace,
+            handlers=tuple(handler.name for handler in wanted),
+            run=raw.run,
+        )
+        self._publisher.publish(self._topic, *message.to_pubsub())
+
+    def _failed(self, raw: RawEventMessage, error: Transient) -> None:
+        try:
+            self._history.failed(raw, str(error))
+        except Transient as unrecorded:
+            _log.warning("the failure could not be recorded", reason=str(unrecorded))
+
+
+def _event(raw: RawEventMessage) -> EspfEvent:
+    try:
+        return raw.event
+    except InvalidWebhook as error:
+        raise MalformedMessage(str(error)) from error
