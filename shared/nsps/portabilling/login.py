@@ -167,7 +167,7 @@ class Login:
 
     def _token_of(self, method: str, answer: Mapping[str, Any], refresh: str | None) -> Token:
         access = answer.get("access_token")
-        if not isinstance(access, str) or not access.isascii() or not access.isprintable():
+        if not (isinstance(access, str) and access and access.isascii() and access.isprintable()):
             raise BadAnswer(f"PortaBilling {method}: the answer has no access_token")
         given = answer.get("refresh_token")
         lifetime = self._lifetime(answer)
