@@ -43,6 +43,7 @@ class Answers:
             "Customer/get_customer_list": self.get_customer_list,
             "Product/get_product_info": self.get_product_info,
             "DID/get_number_list": self.get_number_list,
+            "DID/get_number_info": self.get_number_info,
             "Invoice/get_invoice_info": self.get_invoice_info,
             "Env/get_env_info": self.get_env_info,
             f"{api.sim_service}/get_card_info": self.get_card_info,
@@ -214,6 +215,13 @@ class Answers:
             "SELECT * FROM numbers ORDER BY number LIMIT ? OFFSET ?", *_page(params)
         )
         return {"number_list": [_set_keys(number) for number in numbers], "total": len(numbers)}
+
+    def get_number_info(self, params: Params) -> dict[str, Any]:
+        number = _text(params, "number")
+        row = self._store.row("SELECT * FROM numbers WHERE number = ?", number)
+        if row is None:
+            return self._unknown("DID", "number_not_found", "number_info")
+        return {"number_info": _set_keys(row)}
 
     def get_invoice_info(self, params: Params) -> dict[str, Any]:
         invoice = self._found("invoices", params, "i_invoice")
