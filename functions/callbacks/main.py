@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,8 @@ from nsps.callbacks import Answers, Callbacks
 from nsps.connector.base import AsynchronousConnector, CallbackRequest
 from nsps.connector.load import load_connector
 from nsps.connector.serve import make_connector
-from nsps.instance import Instance
-from nsps.messages import Publisher
+from nsps.instance import Once
+from nsps.parts import InstanceParts
 from nsps.receiver import Reply, healthy
 from nsps.settings import CallbacksSettings
 
@@ -30,26 +29,20 @@ class Function:
 
     def __init__(self) -> None:
         settings = CallbacksSettings.from_env(os.environ)
-        instance = Instance(settings)
+        parts = InstanceParts(settings, settings.portabilling)
         self.name = settings.function
         connectors: dict[str, AsynchronousConnector[Any]] = {}
         for handler in settings.handlers:
-            made = make_connector(load_connector(_ROOT, handler.connector), handler, instance)
+            made = make_connector(load_connector(_ROOT, handler.connector), handler, parts)
             assert isinstance(made, AsynchronousConnector), handler.name
             connectors[handler.name] = made
         answers = Answers(
-            instance.store(),
-            instance.poster(settings.portabilling),
-            cache(Publisher),
-            settings.events_topic,
-            instance.redactor,
+            parts.store(), parts.poster(), parts.publisher, settings.events_topic, parts.redactor
         )
         self.callbacks = Callbacks(connectors, answers)
 
 
-@cache
-def _function() -> Function:
-    return Function()
+_function = Once(Function)
 
 
 def main(request: flask.Request) -> flask.Response:

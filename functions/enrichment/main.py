@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from typing import TYPE_CHECKING
 
 from nsps.enrichment import Enrichment
 from nsps.history import History
-from nsps.instance import Instance
-from nsps.messages import Publisher, PushMessage, RawEventMessage
+from nsps.instance import Once
+from nsps.messages import PushMessage, RawEventMessage
+from nsps.parts import InstanceParts
 from nsps.portabilling.freshness import FreshReads
 from nsps.portabilling.reader import Reader
 from nsps.push import PushGuard
@@ -25,15 +25,15 @@ class Function:
 
     def __init__(self) -> None:
         settings = EnrichmentSettings.from_env(os.environ)
-        instance = Instance(settings)
-        reader = Reader(instance.portabilling(settings.portabilling), threads=2 * settings.threads)
+        parts = InstanceParts(settings, settings.portabilling)
+        reader = Reader(parts.portabilling(), threads=2 * settings.threads)
         self.name = settings.function
-        self.guard = PushGuard(settings.push, instance.http)
+        self.guard = PushGuard(settings.push, parts.http)
         self.enrichment = Enrichment(
             settings.handlers,
             settings.enriched_topic,
-            History(instance.store(), instance.redactor),
-            Publisher(),
+            History(parts.store(), parts.redactor),
+            parts.publisher(),
             lambda: reader,
             FreshReads(),
         )
@@ -43,9 +43,7 @@ class Function:
         return acknowledged()
 
 
-@cache
-def _function() -> Function:
-    return Function()
+_function = Once(Function)
 
 
 def main(request: flask.Request) -> flask.Response:

@@ -7,7 +7,6 @@ whether the function is up (``?deep=1``: and whether its system is).
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,9 +20,10 @@ from nsps.connector.base import Call, Connector, Enriched, Parts
 from nsps.connector.contract import ContractAnswer
 from nsps.connector.verdict import Verdict
 from nsps.http import Deadline
-from nsps.instance import Instance
+from nsps.instance import Once
 from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage
 from nsps.outcome import Transient
+from nsps.parts import InstanceParts
 from nsps.push import PushGuard
 from nsps.receiver import Reply, acknowledged, again, healthy, receive
 from nsps.secrets import SecretValue
@@ -56,7 +56,7 @@ def serve(
 
 
 def make_connector(
-    connector: type[Connector[Any]], handler: HandlerSettings, instance: Instance
+    connector: type[Connector[Any]], handler: HandlerSettings, parts: InstanceParts
 ) -> Connector[Any]:
     """A connector as its handler sets it up. Raises SettingsError."""
     try:
@@ -69,36 +69,23 @@ def make_connector(
         raise SettingsError(f"handler {handler.name}, settings: {mistakes}") from None
 
     def secret(name: str) -> SecretValue:
-        return instance.secrets.get(handler.secrets[name])
+        return parts.secrets.get(handler.secrets[name])
 
-    parts = Parts(
-        handler.name,
-        instance.http,
-        secret,
-        has_secret=lambda name: name in handler.secrets,
-    )
-    return connector(settings, parts)
+    has_secret = handler.secrets.__contains__
+    return connector(settings, Parts(handler.name, parts.http, secret, has_secret))
 
 
 class HandlerFunction:
     """One handler's function instance."""
 
     def __init__(self, connector: type[Connector[Any]], environ: Mapping[str, str]) -> None:
-        self._class, self._environ = connector, environ
-        self._lock = threading.Lock()
-        self._started: _Started | None = None
-
-    def start(self) -> _Started:
-        """Wire the parts; once per instance. Raises SettingsError."""
-        with self._lock:
-            if self._started is None:
-                self._started = _Started(self._class, self._environ)
-            return self._started
+        self.start = Once(lambda: _Started(connector, environ))
+        """Wires the parts; once per instance. Raises SettingsError."""
 
     def handle(self, request: flask.Request) -> Reply:
         """Answer one request. Never raises."""
         try:
-            started = self._started or self.start()
+            started = self.start()
         except SettingsError as error:
             return again(str(error))
         if request.path == "/health":
@@ -116,24 +103,20 @@ class _Started:
     def __init__(self, connector: type[Connector[Any]], environ: Mapping[str, str]) -> None:
         settings = ConnectorSettings.from_env(environ)
         self.handler = settings.handler
-        self.instance = Instance(settings, environ)
-        self.guard = PushGuard(settings.push, self.instance.http)
-        self.connector = make_connector(connector, settings.handler, self.instance)
-        self._portabilling = settings.portabilling
-        self._runner: Runner | None = None
+        self.parts = InstanceParts(settings, settings.portabilling, environ)
+        self.guard = PushGuard(settings.push, self.parts.http)
+        self.connector = make_connector(connector, settings.handler, self.parts)
+        self.runner: Once[Runner] = Once(self._make_runner)
         self._blocks = [Block(block) for block in settings.handler.requires]
 
-    def runner(self) -> Runner:
+    def _make_runner(self) -> Runner:
         from nsps.connector.kinds import Delivering, runner
         from nsps.ledger.ledger import Ledger
 
-        if self._runner is None:
-            instance = self.instance
-            poster = instance.poster(self._portabilling)
-            ledger = Ledger(instance.store())
-            parts = Delivering(self.handler, ledger, poster, instance.redactor)
-            self._runner = runner(self.connector, parts)
-        return self._runner
+        parts = self.parts
+        ledger = Ledger(parts.store())
+        delivering = Delivering(self.handler, ledger, parts.poster(), parts.redactor)
+        return runner(self.connector, delivering)
 
     def deliver_push(self, push: PushMessage) -> Reply:
         message = EnrichedMessage.from_push(push)
@@ -157,7 +140,7 @@ class _Started:
     def deliver(self, event: Enriched, attempt: int | None = None) -> Verdict:
         """Deliver with no more of the snapshot than the handler requires, and log one line."""
         event = replace(event, pb=event.pb.trim(self._blocks))
-        with self.instance.redactor().knowing(event.pb.to_contract()):
+        with self.parts.redactor().knowing(event.pb.to_contract()):
             verdict = self.runner().deliver(event)
             write = _log.info if verdict.ack else _log.warning
             write(
@@ -193,7 +176,7 @@ def _contract(request: flask.Request, started: _Started) -> Reply:
     if request.method != "POST":
         return _reply(contract.method_not_allowed("POST"))
     try:
-        token = started.instance.secrets.get(handler.contract_token).reveal()
+        token = started.parts.secrets.get(handler.contract_token).reveal()
         if not contract.authorized(request.headers.get("Authorization"), token):
             return _reply(contract.unauthorized())
         came = trace.from_headers(dict(request.headers))
