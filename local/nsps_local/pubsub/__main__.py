@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from nsps_local.pubsub.server import serve
+from nsps_local.grpc_server import serve
+from nsps_local.pubsub.server import PUSH_WINDOW, PubSubService
 
 
-def main() -> int:
-    """Serve until SIGTERM or SIGINT. 2: a port is in use or the directory cannot be used."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT. 2: a port is in use, or the directory cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m nsps_local.pubsub", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8085, help="gRPC; 0: any free one")
-    parser.add_argument("--control-port", type=int, default=8086, help="HTTP; 0: any free one")
-    parser.add_argument("--state", type=Path, default=Path(".nsps/pubsub"), metavar="DIR")
+    parser.add_argument("--port", type=int, default=0, help="gRPC; 0 (default): any free one")
+    parser.add_argument("--control-port", type=int, default=0, help="HTTP; 0: any free one")
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="where it keeps")
     parser.add_argument(
-        "--push-window", type=int, default=128, help="most pushes outstanding per subscription"
+        "--push-window",
+        type=int,
+        default=PUSH_WINDOW,
+        help="most pushes outstanding per subscription (%(default)s)",
     )
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.push_window < 1:
+        parser.error("--push-window must be at least 1")
     try:
-        asyncio.run(_run(arguments))
+        return serve(
+            "pubsub",
+            lambda: PubSubService(options.state, options.push_window),
+            options.host,
+            options.port,
+            options.control_port,
+        )
     except OSError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"pubsub: {error}\n")
         return 2
-    return 0
-
-
-async def _run(arguments: argparse.Namespace) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    running = await serve(
-        arguments.state,
-        arguments.host,
-        arguments.port,
-        arguments.control_port,
-        max(arguments.push_window, 1),
-    )
-    sys.stdout.write(
-        f"Pub/Sub ready: PUBSUB_EMULATOR_HOST={running.target} control={running.control_url}\n"
-    )
-    sys.stdout.flush()
-    await stop.wait()
-    await running.stop()
 
 
 if __name__ == "__main__":

@@ -182,14 +182,6 @@ class Backlog:
         kept = len(self._fresh) + len(self._again) + len(self._waiting) + len(self._leases)
         return kept - len(self._gone)
 
-    def __contains__(self, mid: int) -> bool:
-        return mid not in self._gone and (
-            mid in self._leases
-            or mid in self._fresh
-            or mid in self._again
-            or any(mid == entry[1] for entry in self._waiting)
-        )
-
     @property
     def ready(self) -> bool:
         return bool(self._again or self._fresh)

@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 import grpc
 
+from nsps_local.grpc_server import Refused
 from nsps_local.pubsub import filters, push, resources
 from nsps_local.pubsub.backlog import Backlog, Failure, Lease
 from nsps_local.pubsub.clock import Clock
 from nsps_local.pubsub.faults import Faults
 from nsps_local.pubsub.http_client import PushClient
 from nsps_local.pubsub.oidc import TokenIssuer
-from nsps_local.pubsub.resources import DELETED_TOPIC, MessagePb, Refused, SubscriptionPb, TopicPb
+from nsps_local.pubsub.resources import DELETED_TOPIC, MessagePb, SubscriptionPb, TopicPb
 from nsps_local.pubsub.store import Store
 
 _LAZY_WRITE = 0.02  # seconds that an acknowledgement or a failure may wait for company
@@ -38,6 +39,9 @@ class Consumer(Protocol):
         """How many messages it takes now."""
 
     def deliver(self, leases: list[Lease], messages: list[Any]) -> None: ...
+
+    def look_again(self) -> None:
+        """The subscription has changed, or is gone."""
 
 
 @dataclass(slots=True, eq=False)
@@ -207,6 +211,8 @@ class Broker:
             topic.subscriptions.pop(name, None)
         subscription.pusher.stop()
         self._cancel_timer(subscription)
+        for consumer in subscription.consumers:
+            consumer.look_again()
         self._flush()
         self._store.drop_subscription(subscription.sid)
 
@@ -599,6 +605,8 @@ class Broker:
     def _reconfigure(self, subscription: Subscription, pb: Any) -> None:
         subscription.configure(pb)
         self._save(subscription)
+        for consumer in subscription.consumers:
+            consumer.look_again()
         self.pump(subscription)
 
     def _save(self, subscription: Subscription) -> None:

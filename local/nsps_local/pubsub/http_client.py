@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
 _BODILESS = frozenset({204, 304})
 _SKIPPED = frozenset({100, 103})
 _MAX_HEADER = 65536
+_MAX_IDLE = 64  # per endpoint
+_STALE_WITHIN = 0.05  # seconds
 
 Key = tuple[str, str, int]
 
@@ -44,7 +47,7 @@ class PushClient:
             try:
                 return await self._exchange(key, connection, data)
             except BrokenConnectionError:
-                if connection.answering:
+                if not connection.was_stale:
                     raise
         return await self._exchange(key, await self._connect(key), data)
 
@@ -60,8 +63,9 @@ class PushClient:
         except BaseException:
             connection.close()
             raise
-        if connection.reusable:
-            self._idle.setdefault(key, []).append(connection)
+        idle = self._idle.setdefault(key, [])
+        if connection.reusable and len(idle) < _MAX_IDLE:
+            idle.append(connection)
         else:
             connection.close()
         return status
@@ -84,10 +88,11 @@ class PushClient:
 
 
 class _Connection(asyncio.Protocol):
-    """One exchange at a time. `answering`: something of the current answer has arrived."""
+    """One exchange at a time."""
 
     def __init__(self) -> None:
-        self.answering = False
+        self._answering = False  # something of the current answer has arrived
+        self._sent = 0.0
         self.reusable = True
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -100,11 +105,17 @@ class _Connection(asyncio.Protocol):
     async def send(self, data: bytes) -> int:
         if self._transport is None or self._transport.is_closing():
             raise BrokenConnectionError("The connection is closed.")
-        self.answering, self._left, self._chunked = False, None, False
+        self._answering, self._left, self._chunked = False, None, False
+        self._sent = time.monotonic()
         self._buffer.clear()
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(data)
         return await self._answer
+
+    @property
+    def was_stale(self) -> bool:
+        """Asked when broken: the endpoint had closed it before it heard the request."""
+        return not self._answering and time.monotonic() - self._sent < _STALE_WITHIN
 
     def close(self) -> None:
         self.reusable = False
@@ -129,7 +140,7 @@ class _Connection(asyncio.Protocol):
         if self._answer is None or self._answer.done():
             self.close()  # nobody asked
             return
-        self.answering = True
+        self._answering = True
         self._buffer += data
         try:
             self._read()

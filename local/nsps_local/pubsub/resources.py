@@ -16,6 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.pubsub_v1 import types
 
+from nsps_local.grpc_server import Refused
 from nsps_local.pubsub import filters
 from nsps_local.pubsub.backlog import Policy
 
@@ -29,7 +30,7 @@ SubscriptionPb = types.Subscription.pb()
 MessagePb = types.PubsubMessage.pb()
 
 _NAME = re.compile(
-    r"projects/[a-z0-9.:-]{1,100}/(topics|subscriptions)/(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{2,254}"
+    r"projects/[^/\s]{1,100}/(topics|subscriptions)/(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{2,254}"
 )
 _NOT_EMBEDDED_TOPIC = (
     "schema_settings",
@@ -59,15 +60,6 @@ _SUBSCRIPTION_FIELDS = frozenset(
         "retry_policy",
     }
 )
-
-
-class Refused(Exception):
-    """A request that production would refuse, with the gRPC status it would use."""
-
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
 
 
 def invalid(text: str) -> Refused:

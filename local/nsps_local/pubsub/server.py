@@ -1,4 +1,5 @@
-"""The gRPC surface of the embedded Pub/Sub, and `PubSubServer`, which runs it in a thread.
+"""The gRPC surface of the embedded Pub/Sub, and `PubSubServer`, which runs it inside
+another program.
 
 The methods of google.pubsub.v1.Publisher and Subscriber, without generated code: generic handlers
 over the client library's own message types. What NSPS does not use (ordering, exactly-once,
@@ -9,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +18,32 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.pubsub_v1 import types
 
+from nsps_local.control import Route
+from nsps_local.grpc_server import EmbeddedServer, Refused, encode, unary
 from nsps_local.pubsub.backlog import Lease
 from nsps_local.pubsub.broker import Broker, Subscription
 from nsps_local.pubsub.control import Control
 from nsps_local.pubsub.oidc import TokenIssuer
-from nsps_local.pubsub.resources import (
-    Refused,
-    check_deadline,
-    check_publish,
-    invalid,
-    unimplemented,
-)
+from nsps_local.pubsub.resources import check_deadline, check_publish, invalid, unimplemented
 from nsps_local.pubsub.store import Store
 
 _MAX_PULL_BYTES = 3_500_000  # the client's channel to an emulator takes 4 MB
 _PULL_WAIT = 20.0
 _ACK_ID = re.compile(r"(\d{1,9})-(\d{1,18})-(\d{1,18})")
-_CHANNEL_OPTIONS = [
-    ("grpc.so_reuseport", 0),  # a port that is in use must be refused
-    ("grpc.max_receive_message_length", 32 << 20),
-    ("grpc.max_send_message_length", 32 << 20),
-    # The client pings an idle stream more often than gRPC's servers tolerate by default.
-    ("grpc.http2.min_ping_interval_without_data_ms", 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
-]
+PUSH_WINDOW = 128
 
 
-class PortInUseError(OSError):
-    """Somebody else listens where the server should."""
-
-
-class Service:
+class _Calls:
     """One method per RPC: a request in, an answer out, or `Refused`."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self) -> None:
+        self.broker: Broker | None = None
+
+    @property
+    def _broker(self) -> Broker:
+        if self.broker is None:
+            raise Refused(grpc.StatusCode.UNAVAILABLE, "The broker is starting or stopping.")
+        return self.broker
 
     # -- Publisher
 
@@ -139,10 +130,12 @@ class Service:
             if not request.return_immediately:
                 await puller.wait(context.time_remaining())
         except asyncio.CancelledError:
+            self._broker.leave(subscription, puller)
             puller.give_back()
             raise
-        finally:
-            self._broker.leave(subscription, puller)
+        self._broker.leave(subscription, puller)
+        if not puller.received:
+            _pullable(self._broker.subscription(request.subscription))
         return types.PullResponse.pb()(received_messages=puller.received)
 
     async def seek(self, request: Any, _: Any) -> Any:
@@ -151,24 +144,24 @@ class Service:
         self._broker.seek(request.subscription, request.time.ToMicroseconds() / 1e6)
         return types.SeekResponse.pb()()
 
-    async def streaming_pull(self, requests: Any, context: Any) -> None:
+    async def streaming_pull(self, context: Any) -> None:
         """Serve one stream until the client leaves or the subscription is taken away."""
-        first = await requests.read()
+        first = await context.read()
         if first is grpc.aio.EOF:
             return
         subscription = _pullable(self._broker.subscription(first.subscription))
         check_deadline(first.stream_ack_deadline_seconds)
         stream = _Stream(subscription, first, self._broker)
         self._broker.join(subscription, stream)
-        listener = asyncio.create_task(self._listen(stream, requests))
+        listener = asyncio.create_task(self._listen(stream, context))
         try:
             await stream.send(context, listener)
         finally:
             listener.cancel()
             self._broker.leave(subscription, stream)
 
-    async def _listen(self, stream: _Stream, requests: Any) -> None:
-        request = await requests.read()
+    async def _listen(self, stream: _Stream, context: Any) -> None:
+        request = await context.read()
         while request is not grpc.aio.EOF:
             name = stream.subscription.name
             if request.stream_ack_deadline_seconds:
@@ -178,10 +171,12 @@ class Service:
                 raise invalid("modify_deadline_ack_ids and _seconds must be equally long.")
             if request.ack_ids:
                 self._broker.ack(name, _ack_ids(stream.subscription, request.ack_ids))
+            if any(not 0 <= seconds <= 600 for seconds in request.modify_deadline_seconds):
+                raise invalid("modify_deadline_seconds must be from 0 to 600.")
             if request.modify_deadline_ack_ids:
                 ids = _ack_ids(stream.subscription, request.modify_deadline_ack_ids)
                 self._broker.modify_deadline(name, ids, list(request.modify_deadline_seconds))
-            request = await requests.read()
+            request = await context.read()
 
 
 class _Puller:
@@ -202,9 +197,8 @@ class _Puller:
 
     def deliver(self, leases: list[Lease], messages: list[Any]) -> None:
         kept = _fitting(messages)
-        for lease in leases[kept:]:
-            self._subscription.backlog.release(lease.mid, lease.token)
         self._leases = leases[:kept]
+        self._release([lease for lease in leases[kept:] if lease not in self._leases])
         self.received = _received(self._subscription, leases[:kept], messages[:kept])
         self._filled.set()
 
@@ -216,11 +210,17 @@ class _Puller:
         except TimeoutError:
             return
 
+    def look_again(self) -> None:
+        self._filled.set()
+
     def give_back(self) -> None:
         """The client has gone: what was taken for it is delivered to others."""
-        for lease in self._leases:
-            self._subscription.backlog.release(lease.mid, lease.token)
+        self._release(self._leases)
         self._broker.pump(self._subscription)
+
+    def _release(self, leases: list[Lease]) -> None:
+        for lease in reversed(leases):
+            self._subscription.backlog.release(lease.mid, lease.token)
 
 
 class _Stream:
@@ -236,7 +236,6 @@ class _Stream:
         self._bytes = 0
         self._queue: list[Any] = []
         self._wake = asyncio.Event()
-        self._pumping = False
 
     def room(self) -> int:
         if self._queue or self._bytes >= self._most_bytes:
@@ -252,6 +251,9 @@ class _Stream:
         self._queue += _received(self.subscription, leases, messages)
         self._wake.set()
 
+    def look_again(self) -> None:
+        self._wake.set()
+
     def _ended(self, lease: Lease, how: str) -> None:
         self._outstanding -= 1
         self._bytes -= lease.size
@@ -260,27 +262,19 @@ class _Stream:
         """Write what arrives until the client has no more to say. Raises Refused."""
         listener.add_done_callback(lambda _: self._wake.set())
         answer = types.StreamingPullResponse.pb()
-        while not listener.done():
+        while True:
+            self._wake.clear()  # before looking: what happens meanwhile wakes again
+            if listener.done():
+                break
+            _pullable(self._broker.subscription(self.subscription.name))
             while self._queue:
                 some = _fitting([received.message for received in self._queue])
                 batch, self._queue = self._queue[:some], self._queue[some:]
                 await context.write(answer(received_messages=batch))
             self._broker.pump(self.subscription)
             if not self._queue:
-                await self._wait()
-        listener.result()
-
-    async def _wait(self) -> None:
-        self._wake.clear()
-        try:
-            async with asyncio.timeout(1.0):
                 await self._wake.wait()
-        except TimeoutError:
-            self._still_served()
-
-    def _still_served(self) -> None:
-        """A subscription may be deleted, detached or become a push subscription meanwhile."""
-        _pullable(self._broker.subscription(self.subscription.name))
+        listener.result()
 
 
 def _pullable(subscription: Subscription) -> Subscription:
@@ -363,122 +357,92 @@ _REQUESTS: dict[str, dict[str, Any]] = {
         "Seek": types.SeekRequest,
     },
 }
-Call = Callable[[Any, Any], Awaitable[Any]]
 
 
-def _answering(method: Call) -> Call:
-    async def call(request: Any, context: Any) -> Any:
+def _handlers(service: _Calls) -> list[Any]:
+    handlers: list[Any] = []
+    for full_name, requests in _REQUESTS.items():
+        methods = {
+            name: unary(request.pb(), getattr(service, _snake(name)))
+            for name, request in requests.items()
+        }
+        if full_name.endswith("Subscriber"):
+            methods["StreamingPull"] = _both_ways(service.streaming_pull)
+        handlers.append(grpc.method_handlers_generic_handler(full_name, methods))
+    return [*handlers, _NotEmbedded()]
+
+
+def _both_ways(method: Callable[[Any], Awaitable[None]]) -> Any:
+    async def call(_requests: Any, context: Any) -> None:
         try:
-            return await method(request, context)
+            await method(context)
         except Refused as refusal:
             await context.abort(refusal.code, refusal.text)
 
-    return call
+    return grpc.stream_stream_rpc_method_handler(
+        call, types.StreamingPullRequest.pb().FromString, encode
+    )
 
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
 
 
-def _handlers(service: Service) -> list[Any]:
-    handlers: list[Any] = []
-    for full_name, requests in _REQUESTS.items():
-        methods = {
-            name: grpc.unary_unary_rpc_method_handler(
-                _answering(getattr(service, _snake(name))),
-                request_deserializer=request.pb().FromString,
-                response_serializer=_serialize,
-            )
-            for name, request in requests.items()
-        }
-        if full_name.endswith("Subscriber"):
-            methods["StreamingPull"] = grpc.stream_stream_rpc_method_handler(
-                _answering(lambda _requests, context: service.streaming_pull(context, context)),
-                request_deserializer=types.StreamingPullRequest.pb().FromString,
-                response_serializer=_serialize,
-            )
-        handlers.append(grpc.method_handlers_generic_handler(full_name, methods))
-    return [*handlers, _NotEmbedded()]
-
-
-def _serialize(message: Any) -> bytes:
-    return bytes(message.SerializeToString())
-
-
 class _NotEmbedded(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Answers whatever is left: schemas, snapshots, IAM."""
 
     def service(self, call: Any) -> Any:
-        async def refuse(_request: bytes, context: Any) -> bytes:
+        async def refuse(_request: bytes, context: Any) -> None:
             refusal = unimplemented(call.method.rpartition("/")[2])
             await context.abort(refusal.code, refusal.text)
-            return b""
 
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
-async def serve(
-    state_dir: Path, host: str, port: int, control_port: int, push_window: int
-) -> Running:
-    """Start everything in the running loop. Raises PortInUseError."""
-    store = Store(state_dir)
-    tokens = TokenIssuer(state_dir)
-    broker = Broker(store, tokens, push_window)
-    server = grpc.aio.server(options=_CHANNEL_OPTIONS)
-    server.add_generic_rpc_handlers(tuple(_handlers(Service(broker))))
-    control = Control(broker, tokens)
-    try:
-        bound = _bind(server, host, port)
-        bound_control = await control.start(host, control_port)
-    except OSError:
-        broker.close()
-        raise
-    await server.start()
-    return Running(broker, server, control, f"{host}:{bound}", f"http://{host}:{bound_control}")
+# -- running
 
 
-def _bind(server: Any, host: str, port: int) -> int:
-    try:
-        bound = int(server.add_insecure_port(f"{host}:{port}"))
-    except RuntimeError:
-        bound = 0
-    if not bound:
-        raise PortInUseError(
-            f"Port {port} on {host} cannot be used: another program listens there."
-            " Stop it, or choose another --port."
-        )
-    return bound
+class PubSubService:
+    """The broker on its state directory, as `grpc_server` runs it.
 
+    `start` raises OSError: the directory is in use or cannot be used.
+    """
 
-class Running:
-    """A server at work, in the loop that started it."""
+    def __init__(self, state_dir: Path, push_window: int = PUSH_WINDOW) -> None:
+        self._state_dir = state_dir
+        self._push_window = push_window
+        self._calls = _Calls()
+        self._control = Control()
 
-    def __init__(
-        self, broker: Broker, server: Any, control: Control, target: str, control_url: str
-    ) -> None:
-        self.broker = broker
-        self.target = target
-        self.control_url = control_url
-        self._server = server
-        self._control = control
+    def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
+        return _handlers(self._calls)
+
+    def routes(self) -> Mapping[tuple[str, str], Route]:
+        return self._control.routes()
+
+    async def start(self) -> None:
+        store = Store(self._state_dir)
+        tokens = TokenIssuer(self._state_dir)
+        broker = Broker(store, tokens, self._push_window)
+        self._calls.broker = self._control.broker = broker
+        self._control.tokens = tokens
 
     async def stop(self) -> None:
-        await self._control.stop()
-        await self._server.stop(grace=0.5)
-        self.broker.close()
+        broker, self._control.broker = self._control.broker, None
+        if broker is not None:
+            broker.close()
 
 
-class PubSubServer:
+class PubSubServer(EmbeddedServer):
     """The embedded Pub/Sub in a thread of this process.
 
-        server = PubSubServer(directory)
-        server.start()
-        os.environ["PUBSUB_EMULATOR_HOST"] = server.target
-        ...
-        server.stop()
+        with PubSubServer(directory) as server:
+            os.environ["PUBSUB_EMULATOR_HOST"] = server.target
+            urlopen(server.control_url + "/metrics")
 
     `port`, `control_port`: 0 for any free one. `push_window`: most pushes outstanding per
-    subscription. `start` raises PortInUseError.
+    subscription. `start` raises PortBusyError, or OSError where the directory cannot be used.
+    What was accepted stays in `state_dir` for the next start.
     """
 
     def __init__(
@@ -487,49 +451,11 @@ class PubSubServer:
         port: int = 0,
         control_port: int = 0,
         host: str = "127.0.0.1",
-        push_window: int = 128,
+        push_window: int = PUSH_WINDOW,
     ) -> None:
-        self.target = ""
-        self.control_url = ""
-        self._arguments = (Path(state_dir), host, port, control_port, push_window)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-        self._thread: threading.Thread | None = None
-        self._ready = threading.Event()
-        self._error: BaseException | None = None
-
-    def start(self) -> PubSubServer:
-        self._thread = threading.Thread(target=self._run, name="pubsub", daemon=True)
-        self._thread.start()
-        self._ready.wait()
-        if self._error:
-            self._thread.join()
-            raise self._error
-        return self
-
-    def stop(self) -> None:
-        """Stop; what was accepted stays on disk for the next start."""
-        if self._loop and self._stop and self._thread and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
-
-    def __enter__(self) -> PubSubServer:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._main())
-        except BaseException as error:
-            self._error = error
-            self._ready.set()
-
-    async def _main(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        running = await serve(*self._arguments)
-        self.target, self.control_url = running.target, running.control_url
-        self._ready.set()
-        await self._stop.wait()
-        await running.stop()
+        super().__init__(
+            lambda: PubSubService(Path(state_dir), push_window),
+            host=host,
+            port=port,
+            control_port=control_port,
+        )

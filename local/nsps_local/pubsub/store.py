@@ -6,11 +6,13 @@ SIGKILL. The write-ahead log is copied back by a thread, so that no publish wait
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
@@ -42,13 +44,23 @@ Row = tuple[int, bytes] | tuple[int, int] | tuple[int] | tuple[int, float, int, 
 
 
 class Store:
-    """Topics, subscriptions, messages and the state of each delivery, in `directory`/pubsub.db."""
+    """Topics, subscriptions, messages and the state of each delivery, in `directory`/pubsub.db.
+
+    Raises OSError, with a sentence: the directory is in use, or cannot be used.
+    """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(directory)
         self._path = directory / "pubsub.db"
-        self._db = self._connect()
-        self._db.executescript(_SCHEMA)
+        try:
+            self._db = self._connect()
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise OSError(
+                f"{self._path} cannot be read ({error})."
+                " Move it away to begin with an empty broker."
+            ) from error
         self._changes: dict[str, list[Row]] = {sql: [] for sql in _ORDER}
         self._written = 0
         self._log_pages = 0
@@ -195,6 +207,7 @@ class Store:
             self._checkpoint.join()
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
+        self._lock.close()
 
     # -- inside
 
@@ -224,3 +237,16 @@ class Store:
         db = self._connect()
         self._log_pages = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
         db.close()
+
+
+def _locked(directory: Path) -> IO[str]:
+    """Two brokers on one file would deliver everything twice and lose what the other knows."""
+    lock = (directory / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise OSError(
+            f"{directory} is in use by another Pub/Sub. Stop it, or choose another --state."
+        ) from error
+    return lock
