@@ -1,0 +1,313 @@
+"""The webhook connector: the standard tests, and an existing NSPS connector in its own process."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+from nsps.connector.testing import (
+    ChaosProxy,
+    HttpStandardTests,
+    MessageStandardTests,
+    Reply,
+    ScriptedHttp,
+    enriched,
+    make_call,
+    make_parts,
+)
+from nsps.http import AddressRefused
+from nsps.outcome import NoAnswer, Terminal, Transient
+from pydantic import ValidationError
+
+from functions.connectors.webhook.main import Settings, WebhookConnector, said_in
+
+TOKEN = "s3cret-token-of-the-partner"
+PB = {
+    "account_info": {
+        "i_account": 277147,
+        "i_customer": 6392,
+        "id": "79123456789@msisdn",
+        "bill_status": "open",
+        "blocked": False,
+        "email": "ann@example.net",
+    },
+    "sim_info": {"i_sim_card": 3793, "imsi": "001010000020349", "iccid": "8970101000000203493"},
+}
+OPEN = {"allow_http": True, "allow_private": True}
+
+
+def connector(url: str, token: str = TOKEN, **settings: Any) -> WebhookConnector:
+    model = Settings.model_validate({"url": url, **OPEN, **settings})
+    return WebhookConnector(model, make_parts({"token": token}, handler="partner"))
+
+
+def deliver(made: WebhookConnector, pb: Any = PB, seconds: float = 10.0) -> str:
+    return made.send(made.message(enriched(pb)), make_call(seconds))
+
+
+class Sample:
+    """The sample connector's process."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).with_name("sample_connector.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), TOKEN],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self.url = f"{self.origin}/process-event"
+
+    def core(self, mode: str) -> None:
+        requests.post(f"{self.origin}/core", json={"mode": mode}, timeout=5)
+
+    def seen(self) -> dict[str, Any]:
+        return requests.get(f"{self.origin}/core", timeout=5).json()  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(5)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def sample_process() -> Iterator[Sample]:
+    sample = Sample()
+    yield sample
+    sample.close()
+
+
+@pytest.fixture
+def sample(sample_process: Sample) -> Sample:
+    sample_process.core("well")
+    return sample_process
+
+
+class TestStandard(MessageStandardTests, HttpStandardTests):
+    connector_class = WebhookConnector
+    pb = PB
+    secrets: ClassVar = {"token": TOKEN}
+    hidden_failures = ()
+    any_body = True
+
+    @pytest.fixture
+    def system(self, sample: Sample) -> Iterator[ChaosProxy]:
+        with ChaosProxy(("127.0.0.1", sample.port)) as proxy:
+            yield proxy
+
+    def settings(self, system: ChaosProxy) -> dict[str, Any]:
+        return {"url": f"http://127.0.0.1:{system.port}/process-event", **OPEN}
+
+    def http_settings(self, url: str) -> dict[str, Any]:
+        return {"url": f"{url}/process-event", **OPEN}
+
+
+class TestAnExistingConnector:
+    """What a partner's connector gets, and how its answers are read."""
+
+    def test_it_processes_the_event(self, sample: Sample) -> None:
+        assert deliver(connector(sample.url)) == "202 Event processed successfully"
+        seen = sample.seen()
+        assert seen["hlr"]["001010000020349"] == {"msisdn": "79123456789", "barred": False}
+        last = seen["received"][-1]
+        assert last["trace"] == make_call().trace_id
+        assert last["request"] == "req-1"
+        event = enriched(PB)
+        assert last["event"] == {
+            "event_id": event.event_id,
+            "data": {"event_type": "SIM/Updated", "variables": {"i_account": 277147}},
+            "pb_data": PB
+            | {
+                "account_info": PB["account_info"] | {"assigned_addons": [], "service_features": []}
+            },
+            "handler_id": "partner",
+            "status": "queued",
+            "created_at": event.created_at,
+            "updated_at": event.updated_at,
+        }
+
+    def test_it_is_well(self, sample: Sample) -> None:
+        connector(sample.url).check(make_call())
+        connector(sample.url, health_url=f"{sample.origin}/no-such-page").check(make_call())
+
+    @pytest.mark.parametrize(
+        ("mode", "words"),
+        [
+            ("timeout", "422 Timeout: Timed out [service_error]"),
+            ("busy", "429 Too many requests to API Core: Rate limit exceeded [rate_limit_error]"),
+            ("error", "500 API Core HTTP error: Internal server error [service_error]"),
+            ("away", "503 Core service is not available: Connection timeout [connection_error]"),
+        ],
+    )
+    def test_a_fault_behind_it_is_tried_again(self, sample: Sample, mode: str, words: str) -> None:
+        sample.core(mode)
+        with pytest.raises(Transient, match="answered") as error:
+            deliver(connector(sample.url))
+        assert words in str(error.value)
+        assert error.value.retry_after == (3 if mode == "busy" else None)
+        assert not isinstance(error.value, NoAnswer)
+
+    def test_a_token_that_is_refused_is_tried_again(self, sample: Sample) -> None:
+        with pytest.raises(Transient, match="Invalid access token") as error:
+            deliver(connector(sample.url, token="another-token"))
+        assert "another-token" not in str(error.value)
+
+    @pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/health", 405)])
+    def test_a_wrong_address_names_the_setting(
+        self, sample: Sample, path: str, status: int
+    ) -> None:
+        with pytest.raises(Transient, match=f"{status} .*check the setting url"):
+            deliver(connector(f"{sample.origin}{path}"))
+
+    def test_validation_is_final_only_if_the_settings_say_so(self, sample: Sample) -> None:
+        made = connector(sample.url)
+        message = made.message(enriched(PB))
+        message.content["data"].pop("variables")
+        with pytest.raises(Transient, match=r"body\.data\.variables: Field required"):
+            made.send(message, make_call())
+        with pytest.raises(Terminal, match=r"body\.data\.variables: Field required"):
+            connector(sample.url, permanent_codes=[422]).send(message, make_call())
+
+
+class TestWaiting:
+    @pytest.mark.parametrize("status", [425, 429, 503])
+    def test_a_date_is_heard(self, status: int) -> None:
+        with ScriptedHttp() as system:
+            later = formatdate(usegmt=True, timeval=4_000_000_000)
+            system.always(Reply(status, {}, headers={"Retry-After": later}))
+            with pytest.raises(Transient) as error:
+                deliver(connector(system.url))
+        assert error.value.retry_after is not None and error.value.retry_after > 1e9
+
+
+class TestWhereItMayGo:
+    @pytest.mark.parametrize(
+        "host",
+        ["127.0.0.1", "localhost", "10.1.2.3", "192.168.1.1", "169.254.169.254", "[::1]",
+         "[fe80::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "2130706433"],
+    )  # fmt: skip
+    def test_inside_addresses_are_refused(self, host: str) -> None:
+        made = connector(f"https://{host}/", allow_private=False)
+        with pytest.raises(AddressRefused):
+            deliver(made, seconds=2)
+
+    def test_metadata_is_refused_even_when_private_is_allowed(self) -> None:
+        for host in ("169.254.169.254", "[fe80::1]", "[fd00:ec2::254]"):
+            with pytest.raises(AddressRefused):
+                deliver(connector(f"http://{host}/"), seconds=2)
+
+    def test_a_name_that_changes_gains_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Rebinding: public when asked first, loopback the second time."""
+        asked: list[str] = []
+        real = socket.getaddrinfo
+
+        def rebinding(host: Any, port: Any, *rest: Any) -> Any:
+            if host != "partner.example.net":
+                return real(host, port, *rest)
+            asked.append(host)
+            address = "192.0.2.1" if len(asked) == 1 else "127.0.0.1"
+            return real(address, port, *rest)
+
+        monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+        with ScriptedHttp() as system:
+            port = system.address[1]
+            made = connector(f"http://partner.example.net:{port}/", allow_private=False)
+            for _ in range(3):
+                with pytest.raises(Transient):
+                    deliver(made, seconds=0.3)
+            assert system.requests == []
+        assert len(asked) == 3, "each connection goes to the address that was checked"
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"url": "http://connector.example.net/"},
+            {"url": "ftp://connector.example.net/"},
+            {"url": "https://user:password@connector.example.net/"},
+            {"url": "connector.example.net"},
+            {"url": "https://x.example.net/", "health_url": "http://x.example.net/health"},
+            {"url": "https://x.example.net/", "permanent_codes": [429]},
+            {"url": "https://x.example.net/", "permanent_codes": [401]},
+            {"url": "https://x.example.net/", "permanent_codes": [500]},
+            {"url": "https://x.example.net/", "ordering": "oldest"},
+        ],
+    )
+    def test_mistakes_are_refused(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            Settings.model_validate(wrong)
+
+    @pytest.mark.parametrize(
+        ("url", "health"),
+        [
+            ("https://x.example.net", "https://x.example.net/health"),
+            ("https://x.example.net/process-event", "https://x.example.net/health"),
+            ("https://x.example.net/hss/process-event", "https://x.example.net/hss/health"),
+            ("https://x.example.net/hss/", "https://x.example.net/hss/health"),
+        ],
+    )
+    def test_health_is_beside_the_service(self, url: str, health: str) -> None:
+        assert Settings(url=url).health == health
+
+    @pytest.mark.parametrize(("ordering", "newest"), [("newest", True), ("every", False)])
+    def test_newest_wins_unless_every_event_is_wanted(self, ordering: str, newest: bool) -> None:
+        assert connector("https://x.example.net", ordering=ordering).newest_wins is newest
+        assert connector("https://x.example.net").newest_wins
+
+
+class TestErrorBodies:
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            (b'{"message": "A", "error": "B", "type": "Service_Error"}', "A: B [service_error]"),
+            (b'{"detail": "Not Found"}', "Not Found"),
+            (b'{"detail": {"message": "A", "error": "A", "type": "X"}}', "A [x]"),
+            (b'{"detail": [{"loc": ["body", "x"], "msg": "bad", "input": "Ki"}]}', "body.x: bad"),
+            (b'{"message": "A", "details": [{"loc": ["x"], "msg": "bad"}]}', "A - x: bad"),
+            (b"<html>\n<b>Bad Gateway</b></html>", "<html> <b>Bad Gateway</b></html>"),
+            (b"", ""),
+            (b"null", ""),
+            (b"\xff\xfe", "��"),
+        ],
+    )
+    def test_every_form_is_read(self, body: bytes, said: str) -> None:
+        assert said_in(body) == said
+
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(),
+            lambda inner: (
+                st.lists(inner)
+                | st.dictionaries(
+                    st.sampled_from(
+                        ["detail", "details", "message", "error", "type", "loc", "msg"]
+                    ),
+                    inner,
+                )
+            ),
+        )
+    )
+    def test_any_json_is_read(self, document: Any) -> None:
+        import json
+
+        said = said_in(json.dumps(document).encode())
+        assert len(said) <= 300
+        assert "\n" not in said
+
+    @given(st.binary())
+    def test_any_bytes_are_read(self, body: bytes) -> None:
+        assert isinstance(said_in(body), str)
