@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(length)
         self.fake.answer(self)
 
-    do_GET = do_POST
+    do_GET = do_POST  # noqa: N815 - the name that http.server looks for
 
     def log_message(self, *args: Any) -> None:
         pass
