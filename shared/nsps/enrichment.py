@@ -106,6 +106,7 @@ class Enrichment:
             trace=raw.trace,
             handlers=tuple(handler.name for handler in wanted),
             run=raw.run,
+            rung=raw.rung,
         )
         self._publisher.publish(self._topic, *message.to_pubsub())
 

@@ -15,7 +15,7 @@ from nsps.trace import Trace, from_attributes
 
 PUBLISH_SECONDS = 10.0
 _HANDLER = re.compile(r"[a-z][a-z0-9-]{1,30}")
-_NOT_HANDLERS = frozenset({"owner", "run"})
+_NOT_HANDLERS = frozenset({"owner", "run", "rung"})
 
 
 class MalformedMessage(ValueError):
@@ -43,7 +43,8 @@ class RawEventMessage:
     """A webhook on its way to enrichment.
 
     ``body`` is the webhook's JSON, unchanged. ``handler`` and ``run`` (1, 2, ...) are given only
-    on a replay, or when a parked event is sent again, for that one handler.
+    on a replay, or when a parked event is sent again, for that one handler. ``rung``: which try
+    of the long ladder it is (1, 2, ...); the ladder then owns the next one.
     """
 
     body: bytes
@@ -52,6 +53,7 @@ class RawEventMessage:
     trace: Trace
     handler: str | None = None
     run: int | None = None
+    rung: int | None = None
 
     @property
     def event(self) -> EspfEvent:
@@ -67,8 +69,7 @@ class RawEventMessage:
         }
         if self.handler is not None:
             attributes["handler"] = self.handler
-        if self.run is not None:
-            attributes["run"] = str(self.run)
+        _put_numbers(attributes, run=self.run, rung=self.rung)
         return self.body, attributes
 
     @classmethod
@@ -81,7 +82,8 @@ class RawEventMessage:
             received_at=_attribute(attributes, "received_at"),
             trace=from_attributes(attributes),
             handler=attributes.get("handler") or None,
-            run=_run(attributes),
+            run=_number(attributes, "run"),
+            rung=_number(attributes, "rung"),
         )
 
 
@@ -104,6 +106,7 @@ class EnrichedMessage:
     trace: Trace
     handlers: tuple[str, ...]
     run: int | None = None
+    rung: int | None = None
     handler_id: str | None = None
     status: str = "queued"
 
@@ -131,8 +134,7 @@ class EnrichedMessage:
             "received_at": self.received_at,
             **self.trace.attributes(),
         }
-        if self.run is not None:
-            attributes["run"] = str(self.run)
+        _put_numbers(attributes, run=self.run, rung=self.rung)
         for name in self.handlers:
             if name in attributes or not _is_handler(name):
                 raise ValueError(f"a handler cannot be named {name!r}")
@@ -163,7 +165,8 @@ class EnrichedMessage:
             updated_at=_text(body, "updated_at") or received_at,
             trace=from_attributes(attributes),
             handlers=_handlers(attributes),
-            run=_run(attributes),
+            run=_number(attributes, "run"),
+            rung=_number(attributes, "rung"),
             handler_id=_text(body, "handler_id"),
             status=_text(body, "status") or "queued",
         )
@@ -242,12 +245,16 @@ def _attribute(attributes: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _run(attributes: Mapping[str, str]) -> int | None:
-    text = attributes.get("run")
+def _put_numbers(attributes: dict[str, str], **numbers: int | None) -> None:
+    attributes.update({name: str(value) for name, value in numbers.items() if value is not None})
+
+
+def _number(attributes: Mapping[str, str], name: str) -> int | None:
+    text = attributes.get(name)
     if not text:
         return None
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
-        raise MalformedMessage("attribute run is not a whole number from 1")
+        raise MalformedMessage(f"attribute {name} is not a whole number from 1")
     return int(text)
 
 

@@ -16,6 +16,7 @@ from nsps import log, trace
 from nsps.messages import MalformedMessage, PushMessage
 from nsps.outcome import Transient
 from nsps.push import PushGuard, PushRefused, parse_push
+from nsps.retry import RUNG_ATTEMPTS
 from nsps.trace import Trace
 
 if TYPE_CHECKING:
@@ -64,7 +65,11 @@ def receive(
         guard.check(dict(request.headers))
         message = parse_push(request.get_data(cache=False))
         with trace.use(_trace(message)), log.fields(**_ids(message)):
-            return _handled(message, handle)
+            reply = _handled(message, handle)
+            if reply.code >= 300 and _ladder_owns(message):
+                _log.warning("tried often enough; the ladder brings it again later")
+                return acknowledged()
+            return reply
     except PushRefused as refused:
         _log.warning("a push was refused", reason=str(refused), status=refused.status)
         return Reply(refused.status, {"error": str(refused)})
@@ -82,6 +87,11 @@ def _handled(message: PushMessage, handle: Callable[[PushMessage], Reply]) -> Re
     except Exception:
         logging.getLogger(__name__).exception("an unexpected error; the message comes again")
         return Reply(500, {"error": "unexpected error; see the log"})
+
+
+def _ladder_owns(message: PushMessage) -> bool:
+    """Whether this is a try of the long ladder that has had its attempts: it waits parked."""
+    return "rung" in message.attributes and (message.delivery_attempt or 1) >= RUNG_ATTEMPTS
 
 
 def _trace(message: PushMessage) -> Trace:

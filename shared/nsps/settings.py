@@ -45,7 +45,9 @@ _SECRET_REF = re.compile(
 )
 
 # A handler's name is an attribute of the enriched message, and an argument of the client's publish.
-_RESERVED_NAMES = frozenset({"owner", "run", "handler", "data", "topic", "retry", "timeout"})
+_RESERVED_NAMES = frozenset(
+    {"owner", "run", "rung", "handler", "data", "topic", "retry", "timeout"}
+)
 
 
 class SettingsError(ValueError):
