@@ -78,12 +78,16 @@ _EMBEDDED = re.compile(r"[{\[]")
 _PAIR = re.compile(
     r"""(?P<name>[A-Za-z][A-Za-z0-9_.-]{0,63})(?:\\*["'])?\s{0,8}(?:=>|[:=])\s{0,8}"""
 )
+_QUOTE = re.compile(r"""\\*["']""")
+_BARE = re.compile(r"""[^\s,;&|)\]}"'<>]+""")
+_LINE = re.compile(r"[^\r\n]*")
 _ELEMENT = re.compile(r"<(?P<name>[\w:.-]{1,64})(?:\s[^<>]{0,256})?>(?P<value>[^<]*)(?=</)")
 _SECRET_SHAPES = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
     r"|\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"
-    r"|\b(?:Bearer|Basic|Digest|Token)\s+(?=\S*[0-9=+/._~-]|[A-Za-z]{20})[A-Za-z0-9._~+/=-]{6,}"
-    r"|(?<![0-9A-Fa-f])[0-9A-Fa-f]{32,}"
+    r"|\b(?:Bearer|Basic|Digest|Token)\s+(?=\S*[0-9=+/_~-]|\S+\.\S|(?-i:\S*[a-z][A-Z]))"
+    r"[A-Z0-9._~+/=-]{6,}"
+    r"|(?:\b0x)?(?<![0-9A-F])[0-9A-F]{32,}"
     r"|(?<![0-9A-Fa-f])(?:[0-9A-Fa-f]{2}[ :-]){15,}[0-9A-Fa-f]{2}(?![0-9A-Fa-f])"
     r"|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)",
     re.DOTALL | re.IGNORECASE,
@@ -261,13 +265,15 @@ class Redactor:
         return "".join(pieces) + text[at:]
 
     def _elements(self, text: str, *, personal: bool) -> str:
+        named = ""
+
         def masked(match: re.Match[str]) -> str:
+            nonlocal named
             name = _plain(match["name"].rpartition(":")[2])
-            head = text[match.start() : match.start("value")]
-            if _is_secret(name):
-                return head + HIDDEN
-            label = _label(name, "") if personal else ""
-            return head + self._mask(label, match["value"]) if label else match[0]
+            shown = self._instead(name, named, match["value"], personal=personal)
+            if name in _PAIR_NAMES:
+                named = _plain(match["value"])
+            return match[0] if shown is None else text[match.start() : match.start("value")] + shown
 
         return _ELEMENT.sub(masked, text)
 
@@ -275,21 +281,31 @@ class Redactor:
         """Redact the value of every ``name=value``, ``name: value`` and ``"name": "value"``."""
         pieces: list[str] = []
         at = 0
+        named = ""
         for match in _PAIR.finditer(text):
+            name = _plain(match["name"])
             if match.start() < at:
                 continue
-            name = _plain(match["name"])
-            secret = _is_secret(name)
-            label = _label(name, "") if personal and not secret else ""
-            if not secret and not label:
-                continue
-            start, end = _value_span(text, match.end(), whole_line=name in _WHOLE_LINE)
-            if start == end:
-                continue
-            pieces.append(text[at:start])
-            pieces.append(HIDDEN if secret else self._mask(label, text[start:end]))
-            at = end
+            if name in _PAIR_NAMES:
+                start, end = _plain_value_span(text, match.end())
+                named = _plain(text[start:end])
+            elif self._instead(name, named, "", personal=personal) is not None:
+                start, end = _value_span(text, match.end(), whole_line=name in _WHOLE_LINE)
+                shown = self._instead(name, named, text[start:end], personal=personal)
+                pieces += [text[at:start], shown if shown and start < end else ""]
+                at = end
         return "".join(pieces) + text[at:]
+
+    def _instead(self, name: str, named: str, value: str, *, personal: bool) -> str | None:
+        """What stands instead of a value under this plain name; None if the value may stay.
+
+        ``named``: the field that a pair of members named before ({"name": "ki", "value": ...}).
+        """
+        field = named if named and name in _PAIR_VALUES else name
+        if _is_secret(field):
+            return HIDDEN
+        label = _label(field, "") if personal else ""
+        return self._mask(label, value) if label else None
 
     def _mask_shape(self, match: re.Match[str]) -> str:
         kind = match.lastgroup or "number"
@@ -391,17 +407,24 @@ def _alternatives(values: Iterable[str]) -> re.Pattern[str] | None:
 
 def _value_span(text: str, start: int, *, whole_line: bool) -> tuple[int, int]:
     """Where the value that begins at ``start`` stands: quoted, bracketed or bare."""
-    opening = re.compile(r"""\\*["']""").match(text, start)
-    if opening:
-        # The value ends at the same quote, written with as many backslashes.
-        end = text.find(opening[0], opening.end())
-        while end > 0 and not opening[0].startswith("\\") and text[end - 1] == "\\":
-            end = text.find(opening[0], end + 1)
-        return opening.end(), end if end >= 0 else len(text)
     if text[start : start + 1] in ("{", "[", "("):
         return start, _bracket_end(text, start)
-    bare = re.compile(r"[^\r\n]*" if whole_line else r"[^\s,;&|)\]}\"'<>]+").match(text, start)
-    return start, bare.end() if bare else start
+    if whole_line and not _QUOTE.match(text, start):
+        line = _LINE.match(text, start)
+        return start, line.end() if line else start
+    return _plain_value_span(text, start)
+
+
+def _plain_value_span(text: str, start: int) -> tuple[int, int]:
+    opening = _QUOTE.match(text, start)
+    if opening is None:
+        bare = _BARE.match(text, start)
+        return start, bare.end() if bare else start
+    # The value ends at the same quote, written with as many backslashes.
+    end = text.find(opening[0], opening.end())
+    while end > 0 and not opening[0].startswith("\\") and text[end - 1] == "\\":
+        end = text.find(opening[0], end + 1)
+    return opening.end(), end if end >= 0 else len(text)
 
 
 def _bracket_end(text: str, start: int) -> int:
