@@ -79,7 +79,7 @@ class EspfStatusApi:
 
 def _check(answer: Answer, name: str, refused: str) -> None:
     """Raise what an answer means. A 4xx in HTML comes from a wrong url, not from ESPF's API."""
-    if 200 <= answer.status < 300:
+    if answer.ok and not looks_like_html(answer):
         return
     code = fault_of(answer.body)
     where = f"ESPF {name}: HTTP {answer.status}"
@@ -89,6 +89,6 @@ def _check(answer: Answer, name: str, refused: str) -> None:
         raise Terminal(f"{where}: {refused}; register the group, or look at the account")
     hints = {
         403: ": the API user may not use the ESPF API; give it the right in PortaBilling",
-        404: ": HTML instead of ESPF's answer; check the url",
     }
-    raise Transient(where + hints.get(answer.status, ""), answer.retry_after())
+    page = ": a web page instead of ESPF's answer; check the url" if looks_like_html(answer) else ""
+    raise Transient(where + (page or hints.get(answer.status, "")), answer.retry_after())

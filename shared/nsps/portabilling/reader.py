@@ -217,7 +217,8 @@ class Reader:
         return sim
 
     def _counters(self, key: Mapping[str, Any]) -> tuple[VdCounter, ...] | None:
-        return mapping.vd_counters(self._member("full_vd_counter_info", key, list))
+        raw = self._member("full_vd_counter_info", key, list)
+        return None if raw is None else mapping.vd_counters(raw)
 
     def _customer(self, i_customer: object) -> Any:
         return mapping.customer_info(self._object("customer_info", {"i_customer": i_customer}))
@@ -243,7 +244,8 @@ class Reader:
         """The one member that matters of an answer; None if what was asked for is not there.
 
         "Not there" has to be said: by a not-found fault, an empty answer, or a member that is null
-        or empty. An answer of another shape means a wrong service path, never "gone".
+        or an empty object (an empty list is a list). An answer of another shape means a wrong
+        service path, never "gone".
         """
         method = getattr(self._client.services, what)
         try:
@@ -254,7 +256,7 @@ class Reader:
             return None
         name = next((name for name in _KEYS[what] if name in answer), None)
         value = answer.get(name) if name else None
-        if name is not None and (value is None or value in ({}, [], "")):
+        if name is not None and (value is None or value == {}):
             return None
         if name is None or not isinstance(value, kind):
             raise BadAnswer(

@@ -1,7 +1,8 @@
 """Rule 3, fresh: every interleaving of a small world, then real threads.
 
-The promises are those of the model of freshness: the snapshot that serves an event shows the event's
-change, in every part; of all snapshots used, the one with the greatest t shows the final state.
+The promises are those of the model of freshness: the snapshot that serves an event shows the
+event's change, in every part; of all snapshots used, the one with the greatest t shows the final
+state.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 from nsps.event import SnapshotTime
@@ -89,9 +91,9 @@ def steps(world: World, cache_looks: bool = True) -> Iterator[World]:
             continue
         if event.received is None:
             if CHANGE_OF[number] <= world.changes:
-                yield after(lambda w, n=number: _receive(w, n))
+                yield after(partial(_receive, number=number))
         elif event.flight is None:
-            yield after(lambda w, n=number: _arrive(w, n, cache_looks))
+            yield after(partial(_arrive, number=number, cache_looks=cache_looks))
         else:
             yield from _aboard(world, number, after)
 

@@ -1,0 +1,305 @@
+"""What is called for which blocks and owner, and what is made of the answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from nsps.event import EspfEvent, Owner, SnapshotTime
+from nsps.outcome import Transient
+from nsps.portabilling.client import PortaBilling
+from nsps.portabilling.faults import BadAnswer
+from nsps.portabilling.freshness import FreshReads
+from nsps.portabilling.reader import Reader
+from nsps.snapshot import Block, PbData
+
+from tests.unit.portabilling import fake_api
+from tests.unit.portabilling.fake_api import FakeApi, Handler, fault, in_json
+
+ACCOUNT = "Account/get_account_info"
+SIM = "SIMCard/get_card_info"
+POLICY = "AccessPolicy/get_access_policy_info"
+PRODUCT = "Product/get_product_info"
+COUNTERS = "Account/get_full_vd_counter_info"
+CUSTOMER = "Customer/get_customer_info"
+NUMBER = "DID/get_number_info"
+INVOICE = "Invoice/get_invoice_info"
+
+CARD = {"i_sim_card": 9, "i_account": 1, "imsi": "214070000000001", "iccid": "8934", "ki": "canary"}
+OLD_CARD = {"i_sim_card": 8, "imsi": "214070000000008", "iccid": "8933", "status": "available"}
+EVENT = EspfEvent("SIM/Updated", {"i_event": 1, "i_account": 1})
+ACCOUNT_1 = Owner("account", "1")
+ALL = frozenset(Block)
+
+
+def by_key(cards: list[dict[str, Any]]) -> fake_api.Answer:
+    """A SIM API: the card that has all members asked for, else a not-found fault."""
+
+    def answer(handler: Handler) -> None:
+        params = handler.fake.calls[-1][1]
+        asked = params.items()
+        found = next((card for card in cards if asked <= card.items()), None)
+        answer = in_json({"card_info": found}) if found else fault("Server.SIMCard.card_not_found")
+        answer(handler)
+
+    return answer
+
+
+@pytest.fixture
+def billing(api: FakeApi) -> FakeApi:
+    features = [
+        {
+            "name": "netaccess_policy",
+            "effective_flag_value": "Y",
+            "attributes": [{"name": "access_policy", "effective_values": ["30"]}],
+        }
+    ]
+    account = {"i_account": 1, "i_product": 60, "i_customer": 7, "bill_status": "O"}
+    api.answers = {
+        ACCOUNT: in_json({"account_info": {**account, "service_features": features}}),
+        SIM: by_key([CARD, OLD_CARD]),
+        POLICY: in_json({"access_policy_info": {"i_access_policy": 30, "name": "LTE"}}),
+        PRODUCT: in_json({"product_info": {"i_product": 60, "name": "Mobile"}}),
+        COUNTERS: in_json({"full_vd_counter_info": [{"remaining": 5}]}),
+        CUSTOMER: in_json({"customer_info": {"i_customer": 7, "name": "ACME"}}),
+        NUMBER: in_json({"number_info": {"number": "34600000001", "i_account": 1}}),
+        INVOICE: in_json({"invoice_info": {"i_invoice": 4, "i_customer": 7}}),
+    }
+    return api
+
+
+@pytest.fixture
+def reader(client: PortaBilling) -> Iterator[Reader]:
+    reader = Reader(client)
+    yield reader
+    reader.close()
+
+
+def present(pb: PbData) -> set[str]:
+    return set(pb.to_contract())
+
+
+def methods(api: FakeApi) -> list[str]:
+    return sorted(name for name, _, _ in api.calls if not name.startswith("Session/"))
+
+
+def test_everything_of_an_account(billing: FakeApi, reader: Reader) -> None:
+    pb = reader.read(EVENT, ACCOUNT_1, ALL)
+    assert present(pb) == {block.value for block in ALL - {Block.PREV_SIM_INFO}}
+    assert pb.sim_info is not None
+    assert pb.sim_info.imsi == "214070000000001"
+    assert methods(billing) == sorted([ACCOUNT, SIM, POLICY, PRODUCT, COUNTERS, CUSTOMER])
+    assert billing.called(POLICY) == [{"i_access_policy": 30}]
+    assert billing.called(PRODUCT) == [{"i_product": 60}]
+    assert billing.called(CUSTOMER) == [{"i_customer": 7}]
+    assert billing.called(SIM) == [{"i_account": 1}]
+    assert billing.called(COUNTERS) == [{"i_account": 1}]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "called"),
+    [
+        ([], []),
+        (["account_info"], [ACCOUNT]),
+        (["sim_info"], [SIM]),
+        (["prev_sim_info"], []),
+        (["full_vd_counter_info"], [COUNTERS]),
+        (["product_info"], [ACCOUNT, PRODUCT]),
+        (["access_policy_info"], [POLICY, ACCOUNT]),
+        (["customer_info"], [ACCOUNT, CUSTOMER]),
+        (["account_info", "sim_info"], [ACCOUNT, SIM]),
+    ],
+)
+def test_only_what_the_blocks_need_is_called(
+    billing: FakeApi, reader: Reader, blocks: list[str], called: list[str]
+) -> None:
+    pb = reader.read(EVENT, ACCOUNT_1, [Block(block) for block in blocks])
+    assert methods(billing) == sorted(called)
+    assert present(pb) == set(blocks) - {"prev_sim_info"}
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        fault("Server.Account.account_not_found"),
+        in_json({"account_info": None}),
+        in_json({"account_info": {}}),
+        in_json({}),
+        fake_api.raw(b"null"),
+    ],
+)
+def test_an_account_that_is_gone_is_not_an_error(
+    billing: FakeApi, reader: Reader, gone: fake_api.Answer
+) -> None:
+    billing.answers |= {ACCOUNT: gone, SIM: by_key([]), COUNTERS: gone}
+    billing.answers[COUNTERS] = fault("Server.Account.account_not_found")
+    assert reader.read(EVENT, ACCOUNT_1, ALL) == PbData()
+    assert methods(billing) == sorted([ACCOUNT, SIM, COUNTERS])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        in_json({"something_else": {"i_account": 1}}),
+        in_json({"account_info": [1]}),
+        in_json({"account_info": "x"}),
+        in_json({"account_info": {"id": "no number"}}),
+        in_json({"account_info": {"i_account": 2}}),
+        fault("Server.Account.method_not_found"),
+        fake_api.raw(b"Not Found", 404),
+    ],
+)
+def test_an_answer_of_another_shape_is_never_taken_for_gone(
+    billing: FakeApi, reader: Reader, answer: fake_api.Answer
+) -> None:
+    billing.answers[ACCOUNT] = answer
+    with pytest.raises(Transient, match="Account/get_account_info"):
+        reader.read(EVENT, ACCOUNT_1, ALL)
+
+
+def test_a_card_of_another_account_is_never_taken(billing: FakeApi, reader: Reader) -> None:
+    billing.answers[SIM] = in_json({"card_info": {**CARD, "i_account": 2}})
+    with pytest.raises(BadAnswer, match="sim_card_info"):
+        reader.read(EVENT, ACCOUNT_1, [Block.SIM_INFO])
+
+
+def test_an_account_without_product_and_policy(billing: FakeApi, reader: Reader) -> None:
+    billing.answers[ACCOUNT] = in_json({"account_info": {"i_account": 1}})
+    billing.answers[SIM] = by_key([])
+    pb = reader.read(EVENT, ACCOUNT_1, ALL)
+    assert present(pb) == {"account_info", "full_vd_counter_info"}
+
+
+def test_the_previous_sim_is_read_by_what_the_event_names(billing: FakeApi, reader: Reader) -> None:
+    for variables in (
+        {"prev_i_sim_card": "8"},
+        {"prev_imsi": "214070000000008"},
+        {"prev_iccid": "8933"},
+    ):
+        event = EspfEvent("SIM/Replaced", {"i_account": 1, **variables})
+        pb = reader.read(event, ACCOUNT_1, [Block.PREV_SIM_INFO])
+        assert pb.prev_sim_info is not None
+        assert (pb.prev_sim_info.i_sim_card, pb.prev_sim_info.status) == (8, "available")
+
+
+def test_a_previous_sim_that_is_gone_is_what_the_event_says(
+    billing: FakeApi, reader: Reader
+) -> None:
+    event = EspfEvent("SIM/Replaced", {"prev_i_sim_card": 77, "prev_imsi": "214070000000077"})
+    pb = reader.read(event, ACCOUNT_1, [Block.PREV_SIM_INFO])
+    assert PbData(prev_sim_info=pb.prev_sim_info).to_contract()["prev_sim_info"] == {
+        "i_sim_card": 77,
+        "imsi": "214070000000077",
+    }
+
+
+def test_an_accounts_sim_is_never_taken_from_an_event(billing: FakeApi, reader: Reader) -> None:
+    event = EspfEvent("SIM/Replaced", {"i_account": 1, "i_sim_card": 8})
+    pb = reader.read(event, ACCOUNT_1, [Block.SIM_INFO])
+    assert pb.sim_info is not None
+    assert pb.sim_info.i_sim_card == 9
+
+
+def test_a_sim_that_only_the_event_names(billing: FakeApi, reader: Reader) -> None:
+    event = EspfEvent("Customer/Updated", {"i_customer": 7, "i_sim_card": 8})
+    pb = reader.read(event, Owner("customer", "7"), ALL)
+    assert present(pb) == {"customer_info", "sim_info"}
+    assert reader.read_owner(Owner("customer", "7"), ALL).sim_info is None
+
+
+@pytest.mark.parametrize(
+    ("owner", "blocks"),
+    [
+        (Owner("sim", "9"), {"sim_info", "account_info", "product_info"}),
+        (Owner("did", "34600000001"), {"sim_info", "account_info", "product_info"}),
+        (Owner("invoice", "4"), {"customer_info"}),
+        (Owner("customer", "7"), {"customer_info"}),
+        (Owner("event", "abc"), set()),
+    ],
+)
+def test_other_owners(billing: FakeApi, reader: Reader, owner: Owner, blocks: set[str]) -> None:
+    wanted = [Block.SIM_INFO, Block.ACCOUNT_INFO, Block.PRODUCT_INFO]
+    wanted += [Block.CUSTOMER_INFO] if "customer_info" in blocks else []
+    pb = reader.read(EspfEvent("Any/Thing", {}), owner, wanted)
+    assert present(pb) == blocks
+
+
+def test_a_sim_in_the_inventory_and_one_that_is_gone(billing: FakeApi, reader: Reader) -> None:
+    assert present(reader.read_owner(Owner("sim", "8"), ALL)) == {"sim_info"}
+    assert reader.read_owner(Owner("sim", "77"), ALL) == PbData()
+
+
+def test_the_account_behind_a_sim_or_number(billing: FakeApi, reader: Reader) -> None:
+    assert reader.account_behind(Owner("sim", "9")) == ACCOUNT_1
+    assert reader.account_behind(Owner("sim", "8")) == Owner("sim", "8")
+    assert reader.account_behind(Owner("did", "34600000001")) == ACCOUNT_1
+    assert reader.account_behind(Owner("customer", "7")) == Owner("customer", "7")
+
+
+def test_independent_reads_go_out_side_by_side(billing: FakeApi, reader: Reader) -> None:
+    together = threading.Barrier(3, timeout=5)
+    billing.answers[SIM] = in_json({"card_info": CARD})
+
+    def after_all(then: fake_api.Answer) -> fake_api.Answer:
+        def answer(handler: Handler) -> None:
+            together.wait()
+            then(handler)
+
+        return answer
+
+    for method in (ACCOUNT, SIM, COUNTERS):
+        billing.answers[method] = after_all(billing.answers[method])
+    pb = reader.read(
+        EVENT, ACCOUNT_1, [Block.ACCOUNT_INFO, Block.SIM_INFO, Block.FULL_VD_COUNTER_INFO]
+    )
+    assert present(pb) == {"account_info", "sim_info", "full_vd_counter_info"}
+
+
+def test_more_reads_at_once_than_threads(billing: FakeApi, client: PortaBilling) -> None:
+    reader = Reader(client, threads=1)
+    billing.answers[SIM] = in_json({"card_info": CARD})
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: reader.read(EVENT, ACCOUNT_1, ALL), range(16)))
+    assert len(found) == 16
+    assert len(set(found)) == 1
+    reader.close()
+
+
+@pytest.mark.parametrize("method", [ACCOUNT, SIM, POLICY, PRODUCT, COUNTERS, CUSTOMER])
+def test_any_read_that_fails_fails_the_snapshot(
+    billing: FakeApi, reader: Reader, method: str
+) -> None:
+    billing.answers[method] = fake_api.html(502)
+    with pytest.raises(BadAnswer, match=method):
+        reader.read(EVENT, ACCOUNT_1, ALL)
+
+
+@pytest.mark.parametrize("method", [ACCOUNT, SIM, POLICY, PRODUCT, COUNTERS, CUSTOMER])
+def test_a_token_that_dies_at_any_call_is_not_noticed(
+    billing: FakeApi, reader: Reader, method: str
+) -> None:
+    def dies(handler: Handler) -> None:
+        billing.kill_tokens()
+        fault(fake_api.CHECK_FAILED)(handler)
+
+    billing.next[method] = [dies]
+    assert present(reader.read(EVENT, ACCOUNT_1, ALL)) == {
+        block.value for block in ALL - {Block.PREV_SIM_INFO}
+    }
+    assert len(billing.called("Session/login")) == 2
+
+
+def test_events_share_the_owners_part_and_keep_their_own(billing: FakeApi, reader: Reader) -> None:
+    reads: FreshReads[PbData] = FreshReads()
+    swap = EspfEvent("SIM/Replaced", {"i_account": 1, "prev_i_sim_card": 8})
+    blocks = [Block.SIM_INFO, Block.PREV_SIM_INFO]
+    times = [SnapshotTime(f"2026-11-21T00:00:0{n}.000000Z/e") for n in (2, 1)]
+    first = reader.read_fresh(reads, swap, ACCOUNT_1, blocks, times[0])
+    second = reader.read_fresh(reads, EVENT, ACCOUNT_1, blocks, times[1])
+    assert first.t == second.t == times[0]
+    assert first.value.prev_sim_info is not None
+    assert second.value.prev_sim_info is None
+    assert billing.called(SIM).count({"i_account": 1}) == 1
