@@ -129,6 +129,8 @@ class Indexes:
         if len(parts) > 1:
             return True
         ((path, how),) = parts
+        if path == NAME:
+            return parts in self._composite.get((group, wide), ())
         override = self._overrides.get((group, path))
         if override is None:
             return not wide
@@ -158,6 +160,8 @@ def _needed(query: Query, terms: Conjunction, aggregated: tuple[Path, ...]) -> N
     names = {path for path, how in equal if how == UP} | {NAME}
     order = [(path, DOWN if down else UP) for path, down in query.order if path not in names]
     compared = {term.path for term in terms if term.op in RANGES + EXCLUSIONS + (NEVER,)}
+    if not (order or equal) and query.order == ((NAME, True),):
+        order = [(NAME, DOWN)]  # documents are stored by ascending name only
     extra = sorted((compared | set(aggregated)) - names - {path for path, _ in order})
     order += [(path, order[-1][1] if order else UP) for path in extra]
     return Needed(frozenset(part for part in equal if part[0] != NAME), tuple(order))

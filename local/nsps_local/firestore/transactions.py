@@ -58,6 +58,7 @@ class Transaction:
         self.queries: list[Read] = []
         self.begun = self.used = time.monotonic()
         self.places: set[Hashable] = set()
+        self.waits: Line | None = None
 
 
 class Line:
@@ -100,22 +101,30 @@ class Queue:
         return [cause for cause in causes if self.is_hot(cause)] if self._lines else []
 
     async def enter(self, transaction: Transaction, cause: Hashable) -> None:
-        """Wait until the transaction is the first in line."""
+        """Wait until the transaction is the first in line.
+
+        Where those it would wait for wait for itself, it goes on without: one of them will be
+        aborted at commit.
+        """
         line = self._lines.setdefault(cause, Line())
         line.hot_until = self._clock() + HOT_SECONDS
-        if line.holder is transaction:
+        if line.holder is transaction or _circular(transaction, line):
             return
         if line.holder is not None or line.waiting:
-            turn = asyncio.Event()
-            line.waiting.append(turn)
-            try:
-                while not turn.is_set():
-                    await self._wait(line, turn)
-            finally:
-                if turn in line.waiting:
-                    line.waiting.remove(turn)
+            await self._stand(transaction, line)
         line.holder, line.since = transaction, self._clock()
         transaction.places.add(cause)
+
+    async def _stand(self, transaction: Transaction, line: Line) -> None:
+        turn = asyncio.Event()
+        line.waiting.append(turn)
+        transaction.waits = line
+        try:
+            while not turn.is_set():
+                await self._wait(line, turn)
+        finally:
+            transaction.waits = None
+            line.waiting.remove(turn)
 
     async def _wait(self, line: Line, turn: asyncio.Event) -> None:
         """Until it may be our turn: we are told, or the holder has held too long."""
@@ -138,6 +147,18 @@ class Queue:
                     line.since = self._clock()
                     line.waiting[0].set()
         transaction.places.clear()
+
+
+def _circular(transaction: Transaction, line: Line) -> bool:
+    """Whether the line's holder waits, over any others, for this transaction."""
+    seen = set()
+    holder = line.holder
+    while holder is not None and holder not in seen:
+        if holder is transaction:
+            return True
+        seen.add(holder)
+        holder = holder.waits.holder if holder.waits else None
+    return False
 
 
 class Transactions:

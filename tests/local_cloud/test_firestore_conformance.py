@@ -1,0 +1,701 @@
+"""What the real client sees of Firestore: the same of our server and of Google's emulator."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.api_core import exceptions
+from google.cloud import firestore
+from google.cloud.firestore import And, FieldFilter, Or
+from google.cloud.firestore_v1.vector import Vector
+
+from tests.local_cloud.firestore_kit import GOOGLE_PACKAGE, client, embedded, google, ids
+
+GOOGLE_DIFFERS = {
+    "test_create_twice_in_one_commit": "INVALID_ARGUMENT: cannot insert then insert",
+    "test_commit_time_of_an_empty_commit": "answers without a commit time",
+    "test_queries: down by name": "FAILED_PRECONDITION: no descending key scans",
+}
+"""Where Google's emulator does otherwise than the embedded server: test, what it does."""
+
+
+@pytest.fixture(scope="module", params=["embedded", "google"])
+def target(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    state: Path = tmp_path_factory.mktemp("firestore")
+    if request.param == "embedded":
+        with embedded(state) as server:
+            yield server.target
+        return
+    with google(state / "log") as found:
+        if found is None:
+            pytest.skip(f"Google's emulator (package {GOOGLE_PACKAGE}) is not installed")
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def known_differences(request: pytest.FixtureRequest) -> None:
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is None or callspec.params.get("target") != "google":
+        return
+    name = request.function.__name__
+    reason = GOOGLE_DIFFERS.get(name) or GOOGLE_DIFFERS.get(
+        f"{name}: {callspec.params.get('name')}"
+    )
+    if reason:
+        request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+@pytest.fixture
+def db(target: str) -> firestore.Client:
+    return client(target)
+
+
+@pytest.fixture
+def ref(db: firestore.Client) -> firestore.DocumentReference:
+    return db.document("things/a")
+
+
+def data(ref: firestore.DocumentReference) -> Any:
+    return ref.get().to_dict()
+
+
+# Documents
+
+
+def test_values_come_back_as_they_were_written(ref: Any) -> None:
+    moment = datetime.datetime(2026, 11, 21, 8, 30, 1, 123456, tzinfo=datetime.UTC)
+    written = {
+        "null": None,
+        "bool": True,
+        "int": -(2**63),
+        "float": 1.5e300,
+        "text": "Zürich \0 😀",
+        "bytes": b"\0\xff",
+        "time": moment,
+        "list": [1, "two", {"three": 3}],
+        "map": {"a": {"b": {}}, "odd name.": 1},
+        "ref": ref,
+        "place": firestore.GeoPoint(47.4, 8.5),
+        "vector": Vector([1.0, 2.0]),
+        "empty": [],
+    }
+    ref.set(written)
+    assert data(ref) == written
+
+
+def test_get_of_a_missing_document_has_a_read_time(ref: Any) -> None:
+    snapshot = ref.get()
+    assert not snapshot.exists
+    assert snapshot.read_time is not None
+    assert snapshot.update_time is None
+
+
+def test_create_update_and_read_times(ref: Any) -> None:
+    first = ref.set({"x": 1}).update_time
+    second = ref.set({"x": 2}).update_time
+    snapshot = ref.get()
+    assert (snapshot.create_time, snapshot.update_time) == (first, second)
+    assert first < second <= snapshot.read_time
+
+
+def test_a_write_that_changes_nothing_keeps_the_update_time(ref: Any) -> None:
+    first = ref.set({"x": {"b": 1, "a": [2]}}).update_time
+    assert ref.set({"x": {"a": [2], "b": 1}}).update_time == first
+
+
+def test_create_twice(ref: Any) -> None:
+    ref.create({"x": 1})
+    with pytest.raises(exceptions.AlreadyExists):
+        ref.create({"x": 2})
+    assert data(ref) == {"x": 1}
+
+
+def test_update_of_a_missing_document(ref: Any) -> None:
+    with pytest.raises(exceptions.NotFound):
+        ref.update({"x": 1})
+    assert not ref.get().exists
+
+
+def test_delete_is_idempotent_unless_it_must_exist(db: Any, ref: Any) -> None:
+    ref.delete()
+    with pytest.raises(exceptions.NotFound):
+        ref.delete(option=db.write_option(exists=True))
+    ref.set({})
+    ref.delete(option=db.write_option(exists=True))
+    assert not ref.get().exists
+
+
+def test_update_time_precondition(db: Any, ref: Any) -> None:
+    old = ref.set({"x": 1}).update_time
+    new = ref.set({"x": 2}).update_time
+    with pytest.raises(exceptions.FailedPrecondition):
+        ref.update({"x": 3}, option=db.write_option(last_update_time=old))
+    with pytest.raises(exceptions.FailedPrecondition):
+        ref.delete(option=db.write_option(last_update_time=old))
+    ref.update({"x": 3}, option=db.write_option(last_update_time=new))
+    assert data(ref) == {"x": 3}
+
+
+def test_update_time_precondition_of_a_missing_document(db: Any, ref: Any) -> None:
+    old = db.document("things/other").set({"x": 1}).update_time
+    with pytest.raises((exceptions.NotFound, exceptions.FailedPrecondition)):
+        ref.update({"x": 3}, option=db.write_option(last_update_time=old))
+
+
+def test_nested_updates_and_deleted_fields(ref: Any) -> None:
+    ref.set({"a": {"b": 1, "c": 2}, "d": 3, "e": {"f": {"g": 4}}})
+    ref.update({"a.b": 10, "d": firestore.DELETE_FIELD, "e.f.h": 5, "new.deep": 6, "no.such": 1})
+    ref.update({"no": firestore.DELETE_FIELD, "not.there": firestore.DELETE_FIELD})
+    assert data(ref) == {
+        "a": {"b": 10, "c": 2},
+        "e": {"f": {"g": 4, "h": 5}},
+        "new": {"deep": 6},
+    }
+
+
+def test_update_through_a_field_that_is_no_map_replaces_it(ref: Any) -> None:
+    ref.set({"a": 1})
+    ref.update({"a.b": 2})
+    assert data(ref) == {"a": {"b": 2}}
+
+
+def test_merge(ref: Any) -> None:
+    ref.set({"a": {"b": 1}, "c": 2})
+    ref.set({"a": {"d": 3}}, merge=True)
+    ref.set({"c": 5, "a": {"x": 1}}, merge=["c"])
+    ref.set({}, merge=True)
+    assert data(ref) == {"a": {"b": 1, "d": 3}, "c": 5}
+
+
+def test_merge_makes_the_document(ref: Any) -> None:
+    ref.set({"a": 1}, merge=True)
+    assert data(ref) == {"a": 1}
+
+
+def test_odd_field_names(db: Any, ref: Any) -> None:
+    ref.set({"a b": 1, "c.d": {"`": 2}, "0": 3})
+    ref.update({db.field_path("c.d", "`"): 4, db.field_path("a b"): 5})
+    assert data(ref) == {"a b": 5, "c.d": {"`": 4}, "0": 3}
+    query = db.collection("things").where(filter=FieldFilter("`c.d`.`\\``", "==", 4))
+    assert ids(query) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "after"),
+    [
+        (1, firestore.Increment(2), 3),
+        (1, firestore.Increment(0.5), 1.5),
+        ("text", firestore.Increment(2), 2),
+        (2**63 - 1, firestore.Increment(5), 2**63 - 1),
+        (-(2**63), firestore.Increment(-5), -(2**63)),
+        (3, firestore.Maximum(4), 4),
+        (3, firestore.Maximum(3.0), 3),
+        (3, firestore.Minimum(2.5), 2.5),
+        (None, firestore.Minimum(7), 7),
+        ([1, 2], firestore.ArrayUnion([2, 3, 3]), [1, 2, 3]),
+        ("text", firestore.ArrayUnion([1]), [1]),
+        ([1, 2, 1.0, "1"], firestore.ArrayRemove([1]), [2, "1"]),
+        ("text", firestore.ArrayRemove([1]), []),
+    ],
+)
+def test_transforms(ref: Any, before: Any, change: Any, after: Any) -> None:
+    ref.set({"x": before, "other": 1})
+    ref.update({"x": change})
+    assert data(ref) == {"x": after, "other": 1}
+    assert type(data(ref)["x"]) is type(after)
+
+
+def test_transforms_on_a_missing_document(ref: Any) -> None:
+    ref.set({"n": firestore.Increment(2), "at": firestore.SERVER_TIMESTAMP}, merge=True)
+    found = data(ref)
+    assert found["n"] == 2
+    assert abs(found["at"] - ref.get().update_time) < datetime.timedelta(seconds=1)
+
+
+def test_server_timestamps_of_one_commit_are_equal(db: Any, ref: Any) -> None:
+    other = db.document("things/b")
+    batch = db.batch()
+    batch.set(ref, {"at": firestore.SERVER_TIMESTAMP})
+    batch.set(other, {"a": {"b": firestore.SERVER_TIMESTAMP}})
+    batch.commit()
+    assert data(ref)["at"] == data(other)["a"]["b"]
+    assert data(ref)["at"].microsecond % 1000 == 0
+
+
+def test_batch_is_atomic(db: Any, ref: Any) -> None:
+    batch = db.batch()
+    batch.set(ref, {"x": 1})
+    batch.update(db.document("things/missing"), {"x": 1})
+    with pytest.raises(exceptions.NotFound):
+        batch.commit()
+    assert not ref.get().exists
+
+
+def test_batch_of_500(db: Any) -> None:
+    batch = db.batch()
+    for n in range(500):
+        batch.set(db.document(f"many/{n:03}"), {"n": n})
+    results = batch.commit()
+    assert len({result.update_time for result in results}) == 1
+    assert db.collection("many").count().get()[0][0].value == 500
+
+
+def test_writes_of_one_batch_see_each_other(db: Any, ref: Any) -> None:
+    batch = db.batch()
+    batch.set(ref, {"n": 1})
+    batch.update(ref, {"n": firestore.Increment(1), "m": 1})
+    batch.commit()
+    assert data(ref) == {"n": 2, "m": 1}
+
+
+def test_create_twice_in_one_commit(db: Any, ref: Any) -> None:
+    batch = db.batch()
+    batch.create(ref, {})
+    batch.create(ref, {})
+    with pytest.raises(exceptions.AlreadyExists):
+        batch.commit()
+
+
+def test_commit_time_of_an_empty_commit(db: Any) -> None:
+    batch = db.batch()
+    batch.commit()
+    assert batch.commit_time.timestamp() > 0
+
+
+def test_bulk_writer_reports_each_write(db: Any) -> None:
+    db.document("bulk/there").set({})
+    failed: list[str] = []
+    writer = db.bulk_writer()
+    writer.on_write_error(lambda failure, _: bool(failed.append(failure.operation.reference.id)))
+    for name in ("one", "there", "two"):
+        writer.create(db.document(f"bulk/{name}"), {"x": 1})
+    writer.close()
+    assert sorted(ids(db.collection("bulk"))) == ["one", "there", "two"]
+    assert failed == ["there"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"x": [[1]]},
+        {"__x__": 1},
+        {"x": "a" * 1_048_577},
+        {"x": "a" * 700_000, "y": "b" * 700_000},
+    ],
+    ids=["array in array", "reserved name", "long value", "large document"],
+)
+def test_documents_that_are_refused(ref: Any, bad: Any) -> None:
+    with pytest.raises(exceptions.InvalidArgument):
+        ref.set(bad)
+    assert not ref.get().exists
+
+
+def test_nearly_1_mib_is_stored(ref: Any) -> None:
+    ref.set({"x": "a" * 1_040_000})
+    assert len(data(ref)["x"]) == 1_040_000
+
+
+@pytest.mark.parametrize("name", ["__x__", "x" * 1501, ".."])
+def test_ids_that_are_refused(db: Any, name: str) -> None:
+    with pytest.raises(exceptions.InvalidArgument):
+        db.collection("things").document(name).set({})
+
+
+def test_get_all_and_projection(db: Any, ref: Any) -> None:
+    ref.set({"a": {"b": 1, "c": 2}, "d": 3})
+    missing = db.document("things/missing")
+    found = {snap.id: snap for snap in db.get_all([ref, missing], field_paths=["a.b"])}
+    assert found["a"].to_dict() == {"a": {"b": 1}}
+    assert not found["missing"].exists
+    assert found["a"].read_time == found["missing"].read_time
+
+
+def test_databases_and_projects_are_apart(target: str) -> None:
+    first, second = client(target, "one"), client(target, "one", "named")
+    first.document("things/apart").set({"x": 1})
+    second.document("things/apart").set({"x": 2})
+    assert data(first.document("things/apart")) == {"x": 1}
+    assert data(second.document("things/apart")) == {"x": 2}
+    assert not client(target, "two").document("things/apart").get().exists
+
+
+def test_collections_missing_parents_and_recursive_delete(db: Any) -> None:
+    db.document("top/a/below/b").set({"x": 1})
+    db.document("top/a/below/b/deep/c").set({"x": 1})
+    db.document("top/z").set({"x": 1})
+    db.document("top-2/a").set({"x": 1})
+    assert sorted(c.id for c in db.collections()) == ["top", "top-2"]
+    assert [c.id for c in db.document("top/a").collections()] == ["below"]
+    assert [d.id for d in db.collection("top").list_documents()] == ["a", "z"]
+    assert ids(db.collection("top")) == ["z"]
+    assert db.recursive_delete(db.collection("top")) > 0
+    assert [c.id for c in db.collections()] == ["top-2"]
+
+
+def test_list_documents_in_pages(db: Any) -> None:
+    for n in range(7):
+        db.document(f"paged/{n}").set({})
+    assert [d.id for d in db.collection("paged").list_documents(page_size=3)] == list("0123456")
+
+
+# Queries
+
+ORDERED = [
+    None,
+    False,
+    True,
+    math.nan,
+    -math.inf,
+    -1.5,
+    0,
+    2**53,
+    2**53 + 1,
+    1e300,
+    datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    "",
+    "a",
+    "a\0",
+    "ab",
+    "Ω",
+    "😀",
+    b"",
+    b"a",
+    firestore.GeoPoint(-1, 3),
+    firestore.GeoPoint(1, 2),
+    [],
+    [1],
+    [1, 0],
+    ["a"],
+    {},
+    {"a": 1},
+    {"a": 1, "b": 0},
+    {"a": 2},
+    {"b": 0},
+]
+"""One value of each kind and more, in Firestore's order across types."""
+
+
+def fill(db: firestore.Client, name: str, documents: dict[str, Any]) -> Any:
+    batch = db.batch()
+    for key, fields in documents.items():
+        batch.set(db.collection(name).document(key), fields)
+    batch.commit()
+    return db.collection(name)
+
+
+def test_order_across_types(db: Any) -> None:
+    names = [f"{n:02}" for n in range(len(ORDERED))]
+    rows = {name: {"v": value} for name, value in zip(names, ORDERED, strict=True)}
+    col = fill(db, "ordered", {**dict(reversed(rows.items())), "99": {"other": 1}})
+    assert ids(col.order_by("v")) == names
+    assert ids(col.order_by("v", direction="DESCENDING")) == names[::-1]
+
+
+VALUES = {
+    "null": None,
+    "true": True,
+    "nan": math.nan,
+    "one": 1,
+    "one.0": 1.0,
+    "two": 2.5,
+    "s": "s",
+    "bytes": b"b",
+    "list": [1, 2],
+    "map": {"a": 1},
+}
+FILTERS = [
+    ("<", 2, "one one.0"),
+    ("<=", 1, "one one.0"),
+    (">", 1, "two"),
+    (">=", "r", "s"),
+    ("!=", 1, "bytes list map nan s true two"),
+    ("==", None, "null"),
+    ("!=", None, "bytes list map nan one one.0 s true two"),
+    ("==", math.nan, "nan"),
+    ("!=", math.nan, "bytes list map one one.0 s true two"),
+    ("==", 1.0, "one one.0"),
+    ("not-in", [1, "s"], "bytes list map nan true two"),
+    ("not-in", [None], ""),
+    ("in", [1, None], "one one.0"),
+    ("in", [1, "s"], "one one.0 s"),
+    (">=", False, "true"),
+    ("<", True, ""),
+    ("array_contains", 1, "list"),
+    ("array_contains", 3, ""),
+    ("array_contains_any", [2, 9], "list"),
+    (">", [1], "list"),
+    (">", {"a": 0}, "map"),
+    ("==", {"a": 1}, "map"),
+    ("==", [1, 2], "list"),
+]
+
+
+@pytest.fixture(scope="module")
+def values(target: str) -> Any:
+    return fill(client(target), "values", {name: {"v": value} for name, value in VALUES.items()})
+
+
+@pytest.mark.parametrize(("op", "value", "found"), FILTERS, ids=lambda part: repr(part)[:20])
+def test_filters(values: Any, op: str, value: Any, found: str) -> None:
+    assert sorted(ids(values.where(filter=FieldFilter("v", op, value)))) == found.split()
+
+
+PEOPLE = {
+    "ann": {"age": 30, "city": "Oslo", "tags": ["a", "b"], "home": {"zip": 1}},
+    "bob": {"age": 25, "city": "Rome", "tags": ["b"], "home": {"zip": 2}},
+    "cid": {"age": 30, "city": "Rome", "tags": [], "home": {"zip": 3}},
+    "dee": {"age": 41, "city": "Oslo", "tags": ["c", "a"]},
+    "eve": {"age": 25, "city": "Bern"},
+    "fay": {"city": "Oslo"},
+}
+F = FieldFilter
+Ask = Callable[[Any], Any]
+QUERIES: dict[str, tuple[Ask, str]] = {
+    "all": (lambda c: c, "ann bob cid dee eve fay"),
+    "two equalities": (
+        lambda c: c.where(filter=F("age", "==", 30)).where(filter=F("city", "==", "Rome")),
+        "cid",
+    ),
+    "nested": (lambda c: c.where(filter=F("home.zip", ">=", 2)), "bob cid"),
+    "order": (lambda c: c.order_by("age"), "bob eve ann cid dee"),
+    "order down": (lambda c: c.order_by("age", direction="DESCENDING"), "dee cid ann eve bob"),
+    "order by two": (
+        lambda c: c.order_by("age", direction="DESCENDING").order_by("city"),
+        "dee ann cid eve bob",
+    ),
+    "limit": (lambda c: c.order_by("age").limit(2), "bob eve"),
+    "limit to last": (lambda c: c.order_by("age").limit_to_last(2), "cid dee"),
+    "limit 0": (lambda c: c.limit(0), ""),
+    "offset": (lambda c: c.order_by("age").offset(1).limit(2), "eve ann"),
+    "offset beyond": (lambda c: c.offset(9), ""),
+    "start at": (lambda c: c.order_by("age").start_at({"age": 30}), "ann cid dee"),
+    "start after": (lambda c: c.order_by("age").start_after({"age": 25}), "ann cid dee"),
+    "end at": (lambda c: c.order_by("age").end_at({"age": 30}), "bob eve ann cid"),
+    "end before": (lambda c: c.order_by("age").end_before({"age": 30}), "bob eve"),
+    "start after document": (
+        lambda c: c.order_by("age").start_after(c.document("ann").get()),
+        "cid dee",
+    ),
+    "down from a document to a value": (
+        lambda c: (
+            c.order_by("age", direction="DESCENDING")
+            .start_at(c.document("cid").get())
+            .end_at({"age": 26})
+        ),
+        "cid ann",
+    ),
+    "down by name": (lambda c: c.order_by("__name__", direction="DESCENDING").limit(2), "fay eve"),
+    "name range": (
+        lambda c: c.where(filter=F("__name__", ">", c.document("bob"))).limit(2),
+        "cid dee",
+    ),
+    "name in": (
+        lambda c: c.where(filter=F("__name__", "in", [c.document("fay"), c.document("ann")])),
+        "ann fay",
+    ),
+    "after a name": (lambda c: c.order_by("__name__").start_after({"__name__": "dee"}), "eve fay"),
+    "equal and ordered": (
+        lambda c: c.where(filter=F("city", "==", "Oslo")).order_by("age", direction="DESCENDING"),
+        "dee ann",
+    ),
+    "equal and range": (
+        lambda c: c.where(filter=F("city", "==", "Oslo")).where(filter=F("age", "<", 40)),
+        "ann",
+    ),
+    "two ranges": (
+        lambda c: c.where(filter=F("age", ">", 25)).where(filter=F("city", ">", "Bern")),
+        "ann cid dee",
+    ),
+    "in, ordered": (
+        lambda c: c.where(filter=F("city", "in", ["Rome", "Bern"])).order_by("age").limit(2),
+        "bob eve",
+    ),
+    "not in": (lambda c: c.where(filter=F("city", "not-in", ["Rome", "Oslo"])), "eve"),
+    "not equal, ordered": (
+        lambda c: c.where(filter=F("age", "!=", 30)).order_by("age", direction="DESCENDING"),
+        "dee eve bob",
+    ),
+    "contains": (lambda c: c.where(filter=F("tags", "array_contains", "a")), "ann dee"),
+    "contains any, and equal": (
+        lambda c: c.where(filter=F("tags", "array_contains_any", ["b", "c"])).where(
+            filter=F("age", "==", 30)
+        ),
+        "ann",
+    ),
+    "or": (
+        lambda c: c.where(filter=Or([F("age", "==", 41), F("city", "==", "Bern")])),
+        "dee eve",
+    ),
+    "or that overlaps": (
+        lambda c: c.where(filter=Or([F("age", "==", 30), F("city", "==", "Rome")])),
+        "ann bob cid",
+    ),
+    "and of ors": (
+        lambda c: c.where(
+            filter=And(
+                [
+                    Or([F("age", "==", 30), F("age", "==", 25)]),
+                    Or([F("city", "==", "Rome"), F("city", "==", "Bern")]),
+                ]
+            )
+        ),
+        "bob cid eve",
+    ),
+    "or, ordered and limited": (
+        lambda c: (
+            c.where(filter=Or([F("age", "==", 30), F("age", "==", 25)])).order_by("city").limit(3)
+        ),
+        "eve ann bob",
+    ),
+    "or of ranges": (
+        lambda c: c.where(filter=Or([F("age", ">", 40), F("age", "<", 30)])),
+        "bob eve dee",
+    ),
+    "or of ranges of two fields": (
+        lambda c: c.where(filter=Or([F("age", ">", 40), F("home.zip", "==", 1)])),
+        "ann dee",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def people(target: str) -> Any:
+    db = client(target)
+    db.document("elsewhere/x/people/zoe").set({"age": 30, "city": "Rome"})
+    return fill(db, "people", PEOPLE)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_queries(people: Any, name: str) -> None:
+    ask, found = QUERIES[name]
+    assert [snapshot.id for snapshot in ask(people).get()] == found.split()
+
+
+def test_select(people: Any) -> None:
+    query = people.where(filter=F("age", "==", 41))
+    assert [s.to_dict() for s in query.select(["city", "home.zip"]).stream()] == [{"city": "Oslo"}]
+    assert [s.to_dict() for s in query.select([]).stream()] == [{}]
+
+
+def test_collection_group(people: Any) -> None:
+    group = people._client.collection_group("people")
+    assert ids(group.where(filter=F("city", "==", "Rome")).order_by("age")) == ["bob", "zoe", "cid"]
+    assert len(ids(group)) == 7
+
+
+def test_subcollection_is_not_the_collection_of_that_name(people: Any) -> None:
+    assert ids(people._client.collection("elsewhere/x/people")) == ["zoe"]
+
+
+def test_aggregations(people: Any) -> None:
+    (row,) = people.count(alias="n").get()
+    assert [(part.alias, part.value) for part in row] == [("n", 6)]
+    (row,) = people.sum("age", alias="s").avg("age", alias="a").get()
+    assert {part.alias: part.value for part in row} == {"s": 151, "a": 30.2}
+    (row,) = people.where(filter=F("city", "==", "Oslo")).count(alias="n").get()
+    assert row[0].value == 3
+    (row,) = people.limit(4).count(alias="n").get()
+    assert row[0].value == 4
+    (row,) = people.where(filter=F("city", "==", "Nowhere")).sum("age", alias="s").get()
+    assert row[0].value == 0
+
+
+def test_count_beside_a_sum_counts_what_has_the_field(people: Any) -> None:
+    (row,) = people.count(alias="n").sum("age", alias="s").get()
+    assert {part.alias: part.value for part in row} == {"n": 5, "s": 151}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda c: c.where(filter=F("v", "in", list(range(31)))),
+        lambda c: c.where(filter=F("v", "in", [])),
+        lambda c: c.where(filter=F("v", "not-in", list(range(11)))),
+        lambda c: c.where(filter=F("v", "!=", 1)).where(filter=F("v", "not-in", [1])),
+        lambda c: c.where(filter=F("v", "array_contains", 1)).where(
+            filter=F("v", "array_contains", 2)
+        ),
+        lambda c: c.where(filter=F("v", "in", list(range(6)))).where(
+            filter=F("w", "in", list(range(6)))
+        ),
+        lambda c: c.limit(-1),
+        lambda c: c.offset(-1),
+    ],
+    ids=["in 31", "in 0", "not-in 11", "two exclusions", "two contains", "36", "limit", "offset"],
+)
+def test_queries_that_are_refused(db: Any, ask: Ask) -> None:
+    with pytest.raises(exceptions.InvalidArgument):
+        ids(ask(db.collection("c")))
+
+
+# Transactions
+
+
+def test_transaction_commits_and_rolls_back(db: Any, ref: Any) -> None:
+    @firestore.transactional
+    def change(transaction: Any, fail: bool) -> int:
+        found = ref.get(transaction=transaction).to_dict() or {"n": 0}
+        transaction.set(ref, {"n": found["n"] + 1})
+        if fail:
+            raise RuntimeError("changed my mind")
+        return int(found["n"])
+
+    assert change(db.transaction(), False) == 0
+    with pytest.raises(RuntimeError, match="changed my mind"):
+        change(db.transaction(), True)
+    assert data(ref) == {"n": 1}
+
+
+def test_failed_precondition_rolls_back_the_transaction(db: Any, ref: Any) -> None:
+    @firestore.transactional
+    def change(transaction: Any) -> None:
+        transaction.set(ref, {"n": 1})
+        transaction.update(db.document("things/missing"), {"n": 1})
+
+    with pytest.raises(exceptions.NotFound):
+        change(db.transaction())
+    assert not ref.get().exists
+
+
+def test_read_only_transaction_sees_one_moment(db: Any, ref: Any) -> None:
+    col = db.collection("things")
+    ref.set({"n": 1})
+    transaction = db.transaction(read_only=True)
+    transaction._begin()
+    assert ref.get(transaction=transaction).to_dict() == {"n": 1}
+    ref.set({"n": 2})
+    db.document("things/b").set({"n": 1})
+    assert ref.get(transaction=transaction).to_dict() == {"n": 1}
+    query = col.where(filter=F("n", "==", 1))
+    assert [s.id for s in query.stream(transaction=transaction)] == ["a"]
+    transaction._rollback()
+    assert sorted(ids(query)) == ["b"]
+
+
+def test_ended_transaction_is_invalid(db: Any, ref: Any) -> None:
+    transaction = db.transaction()
+    transaction._begin()
+    name = transaction._id
+    transaction._rollback()
+    request = {"database": db._database_string, "writes": [], "transaction": name}
+    with pytest.raises(exceptions.InvalidArgument):
+        db._firestore_api.commit(request=request, metadata=db._rpc_metadata)
+
+
+def test_read_at_a_time(db: Any, ref: Any) -> None:
+    ref.set({"n": 1})
+    moment = ref.get().read_time
+    ref.set({"n": 2})
+    assert ref.get(read_time=moment).to_dict() == {"n": 1}
+    future = moment + datetime.timedelta(hours=1)
+    with pytest.raises(exceptions.InvalidArgument):
+        ref.get(read_time=future)
+    with pytest.raises(exceptions.FailedPrecondition):
+        ref.get(read_time=moment - datetime.timedelta(days=30))
