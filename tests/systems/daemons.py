@@ -49,7 +49,8 @@ def osmo_hlr(folder: Path) -> Iterator[tuple[str, int]]:
 def postgresql(folder: Path) -> Iterator[tuple[str, int]]:
     """A PostgreSQL 15 or later with an empty cluster; gives host and port.
 
-    User ``postgres`` needs no password. Skips where it is not installed.
+    User ``postgres`` needs no password, user ``nsps`` (if created) does. Skips where it is not
+    installed.
     """
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     initdb = _program("initdb", "postgresql", *map(str, folders))
@@ -63,6 +64,8 @@ def postgresql(folder: Path) -> Iterator[tuple[str, int]]:
         [initdb, "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
         check=True, capture_output=True, timeout=60, user=user, cwd=data,
     )  # fmt: skip
+    rules = data / "pg_hba.conf"
+    rules.write_text("host all nsps 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
     port = _free_port()
     options = {
         "port": str(port),
