@@ -1,8 +1,8 @@
 """A function's archive: its folder, the library under it, and what must be installed beside them.
 
-``main.py`` of the archive hands over to the function's own, which keeps its place: imports are the
-same in the archive, in the repository and in the tests. The same files always give the same bytes,
-and the archive is named by them: an unchanged function is not deployed again.
+``main.py`` of the archive hands over to the function's own, which keeps its place in the tree:
+imports are the same in the archive, in the repository and in the tests. The same files always give
+the same bytes, and the archive is named by them: an unchanged function is not deployed again.
 """
 
 from __future__ import annotations
@@ -10,12 +10,22 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 BUILT = Path(".nsps") / "archives"
 LIBRARY = Path("shared") / "nsps"
+REQUIREMENTS = "requirements.txt"
+_BEGINNING = '''"""Where the function begins: everything keeps its place in the repository."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent / "{folder}"))
+
+from {module}.main import main as main
+'''
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _LEFT_OUT = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"})
 
@@ -43,12 +53,13 @@ def folder_of(object_name: str) -> str:
     return object_name.rpartition("/")[0]
 
 
-def pack(root: Path, folder: str) -> Archive:
+def pack(root: Path, folder: str, also: Iterable[str] = ()) -> Archive:
     """Pack the function in ``root/folder`` into the folder of built archives below the root.
 
-    Raises BundleError if main.py or requirements.txt is missing.
+    ``also``: folders that it needs beside its own, with their requirements.
+    Raises BundleError if a file is missing or two folders want different versions.
     """
-    content = archive_bytes(root, folder)
+    content = archive_bytes(root, folder, also)
     digest = hashlib.sha256(content).hexdigest()[:16]
     file = root / BUILT / f"{folder.replace('/', '.')}-{digest}.zip"
     if not file.exists():
@@ -57,14 +68,20 @@ def pack(root: Path, folder: str) -> Archive:
     return Archive(folder, digest, file)
 
 
-def archive_bytes(root: Path, folder: str) -> bytes:
+def archive_bytes(root: Path, folder: str, also: Iterable[str] = ()) -> bytes:
     """The archive itself. Raises BundleError."""
-    for needed in ("main.py", "requirements.txt"):
-        if not (root / folder / needed).is_file():
-            raise BundleError(f"{folder}/{needed} is missing: a function needs it to be deployed")
+    folders = [folder, *sorted(set(also) - {folder})]
+    for needed in (f"{each}/{name}" for each in folders for name in ("main.py", REQUIREMENTS)):
+        if not (root / needed).is_file():
+            raise BundleError(f"{needed} is missing: a function cannot be deployed without it")
+    members = {
+        "main.py": _BEGINNING.format(folder=folder, module=folder.replace("/", ".")).encode(),
+        REQUIREMENTS: _requirements(root, folders).encode(),
+        **dict(_members(root, folders)),
+    }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in sorted(_members(root, folder)):
+        for name, content in sorted(members.items()):
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3
@@ -73,12 +90,28 @@ def archive_bytes(root: Path, folder: str) -> bytes:
     return buffer.getvalue()
 
 
-def _members(root: Path, folder: str) -> Iterator[tuple[str, bytes]]:
-    module = ".".join([*Path(folder).parts, "main"])
-    yield "main.py", f'"""Begins the function."""\n\nfrom {module} import main as main\n'.encode()
-    yield "requirements.txt", (root / folder / "requirements.txt").read_bytes()
-    for file in _files(root / folder):
-        yield file.relative_to(root).as_posix(), file.read_bytes()
+def _requirements(root: Path, folders: Iterable[str]) -> str:
+    """The pinned requirements of all the folders, one line each."""
+    pinned: dict[str, tuple[str, str]] = {}
+    for folder in folders:
+        shown = f"{folder}/{REQUIREMENTS}"
+        for line in (root / shown).read_text(encoding="utf-8").splitlines():
+            wanted = line.partition("#")[0].strip()
+            if not wanted:
+                continue
+            name, equals, version = wanted.partition("==")
+            if not equals or not version:
+                raise BundleError(f"{shown}: {wanted!r} is not pinned: write {name}==VERSION")
+            known, by = pinned.setdefault(name.strip().lower(), (wanted, shown))
+            if known != wanted:
+                raise BundleError(f"{shown} wants {wanted}, {by} wants {known}: write one version")
+    return "".join(f"{wanted}\n" for wanted, _ in sorted(pinned.values()))
+
+
+def _members(root: Path, folders: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    for folder in folders:
+        for file in _files(root / folder):
+            yield file.relative_to(root).as_posix(), file.read_bytes()
     for file in _files(root / LIBRARY):
         yield file.relative_to(root / LIBRARY.parent).as_posix(), file.read_bytes()
 

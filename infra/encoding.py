@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 
 from infra.components.secrets import reference
-from infra.stack_config import Espf, Handler, PortaBilling
+from infra.stack_config import Handler
+from infra.stack_keys import Espf, PortaBilling
 
 
 def json_text(value: object) -> str:
@@ -43,7 +44,7 @@ def summary_json(handler: Handler) -> dict[str, object]:
 
 
 def handler_json(handler: Handler) -> dict[str, object]:
-    """NSPS_HANDLER, or one of NSPS_HANDLERS_FULL."""
+    """NSPS_HANDLER."""
     return {
         **summary_json(handler),
         "call_timeout_seconds": handler.call_timeout_seconds,
@@ -51,6 +52,11 @@ def handler_json(handler: Handler) -> dict[str, object]:
         "secrets": {name: reference(secret) for name, secret in handler.secrets.items()},
         "contract_token": reference(handler.contract_token) if handler.contract_token else None,
     }
+
+
+def callback_json(handler: Handler) -> dict[str, object]:
+    """One of NSPS_HANDLERS_FULL; callbacks may not read the contract's token and needs it not."""
+    return {**handler_json(handler), "contract_token": None}
 
 
 def summaries_json(handlers: Iterable[Handler]) -> list[dict[str, object]]:

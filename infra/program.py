@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,12 @@ from infra.components.accounts import PushIdentity
 from infra.components.apis import Apis
 from infra.components.firestore import Database, read_layout
 from infra.components.function import Function, FunctionArgs, InstanceSize, Surroundings
-from infra.components.handler import HandlerFunction, default_size
+from infra.components.handler import (
+    HandlerArgs,
+    HandlerFunction,
+    connector_folder,
+    default_size,
+)
 from infra.components.network import Egress
 from infra.components.platform import Platform
 from infra.components.scheduler import Tick
@@ -24,8 +28,9 @@ from infra.components.secrets import Secrets
 from infra.components.sources import Sources
 from infra.components.subscription import Subscription, SubscriptionArgs
 from infra.components.topics import Topic
-from infra.encoding import espf_json, handler_json, json_text, portabilling_json, summaries_json
-from infra.stack_config import ConfigError, Size, StackConfig, load_stack
+from infra.encoding import callback_json, espf_json, json_text, portabilling_json, summaries_json
+from infra.stack_config import ConfigError, Handler, StackConfig, load_stack
+from infra.stack_keys import Size
 
 _ALWAYS_ONE = InstanceSize(min_instances=1, max_instances=50)
 """No cold start between ESPF and its 200, nor before the data is read."""
@@ -93,16 +98,7 @@ class Deployment:
         ingress = self._ingress()
         self._enrichment()
         for handler in config.handlers:
-            HandlerFunction(
-                self._around,
-                handler,
-                size=self._size(handler.name, default_size(handler)),
-                environment=self._portabilling,
-                secrets=(config.portabilling.credentials,),
-                database=self._database,
-                enriched=self._enriched,
-                dead_letters=self._dead_letters,
-            )
+            self._handler(handler)
         callbacks = self._callbacks()
         self._retries()
 
@@ -115,17 +111,20 @@ class Deployment:
         """Authenticates, validates, publishes. It holds no state and calls nobody but Pub/Sub."""
         espf = self._config.espf
         ingress = self._function(
-            "ingress",
-            "Takes ESPF's webhooks",
-            {
-                "NSPS_EVENTS_TOPIC": self._events.id,
-                "NSPS_ESPF_AUTH": json_text(espf_json(espf)),
-            },
-            secrets=espf.credentials,
-            size=replace(_ALWAYS_ONE, concurrency=32),
-            timeout_seconds=60,
-            public=True,
-            calls_out=False,
+            FunctionArgs(
+                part="ingress",
+                folder="functions/ingress",
+                purpose="Takes ESPF's webhooks",
+                environment={
+                    "NSPS_EVENTS_TOPIC": self._events.id,
+                    "NSPS_ESPF_AUTH": json_text(espf_json(espf)),
+                },
+                secrets=espf.credentials,
+                size=replace(_ALWAYS_ONE, concurrency=32),
+                timeout_seconds=60,
+                public=True,
+                calls_out=False,
+            )
         )
         self._events.grant_publisher("ingress", ingress.member)
         return ingress
@@ -133,85 +132,86 @@ class Deployment:
     def _enrichment(self) -> None:
         """Reads what an event means, and sends it on to those who want it."""
         enrichment = self._function(
-            "enrichment",
-            "Reads from PortaBilling what an event means",
-            {
-                **self._portabilling,
-                **self._handlers,
-                "NSPS_ENRICHED_TOPIC": self._enriched.id,
-            },
-            secrets=(self._config.portabilling.credentials,),
-            size=_ALWAYS_ONE,
+            FunctionArgs(
+                part="enrichment",
+                folder="functions/enrichment",
+                purpose="Reads from PortaBilling what an event means",
+                environment={
+                    **self._portabilling,
+                    **self._handlers,
+                    "NSPS_ENRICHED_TOPIC": self._enriched.id,
+                },
+                secrets=(self._config.portabilling.credentials,),
+                size=_ALWAYS_ONE,
+            )
         )
         self._database.grant("enrichment", enrichment.member)
         self._enriched.grant_publisher("enrichment", enrichment.member)
         self._subscribe("enrichment", self._events, enrichment, self._dead_letters)
 
+    def _handler(self, handler: Handler) -> None:
+        """Brings one external system to what PortaBilling has; shares nothing with another."""
+        HandlerFunction(
+            self._around,
+            handler,
+            HandlerArgs(
+                size=self._size(handler.name, default_size(handler)),
+                environment=self._portabilling,
+                secrets=(self._config.portabilling.credentials,),
+                database=self._database,
+                enriched=self._enriched,
+                dead_letters=self._dead_letters,
+            ),
+        )
+
     def _callbacks(self) -> Function:
         """Hears what asynchronous systems answer; each proves itself by its connector's rule."""
         waiting = [h for h in self._config.handlers if h.kind == "asynchronous"]
+        credentials = self._config.portabilling.credentials
         callbacks = self._function(
-            "callbacks",
-            "Hears the late answers of asynchronous systems",
-            {
-                **self._portabilling,
-                "NSPS_HANDLERS_FULL": json_text([handler_json(handler) for handler in waiting]),
-            },
-            secrets=(
-                self._config.portabilling.credentials,
-                *(secret for handler in waiting for secret in handler.secrets.values()),
-            ),
-            size=InstanceSize(),
-            timeout_seconds=60,
-            public=True,
+            FunctionArgs(
+                part="callbacks",
+                folder="functions/callbacks",
+                also=tuple(connector_folder(handler) for handler in waiting),
+                purpose="Hears the late answers of asynchronous systems",
+                environment={
+                    **self._portabilling,
+                    "NSPS_HANDLERS_FULL": json_text(list(map(callback_json, waiting))),
+                    "NSPS_EVENTS_TOPIC": self._events.id,
+                },
+                secrets=(credentials, *(s for h in waiting for s in h.secrets.values())),
+                size=InstanceSize(),
+                timeout_seconds=60,
+                public=True,
+            )
         )
         self._database.grant("callbacks", callbacks.member)
+        self._events.grant_publisher("callbacks", callbacks.member)
         return callbacks
 
     def _retries(self) -> None:
         """Parks what used up its attempts, and sends it again when its time has come."""
         retries = self._function(
-            "retries",
-            "Parks dead letters and sends again what is due",
-            {
-                **self._portabilling,
-                **self._handlers,
-                "NSPS_EVENTS_TOPIC": self._events.id,
-            },
-            secrets=(self._config.portabilling.credentials,),
-            size=InstanceSize(max_instances=5),
+            FunctionArgs(
+                part="retries",
+                folder="functions/retries",
+                purpose="Parks dead letters and sends again what is due",
+                environment={
+                    **self._portabilling,
+                    **self._handlers,
+                    "NSPS_EVENTS_TOPIC": self._events.id,
+                },
+                secrets=(self._config.portabilling.credentials,),
+                size=InstanceSize(max_instances=5),
+            )
         )
         self._database.grant("retries", retries.member)
         self._events.grant_publisher("retries", retries.member)
         self._subscribe("dead-letters", self._dead_letters, retries, None)
         Tick(self._around.platform, self._around.pushes, retries)
 
-    def _function(
-        self,
-        part: str,
-        purpose: str,
-        environment: Mapping[str, pulumi.Input[str]],
-        *,
-        secrets: tuple[str, ...],
-        size: InstanceSize,
-        timeout_seconds: int = 120,
-        public: bool = False,
-        calls_out: bool = True,
-    ) -> Function:
-        return Function(
-            self._around,
-            FunctionArgs(
-                part=part,
-                folder=f"functions/{part}",
-                purpose=purpose,
-                environment=environment,
-                secrets=secrets,
-                size=self._size(part, size),
-                timeout_seconds=timeout_seconds,
-                public=public,
-                calls_out=calls_out,
-            ),
-        )
+    def _function(self, args: FunctionArgs) -> Function:
+        return Function(self._around, replace(args, size=self._size(args.part, args.size)))
 
     def _subscribe(
         self, name: str, topic: Topic, function: Function, dead_letters: Topic | None

@@ -1,6 +1,6 @@
 """What ``Pulumi.<stack>.yaml`` may say, checked as a whole before anything is made.
 
-``load`` returns a StackConfig or raises ConfigError with every problem of the file, one a line:
+``load_stack`` returns a StackConfig or raises ConfigError with every problem, one a line:
 ``Pulumi.acme.yaml: nsps:handlers[1].events[0]: <what is wrong>: write <what to do>``.
 """
 
@@ -11,161 +11,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from nsps.manifest import FILE, PREDEFINED_GROUPS, InvalidManifest, Manifest, Problem, load, one_of
-from nsps.settings import Block, EventPattern, Kind
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
+from nsps.settings import Kind
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from infra.stack_keys import (
+    FUNCTIONS,
+    SANDBOX,
+    STATE,
+    Espf,
+    HandlerKeys,
+    PortaBilling,
+    SecretName,
+    Size,
 )
-
-FUNCTIONS = ("ingress", "enrichment", "callbacks", "retries")
-RESERVED = frozenset(
-    {*FUNCTIONS, "console", "dead-letters", "espf-events", "enriched-events", "invoker", "builder"}
-)
-ATTRIBUTES = frozenset({"owner", "run", "handler", "data", "topic", "retry", "timeout"})
-SANDBOX = "sandbox"
-STATE = "${state}"
-
-_SECRET_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}(/versions/([1-9][0-9]*|latest))?")
-
-
-# ---- what may be written ---------------------------------------------------------------------
-
-
-def _secret_name(name: str) -> str:
-    if not _SECRET_NAME.fullmatch(name):
-        raise ValueError(
-            "not the name of a secret in Secret Manager: write letters, digits, '_' and '-' "
-            "(the secret's value never stands in this file)"
-        )
-    return name
-
-
-def _portabilling_url(url: str) -> str:
-    if url == SANDBOX or re.fullmatch(r"http://(127\.0\.0\.1|localhost)(:\d+)?", url):
-        return url
-    if not re.fullmatch(r"https://[^\s/@?#]+", url.rstrip("/")):
-        raise ValueError(
-            "not the address of a PortaBilling web server: write https://HOST[:PORT] "
-            "without a path, user or password"
-        )
-    return url.rstrip("/")
-
-
-def _not_reserved(name: str) -> str:
-    if name in RESERVED or name in ATTRIBUTES:
-        raise ValueError(f"{name} is a name of NSPS itself: write another, like {name}-1")
-    return name
-
-
-SecretName = Annotated[str, AfterValidator(_secret_name)]
-_HANDLER_NAME = "2 to 31 small letters, digits and '-', beginning with a letter, like hss"
-
-
-class _Keys(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class PortaBilling(_Keys):
-    """``nsps:portabilling``. ``credentials`` holds {"login", "password"} or {"login", "token"}."""
-
-    url: Annotated[str, AfterValidator(_portabilling_url)] = Field(description="https://HOST")
-    credentials: SecretName = Field(description="the name of a secret")
-    timeout_seconds: float = Field(default=20.0, gt=0, le=300, description="seconds, 1 to 300")
-    services: dict[str, Annotated[str, Field(pattern=r"^[A-Za-z_]+/[a-z0-9_]+$")]] = Field(
-        default={}, description="{block: Service/method}"
-    )
-    espf_status_content_type: Literal["application/json", "application/x-www-form-urlencoded"] = (
-        Field(
-            default="application/json",
-            description="application/json or application/x-www-form-urlencoded",
-        )
-    )
-
-
-class Espf(_Keys):
-    """``nsps:espf``: how ESPF's EventSender proves itself to ingress.
-
-    Two ``credentials`` are valid at once while one is being replaced. ``failure_status`` 401 makes
-    ESPF drop the event for ever, 503 makes it send the event again.
-    """
-
-    method: Literal["basic", "custom", "signature"] = Field(
-        default="basic", description="basic, custom or signature"
-    )
-    header: str = Field(
-        default="Authorization", pattern=r"^[A-Za-z0-9-]+$", description="a header's name"
-    )
-    credentials: tuple[SecretName, ...] = Field(
-        min_length=1, max_length=2, description="a list of one or two names of secrets"
-    )
-    failure_status: Literal[401, 503] = Field(default=503, description="503 or 401")
-    date_window_seconds: int = Field(
-        default=900, gt=0, le=86400, description="whole seconds, 1 to 86400"
-    )
-
-    @model_validator(mode="after")
-    def _two_different(self) -> Espf:
-        if len(set(self.credentials)) < len(self.credentials):
-            raise ValueError("the two credentials are the same secret: write one, or two names")
-        return self
-
-
-class HandlerKeys(_Keys):
-    """One of ``nsps:handlers``: an external system, and the connector that speaks to it."""
-
-    name: Annotated[str, AfterValidator(_not_reserved)] = Field(
-        pattern=r"^[a-z][a-z0-9-]{1,30}$", description=_HANDLER_NAME
-    )
-    connector: str = Field(description="the name of a folder in functions/connectors")
-    events: tuple[EventPattern, ...] = Field(
-        min_length=1, description="a list of event types, like [SIM/*, Account/*]"
-    )
-    kind: Kind | None = Field(default=None, description="state, message or asynchronous")
-    requires: tuple[Block, ...] = Field(
-        default=(),
-        description="a list of blocks: account_info, sim_info, prev_sim_info, "
-        "access_policy_info, product_info, full_vd_counter_info, customer_info",
-    )
-    group: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
-        default=None, description="the name of an ESPF group"
-    )
-    call_timeout_seconds: float = Field(default=15.0, gt=0, le=480, description="seconds, 1 to 480")
-    settings: dict[str, Any] = Field(default={}, description="{setting: value}")
-    secrets: dict[str, SecretName] = Field(default={}, description="{secret: name of a secret}")
-    contract_token: SecretName | None = Field(default=None, description="the name of a secret")
-    max_rate: float | None = Field(default=None, gt=0, description="calls a second, above 0")
-    when_installed: str | None = Field(default=None, min_length=1, description="a program's name")
-
-
-class Size(_Keys):
-    """One of ``nsps:sizes``: how large a function's instances are, how many there may be."""
-
-    memory: Literal["512Mi", "1Gi", "2Gi", "4Gi"] | None = Field(
-        default=None, description="512Mi, 1Gi, 2Gi or 4Gi"
-    )
-    concurrency: int | None = Field(default=None, ge=1, le=250, description="1 to 250")
-    min_instances: int | None = Field(default=None, ge=0, le=100, description="0 to 100")
-    max_instances: int | None = Field(
-        default=None, ge=1, le=1000, description="a number, 1 to 1000"
-    )
-
-    @model_validator(mode="after")
-    def _min_below_max(self) -> Size:
-        if self.min_instances and self.max_instances and self.min_instances > self.max_instances:
-            raise ValueError("min_instances is above max_instances: write it no larger")
-        return self
-
-
-# ---- what the program works with -------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +45,6 @@ class Handler:
     secrets: Mapping[str, str]
     contract_token: str | None
     max_rate: float | None
-    when_installed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,14 +71,14 @@ class ConfigError(ValueError):
         self.problems = tuple(problems)
 
 
-_Digits = r"^[a-z]+-[a-z]+[0-9]{1,2}$"
+_PASSWORD_IN_URL = re.compile(r"://[^/@\s\"]*:[^/@\s\"]+@")
 _KEYS: dict[str, tuple[TypeAdapter[Any], str]] = {
     "gcp:project": (
         TypeAdapter(Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")]),
         "the id of a Google Cloud project, like acme-provisioning",
     ),
     "gcp:region": (
-        TypeAdapter(Annotated[str, Field(pattern=_Digits)]),
+        TypeAdapter(Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+[0-9]{1,2}$")]),
         "a region of Google Cloud, like europe-west3",
     ),
     "nsps:deployment": (
@@ -334,12 +195,17 @@ class _Check:
 
     def _handlers(self, entries: Sequence[object]) -> list[Handler | None]:
         first: dict[str, int] = {}
-        handlers = []
+        handlers: list[Handler | None] = []
         for index, entry in enumerate(entries):
             where = f"nsps:handlers[{index}]"
             self._repeated(entry, index, first)
             keys = self._parsed(_HANDLER, entry, where, "{name, connector, events}")
-            handlers.append(self._handler(keys, where) if keys else None)
+            manifest = self._manifest(entry, where)
+            if keys and manifest:
+                self._note_group(keys, where)
+                handlers.append(_handler(keys, manifest))
+            else:
+                handlers.append(None)
         return handlers
 
     def _repeated(self, entry: object, index: int, first: dict[str, int]) -> None:
@@ -352,29 +218,11 @@ class _Check:
                 f"handlers[{first[name]}] is named {name} too: write another name, like {name}-2",
             )
 
-    def _handler(self, keys: HandlerKeys, where: str) -> Handler | None:
-        manifest = self._manifest(keys.connector, where)
-        if manifest is None:
+    def _manifest(self, entry: object, where: str) -> Manifest | None:
+        """The connector's manifest, after what can be checked against it whatever else is wrong."""
+        connector = entry.get("connector") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or not isinstance(connector, str):
             return None
-        for problem in _handler_problems(keys, manifest, local=self._local):
-            self._problem(f"{where}.{problem.where}", problem.text)
-        self._note_group(keys, where)
-        return Handler(
-            name=keys.name,
-            connector=keys.connector,
-            kind=keys.kind or manifest.kind[0],
-            events=keys.events,
-            requires=tuple(dict.fromkeys([*manifest.requires, *keys.requires])),
-            group=keys.group,
-            call_timeout_seconds=keys.call_timeout_seconds,
-            settings=manifest.complete(keys.settings),
-            secrets=keys.secrets,
-            contract_token=keys.contract_token,
-            max_rate=keys.max_rate or manifest.rate,
-            when_installed=keys.when_installed,
-        )
-
-    def _manifest(self, connector: str, where: str) -> Manifest | None:
         there = sorted(file.parent.name for file in self._connectors.glob(f"*/{FILE}"))
         if connector not in there:
             self._problem(
@@ -383,10 +231,13 @@ class _Check:
             )
             return None
         try:
-            return load(self._connectors / connector / FILE)
+            manifest = load(self._connectors / connector / FILE)
         except InvalidManifest as error:
             self._problem(f"{where}.connector", f"its manifest is wrong: {error}")
             return None
+        for problem in _handler_problems(entry, manifest, local=self._local):
+            self._problem(f"{where}.{problem.where}", problem.text)
+        return manifest
 
     def _note_group(self, keys: HandlerKeys, where: str) -> None:
         if keys.group and keys.group not in PREDEFINED_GROUPS:
@@ -414,33 +265,58 @@ class _Check:
             )
 
 
-def _handler_problems(keys: HandlerKeys, manifest: Manifest, *, local: bool) -> Iterator[Problem]:
-    yield from manifest.problems(keys.settings, keys.secrets)
-    if keys.kind and keys.kind not in manifest.kind:
+def _handler(keys: HandlerKeys, manifest: Manifest) -> Handler:
+    return Handler(
+        name=keys.name,
+        connector=keys.connector,
+        kind=keys.kind or manifest.kind[0],
+        events=keys.events,
+        requires=tuple(dict.fromkeys([*manifest.requires, *keys.requires])),
+        group=keys.group,
+        call_timeout_seconds=keys.call_timeout_seconds,
+        settings=manifest.complete(keys.settings),
+        secrets=keys.secrets,
+        contract_token=keys.contract_token,
+        max_rate=keys.max_rate or manifest.rate,
+    )
+
+
+def _handler_problems(
+    entry: Mapping[str, Any], manifest: Manifest, *, local: bool
+) -> Iterator[Problem]:
+    settings, secrets = _mapping(entry, "settings"), _mapping(entry, "secrets")
+    yield from manifest.problems(settings, secrets)
+    kind = entry.get("kind")
+    if kind in get_args(Kind) and kind not in manifest.kind:
         yield Problem(
             "kind",
-            f"the connector {manifest.connector} is none of kind {keys.kind}: "
+            f"the connector {manifest.connector} cannot be of kind {kind}: "
             f"write {' or '.join(manifest.kind)}",
         )
-    for name, value in keys.settings.items():
+    for name, value in settings.items():
         text = json.dumps(value, default=str)
         if STATE in text and not local:
             yield Problem(
                 f"settings.{name}",
                 f"{STATE} is known on the local stack alone: write the value itself",
             )
-        if re.search(r"://[^/@\s\"]*:[^/@\s\"]+@", text):
+        if _PASSWORD_IN_URL.search(text):
             yield Problem(
                 f"settings.{name}",
                 "carries a password: write the whole value into a secret in Secret Manager "
                 "and its name under secrets",
             )
-    if keys.when_installed and not local:
+    if entry.get("when_installed") and not local:
         yield Problem(
             "when_installed",
             "only the local stack knows what is installed: "
             "write a stack of its own for each deployment, with the handlers it has",
         )
+
+
+def _mapping(entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = entry.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 # ---- the local stack -------------------------------------------------------------------------
@@ -506,11 +382,7 @@ def _said(fault: Any, model: type[BaseModel] | None, expected: str) -> str:
 def _plain(kind: str, message: str) -> str:
     if kind == "string_pattern_mismatch":
         return "not written as it must be"
-    return (
-        message.removeprefix("Input should be ").join(("must be ", ""))
-        if (message.startswith("Input should be "))
-        else message
-    )
+    return re.sub(r"^Input should be ", "must be ", message)
 
 
 def _lower(text: str) -> str:

@@ -35,10 +35,12 @@ class InstanceSize:
 
 @dataclass(frozen=True, slots=True)
 class FunctionArgs:
-    """What a function is. ``purpose``: for its account; ``secrets``: names it may read.
+    """What a function is.
 
-    ``public``: callable without a Google identity (it authenticates by itself).
-    ``calls_out``: leaves through the fixed address, where the deployment has one.
+    ``purpose``: a sentence for people. ``secrets``: names that it may read. ``also``: folders of
+    the repository that it needs beside its own. ``public``: callable without a Google identity
+    (it authenticates by itself). ``calls_out``: leaves through the fixed address, where the
+    deployment has one.
     """
 
     part: str
@@ -47,9 +49,10 @@ class FunctionArgs:
     environment: Mapping[str, pulumi.Input[str]]
     secrets: tuple[str, ...]
     size: InstanceSize
-    timeout_seconds: int
+    timeout_seconds: int = 120
     public: bool = False
     calls_out: bool = True
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Function(pulumi.ComponentResource):
         self.register_outputs({"url": self.url})
 
     def _build(self) -> cloudfunctionsv2.FunctionBuildConfigArgs:
-        archive = self._around.sources.archive(self._args.folder)
+        archive = self._around.sources.archive(self._args.folder, self._args.also)
         return cloudfunctionsv2.FunctionBuildConfigArgs(
             runtime=RUNTIME,
             entry_point=ENTRY_POINT,

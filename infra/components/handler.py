@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pulumi
 
@@ -38,27 +39,33 @@ def default_size(handler: Handler) -> InstanceSize:
     )
 
 
+def connector_folder(handler: Handler) -> str:
+    """Where the handler's connector is in the repository."""
+    return f"functions/connectors/{handler.connector}"
+
+
 def attribute_filter(handler: str) -> str:
     """Which enriched messages are the handler's: those that carry its name as an attribute."""
     name = handler if re.fullmatch(r"[a-z0-9]+", handler) else f'"{handler}"'
     return f"attributes:{name}"
 
 
+@dataclass(frozen=True, slots=True)
+class HandlerArgs:
+    """What a handler takes from its deployment. ``environment``, ``secrets``: beside its own."""
+
+    size: InstanceSize
+    environment: Mapping[str, pulumi.Input[str]]
+    secrets: tuple[str, ...]
+    database: Database
+    enriched: Topic
+    dead_letters: Topic
+
+
 class HandlerFunction(pulumi.ComponentResource):
     """Everything one handler has of its own."""
 
-    def __init__(
-        self,
-        around: Surroundings,
-        handler: Handler,
-        *,
-        size: InstanceSize,
-        environment: Mapping[str, pulumi.Input[str]],
-        secrets: tuple[str, ...],
-        database: Database,
-        enriched: Topic,
-        dead_letters: Topic,
-    ) -> None:
+    def __init__(self, around: Surroundings, handler: Handler, args: HandlerArgs) -> None:
         platform = around.platform
         super().__init__("nsps:index:Handler", platform.name(f"{handler.name}-handler"))
         token = (handler.contract_token,) if handler.contract_token else ()
@@ -66,23 +73,23 @@ class HandlerFunction(pulumi.ComponentResource):
             around,
             FunctionArgs(
                 part=handler.name,
-                folder=f"functions/connectors/{handler.connector}",
+                folder=connector_folder(handler),
                 purpose=f"Brings changes to {handler.name} (connector {handler.connector})",
-                environment={**environment, "NSPS_HANDLER": json_text(handler_json(handler))},
-                secrets=(*secrets, *handler.secrets.values(), *token),
-                size=size,
+                environment={**args.environment, "NSPS_HANDLER": json_text(handler_json(handler))},
+                secrets=(*args.secrets, *handler.secrets.values(), *token),
+                size=args.size,
                 timeout_seconds=timeout_seconds(handler),
             ),
         )
-        database.grant(handler.name, self.function.member)
+        args.database.grant(handler.name, self.function.member)
         Subscription(
             platform,
             around.pushes,
             SubscriptionArgs(
                 name=handler.name,
-                topic=enriched,
+                topic=args.enriched,
                 function=self.function,
-                dead_letters=dead_letters,
+                dead_letters=args.dead_letters,
                 filter=attribute_filter(handler.name),
             ),
         )

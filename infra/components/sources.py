@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pulumi
@@ -46,10 +47,13 @@ class Sources(pulumi.ComponentResource):
         )
         self.register_outputs({})
 
-    def archive(self, folder: str) -> storage.BucketObject:
-        """The uploaded archive of a function's folder, like functions/ingress."""
+    def archive(self, folder: str, also: Sequence[str] = ()) -> storage.BucketObject:
+        """The uploaded archive of a function's folder, like functions/ingress.
+
+        ``also``: other folders that it needs.
+        """
         if folder not in self._uploaded:
-            packed = pack(self._root, folder)
+            packed = pack(self._root, folder, also)
             self._uploaded[folder] = storage.BucketObject(
                 self._platform.name(f"archive-{folder.replace('/', '-')}"),
                 bucket=self.bucket.name,

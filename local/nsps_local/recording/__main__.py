@@ -38,7 +38,8 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     topology = read_topology(resources, notes)
-    sys.stdout.write(TypeAdapter(Topology).dump_json(topology).decode() + "\n")
+    document = TypeAdapter(Topology).dump_python(topology, mode="json")
+    sys.stdout.write(json.dumps(document, sort_keys=True) + "\n")
     return 0
 
 

@@ -42,9 +42,8 @@ class _Recorder(Mocks):
         if args.typ.startswith(_COMPONENT):
             return "", {}
         identity, told = _told(args)
-        kept = {**args.inputs, **({"url": told["url"]} if args.typ == _FUNCTION else {})}
         with self._lock:
-            self.resources.append(Resource(args.typ, args.name, _plain(kept)))
+            self.resources.append(Resource(args.typ, args.name, _plain(args.inputs), told))
         return identity, {**args.inputs, **told}
 
 
@@ -111,7 +110,7 @@ def _with_ports(resources: Sequence[Resource], base: int) -> list[Resource]:
         (resource for resource in resources if resource.type == _FUNCTION),
         key=lambda function: (_is_connector(function), function.name),
     )
-    text = json.dumps([[r.type, r.name, r.inputs] for r in resources])
+    text = json.dumps([[r.type, r.name, r.inputs, r.outputs] for r in resources])
     for port, function in enumerate(functions, base):
         text = text.replace(_placeholder(function.inputs["name"]), f"http://127.0.0.1:{port}")
     placed = [Resource(*entry) for entry in json.loads(text)]

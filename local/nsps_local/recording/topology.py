@@ -36,11 +36,15 @@ _BINDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource of the Pulumi program as it was registered; inputs under their wire names."""
+    """One resource of the Pulumi program as it was registered, under the wire's names.
+
+    ``inputs``: what the program wrote; ``outputs``: what the recording answered beyond that.
+    """
 
     type: str
     name: str
     inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ def _function(resource: Resource, bindings: Sequence[Binding]) -> Function:
     build, service = inputs["buildConfig"], inputs["serviceConfig"]
     account = service["serviceAccountEmail"]
     env = service["environmentVariables"]
-    url = inputs["url"]
+    url = resource.outputs["url"]
     return Function(
         name=inputs["name"],
         part=env["NSPS_FUNCTION"],
