@@ -85,7 +85,7 @@ def configure(
     *, function: str, project: str, redactor: Redactor, level: int = logging.INFO
 ) -> None:
     """Send every log line of the process through one redacting formatter to standard output."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _StandardOutput()
     handler.setFormatter(JsonFormatter(function, project, redactor))
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -99,6 +99,24 @@ def configure(
     threading.excepthook = lambda given: _log_uncaught(
         given.exc_type, given.exc_value or given.exc_type(), given.exc_traceback
     )
+
+
+class _StandardOutput(logging.Handler):
+    """Writes to standard output as it is now: web servers and tests put another in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception as error:  # a library's own mistake; its arguments are not shown
+            line = json.dumps(
+                {
+                    "severity": "ERROR",
+                    "message": f"a line could not be written ({type(error).__name__})",
+                    "logger": record.name,
+                }
+            )
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 class JsonFormatter(logging.Formatter):
