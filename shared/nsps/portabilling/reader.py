@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from nsps.event import EspfEvent, Owner, SnapshotTime
 from nsps.portabilling import mapping
 from nsps.portabilling.client import PortaBilling
-from nsps.portabilling.faults import BadAnswer, NotFound
+from nsps.portabilling.faults import BadAnswer, Fault, NotFound
 from nsps.portabilling.freshness import Fresh, FreshReads
 from nsps.snapshot import AccountInfo, Block, PbData, SimInfo, VdCounter, as_integer
 
@@ -225,15 +225,23 @@ class Reader:
 
     def _previous_sim(self, event: EspfEvent) -> SimInfo | None:
         """The SIM that the event says was there before, as PortaBilling has it now. What cannot be
-        read any more (the card is gone) is what the event says of it."""
+        read (the card is gone) is what the event says of it."""
         named = {name: event.entity(variable) for name, variable in _PREVIOUS}
-        for name, value in named.items():
-            if value is None or name == "msisdn":
-                continue
-            sim = self._sim({name: _id(value) if name == "i_sim_card" else value})
-            if sim is not None:
-                return sim
-        return mapping.sim_info(named) if any(named.values()) else None
+        i_sim_card = named["i_sim_card"]
+        sim = self._sim({"i_sim_card": _id(i_sim_card)}) if i_sim_card else None
+        for name in ("iccid", "imsi"):
+            if sim is None and named[name]:
+                sim = self._sim_by(name, named[name])
+        return sim or (mapping.sim_info(named) if any(named.values()) else None)
+
+    def _sim_by(self, name: str, value: object) -> SimInfo | None:
+        """A card by a key that not every release knows: one that does not says so with a fault."""
+        try:
+            return self._sim({name: value})
+        except Fault as fault:
+            if type(fault) is not Fault:
+                raise
+            return None
 
     # --- calls -----------------------------------------------------------------------------------
 
