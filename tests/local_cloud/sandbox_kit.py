@@ -1,4 +1,6 @@
-"""What the tests of the sandbox stand on: a receiver of webhooks, a client of the API, waiting with a deadline."""
+"""What the tests of the sandbox stand on: a receiver of webhooks, a client of the API, waiting with
+a deadline.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 
 import requests
@@ -59,7 +58,6 @@ class EventSender:
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._slots = threading.BoundedSemaphore(IN_FLIGHT)
-        self._senders = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="espf-sender")
         self._bucket = TokenBucket(webhook.token_burstiness, time.monotonic())
         self._http = _session()
         self._thread = threading.Thread(target=self._run, name="espf-queue", daemon=True)
@@ -74,15 +72,16 @@ class EventSender:
         self._woken.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._senders.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
     def wake(self) -> None:
         self._woken.set()
 
     def _run(self) -> None:
-        while not self._stopped.is_set():
+        while True:
             self._woken.clear()
+            if self._stopped.is_set():
+                return
             event = self._next()
             if event is None:
                 self._woken.wait(self._idle())
@@ -111,7 +110,8 @@ class EventSender:
                 break
         while not self._stopped.is_set():
             if self._slots.acquire(timeout=0.2):
-                self._senders.submit(self._send_in_slot, event)
+                # A daemon: a receiver that hangs must not keep the process from ending.
+                threading.Thread(target=self._send_in_slot, args=(event,), daemon=True).start()
                 return
         self._queue.give_back(event["i_event"])
 
@@ -130,6 +130,7 @@ class EventSender:
         if self._stopped.is_set():
             return  # the process ends: as after a kill, the event is sent again
         self._queue.settle(event["i_event"], attempt, self._verdict(event, attempt))
+        self.wake()  # a retry has its time only now
 
     def _post(self, webhook: Webhook, url: str, body: str) -> Attempt:
         at, started = self._clock(), time.monotonic()

@@ -86,7 +86,7 @@ class Sandbox:
         listener = _listen(*self._address)
         self._server = SandboxServer(listener, self._app)
         threading.Thread(
-            target=self._server.serve_forever, name="sandbox-http", daemon=True
+            target=self._server.serve_forever, args=(POLL,), name="sandbox-http", daemon=True
         ).start()
         self.sender.start()
         return self

@@ -76,6 +76,8 @@ class SimCards(Domain):
             old = self._card_of(i_account)
             if not old:
                 raise Refused(f"Account {i_account} has no SIM card to swap; assign one.")
+            if old["i_sim_card"] == i_sim_card:
+                raise Refused(f"Account {i_account} already has SIM card {i_sim_card}.")
             self._take_back(old["i_sim_card"], old_card)
             self._hand_out(i_sim_card, account)
             ids = {"i_sim_card": i_sim_card, "prev_i_sim_card": old["i_sim_card"]}
