@@ -1,0 +1,332 @@
+"""HTTP calls against servers that misbehave: in time, and sure whether anything was sent."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from nsps.http import AddressGuard, AddressRefused, Answer, AnswerTooLarge, Deadline, Http
+from nsps.outcome import NoAnswer, Transient
+
+Behaviour = Callable[[socket.socket], None]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Server:
+    """A TCP server whose connections are handed to a behaviour."""
+
+    def __init__(self, behave: Behaviour) -> None:
+        self.connections = 0
+        self._behave = behave
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/path?token=hunter2"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._handle, args=(connection,), daemon=True).start()
+
+    def _handle(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                self._behave(connection)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Behaviour], Server]]:
+    servers: list[Server] = []
+
+    def start(behave: Behaviour) -> Server:
+        servers.append(Server(behave))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def answer(*pieces: bytes, pause: float = 0.0) -> Behaviour:
+    def behave(connection: socket.socket) -> None:
+        while connection.recv(65536):
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(pause)
+
+    return behave
+
+
+def once(last: bytes) -> Behaviour:
+    def behave(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(last)
+
+    return behave
+
+
+def reset(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def silent(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        pass
+
+
+def drip(text: bytes) -> Behaviour:
+    return answer(*(bytes([byte]) for byte in text), pause=0.05)
+
+
+def test_an_answer_of_any_status(serve: Any) -> None:
+    for status in (200, 204, 302, 404, 500):
+        server = serve(once(b"HTTP/1.1 %d X\r\nX-A: b\r\nContent-Length: 0\r\n\r\n" % status))
+        got = Http().request("GET", server.url, deadline=Deadline(5))
+        assert (got.status, got.headers["x-a"], got.ok) == (status, "b", status < 300)
+        assert got.url == f"http://127.0.0.1:{server.port}/path"
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        silent,
+        drip(b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 500),
+        drip(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + b"a" * 500),
+        drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 100),
+    ],
+)
+def test_the_deadline_bounds_the_whole_call(serve: Any, behave: Behaviour) -> None:
+    started = time.monotonic()
+    with pytest.raises(NoAnswer, match=r"no answer within 0.5 s"):
+        Http().request("POST", serve(behave).url, deadline=Deadline(0.5))
+    assert time.monotonic() - started < 1.0
+
+
+def test_a_tls_handshake_and_a_queue_without_end_are_bounded_too(serve: Any) -> None:
+    started = time.monotonic()
+    with pytest.raises(Transient) as raised:
+        url = f"https://127.0.0.1:{serve(silent).port}/"
+        Http().request("GET", url, deadline=Deadline(0.5))
+    assert not isinstance(raised.value, NoAnswer)
+    assert time.monotonic() - started < 1.0
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:1/a?token=hunter2", "connection refused"),
+        ("http://user:hunter2@127.0.0.1:1/", "connection refused"),
+        ("http://name.invalid/", "the name is not known"),
+        ("ftp://127.0.0.1/", "not a web address"),
+        ("nonsense hunter2", "not a web address"),
+        ("http://[::1/hunter2", "not a web address"),
+    ],
+)
+def test_what_was_never_sent_is_transient(url: str, words: str) -> None:
+    with pytest.raises(Transient, match=words) as raised:
+        Http().request("GET", url, deadline=Deadline(5))
+    assert type(raised.value) is Transient
+    assert "hunter2" not in str(raised.value)
+
+
+def test_nothing_is_sent_after_the_deadline(serve: Any) -> None:
+    server = serve(answer(OK))
+    with pytest.raises(Transient, match="no time left"):
+        Http().request("GET", server.url, deadline=Deadline(0))
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        reset,
+        once(b""),
+        once(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"),
+        once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"),
+        once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        once(b"SSH-2.0-OpenSSH_9.2\r\n"),
+        once(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"),
+    ],
+)
+def test_what_was_sent_without_a_whole_answer_is_no_answer(serve: Any, behave: Behaviour) -> None:
+    with pytest.raises(NoAnswer) as raised:
+        Http().request("POST", serve(behave).url, deadline=Deadline(5), json={"a": 1})
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_body_is_limited_as_unpacked(serve: Any, packed: bool) -> None:
+    body = b"a" * 1_000_001
+    sent = gzip.compress(body) if packed else body
+    head = b"Content-Encoding: gzip\r\n" if packed else b""
+    server = serve(
+        once(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n" % (head, len(sent)) + sent)
+    )
+    with pytest.raises(AnswerTooLarge):
+        Http().request("GET", server.url, deadline=Deadline(5), max_bytes=1_000_000)
+    got = Http().request("GET", server.url, deadline=Deadline(5))
+    assert got.body == body
+
+
+def test_connections_are_kept_and_shared_by_threads(serve: Any) -> None:
+    server = serve(answer(OK))
+    http = Http(threads=4)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [
+            pool.submit(http.request, "GET", server.url, deadline=Deadline(5)) for _ in range(40)
+        ]
+        assert {call.result().status for call in calls} == {200}
+    assert server.connections <= 4
+
+
+def test_a_dead_kept_connection_is_replaced_once_where_repeating_is_harmless(serve: Any) -> None:
+    def one_answer_then_close_on_use(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(OK)
+        connection.recv(65536)
+
+    server = serve(one_answer_then_close_on_use)
+    http = Http()
+    for _ in range(3):
+        assert http.request("PUT", server.url, deadline=Deadline(5), idempotent=True).ok
+    assert server.connections == 3
+    with pytest.raises(NoAnswer, match="closed without an answer"):
+        http.request("POST", server.url, deadline=Deadline(5))
+
+
+def test_a_fresh_connection_is_not_tried_twice(serve: Any) -> None:
+    server = serve(reset)
+    with pytest.raises(NoAnswer):
+        Http().request("PUT", server.url, deadline=Deadline(5), idempotent=True)
+    assert server.connections == 1
+
+
+def test_redirects_are_followed_only_when_asked_and_without_credentials(serve: Any) -> None:
+    seen: list[bytes] = []
+
+    def target(connection: socket.socket) -> None:
+        seen.append(connection.recv(65536))
+        connection.sendall(OK)
+
+    there = serve(target)
+    here = serve(
+        once(
+            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/\r\nContent-Length: 0\r\n\r\n"
+            % there.port
+        )
+    )
+    headers = {"Authorization": "Bearer hunter2", "X-Id": "7"}
+    got = Http().request("GET", here.url, deadline=Deadline(5), headers=headers)
+    assert got.status == 302
+    got = Http().request("GET", here.url, deadline=Deadline(5), headers=headers, redirects=1)
+    assert got.status == 200
+    assert b"hunter2" not in seen[0]
+    assert b"X-Id: 7" in seen[0]
+    got = Http().request("POST", here.url, deadline=Deadline(5), redirects=1)
+    assert got.status == 302
+
+
+def test_cookies_are_not_kept(serve: Any) -> None:
+    seen: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        while data := connection.recv(65536):
+            seen.append(data)
+            connection.sendall(OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\n\r\n"))
+
+    http, server = Http(), serve(behave)
+    for _ in range(2):
+        http.request("GET", server.url, deadline=Deadline(5))
+    assert len(seen) == 2
+    assert b"Cookie" not in seen[1]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "0.0.0.0",
+        "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+        "[fd00:ec2::254]", "[fe80::1]", "[64:ff9b::a00:1]", "[2002:7f00:1::]", "224.0.0.1",
+    ],
+)  # fmt: skip
+def test_private_addresses_are_refused(host: str) -> None:
+    with pytest.raises(AddressRefused, match="must be allowed"):
+        Http(guard=AddressGuard()).request("GET", f"http://{host}:9/", deadline=Deadline(5))
+
+
+def test_allowed_networks_can_be_called(serve: Any) -> None:
+    server = serve(answer(OK))
+    http = Http(guard=AddressGuard(["10.0.0.0/8", "127.0.0.0/8"]))
+    assert http.request("GET", server.url, deadline=Deadline(5)).ok
+    assert AddressGuard().permits("8.8.8.8")
+    assert AddressGuard().permits("2001:4860:4860::8888")
+    assert not AddressGuard().permits("not an address")
+
+
+def test_the_address_that_was_checked_is_the_one_that_is_called(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: the second look-up would give another address, and there is none."""
+    server = serve(answer(OK))
+    asked: list[str] = []
+
+    def look_up(host: str, port: int, *_: Any) -> list[Any]:
+        asked.append(host)
+        address = "127.0.0.1" if len(asked) == 1 else "169.254.169.254"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    http = Http(guard=AddressGuard(["127.0.0.1"]))
+    url = f"http://rebinding.example:{server.port}/"
+    assert http.request("GET", url, deadline=Deadline(5)).ok
+    assert asked == ["rebinding.example"]
+    with pytest.raises(AddressRefused):
+        Http(guard=AddressGuard(["127.0.0.1"])).request("GET", url, deadline=Deadline(5))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7.0), ("", None), ("soon", None), ("-1", None),
+        ("Sat, 21 Nov 2026 02:10:33 GMT", 30.0),
+        ("Sat, 21 Nov 2026 02:00:00 GMT", 0.0), ("9" * 400, 999999999.0), ("²", None),
+    ],
+)  # fmt: skip
+def test_retry_after(text: str, seconds: float | None) -> None:
+    now = datetime(2026, 11, 21, 2, 10, 3, tzinfo=UTC)
+    assert Answer(503, {"retry-after": text}, b"").retry_after(lambda: now) == seconds
+
+
+def test_an_answer_that_is_not_json_is_no_answer() -> None:
+    with pytest.raises(NoAnswer, match=r"the answer is not JSON \(HTTP 200, text/html\)"):
+        Answer(200, {"content-type": "text/html; charset=x"}, b"<html>", "http://h/p").json()
+    assert Answer(200, {}, b'{"a": 1}').json() == {"a": 1}
+
+
+def test_a_deadline_counts_on_its_clock() -> None:
+    now = [100.0]
+    deadline = Deadline(10, lambda: now[0])
+    part = deadline.at_most(3)
+    now[0] += 4
+    assert deadline.remaining() == 6
+    assert part.expired
+    now[0] += 60
+    assert deadline.remaining() == 0.0
