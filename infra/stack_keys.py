@@ -89,7 +89,7 @@ class Espf(_Keys):
     credentials: tuple[SecretName, ...] = Field(
         min_length=1, max_length=2, description="a list of one or two names of secrets"
     )
-    failure_status: Literal[401, 503] = Field(default=503, description="503 or 401")
+    failure_status: Literal[401, 503] = Field(default=401, description="401 or 503")
     date_window_seconds: int = Field(
         default=900, gt=0, le=86400, description="whole seconds, 1 to 86400"
     )

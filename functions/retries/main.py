@@ -45,7 +45,7 @@ class Function:
 
     def tick(self, request: flask.Request) -> Reply:
         try:
-            self.guard.check(dict(request.headers))
+            self.guard.check(request.headers)
         except PushRefused as refused:
             return Reply(refused.status, {"error": str(refused)})
         return Reply(200, asdict(self.retries.tick()))

@@ -62,7 +62,7 @@ def receive(
 ) -> Reply:
     """Check a push and hand its message over. Never raises."""
     try:
-        guard.check(dict(request.headers))
+        guard.check(request.headers)
         message = parse_push(request.get_data(cache=False))
         with trace.use(_trace(message)), log.fields(**_ids(message)):
             reply = _handled(message, handle)

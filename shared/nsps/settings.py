@@ -111,6 +111,8 @@ class PushSettings(_Part):
     audience: Text
     service_account: Text
     certs_url: WebUrl = GOOGLE_CERTS_URL
+    unsigned: bool = False
+    """Only on one machine: Google's Pub/Sub emulator signs no pushes."""
 
 
 class EspfAuthSettings(_Part):

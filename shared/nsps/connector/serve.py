@@ -120,6 +120,8 @@ class _Started:
 
     def deliver_push(self, push: PushMessage) -> Reply:
         message = EnrichedMessage.from_push(push)
+        if self.handler.name not in message.handlers:  # a filter that is not (yet) enforced
+            return acknowledged()
         event = Enriched(
             event_id=message.event_id,
             event=message.event,

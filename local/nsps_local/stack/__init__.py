@@ -1,0 +1,1 @@
+"""The whole system on one machine, made from the recorded Pulumi program."""

@@ -1,0 +1,346 @@
+"""Brings the whole system up on loopback, describes it, and takes it down.
+
+What runs is the recorded Pulumi program: its functions with their environment and secrets, its
+topics, subscriptions, jobs and database. Added here is only where the local services are.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import requests
+from pydantic import TypeAdapter
+
+from nsps_local.pubsub.oidc import TokenIssuer
+from nsps_local.recording.topology import Function, Topology
+from nsps_local.stack import cloud, daemons, secret_values
+from nsps_local.stack.emulators import Emulators
+from nsps_local.stack.errors import CannotStart
+from nsps_local.stack.ports import HOST, Ports, check_base, check_free
+from nsps_local.stack.processes import Child, Processes
+from nsps_local.stack.scheduler import Scheduler
+
+ROOT = Path(__file__).resolve().parents[3]
+SANDBOX = "sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``nsps up`` was asked for."""
+
+    config: Path
+    state: Path
+    port_base: int
+    emulators: str = "embedded"
+    secrets: Path | None = None
+
+
+class Stack:
+    """One running stack. ``say``: told of each step; ``notice``: of what happens by itself."""
+
+    def __init__(
+        self, options: Options, say: Callable[[str], None], notice: Callable[[str], None]
+    ) -> None:
+        check_base(options.port_base)
+        self._options, self._say = options, say
+        self._ports = Ports(options.port_base)
+        self._state = options.state.resolve()
+        self._processes = Processes(notice)
+        self._emulators = Emulators(options.emulators, self._ports, self._state)
+        self._scheduler: Scheduler | None = None
+        self._lock: IO[str] | None = None
+        self.topology: Topology
+        self.values: dict[str, str] = {}
+
+    # ---- up and down -------------------------------------------------------------------------
+
+    def up(self) -> dict[str, Any]:
+        """Start everything; returns the description that is also in <state>/stack.json.
+
+        Raises CannotStart; whatever was started is then ended again.
+        """
+        self._take_lock()
+        try:
+            return self._up()
+        except BaseException:
+            self.down()
+            raise
+
+    def _up(self) -> dict[str, Any]:
+        self._say("reading the configuration and recording the Pulumi program")
+        self.topology = self._record()
+        functions = [function.port for function in self.topology.functions]
+        check_free([*self._emulators.own_ports(), *functions])
+        self.values = self._secret_values()
+        self._say("starting Pub/Sub, Firestore and Secret Manager")
+        for child in self._emulators.children(self.topology):
+            self._start(child)
+        self._say("making topics, subscriptions and secrets")
+        cloud.make_pubsub(self.topology, self._emulators.pubsub)
+        cloud.put_secrets(self.topology.project, self._emulators.secret_manager, self.values)
+        if self._with_sandbox:
+            self._say("starting the PortaBilling sandbox")
+            self._start(self._sandbox())
+            self._register_groups()
+        for daemon in daemons.wanted(self.topology, self._state):
+            self._say(f"starting {daemon.name}")
+            self._start(self._child(daemon.name, daemon.command, os.environ, daemon.answers))
+        self._say(f"starting {len(self.topology.functions)} functions")
+        self._start_functions()
+        self._processes.watch()
+        self._start_scheduler()
+        description = self.describe()
+        secret_values.write_private(
+            self._state / "stack.json", json.dumps(description, indent=1) + "\n"
+        )
+        return description
+
+    def down(self) -> None:
+        """End every process that was started; returns when none is left."""
+        if self._scheduler is not None:
+            self._scheduler.stop()
+        self._processes.stop()
+        (self._state / "stack.json").unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.close()
+
+    def _take_lock(self) -> None:
+        self._state.mkdir(parents=True, exist_ok=True)
+        self._lock = (self._state / "lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            pid = self._lock.read().strip() or "unknown"
+            raise CannotStart(
+                f"NSPS runs already with the state in {self._state} (process {pid}): stop it with "
+                "Ctrl-C there, or give this one another --state and --port-base"
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    # ---- parts -------------------------------------------------------------------------------
+
+    def _record(self) -> Topology:
+        """The topology of the stack's configuration, recorded in a process of its own."""
+        options = self._options
+        if not options.config.is_file():
+            raise CannotStart(f"--config {options.config}: there is no such file")
+        command = [sys.executable, "-m", "nsps_local.recording", "--config", str(options.config)]
+        command += ["--port-base", str(self._ports.functions), "--state", str(self._state)]
+        command += ["--portabilling-url", self._sandbox_url]
+        done = subprocess.run(  # noqa: S603
+            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        )
+        if done.returncode != 0:
+            raise CannotStart(done.stderr.strip() or "the Pulumi program could not be recorded")
+        return TypeAdapter(Topology).validate_json(done.stdout)
+
+    def _secret_values(self) -> dict[str, str]:
+        given = secret_values.read_given(self._options.secrets)
+        names = set(self.topology.secrets)
+        unknown = sorted(set(given) - names)
+        if unknown:
+            raise CannotStart(
+                f"--secrets: no part of the stack uses {unknown[0]!r}; it uses: "
+                f"{', '.join(sorted(names))}"
+            )
+        auth = json.loads(self._function("ingress").env["NSPS_ESPF_AUTH"])
+        made_up = {
+            ref.removeprefix("sm://").partition("/")[0]: secret_values.webhook_credential(
+                auth["method"]
+            )
+            for ref in auth["credentials"]
+        }
+        api = self._api_secret()
+        if self._with_sandbox:
+            made_up[api] = secret_values.api_credential()
+        elif api not in given:
+            raise CannotStart(
+                f"PortaBilling is not the sandbox: give its API user with --secrets FILE, "
+                f'{{"{api}": {{"login": ..., "password": ...}}}}'
+            )
+        return secret_values.values_for(names, given, self._state / "secrets.json", made_up)
+
+    def _api_secret(self) -> str:
+        settings = json.loads(self._function("enrichment").env["NSPS_PORTABILLING"])
+        return str(settings["credentials"]).removeprefix("sm://").partition("/")[0]
+
+    @property
+    def _portabilling_url(self) -> str:
+        settings = json.loads(self._function("enrichment").env["NSPS_PORTABILLING"])
+        return str(settings["url"])
+
+    @property
+    def _sandbox_url(self) -> str:
+        return f"http://{HOST}:{self._ports.sandbox}"
+
+    @property
+    def _with_sandbox(self) -> bool:
+        return self._portabilling_url == self._sandbox_url
+
+    def _sandbox(self) -> Child:
+        config = self._state / "sandbox.json"
+        secret_values.write_private(config, json.dumps(self._sandbox_config()))
+        command = [sys.executable, "-m", "nsps_local.sandbox", "--host", HOST]
+        command += ["--port", str(self._ports.sandbox), "--state", str(self._state / "sandbox")]
+        command += ["--config", str(config)]
+        health = f"{self._sandbox_url}/health"
+        return self._child(SANDBOX, command, os.environ, lambda: answers(health))
+
+    def _sandbox_config(self) -> dict[str, Any]:
+        ingress = self._function("ingress")
+        auth = json.loads(ingress.env["NSPS_ESPF_AUTH"])
+        credential = json.loads(self._webhook_credential(auth))
+        webhook: dict[str, Any] = {
+            "url": ingress.url,
+            "auth_header": auth["header"],
+            "auth_method": auth["method"].capitalize(),
+            "retry_delay": 2,
+        }
+        names = _SANDBOX_AUTH[auth["method"]]
+        webhook |= {theirs: credential[ours] for ours, theirs in names.items()}
+        user = json.loads(self.values[self._api_secret()])
+        return {"admin": user, "webhook": webhook}
+
+    def _webhook_credential(self, auth: Mapping[str, Any]) -> str:
+        return self.values[auth["credentials"][0].removeprefix("sm://").partition("/")[0]]
+
+    def _register_groups(self) -> None:
+        """Custom ESPF groups must be registered in PortaBilling before a status is sent."""
+        from nsps.espf.status_api import EspfStatusApi
+        from nsps.portabilling.client import PortaBilling
+        from nsps.portabilling.login import ApiCredentials
+
+        user = ApiCredentials.parse(json.loads(self.values[self._api_secret()]))
+        api = EspfStatusApi(PortaBilling(self._sandbox_url, lambda: user))
+        for handler in json.loads(self._function("retries").env["NSPS_HANDLERS"]):
+            if handler["group"]:
+                api.ensure_group(handler["group"])
+
+    def _start_functions(self) -> None:
+        children = [self._function_child(function) for function in self.topology.functions]
+        for child in children:
+            self._processes.start(child)
+        for child in children:
+            child.wait_ready()
+
+    def _function_child(self, function: Function) -> Child:
+        command = [
+            *(sys.executable, "-m", "functions_framework"),
+            *("--source", str(ROOT / function.source / "main.py")),
+            *("--target", function.entry_point, "--signature-type", "http"),
+            *("--host", HOST, "--port", str(function.port)),
+        ]
+        environment = {**os.environ, **self._emulators.environment(), **function.env}
+        if "NSPS_PUSH" in function.env:
+            push = json.loads(function.env["NSPS_PUSH"]) | self._emulators.push_settings()
+            environment["NSPS_PUSH"] = json.dumps(push)
+        environment["CLOUD_RUN_TIMEOUT_SECONDS"] = str(function.timeout_seconds)
+        health = f"{function.url}/health"
+        return self._child(function.part, command, environment, lambda: answers(health))
+
+    def _start_scheduler(self) -> None:
+        issuer = TokenIssuer(self._state / "pubsub")
+        self._scheduler = Scheduler(self.topology.jobs, issuer.token)
+        self._scheduler.start()
+
+    def _child(
+        self,
+        name: str,
+        command: list[str] | tuple[str, ...],
+        environment: Mapping[str, str],
+        ready: Callable[[], bool],
+    ) -> Child:
+        return Child(name, command, environment, ready, self._state / "logs" / f"{name}.log")
+
+    def _start(self, child: Child) -> None:
+        self._processes.start(child)
+        child.wait_ready()
+
+    def _function(self, part: str) -> Function:
+        return self.topology.function(part)
+
+    # ---- what it is ----------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """URL and credentials of every part, as in stack.json."""
+        auth = json.loads(self._function("ingress").env["NSPS_ESPF_AUTH"])
+        handlers = {}
+        for function in self.topology.functions:
+            handler = json.loads(function.env.get("NSPS_HANDLER", "null"))
+            if handler is not None:
+                secrets = {
+                    name: self.values[ref.removeprefix("sm://").partition("/")[0]]
+                    for name, ref in handler["secrets"].items()
+                }
+                handlers[function.part] = {**handler, "url": function.url, "secrets": secrets}
+        described = {
+            "project": self.topology.project,
+            "deployment": self.topology.deployment,
+            "config": str(self._options.config.resolve()),
+            "state": str(self._state),
+            "logs": str(self._state / "logs"),
+            "pid": os.getpid(),
+            "ingress": {
+                "url": self._function("ingress").url,
+                "auth": auth | {"credentials": json.loads(self._webhook_credential(auth))},
+            },
+            "enrichment": {"url": self._function("enrichment").url},
+            "callbacks": {"url": self._function("callbacks").url},
+            "retries": {"url": self._function("retries").url},
+            "handlers": handlers,
+            "portabilling": {
+                "url": self._portabilling_url,
+                "sandbox": self._with_sandbox,
+                "credentials": json.loads(self.values[self._api_secret()]),
+            },
+            "pubsub": {
+                "host": self._emulators.pubsub,
+                "control": self._emulators.pubsub_control,
+                "topics": list(self.topology.topics),
+                "subscriptions": [each.name for each in self.topology.subscriptions],
+            },
+            "firestore": {
+                "host": self._emulators.firestore,
+                "control": self._emulators.firestore_control,
+                "database": self.topology.database.name,
+            },
+            "secret_manager": {"host": self._emulators.secret_manager},
+            "notes": list(self.topology.notes),
+        }
+        if self._with_sandbox:
+            described["sandbox"] = {"url": self._sandbox_url}
+        return described | {
+            "processes": [
+                {"name": child.name, "pid": child.pid} for child in self._processes.children()
+            ]
+        }
+
+    def restarts(self) -> dict[str, int]:
+        """How often each process was started again."""
+        return {child.name: child.restarts for child in self._processes.children()}
+
+
+_SANDBOX_AUTH = {
+    "basic": {"user": "basic_user", "password": "basic_key"},
+    "custom": {"type": "custom_type", "credentials": "custom_credentials"},
+    "signature": {"key_id": "signature_key_id", "key": "signature_key"},
+}
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200."""
+    try:
+        return requests.get(url, timeout=2).status_code == 200
+    except requests.RequestException:
+        return False
