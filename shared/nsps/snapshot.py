@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
-Reader = Callable[[object], Any]
+_Read = Callable[[object], Any]
 
 
 class Block(StrEnum):
@@ -308,10 +308,10 @@ class PbData:
 # --- reading and writing parts -------------------------------------------------------------------
 
 
-_READERS: dict[type, tuple[tuple[str, Reader], ...]] = {}
+_READERS: dict[type, tuple[tuple[str, _Read], ...]] = {}
 
 
-def readers(part: type) -> tuple[tuple[str, Reader], ...]:
+def readers(part: type) -> tuple[tuple[str, _Read], ...]:
     """The members of a part, each with the function that reads it."""
     known = _READERS.get(part)
     if known is None:

@@ -258,15 +258,22 @@ def test_where_the_refresh_is_refused_a_login_follows(api: FakeApi) -> None:
     assert len(api.called("Session/login")) == 2
 
 
-@pytest.mark.parametrize("at", ["2001-01-01 00:00:00", "soon", None, 7])
-def test_an_expiry_that_makes_no_sense_does_not_mean_a_login_per_call(
-    api: FakeApi, client: PortaBilling, at: object
+@pytest.mark.parametrize(
+    "expiry",
+    [
+        *({"expires_at": at} for at in ("2001-01-01 00:00:00", "soon", None, 7)),
+        *({"expires_in": seconds} for seconds in (-5, 0, 100, "600", True)),
+    ],
+)
+def test_an_odd_or_early_expiry_does_not_mean_a_login_or_refresh_per_call(
+    api: FakeApi, client: PortaBilling, expiry: dict[str, object]
 ) -> None:
     api.answers[METHOD] = GOOD
-    api.login_extra = {"expires_at": at}
+    api.login_extra = expiry
     for _ in range(3):
         client.call(METHOD, {})
     assert len(api.called("Session/login")) == 1
+    assert not api.called("Session/refresh_access_token")
 
 
 @pytest.mark.parametrize("token", [None, "", 5, "bad\r\nX-Evil: 1", "ünsafe"])
