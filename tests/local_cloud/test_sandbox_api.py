@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import requests
-
 from nsps_local.sandbox import Sandbox
+
 from tests.local_cloud.sandbox_kit import Api
 
 S, L = 61, 62

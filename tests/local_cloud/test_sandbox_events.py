@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from nsps_local.sandbox import Sandbox, SandboxConfig
 from nsps_local.sandbox.billing import Billing
 from nsps_local.sandbox.domain import NotFound, Refused
 from nsps_local.sandbox.events import Change, Form, event_types, variables
+
 from tests.local_cloud.sandbox_kit import Api, Hook, eventually, receiver
 
 S, L, DATA = 61, 62, 63

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import requests
-
 from nsps_local.sandbox import Sandbox
 from nsps_local.sandbox.faults import Fault, Faults
+
 from tests.local_cloud.sandbox_kit import Api, eventually
 
 CHECK = "Server.Session.check_auth.auth_failed"

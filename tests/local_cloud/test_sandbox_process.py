@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,8 +14,8 @@ from typing import Any
 
 import pytest
 import requests
-
 from nsps_local.sandbox import Sandbox, StateInUse
+
 from tests.local_cloud.sandbox_kit import Api, eventually, receiver
 
 
@@ -57,7 +56,7 @@ def run(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_killed_sandbox_keeps_subscribers_and_queue(run: Any) -> None:
-    """kill -9 with events waiting, one in flight and one done: after the restart each is delivered."""
+    """kill -9 with events waiting, one in flight, one done: later each is delivered."""
     with receiver() as hooks:
         config = {"webhook": {"url": hooks.url, "async_mode": False, "request_timeout": 20}}
         first = run(config=config)
@@ -85,7 +84,7 @@ def test_a_killed_sandbox_keeps_subscribers_and_queue(run: Any) -> None:
 
 
 def test_no_change_is_half_written_when_killed_at_any_moment(run: Any) -> None:
-    """Cards are moved to and fro under fire; after the kill every move is whole, with both events."""
+    """A card is moved to and fro under fire; after the kill every move has both events."""
     process = run(config={"webhook": {"paused": True}})
     api = Api(process.ready())
     add = {"i_customer": 2501, "i_product": 61}
@@ -315,4 +314,4 @@ def test_a_hundred_thousand_subscribers_are_seeded_fast(tmp_path: Path) -> None:
         assert (time.monotonic() - began) / 100 < 0.05
         again = sandbox.billing.change_product(made["first"], 62)
         assert len(again["events"]) == 1
-        assert os.path.getsize(tmp_path / "portabilling.sqlite3") < 200e6
+        assert (tmp_path / "portabilling.sqlite3").stat().st_size < 200e6

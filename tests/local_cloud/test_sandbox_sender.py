@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from nsps_local.sandbox import Sandbox
+
 from tests.local_cloud.sandbox_kit import Receiver, eventually, receiver
 
 S = 61

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from nsps_local.sandbox import Sandbox
+
 from tests.local_cloud.sandbox_kit import Api
 
 
