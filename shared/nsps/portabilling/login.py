@@ -131,17 +131,24 @@ class Login:
             return token  # it is renewed early: it may well be good for this call
 
     def _logged_in(self, deadline: Deadline) -> Token:
-        credentials = self._credentials()
+        credentials = self._given()
         try:
             return self._login(credentials, deadline)
         except LoginRefused:
             if self._refused is None:
                 raise
             self._refused()
-            changed = self._credentials()
+            changed = self._given()
             if changed == credentials:
                 raise
             return self._login(changed, deadline)
+
+    def _given(self) -> ApiCredentials:
+        """The credentials now; a secret that is written wrongly can be corrected: Transient."""
+        try:
+            return self._credentials()
+        except ValueError as error:
+            raise Transient(f"PortaBilling Session/login: {error}") from None
 
     def _login(self, credentials: ApiCredentials, deadline: Deadline) -> Token:
         method = "Session/login"

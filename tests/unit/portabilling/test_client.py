@@ -293,6 +293,16 @@ def test_credentials_are_read_strictly() -> None:
             ApiCredentials.parse(wrong)
 
 
+def test_a_secret_that_is_written_wrongly_can_be_corrected(api: FakeApi) -> None:
+    api.answers[METHOD] = GOOD
+    secret: dict[str, str] = {"login": "nsps"}
+    client = PortaBilling(api.url, lambda: ApiCredentials.parse(secret))
+    with pytest.raises(Transient, match="not complete"):
+        client.call(METHOD, {})
+    secret["password"] = "right"
+    assert client.call(METHOD, {})
+
+
 def test_service_paths() -> None:
     assert ServicePaths.of({"sim_card_info": "SIM/get"}).sim_card_info == "SIM/get"
     with pytest.raises(ValueError, match="sim_info"):
