@@ -83,7 +83,7 @@ def process_event() -> Any:
             "type": "AUTHENTICATION_ERROR",
         }
         return refuse(401, fault, **{"WWW-Authenticate": "Bearer"})
-    event = request.get_json(silent=True)
+    event: Any = request.get_json(silent=True)
     problems = validate(event)
     if problems:
         return refuse(422, problems)

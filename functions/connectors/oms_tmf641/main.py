@@ -118,7 +118,8 @@ class Settings(BaseModel):
     def orders_url(self) -> str:
         if self.profile == "plain":
             return self.url
-        return f"{self.url.rstrip('/')}/{self.ordering_path.strip('/')}/serviceOrder"
+        parts = (self.url.rstrip("/"), self.ordering_path.strip("/"), "serviceOrder")
+        return "/".join(part for part in parts if part)
 
     def state(self, word: object) -> AnswerState:
         """Raises CallbackInvalid for a word that is in neither the standard nor the settings."""

@@ -1,0 +1,617 @@
+"""The notification connector against a real SMTP server whose answers the tests decide."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
+from hypothesis import given
+from hypothesis import strategies as st
+from nsps.connector.testing import (
+    ChaosProxy,
+    MessageStandardTests,
+    enriched,
+    make_call,
+    make_parts,
+)
+from nsps.outcome import NoAnswer, Terminal, Transient
+from pydantic import ValidationError
+
+from functions.connectors.notification.main import (
+    DEFAULT_WORDING,
+    NotificationConnector,
+    Settings,
+    mailbox,
+    one_line,
+    recipients,
+)
+
+USER, PASSWORD = "nsps-mail", "correct-horse-battery"
+PB: dict[str, dict[str, Any]] = {
+    "account_info": {
+        "i_account": 277147,
+        "id": "79123456789@msisdn",
+        "firstname": "Ann",
+        "email": "ann@example.net",
+    },
+    "sim_info": {"imsi": "001010000020349", "iccid": "8970101000000203493"},
+}
+
+
+class Inbox:
+    """An aiosmtpd handler: ``replies`` says what each command gets; mails are kept."""
+
+    def __init__(self) -> None:
+        self.replies: dict[str, str] = {}
+        self.by_recipient: dict[str, str] = {}
+        self.mails: list[Any] = []
+        self.logins: list[tuple[bytes, bytes]] = []
+        self.options: list[list[str]] = []
+
+    async def handle_MAIL(  # noqa: N802
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        self.options.append(options)
+        if "MAIL" in self.replies:
+            return self.replies["MAIL"]
+        envelope.mail_from = address
+        return "250 OK"
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        reply = self.by_recipient.get(address, self.replies.get("RCPT"))
+        if reply:
+            return reply
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        if "DATA" in self.replies:
+            return self.replies["DATA"]
+        self.mails.append(envelope)
+        return "250 2.0.0 Ok: queued as 4711"
+
+    async def handle_NOOP(self, server: Any, session: Any, envelope: Any, arg: str) -> str:  # noqa: N802
+        return "250 OK"
+
+    def authenticate(
+        self, server: Any, session: Any, envelope: Any, mechanism: str, data: LoginPassword
+    ) -> AuthResult:
+        self.logins.append((data.login, data.password))
+        good = (data.login, data.password) == (USER.encode(), PASSWORD.encode())
+        return AuthResult(success=good, handled=good)
+
+    def last(self) -> EmailMessage:
+        content = self.mails[-1].content
+        return message_from_bytes(content, policy=default)
+
+    def text(self) -> str:
+        return str(self.last().get_content()).replace("\r\n", "\n")
+
+
+class Server(Controller):
+    """aiosmtpd on a free port."""
+
+    def __init__(self, inbox: Inbox, **options: Any) -> None:
+        self._options = options
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        super().__init__(inbox, hostname="127.0.0.1", port=port)
+
+    def factory(self) -> SMTP:
+        return SMTP(self.handler, hostname="mx.example.net", **self._options)
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return Inbox()
+
+
+@pytest.fixture
+def serve(inbox: Inbox) -> Iterator[Callable[..., Server]]:
+    started: list[Server] = []
+
+    def start(**options: Any) -> Server:
+        server = Server(inbox, **options)
+        server.start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+         "-keyout", str(key), "-out", str(cert)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+def tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+def connector(
+    port: int, secrets: dict[str, str] | None = None, **settings: Any
+) -> NotificationConnector:
+    given_settings = {
+        "host": "127.0.0.1",
+        "port": port,
+        "security": "none",
+        "sender": "Example Mobile <no-reply@example.net>",
+        **settings,
+    }
+    model = Settings.model_validate(given_settings)
+    return NotificationConnector(model, make_parts(secrets, handler="mail"))
+
+
+def deliver(
+    made: NotificationConnector,
+    pb: Any = PB,
+    event_type: str = "Account/Blocked",
+    seconds: float = 5.0,
+    reference: str = "ref-1",
+) -> str:
+    message = made.message(enriched(pb, event_type=event_type))
+    assert message is not None
+    return made.send(message, make_call(seconds, reference))
+
+
+def with_account(**members: Any) -> dict[str, Any]:
+    return {**PB, "account_info": PB["account_info"] | members}
+
+
+class TestStandard(MessageStandardTests):
+    connector_class = NotificationConnector
+    pb = PB
+    event_type = "Account/Blocked"
+    secrets: ClassVar = {"user": USER, "password": PASSWORD}
+    canaries = ("001010000020349", "ann@example.net")
+    silent = (
+        ("Account/Blocked", {}),
+        ("Account/Blocked", {"account_info": {"i_account": 1, "email": " "}}),
+        ("Account/BalanceChanged", PB),
+    )
+
+    @pytest.fixture
+    def system(self, serve: Callable[..., Server], inbox: Inbox) -> Iterator[ChaosProxy]:
+        server = serve(authenticator=inbox.authenticate, auth_require_tls=False)
+        with ChaosProxy(("127.0.0.1", server.port)) as proxy:
+            yield proxy
+
+    def settings(self, system: ChaosProxy) -> dict[str, Any]:
+        return {
+            "host": "127.0.0.1",
+            "port": system.port,
+            "security": "none",
+            "sender": "no-reply@example.net",
+        }
+
+    def test_the_same_event_gives_the_same_message(self, connector: Any) -> None:
+        one, other = (connector.message(self.event()) for _ in range(2))
+        assert one == other
+        self.assert_private(one.summary)
+
+    @pytest.mark.parametrize("warm", [False, True], ids=["new connection", "pooled connection"])
+    def test_a_system_that_hangs_gives_no_answer_by_the_deadline(
+        self, connector: Any, system: ChaosProxy, warm: bool
+    ) -> None:
+        """SMTP says more than the rule asks: before the final dot, nothing was sent."""
+        if warm:
+            connector.check(make_call())
+        system.hang()
+        error = self.timely(lambda: self.act(connector, make_call(self.deadline)))
+        assert isinstance(error, Transient)
+        assert not isinstance(error, NoAnswer)
+
+    def test_wherever_it_is_cut_the_truth_is_told(
+        self, connector: Any, system: ChaosProxy, inbox: Inbox
+    ) -> None:
+        """Transient: no mail. NoAnswer: perhaps. Success: one mail."""
+        for turn in range(1, 20):
+            inbox.mails.clear()
+            system.lose_answer(turn)
+            error = self.attempt(lambda: self.act(connector, make_call()))
+            cut = system.cut
+            system.pass_all()
+            if error is None:
+                assert len(inbox.mails) == 1
+            elif not isinstance(error, NoAnswer):
+                assert inbox.mails == []
+            if not cut:
+                assert turn > 5
+                return
+        pytest.fail("the conversation does not end")
+
+
+class TestTheMail:
+    def test_it_arrives_as_written(self, serve: Callable[..., Server], inbox: Inbox) -> None:
+        said = deliver(connector(serve().port))
+        assert said == "250 2.0.0 Ok: queued as 4711"
+        assert inbox.mails[-1].rcpt_tos == ["ann@example.net"]
+        assert inbox.mails[-1].mail_from == "no-reply@example.net"
+        mail = inbox.last()
+        assert mail["From"] == "Example Mobile <no-reply@example.net>"
+        assert mail["To"] == "ann@example.net"
+        assert mail["Subject"] == "Your account has been blocked"
+        assert mail["Auto-Submitted"] == "auto-generated"
+        assert mail["Date"]
+        assert inbox.text().startswith("Hello Ann,\n\nYour account 79123456789@msisdn has")
+
+    def test_a_repetition_has_the_same_message_id(
+        self, serve: Callable[..., Server], inbox: Inbox
+    ) -> None:
+        made = connector(serve().port)
+        for reference in ("one", "one", "other"):
+            deliver(made, reference=reference)
+        ids = [message_from_bytes(each.content)["Message-ID"] for each in inbox.mails]
+        assert ids[0] == ids[1] != ids[2]
+        assert ids[0].endswith("@example.net>")
+
+    @pytest.mark.parametrize(
+        "text",
+        ["Größe, 北京, Привіт 😀", "x" * 5000, ".\n..\n. dot", "a\r\nb\rc\nd", "end without line"],
+    )
+    def test_any_text_comes_through(
+        self, serve: Callable[..., Server], inbox: Inbox, text: str
+    ) -> None:
+        made = connector(
+            serve().port,
+            templates={
+                "*/*": {
+                    "subject": "Grüße an {{ account_info.firstname }}",
+                    "text": "{{ variables.t }}",
+                }
+            },
+        )
+        event = enriched(PB, event_type="Account/New", variables={"t": text})
+        message = made.message(event)
+        assert message is not None
+        made.send(message, make_call())
+        assert inbox.last()["Subject"] == "Grüße an Ann"
+        wanted = text.replace("\r\n", "\n").replace("\r", "\n")
+        assert inbox.text().rstrip("\n") == wanted.rstrip("\n")
+
+    @pytest.mark.parametrize("event_type", sorted(DEFAULT_WORDING))
+    def test_every_default_wording_works(
+        self, serve: Callable[..., Server], inbox: Inbox, event_type: str
+    ) -> None:
+        made = connector(serve().port)
+        for pb in (PB, {"account_info": {"email": "x@example.net"}}):
+            deliver(made, pb, event_type)
+            assert "None" not in inbox.text()
+        deliver(made, PB, "SIM/Replaced")
+        assert "3493" in inbox.text()
+        assert "8970101000000203493" not in inbox.text()
+
+    def test_a_template_of_the_settings_comes_before_the_default(
+        self, serve: Callable[..., Server], inbox: Inbox
+    ) -> None:
+        mine = {"Account/*": {"subject": "Mine", "text": "{{ event_type }}"}}
+        made = connector(serve().port, templates=mine)
+        deliver(made)
+        assert inbox.last()["Subject"] == "Mine"
+        bare = connector(1, default_templates=False)
+        assert bare.message(enriched(PB, event_type="Account/Blocked")) is None
+
+    def test_addresses_do_not_show_in_the_history(self, serve: Callable[..., Server]) -> None:
+        made = connector(serve().port)
+        message = made.message(enriched(PB, event_type="Account/Blocked"))
+        assert message is not None
+        assert message.summary == "e-mail Account/Blocked to a***@example.net"
+
+
+class TestInjection:
+    @pytest.mark.parametrize(
+        "email",
+        ["ann@example.net\r\nBcc: eve@example.net", "ann@example.net\nDATA", "a b@example.net",
+         "ann@example.net>\r\nRCPT TO:<eve@example.net", "<ann@example.net> NOTIFY=NEVER",
+         "ann@exa\x00mple.net", "@example.net", "ann@", "ann", "ann@-example.net"],
+    )  # fmt: skip
+    def test_an_address_that_is_none_is_refused(self, email: str) -> None:
+        with pytest.raises(Terminal, match="correct it in PortaBilling"):
+            connector(1).message(enriched(with_account(email=email), event_type="Account/Blocked"))
+
+    def test_a_name_cannot_add_a_header(self, serve: Callable[..., Server], inbox: Inbox) -> None:
+        templates = {"Account/*": {"subject": "Hi {{ account_info.firstname }}", "text": "x"}}
+        evil = with_account(firstname="Ann\r\nBcc: eve@example.net\r\n\r\nbody")
+        deliver(connector(serve().port, templates=templates), evil)
+        assert inbox.last()["Bcc"] is None
+        assert inbox.last()["Subject"] == "Hi Ann Bcc: eve@example.net body"
+        assert inbox.mails[-1].rcpt_tos == ["ann@example.net"]
+
+    @given(st.text())
+    def test_a_header_is_one_line(self, text: str) -> None:
+        line = one_line(text)
+        assert len(line.splitlines()) <= 1
+        message = EmailMessage()
+        message["Subject"] = line
+
+    @given(st.text())
+    def test_any_recipient_is_an_address_or_refused(self, text: str) -> None:
+        try:
+            for address in recipients(text):
+                assert not set(address) & set(" \r\n<>\x00")
+                mailbox(address)
+        except Terminal:
+            pass
+
+
+class TestInternational:
+    def test_a_domain_goes_in_its_idna_form(
+        self, serve: Callable[..., Server], inbox: Inbox
+    ) -> None:
+        deliver(connector(serve().port), with_account(email="ann@bücher.example"))
+        assert inbox.mails[-1].rcpt_tos == ["ann@xn--bcher-kva.example"]
+
+    def test_a_local_part_goes_where_smtputf8_is_offered(
+        self, serve: Callable[..., Server], inbox: Inbox
+    ) -> None:
+        deliver(connector(serve(enable_SMTPUTF8=True).port), with_account(email="jörg@example.net"))
+        assert inbox.mails[-1].rcpt_tos == ["jörg@example.net"]
+        assert "SMTPUTF8" in inbox.options[-1]
+        assert "jörg@example.net" in inbox.mails[-1].content.decode()
+
+    def test_elsewhere_it_is_rejected(self, serve: Callable[..., Server], inbox: Inbox) -> None:
+        with pytest.raises(Terminal, match="SMTPUTF8"):
+            deliver(connector(serve().port), with_account(email="jörg@example.net"))
+        assert inbox.mails == []
+
+
+class TestReplies:
+    @pytest.mark.parametrize(
+        ("command", "reply", "kind", "words"),
+        [
+            ("MAIL", "451 4.3.0 try later", Transient, "451"),
+            ("MAIL", "550 5.1.8 no such sender", Transient, "correct sender"),
+            ("MAIL", "552 5.3.4 too big", Terminal, "552"),
+            ("MAIL", "530 5.7.0 Authentication required", Transient, "refuses the sender"),
+            ("RCPT", "450 4.2.1 mailbox busy", Transient, "450"),
+            ("RCPT", "421 4.3.2 shutting down", Transient, "421"),
+            ("RCPT", "530 5.7.0 Authentication required", Transient, "secrets user and password"),
+            ("RCPT", "550 5.1.1 <ann@example.net>: unknown", Terminal, "<<address>>: unknown"),
+            ("RCPT", "554 5.7.1 relay access denied", Terminal, "554"),
+            ("DATA", "452 4.3.1 disk full", Transient, "452"),
+            ("DATA", "554 5.7.1 looks like spam", Terminal, "looks like spam"),
+        ],
+    )
+    def test_a_refusal_is_read(
+        self, serve: Callable[..., Server], inbox: Inbox, command: str, reply: str,
+        kind: type[Exception], words: str,
+    ) -> None:  # fmt: skip
+        inbox.replies[command] = reply
+        with pytest.raises(kind, match=r"mail server 127\.0\.0\.1") as error:
+            deliver(connector(serve().port))
+        assert words in str(error.value)
+        assert "ann@example.net" not in str(error.value)
+        assert not isinstance(error.value, NoAnswer)
+        assert inbox.mails == []
+
+    def test_one_refused_address_of_several(
+        self, serve: Callable[..., Server], inbox: Inbox
+    ) -> None:
+        made = connector(serve().port)
+        both = with_account(email="ann@example.net; bob@example.net")
+        inbox.by_recipient["bob@example.net"] = "550 5.1.1 unknown"
+        assert deliver(made, both).endswith("; 1 of 2 addresses refused")
+        assert [each.rcpt_tos for each in inbox.mails] == [["ann@example.net"]]
+        inbox.by_recipient["bob@example.net"] = "450 4.2.1 busy"
+        with pytest.raises(Transient):
+            deliver(made, both)
+        assert len(inbox.mails) == 1, "nobody is written to twice"
+
+    @pytest.mark.parametrize("greeting", ["554 5.7.1 you are blocked", "421 too busy"])
+    def test_a_server_that_does_not_want_to_talk(self, greeting: str) -> None:
+        with Scripted([greeting]) as port, pytest.raises(Transient, match="does not want to talk"):
+            deliver(connector(port))
+
+    def test_silence_after_the_final_dot_is_no_answer(self) -> None:
+        with Scripted(["220 hi", "250 hi", "250 ok", "250 ok", "354 go", None], hang=True) as port:
+            began = time.monotonic()
+            with pytest.raises(NoAnswer, match="may have been sent"):
+                deliver(connector(port), seconds=0.5)
+            assert time.monotonic() - began < 1.2
+
+    def test_hanging_up_after_the_final_dot_is_no_answer(self) -> None:
+        with Scripted(["220 hi", "250 hi", "250 ok", "250 ok", "354 go", None]) as port:
+            with pytest.raises(NoAnswer):
+                deliver(connector(port))
+
+    def test_hanging_up_before_it_is_not(self) -> None:
+        with Scripted(["220 hi", "250 hi", "250 ok", None]) as port:
+            with pytest.raises(Transient) as error:
+                deliver(connector(port))
+            assert not isinstance(error.value, NoAnswer)
+
+    @pytest.mark.parametrize("noise", ["hello?", "25", "250", "abc def", "9" * 3000])
+    def test_nonsense_is_tried_again(self, noise: str) -> None:
+        with Scripted([noise, noise, noise, noise]) as port:
+            with pytest.raises(Transient):
+                deliver(connector(port), seconds=2)
+
+    def test_dripping_bytes_do_not_stretch_the_deadline(self) -> None:
+        with Scripted(["220 " + "x" * 60], drip=0.1) as port:
+            began = time.monotonic()
+            with pytest.raises(Transient):
+                deliver(connector(port), seconds=0.6)
+            assert time.monotonic() - began < 1.3
+
+
+class Scripted:
+    """An SMTP server of lines: one to greet, one per turn of the client; None: no more.
+
+    ``hang``: it stays silent then instead of hanging up. ``drip``: seconds between bytes.
+    """
+
+    def __init__(self, lines: list[str | None], hang: bool = False, drip: float = 0) -> None:
+        self.lines, self.hang, self.drip = lines, hang, drip
+        self.ended = threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+
+    def __enter__(self) -> int:
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+        return int(self.listener.getsockname()[1])
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.listener.close()
+        self.thread.join(5)
+
+    def run(self) -> None:
+        try:
+            connection, _ = self.listener.accept()
+            with connection:
+                self.talk(connection)
+        except OSError:
+            return
+
+    def talk(self, connection: socket.socket) -> None:
+        for turn, line in enumerate(self.lines):
+            if turn:
+                data = connection.recv(65536)
+                while self.lines[turn - 1] == "354 go" and not data.endswith(b"\r\n.\r\n"):
+                    data += connection.recv(65536)
+            if line is None:
+                break
+            self.say(connection, f"{line}\r\n".encode())
+        if self.hang:
+            self.ended.wait(10)
+
+    def say(self, connection: socket.socket, data: bytes) -> None:
+        if not self.drip:
+            connection.sendall(data)
+            return
+        for at in range(len(data)):
+            connection.sendall(data[at : at + 1])
+            if self.ended.wait(self.drip):
+                return
+
+
+class TestSecurity:
+    def test_starttls_and_login(
+        self, serve: Callable[..., Server], inbox: Inbox, certificate: tuple[Path, Path]
+    ) -> None:
+        server = serve(
+            tls_context=tls(certificate), require_starttls=True, authenticator=inbox.authenticate
+        )
+        secrets = {"user": USER, "password": PASSWORD, "ca": certificate[0].read_text()}
+        made = connector(server.port, secrets, host="localhost", security="starttls")
+        made.check(make_call())
+        deliver(made)
+        assert inbox.logins[-1] == (USER.encode(), PASSWORD.encode())
+        assert inbox.mails[-1].rcpt_tos == ["ann@example.net"]
+
+    def test_a_server_that_begins_with_tls(
+        self, inbox: Inbox, certificate: tuple[Path, Path]
+    ) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = Controller(inbox, hostname="localhost", port=port, ssl_context=tls(certificate))
+        server.start()
+        try:
+            secrets = {"ca": certificate[0].read_text()}
+            deliver(connector(port, secrets, host="localhost", security="tls"))
+        finally:
+            server.stop()
+        assert len(inbox.mails) == 1
+
+    def test_an_unknown_certificate_is_refused(
+        self, serve: Callable[..., Server], inbox: Inbox, certificate: tuple[Path, Path]
+    ) -> None:
+        server = serve(tls_context=tls(certificate))
+        with pytest.raises(Transient, match="certificate"):
+            deliver(connector(server.port, host="localhost", security="starttls"))
+        secrets = {"ca": certificate[0].read_text()}
+        with pytest.raises(Transient, match="TLS failed"):
+            deliver(connector(server.port, secrets, host="127.0.0.1", security="starttls"))
+        assert inbox.mails == []
+
+    def test_nothing_is_sent_in_the_clear(self, serve: Callable[..., Server], inbox: Inbox) -> None:
+        with pytest.raises(Transient, match="STARTTLS"):
+            deliver(connector(serve().port, security="starttls"))
+        assert inbox.mails == []
+
+    def test_a_wrong_password_is_tried_again_with_a_text(
+        self, serve: Callable[..., Server], inbox: Inbox
+    ) -> None:
+        server = serve(authenticator=inbox.authenticate, auth_require_tls=False)
+        secrets = {"user": USER, "password": "wrong-password"}
+        with pytest.raises(
+            Transient, match="535: the server refuses the user or the password"
+        ) as e:
+            deliver(connector(server.port, secrets))
+        assert "wrong-password" not in str(e.value) and USER not in str(e.value)
+
+    def test_no_authentication_is_offered(self, serve: Callable[..., Server]) -> None:
+        secrets = {"user": USER, "password": PASSWORD}
+        with pytest.raises(Transient, match="offers no authentication"):
+            deliver(connector(serve().port, secrets))
+
+    def test_a_password_needs_tls_beyond_loopback(self, serve: Callable[..., Server]) -> None:
+        port = serve().port
+        made = connector(port, {"user": USER, "password": PASSWORD}, host="127.0.0.2")
+        with pytest.raises(Transient, match=r"never sent without TLS"):
+            deliver(made)
+
+
+class TestTemplates:
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("{{ account_info.emial }}", "emial"),
+            ("{{ 1 / 0 }}", "ZeroDivisionError"),
+            ("{{ account_info.__class__.__mro__ }}", "unsafe"),
+            ("{{ variables.nothing }}", "nothing"),
+            ("{{ account_info.feature('x').name }}", "name"),
+        ],
+    )
+    def test_a_fault_is_final_and_named(self, text: str, words: str) -> None:
+        made = connector(1, templates={"Account/*": {"subject": "x", "text": text}})
+        with pytest.raises(Terminal, match=r"template text of Account/\*") as error:
+            made.message(enriched(PB, event_type="Account/Blocked"))
+        assert words in str(error.value)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"templates": {"Account/*": {"subject": "{{ x", "text": "x"}}},
+            {"templates": {"Account/*": {"subject": "x", "text": "{{ acount_info.id }}"}}},
+            {"templates": {"Account": {"subject": "x", "text": "x"}}},
+            {"templates": {"Account/*": {"subject": "x"}}},
+            {"to": "{{ email }}"},
+            {"sender": "nobody"},
+            {"sender": "a@example.net\r\nBcc: b@example.net"},
+            {"security": "ssl"},
+            {"port": 0},
+        ],
+    )
+    def test_mistakes_are_found_before_anything_starts(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            Settings.model_validate({"host": "h", "sender": "a@example.net", **wrong})
