@@ -181,7 +181,7 @@ def _contract(request: flask.Request, started: _Started) -> Reply:
         token = started.parts.secrets.get(handler.contract_token).reveal()
         if not contract.authorized(request.headers.get("Authorization"), token):
             return _reply(contract.unauthorized())
-        came = trace.from_headers(dict(request.headers))
+        came = trace.from_headers(request.headers)
         with trace.use(came):
             event = contract.read_event(request.get_data(cache=False), came, datetime.now(UTC))
             with log.fields(event_id=event.event_id):

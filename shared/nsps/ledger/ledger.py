@@ -380,7 +380,7 @@ class _View:
         """The delivery begins with this snapshot; the owner's watermark rises to it."""
         work = self._work
         self.delivery = replace(self.delivery, t=work.t)
-        self._tx.merge(self._delivery, {"t": work.t, "outcome": None, "last_at": self._tx.now})
+        self._tx.merge(self._delivery, {"t": work.t, "outcome": None, "begun_at": self._tx.now, "last_at": self._tx.now})
         if self.watermark.t < work.t:
             self.watermark = Watermark(work.t, work.event_id)
             expire = {"expire_at": self._tx.after(days=TOMBSTONE_DAYS)}

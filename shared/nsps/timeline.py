@@ -1,0 +1,231 @@
+"""What happened to an event, read back from the history and told in order.
+
+The same story is printed by ``nsps explain``, given as JSON, and (later) shown by the console.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.cloud.firestore import FieldFilter, Query
+
+from nsps.outcome import Outcome
+from nsps.retry import PUSH
+from nsps.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What became of the event for one handler. Times are ISO 8601, UTC."""
+
+    handler: str
+    delivery: str
+    outcome: str | None
+    attempts: int
+    begun_at: str | None
+    last_at: str | None
+    finished_at: str | None
+    results: tuple[Mapping[str, Any], ...]
+    errors: tuple[str, ...]
+    retry: Mapping[str, Any] | None
+    next_try: str | None
+    summary: str | None
+    superseded_by: str | None
+    orders: tuple[str, ...]
+    espf: Mapping[str, Any] | None
+
+    @property
+    def final(self) -> bool:
+        return self.outcome is not None and Outcome(self.outcome).final
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """An event's history entry with its deliveries."""
+
+    event_id: str
+    event_type: str
+    i_event: str | None
+    i_account: int | None
+    owner: str
+    state: str
+    received_at: str | None
+    opened_at: str | None
+    enriched_at: str | None
+    read_ms: float | None
+    snapshot_t: str | None
+    trace_id: str
+    retry: Mapping[str, Any] | None
+    next_try: str | None
+    deliveries: tuple[Delivered, ...]
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to the event by itself."""
+        if self.state in ("unhandled", Outcome.EXPIRED.value):
+            return True
+        return self.state == "enriched" and all(each.final for each in self.deliveries)
+
+
+class Timeline:
+    """Reads stories. ``groups``: handler -> the ESPF group it reports to, if any."""
+
+    def __init__(self, store: Store, groups: Mapping[str, str | None]) -> None:
+        self._store, self._groups = store, groups
+
+    def find(self, name: str) -> list[Story]:
+        """The event of an event_id, or the events of an i_event. Raises StoreUnavailable."""
+        data = self._store.read(self._store.event(name)) if "/" not in name else None
+        if data is not None:
+            return [self._story(name, data)]
+        return self.where("i_event", name)
+
+    def where(self, field: str, value: Any, limit: int = 100) -> list[Story]:
+        """Events in whose entry a field has a value, oldest first."""
+        query = self._store.events().where(filter=FieldFilter(field, "==", value)).limit(limit)
+        stories = self._stories(query)
+        return sorted(stories, key=lambda story: story.opened_at or "")
+
+    def latest(self, limit: int) -> list[Story]:
+        """The newest events, newest first."""
+        query = self._store.events().order_by("opened_at", direction=Query.DESCENDING)
+        return self._stories(query.limit(limit))
+
+    def _stories(self, query: Query) -> list[Story]:
+        found = self._store.call(lambda: list(query.stream()))
+        entries = [(snapshot.id, snapshot.to_dict() or {}) for snapshot in found]
+        now = datetime.now(UTC)
+        kept = [(ident, data) for ident, data in entries if not _expired(data, now)]
+        documents = self._deliveries(kept)
+        return [self._story(ident, data, documents) for ident, data in kept]
+
+    def _deliveries(
+        self, entries: Iterable[tuple[str, Mapping[str, Any]]]
+    ) -> dict[str, dict[str, Any] | None]:
+        """The delivery and status documents of many events, in one read."""
+        store = self._store
+        references = {}
+        for ident, data in entries:
+            for handler in data.get("handlers", []):
+                references[store.delivery(handler, ident).path] = store.delivery(handler, ident)
+                group = self._groups.get(handler)
+                if group and data.get("i_account") is not None:
+                    status = store.status(data["i_account"], group)
+                    references[status.path] = status
+        if not references:
+            return {}
+        snapshots = store.call(lambda: list(store.client.get_all(list(references.values()))))
+        return {s.reference.path: s.to_dict() if s.exists else None for s in snapshots}
+
+    def _story(
+        self,
+        ident: str,
+        data: Mapping[str, Any],
+        documents: Mapping[str, dict[str, Any] | None] | None = None,
+    ) -> Story:
+        if documents is None:
+            documents = self._deliveries([(ident, data)])
+        return Story(
+            event_id=ident,
+            event_type=data.get("event_type", ""),
+            i_event=data.get("i_event"),
+            i_account=data.get("i_account"),
+            owner=data.get("owner", ""),
+            state=data.get("state", ""),
+            received_at=data.get("received_at"),
+            opened_at=_iso(data.get("opened_at")),
+            enriched_at=_iso(data.get("enriched_at")),
+            read_ms=data.get("read_ms"),
+            snapshot_t=data.get("t"),
+            trace_id=data.get("trace_id", ""),
+            retry=_plain(data.get("retry")),
+            next_try=_iso(data.get("next_try")),
+            deliveries=tuple(
+                self._delivered(handler, ident, data, documents)
+                for handler in data.get("handlers", [])
+            ),
+        )
+
+    def _delivered(
+        self,
+        handler: str,
+        ident: str,
+        event: Mapping[str, Any],
+        documents: Mapping[str, dict[str, Any] | None],
+    ) -> Delivered:
+        data = documents.get(self._store.delivery(handler, ident).path) or {}
+        return Delivered(
+            handler=handler,
+            delivery=ident,
+            outcome=data.get("outcome") or (Outcome.RETRYING.value if data.get("retry") else None),
+            attempts=data.get("attempts", 0),
+            begun_at=_iso(data.get("begun_at")),
+            last_at=_iso(data.get("last_at")),
+            finished_at=_iso(data.get("finished_at")),
+            results=tuple(_plain(result) for result in data.get("results", [])),
+            errors=tuple(data.get("errors", [])),
+            retry=_plain(data.get("retry")),
+            next_try=_iso(data.get("next_try")) or _next_attempt(data),
+            summary=data.get("summary"),
+            superseded_by=data.get("superseded_by"),
+            orders=tuple(data.get("orders", [])),
+            espf=self._espf(handler, event, data, documents),
+        )
+
+    def _espf(
+        self,
+        handler: str,
+        event: Mapping[str, Any],
+        data: Mapping[str, Any],
+        documents: Mapping[str, dict[str, Any] | None],
+    ) -> dict[str, Any] | None:
+        """What PortaBilling heard for the account and the handler's group."""
+        group, i_account = self._groups.get(handler), event.get("i_account")
+        if group is None or i_account is None:
+            return None
+        status = documents.get(self._store.status(i_account, group).path)
+        if status is None:
+            return {"group": group, "status": None, "told": False, "of_this": False}
+        return {
+            "group": group,
+            "status": status.get("status"),
+            "told": status.get("posted") == status.get("revision"),
+            "told_at": _iso(status.get("posted_at")),
+            "refused": status.get("refused"),
+            "of_this": status.get("t") == data.get("t"),
+        }
+
+
+def _next_attempt(data: Mapping[str, Any]) -> str | None:
+    """About when Pub/Sub brings a failed delivery again, from its schedule."""
+    retry = data.get("retry")
+    if not retry or data.get("outcome"):
+        return None
+    gap = PUSH.gap_after(max(1, data.get("attempts", 1)))
+    return _iso(retry["at"] + timedelta(seconds=gap))
+
+
+def _expired(data: Mapping[str, Any], now: datetime) -> bool:
+    """Firestore's TTL may take a day; what has expired is not shown."""
+    expire_at = data.get("expire_at")
+    return expire_at is not None and expire_at <= now
+
+
+def _iso(moment: Any) -> str | None:
+    if not isinstance(moment, datetime):
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _plain(value: Any) -> Any:
+    """A stored value as JSON has it."""
+    if isinstance(value, datetime):
+        return _iso(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
