@@ -72,7 +72,7 @@ class ConfigError(ValueError):
 
 
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s\"]*:[^/@\s\"]+@")
-_KEYS: dict[str, tuple[TypeAdapter[Any], str]] = {
+KEYS: dict[str, tuple[TypeAdapter[Any], str]] = {
     "gcp:project": (
         TypeAdapter(Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")]),
         "the id of a Google Cloud project, like acme-provisioning",
@@ -144,7 +144,7 @@ class _Check:
 
     def run(self, values: Mapping[str, Any]) -> StackConfig:
         self._unknown_keys(values)
-        read = {key: self._value(key, values) for key in _KEYS}
+        read = {key: self._value(key, values) for key in KEYS}
         handlers = self._handlers(read["nsps:handlers"] or [])
         self._sizes(read["nsps:sizes"] or {}, handlers)
         self._sandbox(read["nsps:portabilling"])
@@ -169,11 +169,11 @@ class _Check:
 
     def _unknown_keys(self, values: Mapping[str, Any]) -> None:
         for key in values:
-            if key not in _KEYS and not key.startswith("gcp:"):
-                self._problem(key, f"unknown key: {one_of(key, _KEYS)}")
+            if key not in KEYS and not key.startswith("gcp:"):
+                self._problem(key, f"unknown key: {one_of(key, KEYS)}")
 
     def _value(self, key: str, values: Mapping[str, Any]) -> Any:
-        adapter, expected = _KEYS[key]
+        adapter, expected = KEYS[key]
         if values.get(key) is None:
             if key not in _OPTIONAL:
                 self._problem(key, f"missing: write {expected}")
@@ -184,10 +184,10 @@ class _Check:
         self, adapter: TypeAdapter[T], value: object, where: str, expected: str
     ) -> T | None:
         try:
-            return adapter.validate_json(json.dumps(value, default=str))
+            return adapter.validate_json(json.dumps(value, default=str), strict=True)
         except ValidationError as error:
             model = _MODELS.get(where.partition("[")[0])
-            for fault in error.errors(include_url=False, include_input=False):
+            for fault in _telling(error):
                 self._problem(where + _path(fault["loc"]), _said(fault, model, expected))
             return None
 
@@ -365,25 +365,48 @@ def _path(loc: Sequence[int | str]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
 
 
+def _telling(error: ValidationError) -> list[Any]:
+    """The faults, without "too short" for a list whose entries are wrong themselves."""
+    faults = error.errors(include_url=False, include_input=False)
+    return [
+        fault
+        for fault in faults
+        if fault["type"] != "too_short"
+        or not any(
+            other["loc"][: len(fault["loc"])] == fault["loc"] and other is not fault
+            for other in faults
+        )
+    ]
+
+
 def _said(fault: Any, model: type[BaseModel] | None, expected: str) -> str:
     """A fault found by pydantic in our words: what is wrong, and what to write."""
     fields = model.model_fields if model else {}
     names = [part for part in fault["loc"] if isinstance(part, str)]
     if fault["type"] == "extra_forbidden":
         return f"unknown key: {one_of(names[-1], list(fields))}"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = _WORDS.get(fault["type"], fault["msg"]).removeprefix("Value error, ")
     if "write " in message:
-        return str(message)
-    described = next((fields[name].description for name in names if name in fields), None)
-    what = "missing" if fault["type"] == "missing" else _lower(_plain(fault["type"], message))
-    return f"{what}: write {described or expected}"
+        return message
+    described = next((fields[name].description for name in names if name in fields), expected)
+    what = message.replace("Input should be", "must be")
+    return f"{what[:1].lower()}{what[1:]}: write {described}"
 
 
-def _plain(kind: str, message: str) -> str:
-    if kind == "string_pattern_mismatch":
-        return "not written as it must be"
-    return re.sub(r"^Input should be ", "must be ", message)
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+_WORDS = {
+    "missing": "missing",
+    "string_pattern_mismatch": "not written as it must be",
+    "string_type": "not a text",
+    "string_too_short": "empty",
+    "string_too_long": "too long",
+    "bool_type": "not true or false",
+    "int_type": "not a whole number",
+    "float_type": "not a number",
+    "tuple_type": "not a list",
+    "list_type": "not a list",
+    "dict_type": "not a map",
+    "model_type": "not a map",
+    "too_short": "has too few entries",
+    "too_long": "has too many entries",
+}
+"""Pydantic's kinds of faults, in words that do not speak of Python."""

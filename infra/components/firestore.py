@@ -35,11 +35,17 @@ class Expiring(_Part):
     field: str
 
 
+class Unindexed(_Part):
+    collection: str
+    fields: tuple[str, ...] = Field(min_length=1)
+
+
 class Layout(_Part):
-    """``firestore.yaml``: composite indexes, and the fields by which documents expire."""
+    """``firestore.yaml``: composite indexes, fields by which documents expire, fields without."""
 
     indexes: tuple[CompositeIndex, ...]
     expiring: tuple[Expiring, ...]
+    unindexed: tuple[Unindexed, ...]
 
 
 def read_layout(file: Path) -> Layout:
@@ -77,7 +83,10 @@ class Database(pulumi.ComponentResource):
         for index in layout.indexes:
             self._index(index)
         for expiring in layout.expiring:
-            self._expire(expiring)
+            self._field(expiring.collection, expiring.field, expires=True)
+        for unindexed in layout.unindexed:
+            for field in unindexed.fields:
+                self._field(unindexed.collection, field, expires=False)
         self.register_outputs({})
 
     def grant(self, part: str, member: pulumi.Input[str]) -> None:
@@ -115,14 +124,15 @@ class Database(pulumi.ComponentResource):
             opts=self._options,
         )
 
-    def _expire(self, expiring: Expiring) -> None:
+    def _field(self, collection: str, field: str, *, expires: bool) -> None:
+        """A field without an index of its own."""
         firestore.Field(
-            f"{self.database_id}-{expiring.collection}-{expiring.field}",
+            f"{self.database_id}-{collection}-{field}",
             project=self._platform.project,
             database=self.database.name,
-            collection=expiring.collection,
-            field=expiring.field,
-            ttl_config=firestore.FieldTtlConfigArgs(),
+            collection=collection,
+            field=field,
+            ttl_config=firestore.FieldTtlConfigArgs() if expires else None,
             index_config=firestore.FieldIndexConfigArgs(),
             opts=self._options,
         )

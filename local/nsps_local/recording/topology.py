@@ -120,8 +120,12 @@ class CompositeIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpiringField:
-    """Documents of the collection group go away when the time in this field has passed."""
+class Field:
+    """A field of all collections of that name.
+
+    ``Database.expiring``: documents go away when the time in it has passed. ``unindexed``: no
+    query may look at it.
+    """
 
     collection: str
     field: str
@@ -131,7 +135,8 @@ class ExpiringField:
 class Database:
     name: str
     indexes: tuple[CompositeIndex, ...]
-    expiring: tuple[ExpiringField, ...]
+    expiring: tuple[Field, ...]
+    unindexed: tuple[Field, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,15 +294,15 @@ def _database(resource: Resource, by_type: Mapping[str, Sequence[Resource]]) -> 
         )
         for index in by_type.get(_INDEX, [])
     ]
-    expiring = [
-        ExpiringField(entry.inputs["collection"], entry.inputs["field"])
+    fields = [
+        (Field(entry.inputs["collection"], entry.inputs["field"]), entry.inputs)
         for entry in by_type.get(_FIELD, [])
-        if entry.inputs.get("ttlConfig") is not None
     ]
     return Database(
         name=resource.inputs["name"],
         indexes=tuple(sorted(indexes, key=repr)),
-        expiring=tuple(sorted(expiring, key=repr)),
+        expiring=tuple(f for f, inputs in fields if inputs.get("ttlConfig") is not None),
+        unindexed=tuple(f for f, inputs in fields if inputs.get("indexConfig") == {}),
     )
 
 
