@@ -11,7 +11,8 @@ KINDS = ("reads", "writes", "deletes", "transactions", "aborts")
 class Metrics:
     """Counters in total, by collection group, by caller.
 
-    The caller is the user agent a program gave its client (ClientInfo(user_agent=...)), else "".
+    The caller is what a program put into x-goog-api-client: ClientInfo(user_agent=...) of the
+    generated clients; google.cloud.firestore.Client sends none, and counts as "".
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,6 @@ def _of(counters: dict[str, Counter[str]], name: str) -> Counter[str]:
 def caller(context: Any) -> str:
     """The user agent of a call: what stands before the library versions in x-goog-api-client."""
     for name, value in context.invocation_metadata():
-        if name == "x-goog-api-client":
-            return str(value).partition("gl-python")[0].strip()
+        if name == "x-goog-api-client" and (agent := str(value).partition("gl-python")[0].strip()):
+            return agent
     return ""

@@ -49,6 +49,8 @@ _SPAN = (
     " WHERE e.ix = ? AND e.parent = ? AND e.k >= ? AND e.k < ? ORDER BY e.k"
 )
 FORMAT = 1
+LOCKED_SECONDS = 2.0
+"""How long to wait for a server that is about to end to let go of the state."""
 HISTORY_BYTES = 32 * 1024 * 1024
 MAX_INDEXES = 40
 """For one collection group; queries of further shapes scan."""
@@ -151,9 +153,11 @@ class Store:
     """The documents of all databases, in the directory `state`."""
 
     def __init__(self, state: Path) -> None:
-        state.mkdir(parents=True, exist_ok=True)
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = state / "firestore.sqlite"
-        self._sql = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+        self._sql = sqlite3.connect(
+            path, timeout=LOCKED_SECONDS, isolation_level=None, cached_statements=256
+        )
         os.chmod(path, 0o600)  # noqa: PTH101 - documents hold personal data
         try:
             for pragma in PRAGMAS:
