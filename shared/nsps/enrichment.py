@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from nsps import log
-from nsps.event import EspfEvent, InvalidWebhook, owner_of
+from nsps.event import EspfEvent, InvalidWebhook, Owner, owner_of
 from nsps.history import Entry, History
 from nsps.messages import EnrichedMessage, MalformedMessage, Publisher, RawEventMessage
 from nsps.outcome import Transient
@@ -58,10 +58,10 @@ class Enrichment:
             return
         blocks = frozenset(Block(block) for handler in wanted for block in handler.requires)
         started = time.monotonic()
-        fresh = self._read(raw, event, blocks, entry)
+        owner, fresh = self._read(raw, event, owner, blocks, entry)
         read_ms = round((time.monotonic() - started) * 1000, 1)
-        self._publish(raw, event, entry, fresh, wanted)
-        self._history.enriched(raw, fresh.t, fresh.value, read_ms=read_ms)
+        self._publish(raw, event, owner, entry, fresh, wanted)
+        self._history.enriched(raw, owner, fresh.t, fresh.value, read_ms=read_ms)
         _log.info(
             "enriched",
             event_type=event.event_type,
@@ -75,13 +75,21 @@ class Enrichment:
         return [handler for handler in self._handlers if wants(handler.events, event.event_type)]
 
     def _read(
-        self, raw: RawEventMessage, event: EspfEvent, blocks: frozenset[Block], entry: Entry
-    ) -> Fresh[PbData]:
-        owner = owner_of(event, raw.event_id)
+        self,
+        raw: RawEventMessage,
+        event: EspfEvent,
+        owner: Owner,
+        blocks: frozenset[Block],
+        entry: Entry,
+    ) -> tuple[Owner, Fresh[PbData]]:
+        """The snapshot, and whose it is: an event that names only a SIM card or a number speaks of
+        the account behind it, or the ledger would hold the same resource under two owners."""
         if not blocks:
-            return Fresh(PbData(), entry.t)
+            return owner, Fresh(PbData(), entry.t)
         try:
-            return self._reader().read_fresh(self._reads, event, owner, blocks, entry.t)
+            reader = self._reader()
+            owner = reader.account_behind(owner)
+            return owner, reader.read_fresh(self._reads, event, owner, blocks, entry.t)
         except Transient as error:
             self._failed(raw, error)
             raise
@@ -90,6 +98,7 @@ class Enrichment:
         self,
         raw: RawEventMessage,
         event: EspfEvent,
+        owner: Owner,
         entry: Entry,
         fresh: Fresh[PbData],
         wanted: Sequence[HandlerSummary],
@@ -99,7 +108,7 @@ class Enrichment:
             event=event,
             pb_data=fresh.value.to_contract(),
             t=fresh.t,
-            owner=owner_of(event, raw.event_id),
+            owner=owner,
             received_at=raw.received_at,
             created_at=entry.created_at.astimezone(UTC).isoformat(timespec="microseconds"),
             updated_at=datetime.now(UTC).isoformat(timespec="microseconds"),

@@ -91,7 +91,7 @@ class History:
         }
 
     def enriched(
-        self, raw: RawEventMessage, t: SnapshotTime, pb: PbData, *, read_ms: float
+        self, raw: RawEventMessage, owner: Owner, t: SnapshotTime, pb: PbData, *, read_ms: float
     ) -> None:
         """Record that the event was published with this snapshot. Raises StoreUnavailable."""
         snapshot, size = self._compressed(pb)
@@ -99,6 +99,8 @@ class History:
             raw.event_id,
             {
                 "state": "enriched",
+                "owner": str(owner),
+                "i_account": owner.i_account,
                 "enriched_at": self._now(),
                 "t": t,
                 "read_ms": read_ms,

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
 from nsps import log, trace
@@ -29,8 +28,8 @@ from nsps.secrets import SecretMissing, Secrets, SecretUnavailable
 from nsps.settings import IngressSettings
 
 MAX_BODY_BYTES = 64 * 1024
-BODY_SECONDS = 10.0
-CONFIRM_SECONDS = 10.0
+BODY_SECONDS = 5.0
+CONFIRM_SECONDS = 5.0
 RETRY_AFTER_SECONDS = 10
 
 # Single-byte character sets that a body may be in without being UTF-8.
@@ -189,21 +188,28 @@ def respond(request: Request, ingress: Callable[[], Ingress]) -> Response:
 
 
 def read_body(request: Request) -> bytes:
-    """The whole body, up to 64 KB, within 10 s. Raises Refused: 413, or 503 if it was cut off."""
-    if (request.content_length or 0) > MAX_BODY_BYTES:
+    """The whole body, up to 64 KB, within 5 s. Raises Refused: 413, or 503 if it was cut off."""
+    declared = request.content_length
+    if (declared or 0) > MAX_BODY_BYTES:
         raise Refused(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
-    request.max_content_length = MAX_BODY_BYTES
     hurry = threading.Timer(BODY_SECONDS, _stop_reading, [request])
     hurry.daemon = True
     hurry.start()
+    body = bytearray()
     try:
-        return request.get_data()
-    except RequestEntityTooLarge:
-        raise Refused(413, f"the body is larger than {MAX_BODY_BYTES} bytes") from None
+        while len(body) <= MAX_BODY_BYTES and (
+            piece := request.stream.read(MAX_BODY_BYTES + 1 - len(body))
+        ):
+            body += piece
     except Exception as error:  # each web server has its own errors for a broken body
         raise Refused(503, "the body did not arrive whole: send it again", error) from error
     finally:
         hurry.cancel()
+    if len(body) > MAX_BODY_BYTES:
+        raise Refused(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    if declared is not None and len(body) < declared:
+        raise Refused(503, "the body did not arrive whole: send it again")
+    return bytes(body)
 
 
 def _stop_reading(request: Request) -> None:

@@ -380,7 +380,9 @@ class _View:
         """The delivery begins with this snapshot; the owner's watermark rises to it."""
         work = self._work
         self.delivery = replace(self.delivery, t=work.t)
-        self._tx.merge(self._delivery, {"t": work.t, "outcome": None, "begun_at": self._tx.now, "last_at": self._tx.now})
+        now = self._tx.now
+        begun = {"t": work.t, "outcome": None, "begun_at": now, "last_at": now}
+        self._tx.merge(self._delivery, begun)
         if self.watermark.t < work.t:
             self.watermark = Watermark(work.t, work.event_id)
             expire = {"expire_at": self._tx.after(days=TOMBSTONE_DAYS)}
