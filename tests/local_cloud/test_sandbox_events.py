@@ -328,6 +328,23 @@ def test_what_portabilling_would_not_do_changes_and_tells_nothing(
     assert before == after
 
 
+def test_a_change_whose_event_cannot_be_written_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = quiet(tmp_path)
+    a = sandbox.billing.add_account("447700900001", 2501, S, CARD)["i_account"]
+
+    def full(_changes: list[Change]) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(sandbox.queue, "add", full)
+    with pytest.raises(OSError, match="full"):
+        sandbox.billing.block_account(a)
+    blocked = sandbox.store.value("SELECT blocked FROM accounts WHERE i_account = ?", a)
+    sandbox.stop()
+    assert blocked == "N"
+
+
 def test_a_closed_account_is_closed_for_good(tmp_path: Path) -> None:
     sandbox = quiet(tmp_path)
     a = sandbox.billing.add_account("447700900001", 2501, S, CARD)["i_account"]

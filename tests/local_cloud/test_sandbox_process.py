@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +164,23 @@ def test_one_state_directory_has_one_sandbox(tmp_path: Path) -> None:
     with Sandbox(tmp_path), pytest.raises(StateInUse, match="in use"):
         Sandbox(tmp_path)
     Sandbox(tmp_path).stop()
+
+
+def test_it_stops_at_once_whoever_is_still_connected(tmp_path: Path) -> None:
+    before = threading.active_count()
+    sandbox = Sandbox(tmp_path).start()
+    api = Api(sandbox.url)
+    api.control("faults", {"fault": "hang", "seconds": 60})
+    with pytest.raises(requests.Timeout):
+        api.raw("Env/get_env_info", timeout=0.2)
+    silent = socket.create_connection(("127.0.0.1", int(api.url.rsplit(":", 1)[1])))
+    eventually(lambda: threading.active_count() >= before + 4)
+    began = time.monotonic()
+    sandbox.stop()
+    assert time.monotonic() - began < 1
+    assert threading.active_count() == before, "no thread is left to use the closed database"
+    assert silent.recv(1) == b""
+    silent.close()
 
 
 def test_a_stopped_sandbox_hangs_up_on_everybody(tmp_path: Path) -> None:

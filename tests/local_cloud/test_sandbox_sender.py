@@ -85,7 +85,7 @@ def test_no_answer_in_time_comes_again(tmp_path: Path) -> None:
     with receiver() as hooks, started(tmp_path, hooks, request_timeout=0.2) as sandbox:
         hooks.hold.clear()
         i_event = change(sandbox)
-        eventually(lambda: len(hooks.hooks) >= 2)
+        eventually(lambda: len(hooks.hooks) >= 2, seconds=3)
         hooks.hold.set()
         event = finished(sandbox, i_event)
         assert event["state"] == "done"

@@ -112,6 +112,12 @@ class Faults:
             self._released.set()
             self._released = threading.Event()
 
+    def close(self) -> None:
+        """Let go of every call that hangs, and hold none from now on."""
+        with self._lock:
+            self._faults = []
+            self._released.set()
+
     def shown(self) -> list[dict[str, Any]]:
         with self._lock:
             return [fault.shown() for fault in self._faults]

@@ -93,8 +93,8 @@ class Sandbox:
 
     def stop(self) -> None:
         """Stop sending, hang up, close the database. What was not delivered is kept."""
-        self.faults.clear()
         self.sender.stop()
+        self.faults.close()
         if self._server is not None:
             self._server.stop()
         self.store.close()
@@ -177,7 +177,9 @@ class Handler(WSGIRequestHandler):
 
 
 class SandboxServer(ThreadedWSGIServer):
-    """A threaded server that hangs up on everybody when it stops, as a stopped process does."""
+    """A threaded server that, when it stops, hangs up on everybody and waits for its threads."""
+
+    daemon_threads = False  # they are joined: none may use the database once it is closed
 
     def __init__(self, listener: socket.socket, app: Flask) -> None:
         host, port = listener.getsockname()
@@ -198,7 +200,6 @@ class SandboxServer(ThreadedWSGIServer):
 
     def stop(self) -> None:
         self.shutdown()
-        self.server_close()
         with self._guard:
             connections = list(self._open)
         for connection in connections:
@@ -206,3 +207,4 @@ class SandboxServer(ThreadedWSGIServer):
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue  # it has hung up by itself
+        self.server_close()
