@@ -52,7 +52,10 @@ class PortBusyError(OSError):
 
 
 class Service(Protocol):
-    """What an embedded server serves. `start` and `stop` run on the loop that serves the calls."""
+    """What an embedded server serves. `start` and `stop` run on the loop that serves the calls.
+
+    A service whose calls wait may have a `dismiss()` too: it is to end them, before they are cut.
+    """
 
     def handlers(self) -> Sequence[grpc.GenericRpcHandler]: ...
     def routes(self) -> Mapping[tuple[str, str], Route]: ...
@@ -124,6 +127,7 @@ class RunningServer:
         if self._control is not None:
             await self._control.stop()
         if self._grpc is not None:
+            getattr(self.service, "dismiss", lambda: None)()
             await self._grpc.stop(STOP_GRACE_SECONDS)
         await self.service.stop()
 

@@ -273,7 +273,12 @@ def test_bulk_writer_reports_each_write(db: Any) -> None:
     db.document("bulk/there").set({})
     failed: list[str] = []
     writer = db.bulk_writer()
-    writer.on_write_error(lambda failure, _: bool(failed.append(failure.operation.reference.id)))
+
+    def note(failure: Any, _: Any) -> bool:
+        failed.append(failure.operation.reference.id)
+        return False
+
+    writer.on_write_error(note)
     for name in ("one", "there", "two"):
         writer.create(db.document(f"bulk/{name}"), {"x": 1})
     writer.close()

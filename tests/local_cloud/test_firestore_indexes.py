@@ -60,7 +60,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[firestore.Client]:
         yield client(server.target)
 
 
-def where(*terms: Any) -> Callable[[Any], Any]:
+def where(*terms: Any) -> Any:
     def ask(query: Any) -> Any:
         for term in terms:
             query = query.where(filter=F(*term))
@@ -69,7 +69,7 @@ def where(*terms: Any) -> Callable[[Any], Any]:
     return ask
 
 
-def both(*asks: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def both(*asks: Any) -> Any:
     def ask(query: Any) -> Any:
         for one in asks:
             query = one(query)
@@ -148,6 +148,7 @@ def test_refused_and_the_fields_named(db: Any, name: str) -> None:
 
 
 def test_the_index_named_is_the_one_that_helps(db: Any, tmp_path: Path) -> None:
+    declared_before: Any = DECLARED["indexes"]
     for ask, _ in REFUSED.values():
         with pytest.raises(exceptions.FailedPrecondition) as refusal:
             ids(ask(db.collection("c")))
@@ -155,7 +156,7 @@ def test_the_index_named_is_the_one_that_helps(db: Any, tmp_path: Path) -> None:
         declared = json.loads(text[text.index("{") :])
         if len(declared["fields"]) == 1 and declared["fields"][0]["fieldPath"] != "__name__":
             continue  # a single field is declared by an override
-        extended = {**DECLARED, "indexes": [*DECLARED["indexes"], declared]}
+        extended = {**DECLARED, "indexes": [*declared_before, declared]}
         (tmp_path / "indexes.json").write_text(json.dumps(extended))
         state = tmp_path / f"{len(text)}"
         with embedded(state, indexes=tmp_path / "indexes.json") as server:
@@ -172,7 +173,7 @@ def test_collection_groups_have_no_automatic_indexes(db: Any) -> None:
 
 
 def test_sum_needs_the_field_in_the_index(db: Any) -> None:
-    col = db.collection("c")
+    col: Any = db.collection("c")
     assert col.sum("n").get()[0][0].value == 0
     assert where(("a", "==", 1))(col).sum("n").get()[0][0].value == 0
     with pytest.raises(exceptions.FailedPrecondition, match="requires an index"):
@@ -188,7 +189,7 @@ def test_file_that_declares_no_indexes(tmp_path: Path, text: str) -> None:
 
 # How queries are answered
 
-ASKS = {
+ASKS: dict[str, Any] = {
     "equality": where(("owner", "==", 7)),
     "two equalities": where(("owner", "==", 7), ("kind", "==", "k1")),
     "range": where(("n", ">=", 100), ("n", "<", 120)),

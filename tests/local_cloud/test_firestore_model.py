@@ -51,7 +51,7 @@ def compare(left: Any, right: Any) -> int:
 
 
 def kind(value: Any) -> str:
-    name = _helpers.encode_value(value)._pb.WhichOneof("value_type")
+    name: str = _helpers.encode_value(value)._pb.WhichOneof("value_type")
     return {"integer_value": "number", "double_value": "number"}.get(name, name)
 
 
@@ -165,9 +165,9 @@ class Commits(RuleBasedStateMachine):
             for path, op, value, other in filters
             if not (value is None and op not in ("==", "!=", "in", "not-in"))
         ]
-        query = self.col
+        query: Any = self.col
         if terms:
-            parts = [FieldFilter(*term) for term in terms]
+            parts: list[Any] = [FieldFilter(*term) for term in terms]
             query = query.where(
                 filter=parts[0] if len(parts) == 1 else (Or if either else And)(parts)
             )

@@ -160,7 +160,7 @@ def test_secrets_that_are_refused(api: Any) -> None:
         api.create_secret(parent=PARENT, secret_id="a", secret={})
     for parent, name in ((PARENT, "no/slash"), (PARENT, ""), ("demo", "a")):
         with pytest.raises(exceptions.InvalidArgument):
-            secret = {"replication": {"automatic": {}}}
+            secret: Any = {"replication": {"automatic": {}}}
             api.create_secret(parent=parent, secret_id=name, secret=secret)
 
 
@@ -214,7 +214,8 @@ def test_payloads_are_in_no_output(tmp_path: Path) -> None:
         access(api, f"{name}/versions/1")
     assert CANARY.decode() not in repr(refusal.value)
     with pytest.raises(exceptions.InvalidArgument) as wrong:
-        api.add_secret_version(parent=name, payload={"data": CANARY, "data_crc32c": 1})
+        payload: Any = {"data": CANARY, "data_crc32c": 1}
+        api.add_secret_version(parent=name, payload=payload)
     assert CANARY.decode() not in repr(wrong.value)
     server.process.terminate()
     out, err = server.process.communicate(timeout=10)
