@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nsps_local.grpc_server import serve
+from nsps_local.grpc_server import PORT_BUSY, busy, serve
 from nsps_local.pubsub.server import PUSH_WINDOW, PubSubService
 
 
@@ -27,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.push_window < 1:
         parser.error("--push-window must be at least 1")
+    for port in filter(None, (options.port, options.control_port)):
+        if not _is_free(options.host, port):  # asked first: gRPC would add a line of its own
+            sys.stderr.write(f"pubsub: {busy(options.host, port)}\n")
+            return PORT_BUSY
     try:
         return serve(
             "pubsub",
@@ -37,7 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except OSError as error:
         sys.stderr.write(f"pubsub: {error}\n")
-        return 2
+        return PORT_BUSY
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

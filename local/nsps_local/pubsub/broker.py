@@ -99,6 +99,7 @@ class Broker:
         self._push_window = push_window
         self._client = PushClient()
         self._loop = asyncio.get_running_loop()
+        self._stopping = False
         self._pending: list[_Publication] = []
         self._flush_handle: asyncio.Handle | None = None
         self._flush_soon = False
@@ -108,6 +109,13 @@ class Broker:
         self._last_id = store.last_id()
         self._load()
         self._housekeeper = self._loop.call_later(_HOUSEKEEPING, self._housekeeping)
+
+    def dismiss(self) -> None:
+        """From now on, whoever waits for messages or asks for a subscription is sent away."""
+        self._stopping = True
+        for subscription in self.subscriptions.values():
+            for consumer in subscription.consumers:
+                consumer.look_again()
 
     def close(self) -> None:
         """Stop delivering, and leave everything on disk."""
@@ -165,6 +173,8 @@ class Broker:
         return checked
 
     def subscription(self, name: str) -> Subscription:
+        if self._stopping:
+            raise _unavailable("The broker is stopping.")
         subscription = self.subscriptions.get(name)
         if subscription is None:
             resources.check_name(name, "subscriptions")

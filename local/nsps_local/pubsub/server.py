@@ -427,6 +427,11 @@ class PubSubService:
         self._calls.broker = self._control.broker = broker
         self._control.tokens = tokens
 
+    def dismiss(self) -> None:
+        """End the streams and pulls that wait; called before `stop`."""
+        if self._control.broker is not None:
+            self._control.broker.dismiss()
+
     async def stop(self) -> None:
         broker, self._control.broker = self._control.broker, None
         if broker is not None:

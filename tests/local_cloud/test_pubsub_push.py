@@ -1,0 +1,469 @@
+"""Push: tokens, answers, back-off on a moved clock, flow control, faults, figures."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+import time
+import urllib.error
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from google.api_core import exceptions
+from google.auth import jwt
+from google.auth.transport.requests import Request
+from google.oauth2 import id_token
+from google.pubsub_v1.services.publisher import PublisherClient as GeneratedClient
+from google.pubsub_v1.types import PubsubMessage
+from nsps_local.pubsub import PubSubServer
+from nsps_local.pubsub.push import PushBackoff, Window
+
+from tests.local_cloud.pubsub_rig import Post, Rig, endpoint, wait_until
+
+pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately:DeprecationWarning")
+
+QUICK: dict[str, Any] = {"minimum_backoff": {}, "maximum_backoff": {}}
+SLOW = {"minimum_backoff": {"seconds": 10}, "maximum_backoff": {"seconds": 600}}
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with PubSubServer(tmp_path_factory.mktemp("pubsub")) as server:
+        found = Rig(server.target, server.control_url)
+        yield found
+        found.close()
+
+
+@pytest.fixture(autouse=True)
+def no_faults_left(rig: Rig) -> Iterator[None]:
+    yield
+    rig.faults("*")
+
+
+def pushed(rig: Rig, url: str, **settings: Any) -> tuple[str, str]:
+    settings.setdefault("retry_policy", QUICK)
+    push = {"push_endpoint": url, **settings.pop("push", {})}
+    return rig.pair(push_config=push, **settings)
+
+
+def has_nacked(rig: Rig, subscription: str, times: int) -> bool:
+    return bool(rig.figures(subscription)["nacked"] == times)
+
+
+def data_of(post: Post) -> bytes:
+    return base64.b64decode(post.json["message"]["data"])
+
+
+# -- tokens
+
+
+def decode(token: str, certs: Any, audience: str) -> Any:
+    return jwt.decode(token, certs=certs, audience=audience)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("audience", ["", "https://hss.example/"])
+def test_tokens_verify_as_googles_do(rig: Rig, audience: str) -> None:
+    account = {"service_account_email": "hss@demo.iam.gserviceaccount.com", "audience": audience}
+    with endpoint() as http:
+        pushed(rig, http.url, push={"oidc_token": account})
+        topic, _ = pushed(rig, http.url, push={"oidc_token": account})
+        rig.publish(topic)
+        token = http.wait(1)[0].headers["authorization"].removeprefix("Bearer ")
+        wanted = audience or http.url
+        claims = decode(token, certs=rig.control("/certs"), audience=wanted)
+        assert claims["iss"] == "https://accounts.google.com"
+        assert claims["email"] == account["service_account_email"]
+        assert claims["email_verified"] is True
+        assert claims["exp"] - claims["iat"] == 3600
+        url = rig.control_url + "/certs"
+        assert id_token.verify_token(token, Request(), wanted, certs_url=url) == claims
+        with pytest.raises(ValueError, match="audience"):
+            decode(token, certs=rig.control("/certs"), audience="https://other.example/")
+        head, body, signature = token.split(".")
+        forged = f"{head}.{body}.{signature[8:]}{signature[:8]}"
+        with pytest.raises(ValueError, match="signature"):
+            decode(forged, certs=rig.control("/certs"), audience=wanted)
+
+
+def test_an_account_is_needed_for_tokens(rig: Rig) -> None:
+    with pytest.raises(exceptions.InvalidArgument, match="service_account_email"):
+        pushed(rig, "http://127.0.0.1:9/", push={"oidc_token": {"audience": "x"}})
+
+
+# -- answers
+
+
+@pytest.mark.parametrize("status", [102, 200, 201, 202, 204])
+def test_these_answers_acknowledge(rig: Rig, status: int) -> None:
+    with endpoint(lambda _: status) as http:
+        topic, subscription = pushed(rig, http.url)
+        rig.publish(topic)
+        http.wait(1)
+        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+        assert rig.figures(subscription)["backlog"] == 0
+
+
+@pytest.mark.parametrize("status", [203, 301, 400, 404, 409, 429, 500, 503])
+def test_these_do_not(rig: Rig, status: int) -> None:
+    with endpoint(lambda _: status) as http:
+        topic, subscription = pushed(rig, http.url, retry_policy=SLOW)
+        rig.publish(topic)
+        http.wait(1)
+        wait_until(lambda: rig.figures(subscription)["nacked"] == 1)
+        figures = rig.figures(subscription)
+        assert (figures["backlog"], figures["waiting"], figures[f"push_{status}"]) == (1, 1, 1)
+
+
+def test_a_refused_or_broken_connection_is_a_nack(rig: Rig) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        topic, subscription = pushed(rig, f"http://127.0.0.1:{port}/", retry_policy=SLOW)
+        rig.publish(topic)
+        wait_until(partial(has_nacked, rig, subscription, 1))
+        assert rig.figures(subscription)["push_broken"] == 1
+
+    def break_it(_: Post) -> int:
+        raise ConnectionError
+
+    with endpoint(break_it) as http:
+        topic, subscription = pushed(rig, http.url, retry_policy=SLOW)
+        rig.publish(topic)
+        wait_until(lambda: rig.figures(subscription)["nacked"] == 1)
+        assert len(http.posts) == 1
+
+
+def test_an_endpoint_slower_than_the_ack_deadline_is_cut_off(rig: Rig) -> None:
+    release = threading.Event()
+
+    def hang(_: Post) -> int:
+        release.wait(10)
+        return 200
+
+    with endpoint(hang) as http:
+        topic, subscription = pushed(rig, http.url, retry_policy=SLOW, ack_deadline_seconds=10)
+        rig.publish(topic)
+        http.wait(1)
+        rig.advance(9)
+        assert rig.figures(subscription)["outstanding"] == 1
+        rig.advance(1.1)
+        figures = rig.figures(subscription)
+        assert (figures["expired"], figures["waiting"], figures["in_flight"]) == (1, 1, 0)
+        release.set()
+        rig.advance(10)
+        http.wait(2)
+        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+
+
+def test_connections_are_kept(rig: Rig) -> None:
+    with endpoint() as http:
+        topic, _ = pushed(rig, http.url)
+        for number in range(20):
+            rig.publish(topic)
+            http.wait(number + 1)
+        assert http.connections <= 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 200 OK\r\n\r\nuntil the end",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_answers_of_other_shapes(rig: Rig, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                for byte in answer:  # also in the smallest pieces
+                    connection.sendall(bytes([byte]))
+
+        server = threading.Thread(target=serve)
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        topic, subscription = pushed(rig, url, retry_policy=SLOW)
+        rig.publish(topic)
+        server.join(10)
+        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+
+
+def test_nonsense_for_an_answer_is_a_nack(rig: Rig) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+
+        server = threading.Thread(target=serve)
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        topic, subscription = pushed(rig, url, retry_policy=SLOW)
+        rig.publish(topic)
+        server.join(10)
+        wait_until(lambda: rig.figures(subscription)["nacked"] == 1)
+
+
+# -- back-off and dead letters, on the moved clock
+
+
+def test_a_hundred_attempts_take_sixteen_hours_and_end_in_the_dead_letter_topic(rig: Rig) -> None:
+    dead = rig.topic()
+    parked = rig.subscription(dead)
+    with endpoint(lambda _: 503) as http:
+        topic, subscription = pushed(
+            rig,
+            http.url,
+            retry_policy=SLOW,
+            dead_letter_policy={"dead_letter_topic": dead, "max_delivery_attempts": 100},
+        )
+        rig.publish(topic, b"poison")
+        passed = 0.0
+        for attempt in range(1, 100):
+            wait_until(partial(has_nacked, rig, subscription, attempt))
+            due = min(10 * 2 ** (attempt - 1), 600)
+            rig.advance(due - 1)
+            assert len(http.posts) == attempt
+            rig.advance(1)
+            http.wait(attempt + 1)
+            passed += due
+        assert passed / 3600 == pytest.approx(15.7, abs=0.1)
+        (buried,) = rig.pull(parked)
+        assert buried.message.attributes["CloudPubSubDeadLetterSourceDeliveryCount"] == "100"
+        assert [post.json["deliveryAttempt"] for post in http.posts] == list(range(1, 101))
+        figures = rig.figures(subscription)
+        assert (figures["backlog"], figures["dead_lettered"]) == (0, 1)
+
+
+def test_without_a_dead_letter_topic_the_message_stays(rig: Rig) -> None:
+    dead = rig.topic()
+    with endpoint(lambda _: 503 if len(http.posts) < 8 else 200) as http:
+        topic, subscription = pushed(
+            rig,
+            "http://127.0.0.1:9/",
+            dead_letter_policy={"dead_letter_topic": dead, "max_delivery_attempts": 5},
+        )
+        rig.publisher.delete_topic(topic=dead)
+        push = {"push_endpoint": http.url}
+        rig.subscriber.modify_push_config(subscription=subscription, push_config=push)
+        rig.publish(topic)
+        http.wait(8)
+        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+
+
+def test_a_pause_keeps_messages_and_counts_no_attempts(rig: Rig) -> None:
+    dead = rig.topic()
+    with endpoint(lambda _: 503 if len(http.posts) == 1 else 200) as http:
+        push = {"push_endpoint": http.url}
+        topic, subscription = pushed(
+            rig,
+            http.url,
+            retry_policy=SLOW,
+            dead_letter_policy={"dead_letter_topic": dead, "max_delivery_attempts": 5},
+        )
+        rig.publish(topic)
+        wait_until(lambda: rig.figures(subscription)["nacked"] == 1)
+        rig.subscriber.modify_push_config(subscription=subscription, push_config={})
+        rig.advance(3 * 86400)
+        assert rig.figures(subscription)["backlog"] == 1
+        assert len(http.posts) == 1
+        rig.subscriber.modify_push_config(subscription=subscription, push_config=push)
+        assert http.wait(2)[1].json["deliveryAttempt"] == 2
+
+
+def test_messages_do_not_outlive_their_retention(rig: Rig) -> None:
+    topic, subscription = rig.pair(message_retention_duration={"seconds": 600})
+    rig.publish(topic, b"old")
+    rig.advance(500)
+    rig.publish(topic, b"new")
+    figures = rig.figures(subscription)
+    assert figures["backlog"] == 2
+    assert figures["oldest_unacked_seconds"] == pytest.approx(500, abs=5)
+    rig.advance(150)
+    assert [one.message.data for one in rig.pull(subscription)] == [b"new"]
+    assert rig.figures(subscription)["dropped"] == 1
+
+
+def test_idle_subscriptions_expire_unless_they_never_do(rig: Rig) -> None:
+    topic, idle = rig.pair()
+    never = rig.subscription(topic, expiration_policy={})
+    used = rig.subscription(topic)
+    for _ in range(32):
+        rig.advance(86400)
+        rig.subscriber.get_subscription(subscription=used)
+    with pytest.raises(exceptions.NotFound):
+        rig.subscriber.get_subscription(subscription=idle)
+    assert rig.subscriber.get_subscription(subscription=never).name == never
+
+
+def test_push_backoff_without_a_policy() -> None:
+    backoff, now, pauses = PushBackoff(), 1000.0, []
+    for _ in range(12):
+        backoff.failed(now)
+        backoff.failed(now)  # the others that were under way do not count again
+        pauses.append(backoff.until - now)
+        now = backoff.until
+    assert pauses[:3] == pytest.approx([0.1, 0.2, 0.4])
+    assert pauses[-1] == pytest.approx(60)
+    backoff.succeeded()
+    assert backoff.until == 0
+
+
+# -- flow control
+
+
+def test_the_window_grows_while_it_limits_and_shrinks_on_nacks() -> None:
+    window = Window(largest=128, start=4)
+    for _ in range(10):
+        window.succeeded(in_flight=1)
+    assert window.room(0) == 4  # not limited by it: no reason to grow
+    for _ in range(500):
+        window.succeeded(in_flight=int(window.size))
+    assert window.room(100) == 28
+    for _ in range(50):
+        window.failed()
+    assert window.room(0) == 1
+
+
+def test_pushes_run_side_by_side(rig: Rig) -> None:
+    def slow(_: Post) -> int:
+        time.sleep(0.1)
+        return 200
+
+    with endpoint(slow) as http:
+        topic, subscription = pushed(rig, "http://127.0.0.1:9/")
+        rig.subscriber.modify_push_config(subscription=subscription, push_config={})
+        messages = [PubsubMessage(data=b"x") for _ in range(300)]
+        GeneratedClient.publish(rig.publisher, topic=topic, messages=messages)
+        push = {"push_endpoint": http.url}
+        began = time.monotonic()
+        rig.subscriber.modify_push_config(subscription=subscription, push_config=push)
+        http.wait(300)
+        assert time.monotonic() - began < 5  # one by one: 30 s
+        assert 32 <= http.peak <= 128
+
+
+def test_a_hanging_endpoint_holds_up_nobody_else(rig: Rig) -> None:
+    release = threading.Event()
+
+    def hang(_: Post) -> int:
+        release.wait(20)
+        return 200
+
+    with endpoint(hang) as stuck, endpoint() as well:
+        topic, _ = pushed(rig, stuck.url)
+        rig.subscription(topic, push_config={"push_endpoint": well.url})
+        began = time.monotonic()
+        for _ in range(200):
+            rig.publish(topic)
+        well.wait(200)
+        assert time.monotonic() - began < 10
+        release.set()
+
+
+# -- faults
+
+
+def test_publish_unavailable_is_retried_by_the_client(rig: Rig) -> None:
+    topic, subscription = rig.pair()
+    rig.faults(topic, publish_unavailable={"times": 2})
+    rig.publish(topic)
+    assert len(rig.pull(subscription)) == 1
+    assert not rig.pull(subscription, seconds=0.2)
+    assert rig.control("/metrics")["topics"][topic]["published"] == 1
+
+
+def test_a_lost_answer_means_the_message_comes_twice(rig: Rig) -> None:
+    topic, subscription = rig.pair()
+    rig.faults(topic, publish_answer_lost={"times": 1})
+    known = rig.publish(topic, b"twice")
+    received = rig.pull(subscription)
+    assert [one.message.data for one in received] == [b"twice", b"twice"]
+    assert len({one.message.message_id for one in received} - {known}) == 1
+
+
+def test_duplicates_at_once_and_after_the_acknowledgement(rig: Rig) -> None:
+    with endpoint() as http:
+        topic, subscription = pushed(rig, http.url)
+        rig.faults(subscription, duplicate={"times": 1})
+        rig.publish(topic)
+        first, second = http.wait(2)
+        assert first.body == second.body
+        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+        rig.faults(subscription, lose_acks={"times": 2})
+        rig.publish(topic)
+        http.wait(5)
+        wait_until(lambda: rig.figures(subscription)["acked"] == 2)
+        assert len({post.json["message"]["messageId"] for post in http.posts[2:]}) == 1
+
+
+def test_connections_that_drop_before_and_after_the_endpoint_heard(rig: Rig) -> None:
+    with endpoint() as http:
+        topic, subscription = pushed(rig, http.url, retry_policy=SLOW)
+        rig.faults(subscription, push_drop_before={"times": 1})
+        rig.publish(topic)
+        wait_until(lambda: rig.figures(subscription)["nacked"] == 1)
+        assert not http.posts
+        rig.faults(subscription, push_drop_after={"times": 1})
+        rig.advance(10)
+        http.wait(1)
+        wait_until(lambda: rig.figures(subscription)["nacked"] == 2)
+        rig.advance(20)
+        http.wait(2)
+        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+
+
+def test_reorder_and_delay(rig: Rig) -> None:
+    with endpoint() as http:
+        topic, subscription = pushed(rig, http.url)
+        rig.faults(subscription, reorder={"times": 1, "seconds": 0.3})
+        rig.publish(topic, b"first")
+        rig.publish(topic, b"second")
+        assert [data_of(post) for post in http.wait(2)] == [b"second", b"first"]
+        rig.faults(subscription, delay=3600)
+        rig.publish(topic, b"late")
+        rig.advance(3590)
+        time.sleep(0.1)
+        assert len(http.posts) == 2
+        rig.advance(10)
+        assert data_of(http.wait(3)[2]) == b"late"
+
+
+def test_faults_can_be_seen_and_switched_off(rig: Rig) -> None:
+    _, subscription = rig.pair()
+    rig.faults(subscription, duplicate=0.25)
+    shown = rig.control("/faults")[subscription]["duplicate"]
+    assert (shown["probability"], shown["times"]) == (0.25, None)
+    rig.faults(subscription)
+    assert rig.control("/faults") == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/clock", {"advance": -1}),
+        ("/clock", {"advance": "1"}),
+        ("/clock", {"forward": 1}),
+        ("/faults", {"target": "nothing", "faults": {"delay": 1}}),
+        ("/faults", {"target": "*", "faults": {"explode": 1}}),
+        ("/faults", {"target": "*", "faults": {"duplicate": 2}}),
+        ("/faults", {"target": "*", "faults": {"duplicate": {"times": 0}}}),
+        ("/faults", {"target": "*", "faults": [1]}),
+        ("/faults", []),
+    ],
+)
+def test_the_control_port_refuses_nonsense(rig: Rig, path: str, body: Any) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        rig.control(path, body)
+    assert refusal.value.code == 400
+    assert json.load(refusal.value)["error"]
+    assert rig.control("/health") == {"status": "ok"}
