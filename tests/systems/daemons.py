@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,7 +48,7 @@ def osmo_hlr(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[tuple[str, int]]:
+def postgresql() -> Iterator[tuple[str, int]]:
     """A PostgreSQL 15 or later with an empty cluster; gives host and port.
 
     User ``postgres`` needs no password, user ``nsps`` (if created) does. Skips where it is not
@@ -54,16 +56,21 @@ def postgresql(folder: Path) -> Iterator[tuple[str, int]]:
     """
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     initdb = _program("initdb", "postgresql", *map(str, folders))
-    server = Path(initdb).with_name("postgres")
-    user = "postgres" if os.geteuid() == 0 else None
-    data = folder / "data"
-    data.mkdir(mode=0o700)
-    if user:
-        _hand_over(folder, data, user)
-    subprocess.run(
+    user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+    # Not below pytest's folder: that is root's alone, and another run may make it so again.
+    with tempfile.TemporaryDirectory(prefix="nsps-postgresql-") as folder:
+        data = Path(folder)
+        if user:
+            shutil.chown(data, user, pwd.getpwnam(user).pw_gid)
+        yield from _cluster(initdb, data, user)
+
+
+def _cluster(initdb: str, data: Path, user: str | None) -> Iterator[tuple[str, int]]:
+    made = subprocess.run(
         [initdb, "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
-        check=True, capture_output=True, timeout=60, user=user, cwd=data,
+        capture_output=True, timeout=60, user=user, cwd=data, check=False,
     )  # fmt: skip
+    assert made.returncode == 0, made.stderr.decode(errors="replace")
     rules = data / "pg_hba.conf"
     rules.write_text("host all nsps 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
     port = _free_port()
@@ -74,7 +81,7 @@ def postgresql(folder: Path) -> Iterator[tuple[str, int]]:
         "fsync": "off",
         "max_connections": "30",
     }
-    command = [str(server), "-D", str(data)]
+    command = [str(Path(initdb).with_name("postgres")), "-D", str(data)]
     command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
     with _process(command, data, lambda: _speaks_postgresql(port), user=user):
         yield "127.0.0.1", port
@@ -99,7 +106,7 @@ def _process(
             time.sleep(0.05)
         yield
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # to PostgreSQL: at once, whoever is connected
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
@@ -113,15 +120,6 @@ def _program(name: str, package: str, *folders: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not installed: apt-get install {package}")
     return found
-
-
-def _hand_over(folder: Path, data: Path, user: str) -> None:
-    """Let ``user`` reach and own the data folder: PostgreSQL refuses to run as root."""
-    shutil.chown(data, user, pwd.getpwnam(user).pw_gid)
-    for each in (folder, *folder.parents):
-        if each == Path("/") or each.stat().st_mode & 0o001:
-            continue
-        each.chmod(each.stat().st_mode | 0o011)
 
 
 def _free_loopback_address(port: int) -> str:

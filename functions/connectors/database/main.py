@@ -64,6 +64,7 @@ from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
     NoSuchTableError,
+    ProgrammingError,
     SQLAlchemyError,
 )
 from sqlalchemy.types import TypeEngine
@@ -471,7 +472,10 @@ class Sessions:
             try:
                 yield session
             except DBAPIError as error:
-                raise _error(error, deadline) from None
+                verdict = _error(error, deadline)
+                if isinstance(verdict, NoAnswer):
+                    session.invalidate()  # its answer may still come: never to another question
+                raise verdict from None
             except SQLAlchemyError as error:
                 raise Transient(f"the database call failed: {type(error).__name__}") from None
             finally:
@@ -497,7 +501,8 @@ class Sessions:
 
     def _limit(self, session: Connection, deadline: Deadline) -> None:
         # A little less than the deadline: a clear "not done" is worth more than no answer.
-        milliseconds = max(1, int(deadline.remaining() * 900))
+        left = deadline.remaining()
+        milliseconds = max(1, int((left - min(0.5, left * 0.2)) * 1000))
         if self.is_postgresql:
             session.exec_driver_sql(f"SET statement_timeout = {milliseconds}")
         else:
@@ -507,6 +512,7 @@ class Sessions:
         engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
             isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
             hide_parameters=True,
             max_overflow=-1,  # the instance's threads are the limit
             use_native_hstore=False,
@@ -597,7 +603,8 @@ def _error(error: DBAPIError, deadline: Deadline) -> DeliveryError:
     """How the database's refusal is to be read. Its own text is left out: it holds the values."""
     cause = error.orig
     code = str(getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None) or "")
-    if error.connection_invalidated or code.startswith(_LOST):
+    unanswered = not code and not isinstance(error, IntegrityError | DataError | ProgrammingError)
+    if unanswered or error.connection_invalidated or code.startswith(_LOST):
         late = " in time" if deadline.expired else ": the connection was lost"
         return NoAnswer(f"the database did not answer{late}")
     constraint = getattr(getattr(cause, "diag", None), "constraint_name", None)
