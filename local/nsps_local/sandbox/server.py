@@ -29,7 +29,7 @@ from nsps_local.sandbox.store import Store
 from nsps_local.sandbox.times import Clock
 
 PAGE = Path(__file__).with_name("page.html")
-POLL = 0.05  # seconds after which stop() is noticed
+POLL = 0.02  # seconds after which stop() is noticed
 SECTIONS = ("admin", "webhook", "events", "api")
 
 

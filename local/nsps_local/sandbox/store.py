@@ -131,7 +131,7 @@ class Store:
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(SCHEMA)
+        self._db.executescript(f"BEGIN;{SCHEMA}COMMIT;")
         with self.transaction():
             for table, first in FIRST_IDS.items():
                 if not self.rows("SELECT 1 FROM sqlite_sequence WHERE name = ?", table):
