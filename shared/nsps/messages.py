@@ -11,6 +11,7 @@ from typing import Any
 
 from nsps.event import EspfEvent, Owner, SnapshotTime, parse_webhook
 from nsps.outcome import Transient
+from nsps.settings import RESERVED_NAMES
 from nsps.trace import Trace, from_attributes
 
 PUBLISH_SECONDS = 10.0
@@ -265,7 +266,7 @@ def _handlers(attributes: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _is_handler(name: str) -> bool:
-    return _HANDLER.fullmatch(name) is not None and name not in _NOT_HANDLERS
+    return _HANDLER.fullmatch(name) is not None and name not in RESERVED_NAMES
 
 
 def _owner(text: str) -> Owner:

@@ -45,9 +45,7 @@ _SECRET_REF = re.compile(
 )
 
 # A handler's name is an attribute of the enriched message, and an argument of the client's publish.
-_RESERVED_NAMES = frozenset(
-    {"owner", "run", "rung", "handler", "data", "topic", "retry", "timeout"}
-)
+RESERVED_NAMES = frozenset({"owner", "run", "rung", "handler", "data", "topic", "retry", "timeout"})
 
 
 class SettingsError(ValueError):
@@ -85,7 +83,7 @@ def _check_blank(text: str) -> str:
 
 
 def _check_not_reserved(name: str) -> str:
-    if name in _RESERVED_NAMES:
+    if name in RESERVED_NAMES:
         raise ValueError(f"{name} is a message attribute of NSPS itself: choose another name")
     return name
 

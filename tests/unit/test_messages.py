@@ -86,7 +86,7 @@ def test_an_enriched_event_is_the_published_contract_with_one_attribute_per_hand
     }
 
 
-@pytest.mark.parametrize("name", ["owner", "run", "t", "HSS", "event_id", ""])
+@pytest.mark.parametrize("name", ["owner", "run", "t", "HSS", "event_id", "timeout", ""])
 def test_a_handler_cannot_hide_an_attribute(name: str) -> None:
     with pytest.raises(ValueError, match="cannot be named"):
         enriched(handlers=(name,)).to_pubsub()
