@@ -146,7 +146,8 @@ class _StateCalls:
     def _told(self, was: State, fields: State) -> dict[str, Any]:
         before = {name: was.get(name) for name in fields}
         told = self._redactor.for_store({"to": _masked(fields), "from": _masked(before)})
-        return {name: [told["from"][name], told["to"][name]] for name in fields}
+        pairs = {name: [told["from"][name], told["to"][name]] for name in fields}
+        return {name: pair for name, pair in pairs.items() if pair != [None, None]}
 
 
 class MessageRunner(Runner):

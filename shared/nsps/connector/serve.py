@@ -18,9 +18,11 @@ from nsps import log, trace
 from nsps.connector import contract
 from nsps.connector.base import Call, Connector, Enriched, Parts
 from nsps.connector.contract import ContractAnswer
+from nsps.connector.kinds import Delivering, Runner, runner
 from nsps.connector.verdict import Verdict
 from nsps.http import Deadline
 from nsps.instance import Once
+from nsps.ledger.ledger import Ledger
 from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage
 from nsps.outcome import Transient
 from nsps.parts import InstanceParts
@@ -32,8 +34,6 @@ from nsps.snapshot import Block, PbData
 
 if TYPE_CHECKING:
     import flask
-
-    from nsps.connector.kinds import Runner
 
 _log = log.get(__name__)
 
@@ -110,9 +110,6 @@ class _Started:
         self._blocks = [Block(block) for block in settings.handler.requires]
 
     def _make_runner(self) -> Runner:
-        from nsps.connector.kinds import Delivering, runner
-        from nsps.ledger.ledger import Ledger
-
         parts = self.parts
         ledger = Ledger(parts.store())
         delivering = Delivering(self.handler, ledger, parts.poster(), parts.redactor)

@@ -1,0 +1,164 @@
+"""How stories are shown to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from nsps.timeline import Delivered, Story
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {
+    "delivered": "green",
+    "unchanged": "green",
+    "accepted": "cyan",
+    "superseded": "bright_black",
+    "retrying": "yellow",
+    "waiting": "yellow",
+    "parked": "yellow",
+    "rejected": "red",
+    "expired": "red",
+}
+
+console = Console(highlight=False)
+
+
+def coloured(outcome: str | None) -> Text:
+    word = (outcome or "waiting").replace("_", " ")
+    return Text(word, style=COLOURS.get(outcome or "waiting", ""))
+
+
+def events_table(stories: Iterable[Story]) -> Table:
+    """One line an event."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("received", "i_event", "event type", "owner", "handlers", "took"):
+        table.add_column(column, justify="right" if column == "took" else "left")
+    for story in stories:
+        outcomes = Text()
+        for each in story.deliveries:
+            outcomes.append(f"{each.handler} ").append_text(coloured(each.outcome)).append("  ")
+        if not story.deliveries:
+            outcomes = Text(story.state, style="bright_black")
+        table.add_row(
+            _clock(story.received_at or story.opened_at),
+            story.i_event or "",
+            story.event_type,
+            story.owner,
+            outcomes,
+            _took(story),
+        )
+    return table
+
+
+def timeline(story: Story) -> Table:
+    """An event's way, line by line, with how long each part took."""
+    title = Text(f"{story.event_type}", style="bold")
+    title.append(f"  i_event {story.i_event}  {story.owner}  {story.event_id}", style="not bold")
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        show_header=False,
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column(justify="right", style="bright_black")
+    table.add_column()
+    table.add_column()
+    start = _moment(story.received_at) or _moment(story.opened_at)
+    table.add_row(_clock(story.received_at), "received", "published, and ESPF answered 200")
+    if story.state == "unhandled":
+        table.add_row(_since(start, story.opened_at), "recorded", "no handler wants this event")
+    if story.enriched_at:
+        told = f"PortaBilling read in {story.read_ms:g} ms" if story.read_ms else "no read needed"
+        table.add_row(_since(start, story.enriched_at), "enriched", told)
+    if story.retry:
+        table.add_row("", Text("failed", style="yellow"), f"{story.retry['error']}")
+    for each in story.deliveries:
+        table.add_row(_since(start, each.last_at), each.handler, _delivered(each))
+        heard = _heard(each)
+        if heard is not None:
+            table.add_row(_since(start, (each.espf or {}).get("told_at")), "", heard)
+    return table
+
+
+def _delivered(each: Delivered) -> Text:
+    text = coloured(each.outcome)
+    for result in each.results:
+        text.append(f"  {_result(result)}")
+    if each.summary:
+        text.append(f"  {each.summary}")
+    if each.outcome == "superseded" and each.superseded_by:
+        text.append(f"  by {each.superseded_by}")
+    for error in each.errors:
+        text.append(f"  {error}")
+    if each.retry:
+        text.append(f"  {each.retry['error']}")
+    if each.next_try and each.outcome != "delivered":
+        text.append(f"  next try about {_clock(each.next_try)}")
+    if each.attempts > 1:
+        text.append(f"  ({each.attempts} attempts)", style="bright_black")
+    return text
+
+
+def _result(result: Mapping[str, Any]) -> str:
+    words = f"{result.get('key', '')} {result.get('result', '')}"
+    fields = result.get("fields") or {}
+    if fields:
+        changes = (f"{name} {_change(*pair)}" for name, pair in fields.items())
+        words += f" ({', '.join(changes)})"
+    if result.get("order"):
+        words += f" as {result['order']}"
+    if result.get("took_ms") is not None:
+        words += f" in {result['took_ms']:g} ms"
+    return words
+
+
+def _change(before: Any, after: Any) -> str:
+    return f"{after}" if before is None else f"{before} → {after}"
+
+
+def _heard(each: Delivered) -> Text | None:
+    espf = each.espf
+    if espf is None or espf.get("status") is None:
+        return None
+    if not espf["of_this"]:
+        return Text(f"PortaBilling heard of a newer one ({espf['group']})", style="bright_black")
+    if espf.get("refused"):
+        return Text(f"PortaBilling refused the status: {espf['refused']}", style="red")
+    if not espf["told"]:
+        return Text(f"PortaBilling is to hear {espf['status']} ({espf['group']})", style="yellow")
+    style = "red" if espf["status"] == "FAILED" else "green"
+    return Text(f"PortaBilling heard {espf['status']} ({espf['group']})", style=style)
+
+
+def _took(story: Story) -> str:
+    ends = [moment for each in story.deliveries if (moment := _moment(each.finished_at))]
+    start = _moment(story.received_at)
+    if not ends or start is None or not story.final:
+        return ""
+    return f"{(max(ends) - start).total_seconds() * 1000:.0f} ms"
+
+
+def _since(start: datetime | None, text: str | None) -> str:
+    moment = _moment(text)
+    if moment is None or start is None:
+        return ""
+    return f"+{(moment - start).total_seconds() * 1000:.0f} ms"
+
+
+def _clock(text: str | None) -> str:
+    moment = _moment(text)
+    return moment.astimezone().strftime("%H:%M:%S") if moment else ""
+
+
+def _moment(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None

@@ -1,0 +1,117 @@
+"""The short scenario of ``make run``: a subscriber's life in the sandbox, told event by event."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import requests
+from nsps.outcome import Transient
+from nsps.timeline import Story
+
+from nsps_local.cli.show import console, timeline
+
+if TYPE_CHECKING:
+    from nsps_local.cli.running import Running
+
+WAIT_SECONDS = 60.0
+
+
+class ScenarioFailed(Exception):
+    """An event did not come to its end in time, or the sandbox refused a step."""
+
+
+class Sandbox:
+    """The sandbox's control calls that the scenario makes."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def do(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """One operation on a subscriber; the answer names the events it caused."""
+        url = f"{self._url}/sandbox/do/{operation}"
+        answer = requests.post(url, json=parameters, timeout=20)
+        if answer.status_code != 200:
+            raise ScenarioFailed(f"{operation}: {answer.text.strip()}")
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def state(self) -> dict[str, Any]:
+        answer = requests.get(f"{self._url}/sandbox/state", timeout=20)
+        document: dict[str, Any] = answer.json()
+        return document
+
+
+def play(running: Running, stopped: threading.Event) -> None:
+    """Play the scenario and print each event's timeline. Raises ScenarioFailed."""
+    sandbox = Sandbox(running.description["sandbox"]["url"])
+    for title, change in _steps(sandbox):
+        if stopped.is_set():
+            return
+        console.print(f"\n[bold]{title}[/]")
+        for event in change()["events"]:
+            console.print(timeline(_finished(running, str(event["i_event"]), stopped)))
+
+
+def _steps(sandbox: Sandbox) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Each step's title and what it does in the sandbox."""
+    state = sandbox.state()
+    customer = state["customers"][0]["i_customer"]
+    small, large = (product["i_product"] for product in state["products"][:2])
+    cards = state["free_sim_cards"]
+    if len(cards) < 3:
+        raise ScenarioFailed(
+            "fewer than three SIM cards are free; remove the state and start again"
+        )
+    first, second = (card["i_sim_card"] for card in cards[:2])
+    made: dict[str, int] = {}
+
+    def account(name: str, card: dict[str, Any], **more: Any) -> dict[str, Any]:
+        done = sandbox.do(
+            "add_account",
+            msisdn=card["msisdn"],
+            i_customer=customer,
+            i_product=small,
+            firstname=name,
+            lastname="Example",
+            **more,
+        )
+        made[name] = done["i_account"]
+        return done
+
+    yield "A new mobile account with a SIM", lambda: account("Ada", cards[0], i_sim_card=first)
+    yield (
+        "Another product",
+        lambda: sandbox.do("change_product", i_account=made["Ada"], i_product=large),
+    )
+    yield (
+        "A SIM swap: the old card is lost",
+        lambda: sandbox.do("swap_sim", i_account=made["Ada"], i_sim_card=second),
+    )
+    yield "Blocked", lambda: sandbox.do("block_account", i_account=made["Ada"])
+    yield "Unblocked", lambda: sandbox.do("unblock_account", i_account=made["Ada"])
+    yield "A second account, without a SIM", lambda: account("Ben", cards[2])
+    yield (
+        "The SIM moves to the second account",
+        lambda: sandbox.do("move_sim", i_sim_card=second, i_account=made["Ben"]),
+    )
+
+
+def _finished(running: Running, i_event: str, stopped: threading.Event) -> Story:
+    """The event's story once nothing more will happen and PortaBilling has been told."""
+    ends = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < ends and not stopped.is_set():
+        try:
+            stories = running.timeline.find(i_event)
+        except Transient:
+            stories = []
+        if stories and stories[-1].final and _told(stories[-1]):
+            return stories[-1]
+        stopped.wait(0.05)
+    raise ScenarioFailed(f"event {i_event} is not finished after {WAIT_SECONDS:g} s")
+
+
+def _told(story: Story) -> bool:
+    return all(each.espf is None or each.espf.get("told", False) for each in story.deliveries)
