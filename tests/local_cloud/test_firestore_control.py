@@ -57,7 +57,7 @@ def test_counts_are_what_is_billed(server: Any, db: Any) -> None:
 
 def test_counts_by_caller_and_transactions(server: Any) -> None:
     db = client(server.target)
-    db._rpc_metadata.append(("x-goog-api-client", "nsps-enrichment gl-python/3.11"))
+    db._rpc_metadata.append(("x-goog-api-client", "nsps-enrichment"))
     ref = db.document("a/b")
     one, two = db.transaction(), db.transaction()
     for transaction in (one, two):

@@ -219,8 +219,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_by_index_and_by_scan_are_the_same(
     filled: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    query = ASKS[name](filled)
-    pages = [lambda q: q, lambda q: q.limit(7), lambda q: q.offset(3).limit(5)]
+    query: Any = ASKS[name](filled)
+    pages: list[Any] = [lambda q: q, lambda q: q.limit(7), lambda q: q.offset(3).limit(5)]
     indexed = [ids(page(query)) for page in pages]
     counted = query.count().get()[0][0].value
     monkeypatch.setattr(plan, "_worth_it", lambda *_: False)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
+LIBRARIES = frozenset(("gl-python", "grpc", "rest", "gax", "gapic", "gccl", "pb", "auth", "cred"))
+"""What the client libraries put into x-goog-api-client: name/version."""
 KINDS = ("reads", "writes", "deletes", "transactions", "aborts")
 
 
 class Metrics:
     """Counters in total, by collection group, by caller.
 
-    The caller is what a program put into x-goog-api-client: ClientInfo(user_agent=...) of the
-    generated clients; google.cloud.firestore.Client sends none, and counts as "".
+    The caller is what a program says of itself in x-goog-api-client, beside the versions of its
+    libraries: ClientInfo(user_agent=...) of the generated clients; else "".
     """
 
     def __init__(self) -> None:
@@ -48,8 +51,14 @@ def _of(counters: dict[str, Counter[str]], name: str) -> Counter[str]:
 
 
 def caller(context: Any) -> str:
-    """The user agent of a call: what stands before the library versions in x-goog-api-client."""
+    """What the calling program says of itself."""
     for name, value in context.invocation_metadata():
-        if name == "x-goog-api-client" and (agent := str(value).partition("gl-python")[0].strip()):
-            return agent
+        if name == "x-goog-api-client":
+            return _agent(value)
     return ""
+
+
+@lru_cache(maxsize=256)
+def _agent(header: str) -> str:
+    words = header.split()
+    return " ".join(word for word in words if word.partition("/")[0] not in LIBRARIES)
