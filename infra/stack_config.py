@@ -385,7 +385,7 @@ def _said(fault: Any, model: type[BaseModel] | None, expected: str) -> str:
     names = [part for part in fault["loc"] if isinstance(part, str)]
     if fault["type"] == "extra_forbidden":
         return f"unknown key: {one_of(names[-1], list(fields))}"
-    message = _WORDS.get(fault["type"], fault["msg"]).removeprefix("Value error, ")
+    message = str(_WORDS.get(fault["type"], fault["msg"])).removeprefix("Value error, ")
     if "write " in message:
         return message
     described = next((fields[name].description for name in names if name in fields), expected)

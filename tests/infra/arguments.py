@@ -47,7 +47,7 @@ def _object(value: Any, expected: type, where: str) -> Iterator[str]:
             yield f"{where}.{key}: unknown"
         else:
             yield from _value(entry, types[key], f"{where}.{key}")
-    for name, parameter in inspect.signature(expected.__init__).parameters.items():
+    for name, parameter in inspect.signature(expected).parameters.items():
         required = parameter.default is inspect.Parameter.empty and name in names
         if required and names[name] not in value:
             yield f"{where}.{names[name]}: missing"

@@ -345,23 +345,25 @@ _handlers = st.fixed_dictionaries(
         "requires": st.lists(st.sampled_from(["product_info", "sim_info"])),
     },
 )
-valid_values = st.fixed_dictionaries(
-    {
-        "gcp:project": st.from_regex(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", fullmatch=True),
-        "gcp:region": st.sampled_from(["europe-west3", "us-central1", "africa-south1"]),
-        "nsps:deployment": st.from_regex(r"[a-z][a-z0-9-]{1,14}[a-z0-9]", fullmatch=True),
-        "nsps:portabilling": st.fixed_dictionaries(
-            {"url": st.sampled_from(["https://pb", "https://pb:8444"]), "credentials": _secrets},
-            optional={"timeout_seconds": st.floats(1, 300)},
-        ),
-        "nsps:espf": st.fixed_dictionaries(
-            {"credentials": st.lists(_secrets, min_size=1, max_size=2, unique=True)},
-            optional={"method": st.sampled_from(["basic", "custom", "signature"])},
-        ),
-        "nsps:handlers": st.lists(_handlers, max_size=5, unique_by=lambda h: h["name"]),
-    },
-    optional={"nsps:static_egress": st.booleans(), "nsps:digest_key": _secrets},
-)
+_whole: dict[str, st.SearchStrategy[Any]] = {
+    "gcp:project": st.from_regex(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", fullmatch=True),
+    "gcp:region": st.sampled_from(["europe-west3", "us-central1", "africa-south1"]),
+    "nsps:deployment": st.from_regex(r"[a-z][a-z0-9-]{1,14}[a-z0-9]", fullmatch=True),
+    "nsps:portabilling": st.fixed_dictionaries(
+        {"url": st.sampled_from(["https://pb", "https://pb:8444"]), "credentials": _secrets},
+        optional={"timeout_seconds": st.floats(1, 300)},
+    ),
+    "nsps:espf": st.fixed_dictionaries(
+        {"credentials": st.lists(_secrets, min_size=1, max_size=2, unique=True)},
+        optional={"method": st.sampled_from(["basic", "custom", "signature"])},
+    ),
+    "nsps:handlers": st.lists(_handlers, max_size=5, unique_by=lambda h: h["name"]),
+}
+_optional: dict[str, st.SearchStrategy[Any]] = {
+    "nsps:static_egress": st.booleans(),
+    "nsps:digest_key": _secrets,
+}
+valid_values = st.fixed_dictionaries(_whole, optional=_optional)
 
 
 @settings(max_examples=150, deadline=None)
