@@ -315,7 +315,11 @@ class _CallMixin:
         call = _running.call
         assert call is not None
         call.connected = True
-        connection = _connect(self._dns_host, self.port, call, self.socket_options)
+        try:
+            connection = _connect(self._dns_host, self.port, call, self.socket_options)
+        except ConnectionResetError as error:
+            # urllib3 takes it for a reset while sending, and would go on without a connection.
+            raise urllib3.exceptions.NewConnectionError(self, "reset") from error  # type: ignore[arg-type]
         connection.settimeout(call.time_left())  # for the TLS handshake, which counts as one
         return connection
 
