@@ -69,8 +69,8 @@ def unary(request_type: Any, method: Callable[[Any, Any], Awaitable[Any]]) -> An
     async def call(request: Any, context: Any) -> Any:
         try:
             return await method(request, context)
-        except Refused as refused:
-            await context.abort(refused.code, refused.text)
+        except Exception as error:
+            await _abort(context, error)
 
     return grpc.unary_unary_rpc_method_handler(call, request_type.FromString, encode)
 
@@ -82,10 +82,18 @@ def streaming(request_type: Any, method: Callable[[Any, Any], AsyncIterator[Any]
         try:
             async for answer in method(request, context):
                 await context.write(answer)
-        except Refused as refused:
-            await context.abort(refused.code, refused.text)
+        except Exception as error:
+            await _abort(context, error)
 
     return grpc.unary_stream_rpc_method_handler(call, request_type.FromString, encode)
+
+
+async def _abort(context: Any, error: Exception) -> None:
+    """End a call with what the error says; one that is no Refused is a fault of the server."""
+    if isinstance(error, Refused):
+        await context.abort(error.code, error.text)
+    log.error("a call failed", exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "The server failed: see its log.")
 
 
 def encode(message: Any) -> bytes:

@@ -255,6 +255,17 @@ def test_writes_of_one_batch_see_each_other(db: Any, ref: Any) -> None:
     assert data(ref) == {"n": 2, "m": 1}
 
 
+def test_delete_and_set_in_one_commit_is_a_new_document(db: Any, ref: Any) -> None:
+    first = ref.set({"n": 1}).update_time
+    batch = db.batch()
+    batch.delete(ref)
+    batch.set(ref, {"m": 1})
+    batch.commit()
+    snapshot = ref.get()
+    assert snapshot.to_dict() == {"m": 1}
+    assert snapshot.update_time > first
+
+
 def test_create_twice_in_one_commit(db: Any, ref: Any) -> None:
     batch = db.batch()
     batch.create(ref, {})

@@ -218,6 +218,16 @@ def test_time_of_a_deletion_is_remembered_over_a_restart(tmp_path: Path) -> None
     again.close()
 
 
+def test_time_of_a_commit_that_changed_nothing_is_remembered(tmp_path: Path) -> None:
+    with embedded(tmp_path) as server:
+        ref = client(server.target, "p").document("a/b")
+        ref.delete()
+        first = ref.get().read_time
+    store = Store(tmp_path)
+    assert store._meta("last", 0) > (first.timestamp() - 5) * MICRO
+    store.close()
+
+
 def test_state_of_another_format_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store._set_meta("format", 99)

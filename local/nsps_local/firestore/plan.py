@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 from nsps_local.firestore.names import Key, key_of
@@ -136,9 +137,7 @@ def _by_name(store: Store, query: Query, disjuncts: list[Conjunction]) -> list[H
 
 
 def _first(hits: Iterator[Hit], want: int | None) -> list[Hit]:
-    if want is None:
-        return list(hits)
-    return [hit for hit, _ in zip(hits, range(want), strict=False)]
+    return list(islice(hits, want))
 
 
 def _matching(

@@ -284,13 +284,13 @@ class FirestoreService:
     def _save(
         self, time: int, before: dict[Key, Record | None], after: dict[Key, Record | None]
     ) -> None:
-        if before == after:
+        if not after:
             return
         with self._store.transaction(time):
             for key, now in after.items():
                 was = before[key]
                 if now is not None and now is not was:
-                    self._store.put(time, key, was, now.data)
+                    self._store.put(key, was, now)
                 elif now is None and was is not None:
                     self._store.delete(time, key, was)
 

@@ -233,20 +233,24 @@ class Store:
         ).fetchone()
         return Record(*row) if row else None
 
-    def put(self, time: int, key: Key, before: Record | None, data: bytes) -> None:
-        """Write a document that is `before` now. Inside transaction()."""
+    def put(self, key: Key, before: Record | None, after: Record) -> None:
+        """Write a document that is `before` now (`after.n` is ignored). Inside transaction()."""
+        _, created, updated, data = after
         if before is None:
             n = self._sql.execute(
                 "INSERT INTO docs (db, grp, parent, id, created, updated, data)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*key, time, time, data),
+                (*key, created, updated, data),
             ).lastrowid
             self._groups.setdefault(key.db, set()).add(key.group)
         else:
             n = before.n
-            self._sql.execute("UPDATE docs SET updated = ?, data = ? WHERE n = ?", (time, data, n))
+            self._sql.execute(
+                "UPDATE docs SET created = ?, updated = ?, data = ? WHERE n = ?",
+                (created, updated, data, n),
+            )
         self._index(key, n or 0, before.data if before else None, data)
-        self.history.add(time, key, before)
+        self.history.add(updated, key, before)
 
     def delete(self, time: int, key: Key, before: Record) -> None:
         self._sql.execute("DELETE FROM docs WHERE n = ?", (before.n,))
