@@ -193,6 +193,18 @@ class TestWaiting:
         assert error.value.retry_after is not None and error.value.retry_after > 1e9
 
 
+def test_a_connection_reset_while_it_is_made_was_never_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def reset(*_: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr("nsps.http._connect", reset)
+    with pytest.raises(Transient, match="nothing was sent") as error:
+        deliver(connector("http://127.0.0.1:9/"))
+    assert not isinstance(error.value, NoAnswer)
+
+
 class TestWhereItMayGo:
     @pytest.mark.parametrize(
         "host",

@@ -92,12 +92,15 @@ class Postfix:
             stop = [POSTFIX, "-c", str(self.folder), "stop"]
             subprocess.run(stop, capture_output=True, timeout=20, check=False)
             process.wait(20)
+            self._wait_until(lambda: not answers(self.port))  # its children end a moment later
 
-    def _wait_until(self, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-        end = time.monotonic() + 20
+    def _wait_until(
+        self, ready: Callable[[], bool], process: subprocess.Popen[bytes] | None = None
+    ) -> None:
+        end = time.monotonic() + 40
         while not ready():
-            if process.poll() is not None or time.monotonic() > end:
-                pytest.fail(f"Postfix did not start: {(self.folder / 'output').read_text()}")
+            if (process and process.poll() is not None) or time.monotonic() > end:
+                pytest.fail(f"Postfix: {(self.folder / 'output').read_text()}")
             time.sleep(0.05)
 
 

@@ -311,6 +311,11 @@ class NotificationConnector(MessageConnector[Settings]):
     def _greet(self, smtp: Conversation) -> None:
         settings = self.settings
         port = settings.port or _PORTS[settings.security]
+        login = self.parts.has_secret("user") and self.parts.has_secret("password")
+        if login and settings.security == "none" and settings.host not in _LOOPBACK:
+            raise Transient(
+                f"{self._where}: a password is never sent without TLS; set security to starttls"
+            )
         tls = self._tls() if settings.security != "none" else None
         implicit = tls if settings.security == "tls" else None
         code, text = smtp.open(settings.host, port, implicit)
@@ -326,14 +331,10 @@ class NotificationConnector(MessageConnector[Settings]):
                 )
             smtp.starttls(context=tls)
             smtp.ehlo_or_helo_if_needed()
-        if self.parts.has_secret("user") and self.parts.has_secret("password"):
+        if login:
             self._log_in(smtp)
 
     def _log_in(self, smtp: Conversation) -> None:
-        if self.settings.security == "none" and self.settings.host not in _LOOPBACK:
-            raise Transient(
-                f"{self._where}: a password is never sent without TLS; set security to starttls"
-            )
         user = self.parts.secret("user").reveal()
         password = self.parts.secret("password").reveal()
         try:
