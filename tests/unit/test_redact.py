@@ -179,6 +179,19 @@ def test_known_values_are_taken_out_of_what_a_system_echoes() -> None:
     assert "sesame" in REDACTOR.text_for_log(echoed)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"value": SECRET, "name": "ki"},
+        {"secrets": [{"a": SECRET}, [SECRET]]},
+        {"customer_info": {"name": SECRET}},
+    ],
+)
+def test_json_inside_a_text_is_read_as_json(document: Any) -> None:
+    text = f"HTTP 400 {{oops}} answered {json.dumps(document)} to {json.dumps([document])}"
+    assert SECRET not in REDACTOR.text_for_log(text)
+
+
 def test_what_a_product_is_called_stays_readable() -> None:
     document = {"product_info": {"name": "Big data", "i_product": 12}, "i_account": 1234567890}
     assert REDACTOR.for_log(document) == document
