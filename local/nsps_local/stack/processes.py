@@ -20,7 +20,7 @@ from typing import IO
 from nsps_local.stack.errors import CannotStart
 
 READY_SECONDS = 60.0
-STOP_SECONDS = 8.0
+STOP_SECONDS = 4.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if os.name == "posix" else None
 

@@ -245,6 +245,7 @@ class Stack:
         if "NSPS_PUSH" in function.env:
             push = json.loads(function.env["NSPS_PUSH"]) | self._emulators.push_settings()
             environment["NSPS_PUSH"] = json.dumps(push)
+        environment.pop("GRPC_ENABLE_FORK_SUPPORT", None)  # ours alone; see nsps_local
         environment["CLOUD_RUN_TIMEOUT_SECONDS"] = str(function.timeout_seconds)
         health = f"{function.url}/health"
         return self._child(function.part, command, environment, lambda: answers(health))

@@ -1,0 +1,100 @@
+"""From a webhook to a provisioned subscriber: the database is what PortaBilling says, always."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.whole_stack import WholeStack, wait_for
+
+_numbers = itertools.count(1)
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def rows(stack: WholeStack) -> dict[int, dict[str, Any]]:
+    with sqlite3.connect(stack.state / "subscribers.db", timeout=20) as database:
+        database.row_factory = sqlite3.Row
+        found = database.execute("select * from subscribers").fetchall()
+    return {row["i_account"]: dict(row) for row in found}
+
+
+def new_account(stack: WholeStack, **more: Any) -> tuple[int, dict[str, Any]]:
+    """A mobile account with a SIM card of its own; the card."""
+    card = stack.sandbox.state()["free_sim_cards"][0]
+    products = stack.sandbox.state()["products"]
+    done = stack.do(
+        "add_account",
+        msisdn=f"4470{next(_numbers):08}",
+        i_customer=2501,
+        i_product=products[0]["i_product"],
+        i_sim_card=card["i_sim_card"],
+        **more,
+    )
+    return done["i_account"], card
+
+
+def test_a_subscriber_is_created_changed_barred_and_swapped(stack: WholeStack) -> None:
+    i_account, card = new_account(stack, firstname="Grace")
+    assert rows(stack)[i_account]["imsi"] == card["imsi"]
+    stack.do("block_account", i_account=i_account)
+    assert rows(stack)[i_account]["status"] == "barred"
+    stack.do("unblock_account", i_account=i_account)
+    assert rows(stack)[i_account]["status"] == "active"
+    other = stack.sandbox.state()["free_sim_cards"][0]
+    stack.do("swap_sim", i_account=i_account, i_sim_card=other["i_sim_card"])
+    assert rows(stack)[i_account]["imsi"] == other["imsi"]
+    told = stack.get("/sandbox/state")["accounts"]
+    mine = next(account for account in told if account["i_account"] == i_account)
+    assert mine["provisioning"]["Database"]["status"] == "OK"
+
+
+def test_the_same_webhook_fifty_times_is_one_event_and_one_write(stack: WholeStack) -> None:
+    i_account, _ = new_account(stack)
+    stack.post("/sandbox/settings", webhook={"paused": True})
+    done = stack.sandbox.do("block_account", i_account=i_account)
+    event = done["events"][0]
+    variables = next(
+        each["variables"]
+        for each in stack.get("/sandbox/events")["events"]
+        if each["i_event"] == event["i_event"]
+    )
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(
+            pool.map(lambda _: stack.send(event["event_type"], **variables), range(50))
+        )
+    stack.post("/sandbox/settings", webhook={"paused": False})
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["event_id"] for answer in answers}) == 1
+    story = stack.finished(event["i_event"])
+    assert len(stack.running.timeline.find(str(event["i_event"]))) == 1
+    written = [r for r in story.deliveries[0].results if r["result"] == "written"]
+    assert len(written) == 1, story
+    # what is left of the fifty changes nothing more
+    wait_for(lambda: _backlog(stack) == 0, 60, "every copy to be acknowledged")
+    again = stack.finished(event["i_event"])
+    assert again.deliveries[0].finished_at == story.deliveries[0].finished_at
+
+
+def test_an_event_nobody_wants_is_recorded(stack: WholeStack) -> None:
+    answer = stack.send("Invoice/Created", i_customer=2501, i_invoice=1, i_event=990001)
+    assert answer.status_code == 200
+    story = stack.finished(990001)
+    assert (story.state, story.deliveries) == ("unhandled", ())
+
+
+def test_an_account_that_is_gone_is_removed(stack: WholeStack) -> None:
+    i_account, _ = new_account(stack)
+    assert i_account in rows(stack)
+    answer = stack.send("SIM/Updated", i_account=999_999_1, i_event=990002)
+    assert answer.status_code == 200
+    assert stack.finished(990002).deliveries[0].outcome == "unchanged"
+
+
+def _backlog(stack: WholeStack) -> int:
+    metrics = stack.control("pubsub", "/metrics")
+    return sum(each["backlog"] for each in metrics["subscriptions"].values())
