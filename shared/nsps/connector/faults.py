@@ -143,7 +143,7 @@ class ChaosProxy:
             connection = _Connection(self, client)
             with self._lock:
                 self._connections.add(connection)
-            connection.thread.start()
+                connection.thread.start()
 
     def _leave(self, connection: _Connection) -> None:
         with self._lock:
@@ -186,6 +186,8 @@ class _Connection:
             self._wait_out_hang()
             if self._proxy._mode == "pass":
                 upstream = socket.create_connection(self._proxy.target, timeout=10)
+                for end in (self._client, upstream):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 while self._step(upstream):
                     pass
         except OSError:
@@ -352,6 +354,8 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # one packet per answer
     server: _Server
 
     def _any(self) -> None:
@@ -373,6 +377,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+        self.wfile.flush()
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _any  # noqa: N815
 

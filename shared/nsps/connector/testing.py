@@ -149,7 +149,7 @@ class StandardTests(ABC):
     """The secrets of the manifest that are configured: name -> payload."""
     canaries: ClassVar[Sequence[str]] = ()
     """Texts that must never show in errors or logs, besides the values in ``secrets``."""
-    deadline: ClassVar[float] = 1.0
+    deadline: ClassVar[float] = 0.6
     """Seconds given to a call whose system hangs."""
     margin: ClassVar[float] = 0.7
     """Seconds by which such a call may end late."""
