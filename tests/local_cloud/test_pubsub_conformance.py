@@ -354,7 +354,7 @@ def test_messages_of_megabytes(rig: Rig) -> None:
         rig.publish(topic, large)
     seen = 0
     while seen < 3:  # the client's channel takes 4 MB: no answer may hold two of them
-        for received in rig.pull(subscription, 1):
+        for received in rig.pull(subscription, 10):
             assert received.message.data == large
             rig.ack(subscription, received)
             seen += 1
@@ -610,7 +610,7 @@ def test_taking_the_endpoint_off_and_putting_it_back(rig: Rig) -> None:
 def test_pull_from_a_push_subscription_is_refused(rig: Rig) -> None:
     _, subscription = rig.pair(push_config={"push_endpoint": "http://127.0.0.1:9/none"})
     with pytest.raises(exceptions.FailedPrecondition):
-        rig.subscriber.pull(subscription=subscription, max_messages=1, timeout=3)
+        rig.subscriber.pull(subscription=subscription, max_messages=1, timeout=1)
 
 
 # -- seek

@@ -104,7 +104,7 @@ def test_a_kill_keeps_resources_attempts_acknowledgements_and_the_clock(
     start: Callable[[], Started],
 ) -> None:
     process, rig = start()
-    dead, topic = rig.topic(), rig.topic(labels={"a": "b"})
+    dead, topic = rig.topic(labels={"a": "b"}), rig.topic()
     policy = {"dead_letter_topic": dead, "max_delivery_attempts": 5}
     retry = {"minimum_backoff": {"seconds": 100}, "maximum_backoff": {"seconds": 100}}
     subscription = rig.subscription(topic, dead_letter_policy=policy, retry_policy=retry)
@@ -122,12 +122,14 @@ def test_a_kill_keeps_resources_attempts_acknowledgements_and_the_clock(
     assert by_data[b"failing"].delivery_attempt == 2
     rig.nack(subscription, by_data[b"failing"])
     rig.ack(subscription, by_data[b"failing"] if b"acked" in by_data else by_data[b"outstanding"])
+    rig.publisher.delete_topic(topic=topic)
     clock = rig.control("/metrics")["clock"]
     kill(process)
 
     _, rig = start()
-    assert dict(rig.publisher.get_topic(topic=topic).labels) == {"a": "b"}
+    assert dict(rig.publisher.get_topic(topic=dead).labels) == {"a": "b"}
     found = rig.subscriber.get_subscription(subscription=subscription)
+    assert found.topic == "_deleted-topic_"
     assert found.dead_letter_policy.max_delivery_attempts == 5
     assert rig.control("/metrics")["clock"] >= clock
     assert rig.figures(subscription)["backlog"] == 1

@@ -66,7 +66,7 @@ def decode(token: str, certs: Any, audience: str) -> Any:
 
 
 @pytest.mark.parametrize("audience", ["", "https://hss.example/"])
-def test_tokens_verify_as_googles_do(rig: Rig, audience: str) -> None:
+def test_tokens_verify_with_the_real_library(rig: Rig, audience: str) -> None:
     account = {"service_account_email": "hss@demo.iam.gserviceaccount.com", "audience": audience}
     with endpoint() as http:
         pushed(rig, http.url, push={"oidc_token": account})
@@ -303,6 +303,27 @@ def test_idle_subscriptions_expire_unless_they_never_do(rig: Rig) -> None:
     with pytest.raises(exceptions.NotFound):
         rig.subscriber.get_subscription(subscription=idle)
     assert rig.subscriber.get_subscription(subscription=never).name == never
+
+
+def test_timers_follow_the_moved_clock(rig: Rig) -> None:
+    with endpoint(lambda _: 503) as http:
+        topic, subscription = pushed(rig, http.url, retry_policy=SLOW)
+        rig.publish(topic)
+        wait_until(partial(has_nacked, rig, subscription, 1))
+        rig.advance(9.8)
+        http.wait(2, seconds=2)
+
+
+def test_without_a_policy_nacks_pause_the_subscription(rig: Rig) -> None:
+    with endpoint(lambda _: 503 if len(http.posts) <= 3 else 200) as http:
+        push = {"push_endpoint": http.url}
+        topic, subscription = rig.pair(push_config=push)
+        rig.publish(topic)
+        first, second, third, fourth = (post.at for post in http.wait(4))
+        gaps = (second - first, third - second, fourth - third)
+        for gap, pause in zip(gaps, (0.1, 0.2, 0.4), strict=True):
+            assert pause - 0.02 < gap < pause + 0.3
+        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
 
 
 def test_push_backoff_without_a_policy() -> None:

@@ -496,6 +496,11 @@ class Broker:
     # -- figures
 
     def metrics(self) -> dict[str, Any]:
+        """{"clock", "topics": {name: {"published", "subscriptions"}}, "subscriptions": {name:
+        {"topic", "mode", "backlog", "oldest_unacked_seconds", "outstanding", "waiting" (for the
+        back-off), "window", "in_flight", and counted since the start: "attempts", "pushes",
+        "pulled", "acked", "nacked", "expired" (overdue), "dead_lettered", "dropped" (retention),
+        "push_<status>" and "push_broken" for the pushes that failed}}}."""
         now = self.clock.now()
         return {
             "clock": now,
