@@ -186,8 +186,8 @@ class _Connection:
             self._wait_out_hang()
             if self._proxy._mode == "pass":
                 upstream = socket.create_connection(self._proxy.target, timeout=10)
-                for end in (self._client, upstream):
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for side in (self._client, upstream):
+                    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 while self._step(upstream):
                     pass
         except OSError:
