@@ -286,7 +286,7 @@ def _partly(error: CtrlRefused | Transient) -> DeliveryError:
 # --- the CTRL protocol ---------------------------------------------------------------------------
 
 _HEADER = struct.Struct(">HBB")
-_OSMO, _CTRL = 0xEE, 0x00
+_OSMO, _IPA, _CTRL = 0xEE, 0xFE, 0x00
 _MAX_FRAMES = 1000
 """TRAPs and others that may come before an answer; a system that sends more is not well."""
 
@@ -408,7 +408,7 @@ def _frame(connection: socket.socket, deadline: Deadline) -> bytes:
     """
     while True:
         length, protocol, extension = _HEADER.unpack(_exactly(connection, _HEADER.size, deadline))
-        if length < 1:
+        if length < 1 or protocol not in (_OSMO, _IPA):
             raise ValueError("the answer is not CTRL: check host and port")
         body = _exactly(connection, length - 1, deadline)
         if (protocol, extension) == (_OSMO, _CTRL):

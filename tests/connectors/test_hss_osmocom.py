@@ -1,0 +1,332 @@
+"""The OsmoHLR connector's rules, and its manners with a server that misbehaves.
+
+The connector against a real OsmoHLR is in tests/systems; here a double does what that one cannot.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nsps.connector.testing import enriched, make_call, make_parts
+from nsps.http import Deadline
+from nsps.outcome import DeliveryError, NoAnswer, Terminal, Transient
+from nsps.secrets import SecretValue
+from pydantic import ValidationError
+
+from functions.connectors.hss_osmocom.main import CtrlClient, CtrlRefused, OsmoHlr, Settings
+
+IMSI = "001010000000003"
+KI, OPC = "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100"
+
+
+def snapshot(imsi: Any = IMSI, msisdn: Any = None, **account: Any) -> dict[str, Any]:
+    return {
+        "account_info": {
+            "i_account": 1000889,
+            "id": "420777000003@msisdn",
+            "bill_status": "open",
+            "blocked": False,
+            **account,
+        },
+        "sim_info": {"i_sim_card": 5, "imsi": imsi, "msisdn": msisdn},
+    }
+
+
+def desired(pb: Mapping[str, Any], auc: Any = None) -> Any:
+    secrets = {} if auc is None else {"auc": auc if isinstance(auc, str) else json.dumps(auc)}
+    return OsmoHlr(Settings(host="127.0.0.1"), make_parts(secrets)).desired(enriched(pb))
+
+
+class TestDesired:
+    @pytest.mark.parametrize(
+        ("account", "msisdn", "served"),
+        [
+            ({}, "420777000003", True),
+            ({"blocked": True}, "420777000003", False),
+            ({"bill_status": "suspended"}, None, False),
+            ({"bill_status": "terminated", "blocked": True}, None, False),
+            ({"bill_status": None}, None, False),
+            ({"blocked": None}, "420777000003", True),
+        ],
+    )
+    def test_who_is_served(self, account: Any, msisdn: str | None, served: bool) -> None:
+        state = {"msisdn": msisdn, "cs": served, "ps": served}
+        assert desired(snapshot(**account)) == {IMSI: state}
+
+    @pytest.mark.parametrize(
+        ("ident", "of_sim", "msisdn"),
+        [
+            ("420777000003@msisdn", "1", "420777000003"),
+            ("+420777000003@msisdn", None, "420777000003"),
+            ("420777000003", None, "420777000003"),
+            ("office@voip", "+420999", "420999"),
+            ("office@voip", None, None),
+            (None, "420999", "420999"),
+        ],
+    )
+    def test_the_number(self, ident: str | None, of_sim: str | None, msisdn: str | None) -> None:
+        assert desired(snapshot(msisdn=of_sim, id=ident))[IMSI]["msisdn"] == msisdn
+
+    @pytest.mark.parametrize("ident", ["abc@msisdn", "1234567890123456@msisdn", "1 2@msisdn"])
+    def test_a_number_that_is_none(self, ident: str) -> None:
+        with pytest.raises(Terminal, match=r"account_info\.id") as refusal:
+            desired(snapshot(id=ident))
+        assert ident.partition("@")[0] not in str(refusal.value)
+
+    @pytest.mark.parametrize(
+        "imsi", [None, "", "12345", "0" * 16, "00101000000000x", "00101000000000 ", "\u0660" * 15]
+    )
+    def test_an_imsi_that_is_none(self, imsi: Any) -> None:
+        with pytest.raises(Terminal, match=r"sim_info\.imsi") as refusal:
+            desired(snapshot(imsi))
+        assert not imsi or imsi not in str(refusal.value)
+
+    @pytest.mark.parametrize(
+        "pb",
+        [
+            {},
+            {"account_info": snapshot()["account_info"]},
+            {"sim_info": snapshot()["sim_info"]},
+            {**snapshot(), "sim_info": {}},
+        ],
+    )
+    def test_without_account_or_sim_there_is_nothing(self, pb: Any) -> None:
+        assert desired(pb) == {}
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        ("entry", "aud2g", "aud3g"),
+        [
+            ({"ki": KI, "opc": OPC}, None, f"milenage,{KI},OPC,{OPC}"),
+            ({"ki": KI.upper(), "opc": OPC.upper()}, None, f"milenage,{KI},OPC,{OPC}"),
+            ({"ki": KI, "opc": None}, f"comp128v3,{KI}", None),
+            ({"ki": KI, "opc": None, "algorithm": "COMP128v1"}, f"comp128v1,{KI}", None),
+        ],
+    )
+    def test_what_an_entry_means(self, entry: Any, aud2g: str | None, aud3g: str | None) -> None:
+        state = desired(snapshot(), {IMSI: entry})[IMSI]
+        wanted = [None if text is None else SecretValue(text) for text in (aud2g, aud3g)]
+        assert [state["aud2g"], state["aud3g"]] == wanted
+        assert KI not in repr(state)
+
+    def test_a_sim_that_the_secret_does_not_name_keeps_its_keys(self) -> None:
+        assert set(desired(snapshot(), {"999": {}})[IMSI]) == {"msisdn", "cs", "ps"}
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            7,
+            {},
+            {"ki": KI[:-1]},
+            {"ki": KI + "\n"},
+            {"ki": KI, "opc": "short"},
+            {"ki": KI, "algorithm": "milenage"},
+            {"ki": KI, "algorithm": "rot13"},
+        ],
+    )
+    def test_a_wrong_entry_can_be_corrected(self, entry: Any) -> None:
+        with pytest.raises(Transient, match="secret auc") as error:
+            desired(snapshot(), {IMSI: entry})
+        assert KI[:12] not in str(error.value) and IMSI not in str(error.value)
+
+    @pytest.mark.parametrize("payload", ["", "[]", "{", KI])
+    def test_a_secret_that_is_no_json_object(self, payload: str) -> None:
+        with pytest.raises(Transient) as error:
+            desired(snapshot(), payload)
+        assert KI not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"host": ""}, {"host": "x", "port": 0}, {"hots": "x"}])
+def test_settings_that_are_wrong(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate(wrong)
+
+
+def frame(text: str | bytes, protocol: int = 0xEE, extension: int = 0) -> bytes:
+    body = text.encode() if isinstance(text, str) else text
+    return struct.pack(">HBB", len(body) + 1, protocol, extension) + body
+
+
+@contextmanager
+def server(*answers: bytes | Callable[[str], bytes]) -> Iterator[tuple[str, int]]:
+    """A CTRL server: the n-th request of any connection gets the n-th answer (b"": closes)."""
+    left = list(answers)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def converse(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            while data := connection.recv(65536):
+                answer = left.pop(0) if left else b""
+                reply = answer if isinstance(answer, bytes) else answer(data[4:].decode())
+                if not reply:
+                    return
+                connection.sendall(reply)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=converse, args=(connection,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+TRAP = frame("TRAP 0 subscriber.event 001010000000003")
+
+
+class TestCtrl:
+    def test_traps_and_other_protocols_are_passed_over(self) -> None:
+        noise = TRAP + frame(b"\x01", protocol=0xFE) + frame(b"x", extension=9) + TRAP
+        late = frame("GET_REPLY 77 other value") + frame("ERROR 77 of another")
+        with server(noise + late + frame("GET_REPLY 1 some.thing a value")) as address:
+            client = CtrlClient(*address)
+            assert client.get("some.thing", Deadline(5)) == "a value"
+            client.close()
+
+    def test_a_trap_between_two_requests(self) -> None:
+        one, two = frame("GET_REPLY 1 x 1") + TRAP, frame("GET_REPLY 1 x 2")
+        with server(one, two) as address:
+            client = CtrlClient(*address)
+            assert [client.get("x", Deadline(5)) for _ in range(2)] == ["1", "2"]
+            client.close()
+
+    def test_an_answer_in_many_pieces(self) -> None:
+        whole = TRAP + frame("GET_REPLY 1 x " + "y" * 3000)
+        near, far = socket.socketpair()
+        pieces = iter([whole[at : at + 7] for at in range(0, len(whole), 7)])
+        thread = threading.Thread(target=lambda: [far.send(piece) for piece in pieces])
+        thread.start()
+        client = CtrlClient("127.0.0.1", 1)
+        client._idle.append(near)
+        assert client.get("x", Deadline(5)) == "y" * 3000
+        thread.join()
+        far.close()
+        client.close()
+
+    def test_a_connection_that_the_server_closed_is_replaced(self) -> None:
+        with server(frame("SET_REPLY 1 x OK"), b"", frame("SET_REPLY 1 x OK")) as address:
+            client = CtrlClient(*address)
+            client.set("x", "1", Deadline(5))
+            with pytest.raises(NoAnswer, match="closed by the other side"):
+                client.set("x", "2", Deadline(5))
+            assert client.set("x", "3", Deadline(5)) == "OK"
+            client.close()
+
+    def test_traps_without_end_end_with_the_deadline(self) -> None:
+        with server(TRAP * 20_000) as address:
+            with pytest.raises(NoAnswer):
+                CtrlClient(*address).get("x", Deadline(1))
+
+    @pytest.mark.parametrize(
+        "garbage",
+        [
+            b"HTTP/1.1 400 Bad Request\r\n\r\n" * 700,
+            b"\x00\x00\xee\x00",
+            frame(""),
+            frame("\n\n"),
+            frame("WELCOME 1 x"),
+            b"220 smtp.example.net ESMTP\r\n" * 700,
+        ],
+    )
+    def test_what_is_not_ctrl(self, garbage: bytes) -> None:
+        with server(garbage) as address:
+            with pytest.raises(NoAnswer, match="not CTRL"):
+                CtrlClient(*address).get("x", Deadline(1))
+
+    def test_an_error_is_shown_without_numbers_and_keys(self) -> None:
+        with server(frame(f"ERROR 1 cannot store {KI} for {IMSI}: disk full")) as address:
+            with pytest.raises(CtrlRefused) as refusal:
+                CtrlClient(*address).set("x", "y", Deadline(5))
+        assert refusal.value.shown == "cannot store *** for ***: disk full"
+        assert KI not in repr(refusal.value)
+
+    @settings(max_examples=60, deadline=None)
+    @given(noise=st.binary(max_size=200))
+    def test_any_bytes_end_in_an_answer_or_an_error(self, noise: bytes) -> None:
+        near, far = socket.socketpair()
+        client = CtrlClient("127.0.0.1", 1)
+        client._idle.append(near)
+        far.sendall(noise)
+        far.shutdown(socket.SHUT_WR)
+        try:
+            client.get("x", Deadline(2))
+        except (DeliveryError, CtrlRefused) as error:
+            assert str(error)
+        finally:
+            far.close()
+            client.close()
+
+
+class TestOddAnswers:
+    """What OsmoHLR's answers mean, where the real one cannot be brought to give them."""
+
+    def connector(self, address: tuple[str, int]) -> OsmoHlr:
+        return OsmoHlr(Settings(host=address[0], port=address[1]), make_parts())
+
+    def test_a_subscriber_that_is_another(self) -> None:
+        with server(frame("GET_REPLY 1 x \nid\t1\nimsi\t001019999999999\nnam_cs\t1")) as address:
+            with pytest.raises(NoAnswer, match="another subscriber"):
+                self.connector(address).read(IMSI, make_call())
+
+    def test_an_unclear_error_may_have_taken_effect(self) -> None:
+        held = frame(f"GET_REPLY 1 x \nimsi\t{IMSI}\nnam_cs\t0\nnam_ps\t0")
+        state = {"msisdn": None, "cs": True, "ps": True}
+        with server(held, frame("ERROR 1 An error has occurred.")) as address:
+            with pytest.raises(NoAnswer):
+                self.connector(address).change(IMSI, state, {}, make_call())
+
+    def test_a_refusal_after_the_first_step_is_not_called_untouched(self) -> None:
+        held = frame(f"GET_REPLY 1 x \nimsi\t{IMSI}\nnam_cs\t0\nnam_ps\t0")
+        state = {"msisdn": None, "cs": True, "ps": True}
+        done, busy = frame("SET_REPLY 1 x OK"), frame("ERROR 1 database is locked")
+        with server(held, done, busy) as address:
+            with pytest.raises(NoAnswer, match="in part"):
+                self.connector(address).change(IMSI, state, {}, make_call())
+        with server(held, busy) as address:
+            with pytest.raises(Transient) as refusal:
+                self.connector(address).change(IMSI, state, {}, make_call())
+        assert not isinstance(refusal.value, NoAnswer)
+
+    def test_barring_comes_first_and_allowing_last(self) -> None:
+        seen: list[str] = []
+
+        def note(message: str) -> bytes:
+            seen.append(message.rsplit(".", maxsplit=1)[-1])
+            return frame("SET_REPLY 1 x OK")
+
+        told = f"GET_REPLY 1 x \nimsi\t{IMSI}\nmsisdn\t1"
+        for served, order in ((True, ["msisdn 2", "cs-enabled 1", "ps-enabled 1"]),
+                              (False, ["cs-enabled 0", "ps-enabled 0", "msisdn 2"])):  # fmt: skip
+            seen.clear()
+            other = "\nnam_cs\t0\nnam_ps\t0" if served else "\nnam_cs\t1\nnam_ps\t1"
+            free = frame("ERROR 1 No such subscriber.")
+            with server(frame(told + other), free, note, note, note) as address:
+                state = {"msisdn": "2", "cs": served, "ps": served}
+                self.connector(address).change(IMSI, state, {}, make_call())
+            assert seen == order
+
+    def test_a_key_that_is_no_imsi_is_never_sent(self) -> None:
+        with server() as address:
+            connector = self.connector(address)
+            for key in ("1; drop", "001010000000003 1", "", "abcdef"):
+                with pytest.raises(Terminal):
+                    connector.delete(key, make_call())
