@@ -18,7 +18,6 @@ from nsps_local.recording import (
     RecordingFailed,
     Topology,
     record,
-    with_certs,
 )
 
 from tests.infra.arguments import faults
@@ -166,14 +165,6 @@ def test_the_local_stack_of_the_repository_is_recorded_quickly_and_each_time_the
     assert portabilling["url"] == "http://127.0.0.1:9099"
     for function in topology.functions:
         assert (ROOT / function.source / "main.py").is_file()
-
-
-def test_functions_are_told_where_the_local_certificates_are(acme: Topology) -> None:
-    told = with_certs(acme, "http://127.0.0.1:1/certs")
-    push = json.loads(told.function("hss").env["NSPS_PUSH"])
-    assert push["certs_url"] == "http://127.0.0.1:1/certs"
-    assert push["audience"] == acme.subscription("hss").audience
-    assert told.function("ingress") == acme.function("ingress")
 
 
 # ---- what goes wrong -----------------------------------------------------------------------

@@ -8,11 +8,9 @@ deployed and what runs here come from the same program and the same configuratio
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -44,7 +42,6 @@ __all__ = [
     "Subscription",
     "Topology",
     "record",
-    "with_certs",
 ]
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -93,15 +90,3 @@ def record(
     if done.returncode != 0:
         raise RecordingFailed(done.stderr.strip())
     return TypeAdapter(Topology).validate_json(done.stdout)
-
-
-def with_certs(topology: Topology, certs_url: str) -> Topology:
-    """The topology with its functions told where the local token signer's certificates are."""
-
-    def told(function: Function) -> Function:
-        if "NSPS_PUSH" not in function.env:
-            return function
-        push = {**json.loads(function.env["NSPS_PUSH"]), "certs_url": certs_url}
-        return replace(function, env={**function.env, "NSPS_PUSH": json.dumps(push)})
-
-    return replace(topology, functions=tuple(map(told, topology.functions)))
