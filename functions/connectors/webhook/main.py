@@ -28,12 +28,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 # What allow_private opens. Link-local addresses stay closed: the metadata server of every cloud,
 # which hands out credentials, is there.
 _PRIVATE = (
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "::1/128",
+    *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),
+    *("127.0.0.0/8", "::1/128"),
 )
 
 _HINTS: Mapping[int, str] = {
@@ -99,9 +95,7 @@ class WebhookConnector(MessageConnector[Settings]):
         super().__init__(settings, parts)
         # A pool of its own, with a guard: the address comes from a configuration, and a name in it
         # may be made to point inside.
-        self._http = Http(
-            guard=AddressGuard((*_PRIVATE, "::1/128") if settings.allow_private else ())
-        )
+        self._http = Http(guard=AddressGuard(_PRIVATE if settings.allow_private else ()))
 
     def close(self) -> None:
         self._http.close()
