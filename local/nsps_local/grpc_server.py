@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import grpc
@@ -86,6 +87,22 @@ def streaming(request_type: Any, method: Callable[[Any, Any], AsyncIterator[Any]
             await _abort(context, error)
 
     return grpc.unary_stream_rpc_method_handler(call, request_type.FromString, encode)
+
+
+def bidirectional(
+    request_type: Any, method: Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]
+) -> Any:
+    """A handler of streams both ways: `method(requests, context)` is an async generator."""
+
+    async def call(requests: Any, context: Any) -> None:
+        try:
+            async with aclosing(method(requests, context)) as answers:  # type: ignore[type-var]
+                async for answer in answers:
+                    await context.write(answer)
+        except Exception as error:
+            await _abort(context, error)
+
+    return grpc.stream_stream_rpc_method_handler(call, request_type.FromString, encode)
 
 
 async def _abort(context: Any, error: Exception) -> None:

@@ -14,7 +14,7 @@ from google.cloud import firestore
 from google.cloud.firestore import And, FieldFilter, Or
 from google.cloud.firestore_v1.vector import Vector
 
-from tests.local_cloud.firestore_kit import GOOGLE_PACKAGE, client, embedded, google, ids
+from tests.local_cloud.firestore_kit import GOOGLE_PACKAGE, client, embedded, google, ids, wait_for
 
 GOOGLE_DIFFERS = {
     "test_create_twice_in_one_commit": "INVALID_ARGUMENT: cannot insert then insert",
@@ -715,3 +715,57 @@ def test_read_at_a_time(db: Any, ref: Any) -> None:
         ref.get(read_time=future)
     with pytest.raises(exceptions.FailedPrecondition):
         ref.get(read_time=moment - datetime.timedelta(days=30))
+
+
+# Listeners
+
+
+class Seen:
+    """What on_snapshot was called with: for each call the changes, and the documents in order."""
+
+    def __init__(self, watched: Any) -> None:
+        self.calls: list[tuple[list[str], list[Any]]] = []
+        self.watch = watched.on_snapshot(self._note)
+
+    def _note(self, documents: Any, changes: Any, _: Any) -> None:
+        kinds = [f"{change.type.name} {change.document.id}" for change in changes]
+        self.calls.append((kinds, [(s.id, s.to_dict()) for s in documents]))
+
+    def last(self) -> Any:
+        return self.calls[-1] if self.calls else None
+
+
+def test_listening_to_a_query(db: Any) -> None:
+    col = db.collection("heard")
+    col.document("a").set({"n": 1})
+    col.document("z").set({"n": 9})
+    seen = Seen(col.where(filter=F("n", "<", 5)).order_by("n"))
+    try:
+        wait_for(lambda: seen.last() == (["ADDED a"], [("a", {"n": 1})]))
+        col.document("b").set({"n": 0})
+        wait_for(lambda: seen.last()[0] == ["ADDED b"])
+        col.document("a").update({"n": 2})
+        wait_for(lambda: seen.last() == (["MODIFIED a"], [("b", {"n": 0}), ("a", {"n": 2})]))
+        col.document("b").update({"n": 7})
+        wait_for(lambda: seen.last()[0] == ["REMOVED b"])
+        col.document("a").delete()
+        wait_for(lambda: seen.last() == (["REMOVED a"], []))
+        col.document("y").set({"n": 9})
+        col.document("c").set({"n": 4})
+        wait_for(lambda: seen.last() == (["ADDED c"], [("c", {"n": 4})]))
+        assert len(seen.calls) == 6
+    finally:
+        seen.watch.unsubscribe()
+
+
+def test_listening_to_a_document(ref: Any) -> None:
+    seen = Seen(ref)
+    try:
+        ref.set({"n": 1})
+        wait_for(lambda: seen.last() and seen.last()[1] == [("a", {"n": 1})])
+        ref.update({"n": 2})
+        wait_for(lambda: seen.last()[1] == [("a", {"n": 2})])
+        ref.delete()
+        wait_for(lambda: seen.last()[0] == ["REMOVED a"])
+    finally:
+        seen.watch.unsubscribe()

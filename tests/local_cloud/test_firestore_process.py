@@ -135,6 +135,28 @@ def test_stopped_server_starts_again_where_it_was(tmp_path: Path) -> None:
         assert db.document("a/b").set({"x": 2}).update_time > first
 
 
+def test_listener_goes_on_after_a_restart(tmp_path: Path) -> None:
+    server = FirestoreServer(tmp_path)
+    heard: list[list[str]] = []
+    with server:
+        port = int(server.target.split(":")[1])
+        db = client(server.target, "p")
+        db.document("a/gone").set({})
+        watch = db.collection("a").on_snapshot(
+            lambda documents, _, __: heard.append([s.id for s in documents])
+        )
+        wait_for(lambda: heard and heard[-1] == ["gone"])
+    with FirestoreServer(tmp_path, port=port):
+        try:
+            batch = db.batch()
+            batch.delete(db.document("a/gone"))
+            batch.set(db.document("a/new"), {})
+            batch.commit()
+            wait_for(lambda: heard[-1] == ["new"])
+        finally:
+            watch.unsubscribe()
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -6,8 +6,8 @@
 
 Semantics are those of production (native mode) where functions can tell: serializable
 transactions, preconditions, atomic commits that survive a killed process, strictly increasing
-commit times, limits, value order, indexes. Not built: Listen (on_snapshot), vector search,
-pipelines, backups. Every project and every database id exists.
+commit times, limits, value order, indexes, listeners. Not built: vector search, pipelines,
+backups. Every project and every database id exists.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from nsps_local.firestore import plan, wire
 from nsps_local.firestore.clock import timestamp
 from nsps_local.firestore.faults import Faults
 from nsps_local.firestore.indexes import Indexes
+from nsps_local.firestore.listen import Listeners, Target
 from nsps_local.firestore.metrics import Metrics, caller
 from nsps_local.firestore.names import Key, field_path, invalid, key_of, split_database
 from nsps_local.firestore.query import NAME, Path, Query, Term, parse
@@ -29,7 +30,7 @@ from nsps_local.firestore.store import Record, Store
 from nsps_local.firestore.transactions import Transaction, Transactions, contention
 from nsps_local.firestore.values import Value, lookup, sort_key
 from nsps_local.firestore.writes import apply, check_precondition, target
-from nsps_local.grpc_server import Refused, streaming, unary
+from nsps_local.grpc_server import Refused, bidirectional, streaming, unary
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,9 @@ class FirestoreService:
         self._transactions = Transactions(self._store)
         self.metrics = Metrics()
         self.faults = Faults()
+        self._listeners = Listeners(
+            self._store.clock.now, lambda key: self._store.get(key) is not None
+        )
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -104,7 +108,7 @@ class FirestoreService:
                 types.ListCollectionIdsRequest.pb(), self._list_collection_ids
             ),
             "PartitionQuery": unary(types.PartitionQueryRequest.pb(), self._partition_query),
-            "Listen": _not_built("Listen (on_snapshot)"),
+            "Listen": bidirectional(types.ListenRequest.pb(), self._listen),
             "Write": _not_built("Write (the streaming one of the web clients)"),
             "ExecutePipeline": _not_built("ExecutePipeline (Enterprise edition)"),
         }
@@ -293,6 +297,7 @@ class FirestoreService:
                     self._store.put(key, was, now)
                 elif now is None and was is not None:
                     self._store.delete(time, key, was)
+        self._listeners.wake()
 
     async def _batch_write(self, request: Any, context: Any) -> Any:
         _, root = self._root(request.database)
@@ -461,6 +466,32 @@ class FirestoreService:
             answer.next_page_token = ids[size - 1]
         self.metrics.add("reads", None, caller(context))
         return answer
+
+    # Listening
+
+    async def _listen(self, requests: AsyncIterator[Any], _: Any) -> AsyncIterator[Any]:
+        async for answer in self._listeners.serve(requests, self._target):
+            yield answer
+
+    def _target(self, request: Any) -> Target:
+        db, root = self._root(request.database)
+        asked = request.add_target
+        resumed = bool(asked.resume_token)
+        if asked.WhichOneof("target_type") == "documents":
+            keys = [self._key(name, root) for name in asked.documents.documents]
+
+            def look() -> dict[Key, Record]:
+                return {key: found for key in keys if (found := self._store.get(key))}
+
+            return Target(asked.target_id, root, look, resumed=resumed)
+        query = self._parse(asked.query.parent, asked.query.structured_query)
+        if query.db != db:
+            raise invalid("The query of a target is of another database than its request.")
+
+        def hits() -> dict[Key, Record]:
+            return {hit.key: hit.record for hit in plan.run(self._store, query)}
+
+        return Target(asked.target_id, root, hits, resumed=resumed)
 
     # Expiry
 
