@@ -142,7 +142,7 @@ def test_listener_goes_on_after_a_restart(tmp_path: Path) -> None:
         port = int(server.target.split(":")[1])
         db = client(server.target, "p")
         db.document("a/gone").set({})
-        watch = db.collection("a").on_snapshot(
+        watch: Any = db.collection("a").on_snapshot(
             lambda documents, _, __: heard.append([s.id for s in documents])
         )
         wait_for(lambda: heard and heard[-1] == ["gone"])
