@@ -22,7 +22,7 @@ def _make() -> Ingress:
     redactor = Redactor(random.token_bytes(32))
     log.configure(function=settings.function, project=settings.project, redactor=redactor)
     secrets = Secrets(settings.project, os.environ, on_read=redactor.register)
-    return Ingress(settings, secrets, Publisher())
+    return Ingress(settings, secrets, Publisher(), redactor)
 
 
 _ingress = Once(_make)

@@ -93,7 +93,7 @@ def parse_webhook(body: bytes) -> EspfEvent:
     given, an object ``variables``. (Source: PortaOne docs, provisioning via webhooks.)
     """
     try:
-        document = json.loads(body)
+        document = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidWebhook("the body is not JSON: send one JSON object in UTF-8") from error
     if not isinstance(document, dict):
@@ -107,6 +107,11 @@ def parse_webhook(body: bytes) -> EspfEvent:
     if not isinstance(variables, dict):
         raise InvalidWebhook("variables is not a JSON object: send the event's ids in it")
     return EspfEvent(event_type.strip(), variables)
+
+
+def _no_constant(name: str) -> None:
+    """NaN and Infinity are Python's; no other JSON reader would take them."""
+    raise ValueError(name)
 
 
 def event_id(deployment: str, event: EspfEvent) -> str:

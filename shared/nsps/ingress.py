@@ -24,6 +24,7 @@ from nsps.espf import webhook_auth
 from nsps.event import EspfEvent, InvalidWebhook, event_id, parse_webhook
 from nsps.messages import RawEventMessage
 from nsps.outcome import Transient
+from nsps.redact import Redactor
 from nsps.secrets import SecretMissing, Secrets, SecretUnavailable
 from nsps.settings import IngressSettings
 
@@ -76,12 +77,14 @@ class Ingress:
         settings: IngressSettings,
         secrets: Secrets,
         publisher: Publishes,
+        redactor: Redactor,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
         self._secrets = secrets
         self._publisher = publisher
+        self._redactor = redactor
         self._now = now
 
     def accept(self, request: Request) -> Accepted:
@@ -95,7 +98,7 @@ class Ingress:
         body, event = _parsed(body, request.mimetype_params.get("charset", ""))
         ident = event_id(self._settings.deployment, event)
         message = RawEventMessage(
-            body=body,
+            body=self._without_secrets(body),
             event_id=ident,
             received_at=received_at.isoformat(timespec="microseconds"),
             trace=trace.current() or trace.new(),
@@ -108,6 +111,12 @@ class Ingress:
         except Transient as error:
             raise Refused(503, "the event could not be queued: send it again", error) from error
         return Accepted(ident, event, message_id, shown)
+
+    def _without_secrets(self, body: bytes) -> bytes:
+        """The body byte for byte; only where it holds a secret field, written anew without it."""
+        document = json.loads(body)
+        kept = self._redactor.for_store(document)
+        return body if kept == document else json.dumps(kept).encode()
 
     def _authenticated(self, request: Request, now: datetime) -> webhook_auth.Match:
         """Which credential was shown.

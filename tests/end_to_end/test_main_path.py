@@ -87,12 +87,11 @@ def test_an_event_nobody_wants_is_recorded(stack: WholeStack) -> None:
     assert (story.state, story.deliveries) == ("unhandled", ())
 
 
-def test_an_account_that_is_gone_is_removed(stack: WholeStack) -> None:
-    i_account, _ = new_account(stack)
-    assert i_account in rows(stack)
-    answer = stack.send("SIM/Updated", i_account=999_999_1, i_event=990002)
-    assert answer.status_code == 200
-    assert stack.finished(990002).deliveries[0].outcome == "unchanged"
+def test_an_account_that_portabilling_does_not_know_ends_visibly(stack: WholeStack) -> None:
+    assert stack.send("SIM/Updated", i_account=9999991, i_event=990002).status_code == 200
+    delivery = stack.finished(990002).deliveries[0]
+    assert delivery.outcome == "unchanged"
+    assert delivery.espf is not None and "not known there" in delivery.espf["refused"], delivery.espf
 
 
 def _backlog(stack: WholeStack) -> int:

@@ -16,6 +16,7 @@ from nsps.event import EspfEvent, event_id
 from nsps.ingress import Ingress, respond
 from nsps.instance import Once
 from nsps.outcome import Transient
+from nsps.redact import Redactor
 from nsps.secrets import SecretMissing, SecretUnavailable, SecretValue
 from nsps.settings import IngressSettings
 from werkzeug.datastructures import Headers
@@ -77,7 +78,7 @@ def ingress(vault: Any, topic: Topic | None = None, **auth: Any) -> Ingress:
             ),
         }
     )
-    return Ingress(settings, vault, topic or Topic(), now=lambda: NOW)
+    return Ingress(settings, vault, topic or Topic(), Redactor(b"k"), now=lambda: NOW)
 
 
 def post(
@@ -190,3 +191,12 @@ def test_any_body_and_content_type_has_one_of_the_answers(body: bytes, kind: str
     charset = f"application/json; charset={kind}"
     status, _, _ = post(ingress(Vault({"sm://one": OLD})), body=BODY, **{"Content-Type": charset})
     assert status == 200
+
+
+def test_a_secret_in_a_webhook_does_not_reach_the_queue() -> None:
+    topic = Topic()
+    body = b'{"event_type": "SIM/Updated", "variables": {"i_event": 7, "password": "CANARY-pw"}}'
+    assert post(ingress(Vault({"sm://one": OLD}), topic), body=body)[0] == 200
+    ((_, data, _attributes),) = topic.messages
+    assert b"CANARY" not in data
+    assert json.loads(data)["variables"] == {"i_event": 7, "password": "***"}
