@@ -1,0 +1,83 @@
+"""The specification holds, and the programs that check it find a rule that is left out."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import freshness_model
+import provisioning_model
+import pytest
+import status_model
+
+RULES_WITH_SHORT_COUNTEREXAMPLES = ["dirty", "lease", "claimtime", "intent", "copy", "touch"]
+SMALL = [
+    "swap A for B",
+    "move A from X to Y",
+    "release, then reassign to Y",
+    "refusal: move A to Y",
+]
+
+
+@pytest.mark.parametrize("name", list(status_model.SCENARIOS))
+def test_the_status_protocol_holds(name: str) -> None:
+    model, found = status_model.run(status_model.SCENARIOS[name], status_model.Rules())
+    assert found.violation is None, "\n".join(model.story(found))
+    assert found.states > 100
+
+
+@pytest.mark.parametrize("rule", [field.name for field in fields(status_model.Rules)])
+def test_a_status_rule_left_out_is_found(rule: str) -> None:
+    told = status_model.counterexample(replace(status_model.Rules(), **{rule: False}))
+    assert len(told) > 1, told
+    assert told[-1].startswith("BROKEN: ")
+
+
+def test_the_freshness_rule_holds() -> None:
+    model, found = freshness_model.run(freshness_model.Rules())
+    assert found.violation is None, "\n".join(model.story(found))
+    assert found.states > 10_000
+
+
+@pytest.mark.parametrize("rule", [field.name for field in fields(freshness_model.Rules)])
+def test_a_freshness_rule_left_out_is_found(rule: str) -> None:
+    _, found = freshness_model.run(replace(freshness_model.Rules(), **{rule: False}))
+    assert found.violation
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_provisioning_protocol_holds(name: str) -> None:
+    """Every step of every attempt, without reductions: the small scenarios, all their worlds."""
+    scenario = _scenario(name)
+    scenario = replace(scenario, faults=1)
+    rules = provisioning_model.Rules()
+    states = 0
+    for world in provisioning_model.worlds(scenario, rules):
+        model = provisioning_model.Model(world, scenario, rules, reduce=False)
+        found = _explored(model)
+        assert found.violation is None, "\n".join(model.story(found))
+        assert found.needless == 0
+        states += found.states
+    assert states > 1000
+
+
+@pytest.mark.parametrize("rule", RULES_WITH_SHORT_COUNTEREXAMPLES)
+def test_a_provisioning_rule_left_out_is_found(rule: str) -> None:
+    rules = provisioning_model.rules_without(rule)
+    for base in provisioning_model.SCENARIOS:
+        scenario = replace(base, duplicates=rule == "copy", spans=False, faults=1)
+        for world in provisioning_model.worlds(scenario, rules):
+            model = provisioning_model.Model(world, scenario, rules, reduce=False)
+            if _explored(model, 20).violation:
+                return
+    pytest.fail(f"no scenario is broken without the rule {rule}")
+
+
+def _scenario(name: str) -> Any:
+    return next(each for each in provisioning_model.SCENARIOS if each.name == name)
+
+
+def _explored(model: Any, depth: int | None = None) -> Any:
+    return provisioning_model.explore(
+        model.start(), model.steps, model.finished, model.judge, depth
+    )
