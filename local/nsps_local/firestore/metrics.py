@@ -15,7 +15,7 @@ class Metrics:
     """Counters in total, by collection group, by caller.
 
     The caller is what a program says of itself in x-goog-api-client, beside the versions of its
-    libraries: ClientInfo(user_agent=...) of the generated clients; else "".
+    libraries: ClientInfo of the generated clients; else "".
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Metrics:
         self.callers.clear()
 
     def report(self) -> dict[str, Any]:
-        """{"total": counts, "groups": {group: counts}, "callers": {user agent: counts}}."""
+        """{"total": counts, "groups": {group: counts}, "callers": {caller: counts}}."""
         return {
             "total": {kind: self.total[kind] for kind in KINDS},
             "groups": {name: dict(counts) for name, counts in sorted(self.groups.items())},
@@ -54,11 +54,11 @@ def caller(context: Any) -> str:
     """What the calling program says of itself."""
     for name, value in context.invocation_metadata():
         if name == "x-goog-api-client":
-            return _agent(value)
+            return _program(value)
     return ""
 
 
 @lru_cache(maxsize=256)
-def _agent(header: str) -> str:
+def _program(header: str) -> str:
     words = header.split()
     return " ".join(word for word in words if word.partition("/")[0] not in LIBRARIES)

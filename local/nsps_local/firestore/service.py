@@ -192,9 +192,9 @@ class FirestoreService:
         fields = _mask(request)
         stamp = wire.time(self._store.clock.now() if moment is None else moment)
         answers = []
-        agent = caller(context)
+        who = caller(context)
         for name, key in zip(names, keys, strict=True):
-            self.metrics.add("reads", key.group, agent)
+            self.metrics.add("reads", key.group, who)
             record = self._at(key, moment)
             answers.append(
                 wire.missing(name, stamp)
@@ -230,17 +230,17 @@ class FirestoreService:
         keys = [self._key(target(write), root) for write in request.writes]
         groups = [key.group for key in keys]
         await self.faults.gate(groups)
-        agent = caller(context)
+        who = caller(context)
         transaction = None
         if request.transaction:
             transaction = self._transactions.get(db, request.transaction)
         try:
             if self.faults.aborts(groups):
                 raise contention()
-            applied = await self._commit_in(transaction, keys, request.writes, agent)
+            applied = await self._commit_in(transaction, keys, request.writes, who)
         except Refused as refused:
             if refused.code is grpc.StatusCode.ABORTED:
-                self.metrics.add("aborts", None, agent)
+                self.metrics.add("aborts", None, who)
             raise
         finally:
             if transaction is not None:
@@ -251,18 +251,18 @@ class FirestoreService:
         return wire.committed(results, applied.time)
 
     async def _commit_in(
-        self, transaction: Transaction | None, keys: list[Key], writes: Any, agent: str
+        self, transaction: Transaction | None, keys: list[Key], writes: Any, who: str
     ) -> Applied:
         if transaction is None:
             async with self._transactions.turn(keys):
-                return self._apply(keys, writes, agent)
+                return self._apply(keys, writes, who)
         if transaction.read_only and writes:
             raise invalid("Cannot modify entities in a read-only transaction.")
         if writes:
             self._transactions.check(transaction)
-        return self._apply(keys, writes, agent)
+        return self._apply(keys, writes, who)
 
-    def _apply(self, keys: list[Key], writes: Iterable[Any], agent: str) -> Applied:
+    def _apply(self, keys: list[Key], writes: Iterable[Any], who: str) -> Applied:
         """All writes, or none: nothing is stored before the last one is known to be possible."""
         time = self._store.clock.next()
         before: dict[Key, Record | None] = {}
@@ -275,7 +275,7 @@ class FirestoreService:
             check_precondition(write, target(write), was)
             effect = apply(write, key.path, was.data if was else None, time)
             kind = "deletes" if effect.data is None else "writes"
-            self.metrics.add(kind, key.group, agent)
+            self.metrics.add(kind, key.group, who)
             if effect.data is None:
                 after[key] = None
             elif was is None or was.data != effect.data:
@@ -307,12 +307,12 @@ class FirestoreService:
         if len(set(keys)) < len(keys):
             raise invalid("A BatchWrite cannot write one document twice.")
         await self.faults.gate(key.group for key in keys)
-        agent = caller(context)
+        who = caller(context)
         answer = types.BatchWriteResponse.pb()()
         for key, write in zip(keys, request.writes, strict=True):
             result, status = answer.write_results.add(), answer.status.add()
             try:
-                ((updated, _),) = self._apply([key], [write], agent).writes
+                ((updated, _),) = self._apply([key], [write], who).writes
             except Refused as refused:
                 status.code, status.message = refused.code.value[0], refused.text
                 continue
