@@ -191,6 +191,7 @@ class TestStandard(MessageStandardTests):
     pb = PB
     event_type = "Account/Blocked"
     secrets: ClassVar = {"user": USER, "password": PASSWORD}
+    deadline = 0.5
     canaries = ("001010000020349", "ann@example.net")
     silent = (
         ("Account/Blocked", {}),
@@ -574,6 +575,15 @@ class TestSecurity:
         with pytest.raises(Transient, match="offers no authentication"):
             deliver(connector(serve().port, secrets))
 
+    def test_a_password_that_cannot_be_sent_does_not_show(
+        self, serve: Callable[..., Server], inbox: Inbox
+    ) -> None:
+        server = serve(authenticator=inbox.authenticate, auth_require_tls=False)
+        made = connector(server.port, {"user": USER, "password": "pässword"})
+        with pytest.raises(Transient, match="must be ASCII") as error:
+            deliver(made)
+        assert error.value.__cause__ is None
+
     def test_a_password_needs_tls_beyond_loopback(self) -> None:
         made = connector(25, {"user": USER, "password": PASSWORD}, host="smtp.example.net")
         with pytest.raises(Transient, match=r"never sent without TLS"):
@@ -606,6 +616,7 @@ class TestTemplates:
             {"templates": {"Account/*": {"subject": "x"}}},
             {"to": "{{ email }}"},
             {"sender": "nobody"},
+            {"sender": "jörg@example.net"},
             {"sender": "a@example.net\r\nBcc: b@example.net"},
             {"security": "ssl"},
             {"port": 0},

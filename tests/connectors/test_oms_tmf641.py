@@ -111,6 +111,7 @@ class TestTmf641(AsynchronousStandardTests, HttpStandardTests):
         PB | {"sim_info": {}},
     )
     secrets: ClassVar = SECRETS
+    deadline = 0.5
     hidden_failures: ClassVar[Sequence[Reply]] = (
         Reply(200, {"id": "SO-1", "externalId": "order-add", "state": "rejected"}),
         Reply(200, [7, None, {"externalId": "order-add"}]),

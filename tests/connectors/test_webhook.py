@@ -100,6 +100,7 @@ class TestStandard(MessageStandardTests, HttpStandardTests):
     connector_class = WebhookConnector
     pb = PB
     secrets: ClassVar = {"token": TOKEN}
+    deadline = 0.5
     hidden_failures = ()
     any_body = True
 

@@ -154,7 +154,8 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _sender_is_an_address(self) -> Settings:
-        mailbox(self.sender)
+        if not mailbox(self.sender).username.isascii():
+            raise ValueError("the sender's local part must be ASCII: not every server takes others")
         return self
 
     def wording(self, event_type: str) -> tuple[str, Wording] | None:
@@ -339,6 +340,8 @@ class NotificationConnector(MessageConnector[Settings]):
         password = self.parts.secret("password").reveal()
         try:
             smtp.login(user, password)
+        except UnicodeError:
+            raise Transient("the secrets user and password must be ASCII") from None
         except smtplib.SMTPNotSupportedError:
             raise Transient(
                 f"{self._where} offers no authentication; remove the secrets user and password"

@@ -28,8 +28,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 # What allow_private opens. Link-local addresses stay closed: the metadata server of every cloud,
 # which hands out credentials, is there.
 _PRIVATE = (
-    *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),
-    *("127.0.0.0/8", "::1/128"),
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "::1/128",
 )
 
 _HINTS: Mapping[int, str] = {
