@@ -212,7 +212,13 @@ class Publisher:
             )
             # The client's own clock ends the call; ours is for a client that hangs.
             return str(future.result(timeout=timeout + 0.5))
-        except (exceptions.GoogleAPIError, GoogleAuthError, TimeoutError) as error:
+        # AssertionError: what the client raises for a moment after a publish to the topic failed.
+        except (
+            exceptions.GoogleAPIError,
+            GoogleAuthError,
+            TimeoutError,
+            AssertionError,
+        ) as error:
             reason = type(getattr(error, "cause", None) or error).__name__
             name = topic.rpartition("/")[2]
             raise Transient(
