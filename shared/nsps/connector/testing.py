@@ -424,6 +424,7 @@ class LocalStateStandardTests(StandardTests):
             for variables in ({}, {"i_event": 7, "i_sim_card": 99, "imsi": "999990000000001"})
         ]
         others.append(replace(told, run=3, t=SnapshotTime("2027-01-01T00:00:00.000000Z/x")))
+        assert connector.desired(told), "the snapshot calls for no resource"
         for other in others:
             assert connector.desired(other) == connector.desired(told)
 
@@ -748,6 +749,7 @@ class HttpStandardTests(FaultTests):
             for status in (301, 302, 303, 307, 308):
                 scripted.always(Reply(status, "", headers={"Location": other.url}))
                 self.provoke(lambda: self.act(towards, make_call(3)))
+                self.attempt(lambda: towards.check(make_call(3)))
             assert other.requests == []
 
     @pytest.mark.parametrize("fault", ["close", "reset", "hang"])
