@@ -14,6 +14,9 @@ from typing import Any
 
 from nsps.event import BEFORE_ALL, SnapshotTime
 
+POST_SECONDS = 30.0
+"""Lease of one post of a status to ESPF."""
+
 PHASE = {"RETRY": 0, "IN_PROGRESS": 1, "OK": 2, "FAILED": 2}
 
 

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Protocol
 
 from nsps.espf import outbox
-from nsps.ledger.ledger import POST_SECONDS
 from nsps.outcome import NoAnswer, Terminal, Transient
 from nsps.store import Store, Tx
 
@@ -80,7 +79,7 @@ class Poster:
             return None
         after = outbox.posted(before, post.revision, post.token)
         token = uuid.uuid4().hex
-        taken = outbox.take(after, token, tx.now, tx.after(seconds=POST_SECONDS))
+        taken = outbox.take(after, token, tx.now, tx.after(seconds=outbox.POST_SECONDS))
         fields = (taken or after).write() | {"refused": None, "posted_at": tx.now}
         tx.merge(reference, fields)
         return _post(post.document, post.i_account, post.group, taken, token)
@@ -96,7 +95,9 @@ class Poster:
         reference = self._store.client.document(path)
         data = tx.read([reference])[reference.path] or {}
         token = uuid.uuid4().hex
-        taken = outbox.take(outbox.Status.read(data), token, tx.now, tx.after(seconds=POST_SECONDS))
+        taken = outbox.take(
+            outbox.Status.read(data), token, tx.now, tx.after(seconds=outbox.POST_SECONDS)
+        )
         if taken is None:
             return None
         tx.merge(reference, taken.write())

@@ -29,8 +29,6 @@ MARGIN_SECONDS = 2.0
 """M of the model: how far a call may overrun its deadline before it can no longer take effect."""
 TRANSACTION_SECONDS = 8.0
 """What a lease allows for the take transaction itself and for the way to the call."""
-POST_SECONDS = 30.0
-"""Lease of one post of a status to ESPF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -500,7 +498,7 @@ def note_status(
     before = outbox.Status.read(documents.get(reference.path))
     doc = outbox.note(before, t, outcome.espf_status, message)
     token = uuid.uuid4().hex
-    taken = outbox.take(doc, token, tx.now, tx.after(seconds=POST_SECONDS))
+    taken = outbox.take(doc, token, tx.now, tx.after(seconds=outbox.POST_SECONDS))
     if (taken or doc) == before:
         return None
     fields = (taken or doc).write() | {"i_account": i_account, "group": group}
