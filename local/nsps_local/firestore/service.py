@@ -274,8 +274,6 @@ class FirestoreService:
             was = after[key]
             check_precondition(write, target(write), was)
             effect = apply(write, key.path, was.data if was else None, time)
-            kind = "deletes" if effect.data is None else "writes"
-            self.metrics.add(kind, key.group, who)
             if effect.data is None:
                 after[key] = None
             elif was is None or was.data != effect.data:
@@ -283,6 +281,8 @@ class FirestoreService:
             now = after[key]
             done.append((now.updated if now else None, effect.results))
         self._save(time, before, after)
+        for key, (updated, _) in zip(keys, done, strict=True):
+            self.metrics.add("deletes" if updated is None else "writes", key.group, who)
         return Applied(time, done)
 
     def _save(
