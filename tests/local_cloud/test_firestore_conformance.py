@@ -761,8 +761,9 @@ def test_listening_to_a_query(db: Any) -> None:
 def test_listening_to_a_document(ref: Any) -> None:
     seen = Seen(ref)
     try:
+        wait_for(lambda: seen.last() == ([], []))
         ref.set({"n": 1})
-        wait_for(lambda: seen.last() and seen.last()[1] == [("a", {"n": 1})])
+        wait_for(lambda: seen.last()[1] == [("a", {"n": 1})])
         ref.update({"n": 2})
         wait_for(lambda: seen.last()[1] == [("a", {"n": 2})])
         ref.delete()
