@@ -43,13 +43,15 @@ def _portabilling_url(url: str) -> str:
 
 
 def _not_reserved(name: str) -> str:
-    if name in RESERVED or name in ATTRIBUTES:
-        raise ValueError(f"{name} is a name of NSPS itself: write another, like {name}-1")
+    if name in RESERVED or name in ATTRIBUTES or name.startswith("goog"):
+        raise ValueError(f"{name} is a name of NSPS or Google: write another, like my-{name}")
     return name
 
 
 SecretName = Annotated[str, AfterValidator(_secret_name)]
-_HANDLER_NAME = "2 to 31 small letters, digits and '-', beginning with a letter, like hss"
+_HANDLER_NAME = (
+    "3 to 31 small letters, digits and '-', from a letter to a letter or digit, like hss"
+)
 
 
 class _Keys(BaseModel):
@@ -105,7 +107,7 @@ class HandlerKeys(_Keys):
     """One of ``nsps:handlers``: an external system, and the connector that speaks to it."""
 
     name: Annotated[str, AfterValidator(_not_reserved)] = Field(
-        pattern=r"^[a-z][a-z0-9-]{1,30}$", description=_HANDLER_NAME
+        pattern=r"^[a-z][a-z0-9-]{1,29}[a-z0-9]$", description=_HANDLER_NAME
     )
     connector: str = Field(description="the name of a folder in functions/connectors")
     events: tuple[EventPattern, ...] = Field(

@@ -55,6 +55,8 @@ def test_the_same_files_give_the_same_bytes_wherever_and_whenever(
         os.utime(file, (1, 1))
         file.chmod(0o755)
     assert archive_bytes(root, HSS) == archive_bytes(other, HSS)
+    entries = zipfile.ZipFile(io.BytesIO(archive_bytes(root, HSS))).infolist()
+    assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
     assert pack(root, HSS).digest == pack(other, HSS).digest
 
 

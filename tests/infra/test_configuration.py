@@ -25,6 +25,7 @@ from infra.stack_config import (
     localised,
     read_file,
 )
+from infra.stack_keys import ATTRIBUTES, RESERVED
 from tests.infra.conftest import FIXTURES, ROOT, base
 
 CONNECTORS = FIXTURES / "functions" / "connectors"
@@ -95,9 +96,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("nsps:espf/date_window_seconds", -1, "nsps:espf.date_window_seconds: must be greater than 0"),
     # handlers
     ("nsps:handlers/1", "hss", "nsps:handlers[1]: not a map: write {name, connector, events}"),
-    ("nsps:handlers/0/name", "HSS", "nsps:handlers[0].name: not written as it must be: write 2 t"),
-    ("nsps:handlers/0/name", "ingress", "nsps:handlers[0].name: ingress is a name of NSPS itself"),
-    ("nsps:handlers/0/name", "owner", "nsps:handlers[0].name: owner is a name of NSPS itself: wri"),
+    ("nsps:handlers/0/name", "HSS", "nsps:handlers[0].name: not written as it must be: write 3 t"),
+    ("nsps:handlers/0/name", "ingress", "nsps:handlers[0].name: ingress is a name of NSPS or Goo"),
+    ("nsps:handlers/0/name", "ab", "nsps:handlers[0].name: not written as it must be: write 3 to"),
+    ("nsps:handlers/0/name", "hss-", "nsps:handlers[0].name: not written as it must be: write 3 "),
+    ("nsps:handlers/0/name", "google", "nsps:handlers[0].name: google is a name of NSPS or Google"),
+    ("nsps:handlers/0/name", "owner", "nsps:handlers[0].name: owner is a name of NSPS or Google:"),
     (
         "nsps:handlers/1/name",
         "hss",
@@ -234,7 +238,7 @@ def test_a_wrong_manifest_is_named_with_its_faults(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "connector.yaml").write_text("connector: other\nkind: magic\n", encoding="utf-8")
     values = base() | {
-        "nsps:handlers": [{"name": "ab", "connector": "broken", "events": ["SIM/*"]}],
+        "nsps:handlers": [{"name": "abc", "connector": "broken", "events": ["SIM/*"]}],
         "nsps:sizes": {},
     }
     with pytest.raises(ConfigError) as refused:
@@ -309,15 +313,8 @@ def test_the_local_stack_is_valid_with_the_connectors_there_are() -> None:
 
 # ---- whatever is valid, works --------------------------------------------------------------
 
-_names = st.from_regex(r"[a-z][a-z0-9-]{1,30}", fullmatch=True).filter(
-    lambda name: (
-        name
-        not in {
-            *("ingress", "enrichment", "callbacks", "retries", "console", "builder", "invoker"),
-            *("dead-letters", "espf-events", "enriched-events"),
-            *("owner", "run", "handler", "data", "topic", "retry", "timeout"),
-        }
-    )
+_names = st.from_regex(r"[a-z][a-z0-9-]{1,29}[a-z0-9]", fullmatch=True).filter(
+    lambda name: name not in RESERVED | ATTRIBUTES and not name.startswith("goog")
 )
 _secrets = st.from_regex(r"[A-Za-z0-9_-]{1,40}(/versions/[1-9])?", fullmatch=True)
 _segments = st.sampled_from(["*", "SIM", "Account", "Sta*", "Updated"])
