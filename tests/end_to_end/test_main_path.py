@@ -64,9 +64,7 @@ def test_the_same_webhook_fifty_times_is_one_event_and_one_write(stack: WholeSta
         if each["i_event"] == event["i_event"]
     )
     with ThreadPoolExecutor(20) as pool:
-        answers = list(
-            pool.map(lambda _: stack.send(event["event_type"], **variables), range(50))
-        )
+        answers = list(pool.map(lambda _: stack.send(event["event_type"], **variables), range(50)))
     stack.post("/sandbox/settings", webhook={"paused": False})
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["event_id"] for answer in answers}) == 1
@@ -91,7 +89,9 @@ def test_an_account_that_portabilling_does_not_know_ends_visibly(stack: WholeSta
     assert stack.send("SIM/Updated", i_account=9999991, i_event=990002).status_code == 200
     delivery = stack.finished(990002).deliveries[0]
     assert delivery.outcome == "unchanged"
-    assert delivery.espf is not None and "not known there" in delivery.espf["refused"], delivery.espf
+    assert delivery.espf is not None and "not known there" in delivery.espf["refused"], (
+        delivery.espf
+    )
 
 
 def _backlog(stack: WholeStack) -> int:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import requests
 import yaml
+from nsps.outcome import Transient
 from nsps.timeline import Story
 from nsps_local.cli.running import Running
 from nsps_local.cli.send import signed_headers
+from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.scenario import Sandbox
+
+from tests.end_to_end import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90
@@ -81,6 +88,48 @@ DATABASE = {
 }
 
 
+SIMS = {
+    "name": "sims",
+    "connector": "database",
+    "events": ["SIM/*", "Account/*", "Account/*/*"],
+    "requires": ["account_info", "sim_info"],
+    "group": "Sims",
+    "call_timeout_seconds": 3,
+    "settings": {
+        "url": "sqlite:///${state}/sims.db",
+        "create_table": True,
+        "key": "imsi",
+        "columns": {
+            "imsi": "sim_info.imsi",
+            "i_account": "account_info.i_account",
+            "status": "status",
+            "name": "name",
+        },
+    },
+}
+"""One row per SIM card: what moves between accounts."""
+
+
+def webhook(url: str, name: str = "recorder", **more: Any) -> dict[str, Any]:
+    """A handler that passes every event on to a connector of the published contract."""
+    handler: dict[str, Any] = {
+        "name": name,
+        "connector": "webhook",
+        "events": ["SIM/*", "Subscriber/*/*", "Account/*", "Account/*/*"],
+        "requires": ["account_info", "sim_info", "prev_sim_info"],
+        "group": "CRM",
+        "call_timeout_seconds": 5,
+        "settings": {"url": url, "allow_http": True, "allow_private": True},
+        "secrets": {"token": f"{name}-token"},
+    }
+    return handler | more
+
+
+def program(name: str) -> str | None:
+    """Where an installed program is, also among the daemons."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
+
+
 class WholeStack:
     """`nsps up` in a process of its own, with its own state and ports."""
 
@@ -113,6 +162,18 @@ class WholeStack:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(30)
 
+    def kill(self) -> None:
+        """End `nsps up` and everything below it at once, as a power cut would."""
+        assert self.process is not None
+        everything = processes.below(self.process.pid)
+        for pid in (self.process.pid, *everything):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(10)
+        wait_for(lambda: not any(map(processes.alive, everything)), 10, "everything to be dead")
+
     def output(self) -> str:
         return (self.state.parent / f"{self.state.name}.out").read_text(errors="replace")
 
@@ -121,6 +182,108 @@ class WholeStack:
             file.stem: file.read_text(errors="replace")
             for file in (self.state / "logs").glob("*.log")
         }
+
+    # ---- its processes ---------------------------------------------------------------------
+
+    def pid(self, name: str) -> int:
+        """The process (a function's master) of a part as it runs now; 0 while there is none."""
+        assert self.process is not None
+        port = self._port(name)
+        for process in processes.table().values():
+            if process.parent == self.process.pid and process.alive:
+                words = process.command
+                if ("--port", port) in pairwise(words):
+                    return process.pid
+        return 0
+
+    def _port(self, name: str) -> str:
+        described = self.description["handlers"].get(name) or self.description[name]
+        return str(described.get("host") or described["url"]).rpartition(":")[2]
+
+    def kill_part(self, name: str) -> None:
+        """SIGKILL to a part's whole group; returns when `nsps up` has started it again."""
+        pid = self.pid(name)
+        assert pid, f"{name} does not run"
+        processes.signal_group(pid, signal.SIGKILL)
+        wait_for(lambda: self.pid(name) not in (0, pid), 20, f"{name} to be started again")
+
+    def answering(self, name: str) -> None:
+        """Wait until a part answers (again)."""
+        described = self.description["handlers"].get(name) or self.description[name]
+        url = described.get("control") or described["url"]
+
+        def healthy() -> bool:
+            try:
+                return requests.get(f"{url}/health", timeout=2).status_code == 200
+            except requests.RequestException:
+                return False
+
+        wait_for(healthy, 60, f"{name} to answer")
+
+    def stop_part(self, name: str) -> None:
+        """SIGSTOP: the part hangs, as an instance without processor time does."""
+        processes.signal_group(self.pid(name), signal.SIGSTOP)
+
+    def continue_part(self, name: str) -> None:
+        processes.signal_group(self.pid(name), signal.SIGCONT)
+
+    # ---- time and faults -------------------------------------------------------------------
+
+    def advance(self, service: str, seconds: float) -> None:
+        """Move the clock of Pub/Sub (back-offs) or Firestore (leases)."""
+        self.control(service, "/clock", advance=seconds)
+
+    def subscription(self, name: str) -> str:
+        """The full name of the subscription that feeds a function."""
+        project, deployment = self.description["project"], self.description["deployment"]
+        return f"projects/{project}/subscriptions/{deployment}-{name}"
+
+    def pubsub_faults(self, name: str, **faults: Any) -> None:
+        """Of a function's subscription (or of a topic); none: they are switched off."""
+        self.control("pubsub", "/faults", target=self._target(name), faults=faults)
+
+    def _target(self, name: str) -> str:
+        topics: list[str] = self.description["pubsub"]["topics"]
+        for topic in topics:
+            if topic == name or topic.endswith(f"-{name}"):
+                return f"projects/{self.description['project']}/topics/{topic}"
+        return self.subscription(name)
+
+    def firestore_faults(self, **faults: Any) -> None:
+        """Of all calls, or of those that name a collection group; none: they are switched off."""
+        url = self.description["firestore"]["control"] + "/faults"
+        assert requests.post(url, json=faults, timeout=30).ok
+
+    def portabilling_fault(self, fault: str, **more: Any) -> None:
+        self.post("/sandbox/faults", fault=fault, **more)
+
+    def well(self) -> None:
+        """Every fault is over."""
+        requests.delete(f"{self.description['sandbox']['url']}/sandbox/faults", timeout=30)
+        self.control("pubsub", "/faults", target="*", faults={})
+        self.firestore_faults()
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Pub/Sub's figures by function."""
+        prefix = self.subscription("")
+        found = self.control("pubsub", "/metrics")["subscriptions"]
+        return {name.removeprefix(prefix): each for name, each in found.items()}
+
+    def hurry(self) -> None:
+        """Let what waits for a back-off come at once, if nothing else is under way."""
+        figures = self.figures().values()
+        if any(f["waiting"] for f in figures) and not any(f["in_flight"] for f in figures):
+            self.advance("pubsub", 15)
+
+    def tick(self) -> dict[str, Any]:
+        """The scheduler's call of the retries function, with its own kind of token."""
+        push = json.loads(processes.environment(self.pid("retries"))["NSPS_PUSH"])
+        token = TokenIssuer(self.state / "pubsub").token(push["service_account"], push["audience"])
+        url = self.description["retries"]["url"] + "/tick"
+        answer = requests.post(url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        ticked: dict[str, Any] = answer.json()
+        return ticked
 
     # ---- what a test does -----------------------------------------------------------------
 
@@ -134,16 +297,35 @@ class WholeStack:
     def finished(self, i_event: object, seconds: float = 60) -> Story:
         """The story of an event once nothing more will happen and ESPF has been told."""
 
-        def told() -> Story | None:
-            stories = self.running.timeline.find(str(i_event))
-            if not stories or not stories[-1].final:
-                return None
-            every = (each.espf is None or each.espf["told"] for each in stories[-1].deliveries)
-            return stories[-1] if all(every) else None
-
-        story = wait_for(told, seconds, f"event {i_event} to be finished")
+        story = wait_for(lambda: self._told(i_event), seconds, f"event {i_event} to be finished")
         assert isinstance(story, Story)
         return story
+
+    def all_finished(self, i_events: Iterable[object], seconds: float = 120) -> list[Story]:
+        """The stories of events once all are finished and told; back-offs are cut short."""
+        ends = time.monotonic() + seconds
+        stories = []
+        for i_event in i_events:
+            while not (story := self._told(i_event)):
+                assert time.monotonic() < ends, f"event {i_event}: {self.stories(i_event)}"
+                self.hurry()
+                time.sleep(0.1)
+            stories.append(story)
+        return stories
+
+    def stories(self, i_event: object) -> list[Story]:
+        try:
+            return self.running.timeline.find(str(i_event))
+        except Transient:  # Firestore is being started again
+            return []
+
+    def _told(self, i_event: object) -> Story | None:
+        stories = self.stories(i_event)
+        if not stories or not stories[-1].final:
+            return None
+        reports = [each.espf for each in stories[-1].deliveries if each.espf is not None]
+        told = all(espf["told"] or espf.get("refused") for espf in reports)
+        return stories[-1] if told else None
 
     def do(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """An operation in the sandbox; returns when its events are finished everywhere."""
@@ -163,6 +345,53 @@ class WholeStack:
     def control(self, service: str, path: str, **body: Any) -> Any:
         """A call of an embedded service's control port (faults, clock, metrics)."""
         url = self.description[service]["control"] + path
-        answer = requests.post(url, json=body, timeout=30) if body else requests.get(url, timeout=30)
+        answer = (
+            requests.post(url, json=body, timeout=30) if body else requests.get(url, timeout=30)
+        )
         assert answer.ok, answer.text
         return answer.json()
+
+    def rows(self, file: str, query: str) -> list[dict[str, Any]]:
+        """What an SQLite database below the state holds."""
+        with sqlite3.connect(self.state / file, timeout=20) as database:
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute(query).fetchall()]
+
+    def accounts(self) -> dict[int, dict[str, Any]]:
+        """The sandbox's subscribers."""
+        found = self.get("/sandbox/state?limit=1000")["accounts"]
+        return {account["i_account"]: account for account in found}
+
+    def new_account(self, i_sim_card: int | None = None, **more: Any) -> int:
+        """An account in the sandbox, finished everywhere."""
+        state = self.sandbox.state()
+        card = {} if i_sim_card is None else {"i_sim_card": i_sim_card}
+        i_account: int = self.do(
+            "add_account",
+            msisdn=f"4470{time.time_ns() // 1000 % 10**10:010}",
+            i_customer=state["customers"][0]["i_customer"],
+            i_product=state["products"][0]["i_product"],
+            **card,
+            **more,
+        )["i_account"]
+        return i_account
+
+    def new_card(self) -> dict[str, Any]:
+        """A SIM card in the inventory, with an IMSI of its own; nothing is told of it."""
+        number = time.time_ns() // 1000 % 10**10
+        made = self.do("add_sim_card", imsi=f"00101{number:010}", iccid=f"894400000{number:010}")
+        return {"i_sim_card": made["i_sim_card"], "imsi": f"00101{number:010}"}
+
+    def send_paused(self, paused: bool) -> None:
+        """Whether ESPF holds its events back."""
+        self.post("/sandbox/settings", webhook={"paused": paused})
+
+    def variables(self, i_event: int) -> dict[str, Any]:
+        """The variables of an event as ESPF sends (or would send) them."""
+        found: dict[str, Any] = self.get(f"/sandbox/events/{i_event}")["variables"]
+        return found
+
+    def statuses(self, i_account: int) -> dict[str, str]:
+        """What ESPF has been told last, by group."""
+        told = self.accounts()[i_account]["provisioning"]
+        return {group: each["status"] for group, each in told.items()}
