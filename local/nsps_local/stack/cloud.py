@@ -31,8 +31,11 @@ from nsps_local.recording.topology import Topology
 _AUTOMATIC = Secret(replication=Replication(automatic=Replication.Automatic()))
 
 
-def make_pubsub(topology: Topology, target: str) -> None:
-    """Create, or bring up to date, the topics and subscriptions. What is in them is kept."""
+def make_pubsub(topology: Topology, target: str, longest_retention: int) -> None:
+    """Create, or bring up to date, the topics and subscriptions. What is in them is kept.
+
+    ``longest_retention``: seconds that the service at ``target`` can keep messages.
+    """
     os.environ["PUBSUB_EMULATOR_HOST"] = target
     publisher, subscriber = PublisherClient(), SubscriberClient()
     for name in topology.topics:
@@ -42,7 +45,7 @@ def make_pubsub(topology: Topology, target: str) -> None:
         except AlreadyExists:
             continue
     for recorded in topology.subscriptions:
-        wanted = _subscription(topology.project, recorded)
+        wanted = _subscription(topology.project, recorded, longest_retention)
         try:
             found = subscriber.get_subscription(subscription=wanted.name)
         except NotFound:
@@ -61,7 +64,7 @@ def make_pubsub(topology: Topology, target: str) -> None:
 _CHANGEABLE = ("push_config", "ack_deadline_seconds", "retry_policy", "dead_letter_policy")
 
 
-def _subscription(project: str, recorded: Recorded) -> Subscription:
+def _subscription(project: str, recorded: Recorded, longest_retention: int) -> Subscription:
     token = PushConfig.OidcToken(
         service_account_email=recorded.service_account, audience=recorded.audience
     )
@@ -75,7 +78,9 @@ def _subscription(project: str, recorded: Recorded) -> Subscription:
             minimum_backoff=Duration(seconds=recorded.minimum_backoff_seconds),
             maximum_backoff=Duration(seconds=recorded.maximum_backoff_seconds),
         ),
-        "message_retention_duration": Duration(seconds=recorded.retention_seconds),
+        "message_retention_duration": Duration(
+            seconds=min(recorded.retention_seconds, longest_retention)
+        ),
     }
     if recorded.dead_letter_topic is not None:
         wanted["dead_letter_policy"] = DeadLetterPolicy(

@@ -43,6 +43,7 @@ class Emulators:
         self.pubsub = self._host("PUBSUB_EMULATOR_HOST", ports.pubsub)
         self.firestore = self._host("FIRESTORE_EMULATOR_HOST", ports.firestore)
         self.secret_manager = f"{HOST}:{ports.secret_manager}"
+        self.longest_retention = (7 if self._google else 31) * 86400
         self.pubsub_control = None if self._google else f"http://{HOST}:{ports.pubsub_control}"
         self.firestore_control = (
             None if self._google else f"http://{HOST}:{ports.firestore_control}"
@@ -113,8 +114,12 @@ class Emulators:
             }
             for index in database.indexes
         ]
+        unindexed = [
+            {"collectionGroup": each.collection, "fieldPath": each.field, "indexes": []}
+            for each in database.unindexed
+        ]
         file = self._state / "firestore.indexes.json"
-        file.write_text(json.dumps({"indexes": indexes}))
+        file.write_text(json.dumps({"indexes": indexes, "fieldOverrides": unindexed}))
         expiring = [f"{each.collection}.{each.field}" for each in database.expiring]
         return ["--indexes", str(file), "--ttl", *expiring]
 

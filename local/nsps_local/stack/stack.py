@@ -84,7 +84,8 @@ class Stack:
         for child in self._emulators.children(self.topology):
             self._start(child)
         self._say("making topics, subscriptions and secrets")
-        cloud.make_pubsub(self.topology, self._emulators.pubsub)
+        emulators = self._emulators
+        cloud.make_pubsub(self.topology, emulators.pubsub, emulators.longest_retention)
         cloud.put_secrets(self.topology.project, self._emulators.secret_manager, self.values)
         if self._with_sandbox:
             self._say("starting the PortaBilling sandbox")
@@ -251,7 +252,9 @@ class Stack:
         return self._child(function.part, command, environment, lambda: answers(health))
 
     def _start_scheduler(self) -> None:
-        issuer = TokenIssuer(self._state / "pubsub")
+        folder = self._state / "pubsub"
+        folder.mkdir(exist_ok=True)
+        issuer = TokenIssuer(folder)
         self._scheduler = Scheduler(self.topology.jobs, issuer.token)
         self._scheduler.start()
 
