@@ -86,8 +86,9 @@ class Attempts:
 
     def reject(self, work: Work, record: Mapping[str, Any], reason: str) -> Verdict:
         """The event can never be provisioned; known before anything is touched."""
+        reason = self._redact(reason)
         try:
-            progress = self._ledger.reject(work, record, self._redact(reason))
+            progress = self._ledger.reject(work, record, reason)
         except Transient as error:
             return _later(str(error), error)
         self._poster.send(progress.post)
@@ -131,14 +132,14 @@ class Attempts:
     def _give_back(
         self, work: Work, progress: Progress, error: Transient, *, answered: bool
     ) -> None:
+        reason = self._redact(str(error))
         try:
-            reason = self._redact(str(error))
             post = self._ledger.not_done(work, progress, reason, answered=answered)
         except Transient as unrecorded:  # the message comes again all the same
             _log.warning("the failure could not be recorded: %s", unrecorded)
             post = None
         self._poster.send(post)
-        raise _GivenBack(_later(str(error), error, error.retry_after))
+        raise _GivenBack(_later(reason, error, error.retry_after))
 
 
 class _GivenBack(Exception):

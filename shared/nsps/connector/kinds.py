@@ -144,7 +144,7 @@ class _StateCalls:
         return Performed(True, {"action": "change", "fields": self._told(was, changed)})
 
     def _told(self, was: State, fields: State) -> dict[str, Any]:
-        before = {name: was.get(name) for name in fields}
+        before = {name: _masked_as(fields[name], was.get(name)) for name in fields}
         told = self._redactor.for_store({"to": _masked(fields), "from": _masked(before)})
         pairs = {name: [told["from"][name], told["to"][name]] for name in fields}
         return {name: pair for name, pair in pairs.items() if pair != [None, None]}
@@ -170,8 +170,9 @@ class MessageRunner(Runner):
             return self._attempts(_Nothing()).reject(work, record, str(error))
         if message is None:
             return self._nothing_to_send(work, event, record)
-        attempts = self._attempts(_MessageCall(self._connector, message))
-        return attempts.run(work, event, record | {"summary": message.summary})
+        redact = self._parts.redactor().text_for_store
+        attempts = self._attempts(_MessageCall(self._connector, message, redact))
+        return attempts.run(work, event, record | {"summary": redact(message.summary)})
 
     def _nothing_to_send(self, work: Work, event: Enriched, record: Mapping[str, Any]) -> Verdict:
         empty = replace(work, wanted={}, owner=Owner("event", work.delivery), group=None)
@@ -198,12 +199,14 @@ class MessageRunner(Runner):
 
 
 class _MessageCall:
-    def __init__(self, connector: MessageConnector[Any], message: Message) -> None:
-        self._connector, self._message = connector, message
+    def __init__(
+        self, connector: MessageConnector[Any], message: Message, redact: Callable[[str], str]
+    ) -> None:
+        self._connector, self._message, self._redact = connector, message, redact
 
     def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
         answer = self._connector.send(self._message, call)
-        return Performed(True, {"action": "send", "answer": answer})
+        return Performed(True, {"action": "send", "answer": self._redact(answer)})
 
 
 class OrderRunner(Runner):
@@ -263,6 +266,11 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain_value(item) for item in value]
     return value
+
+
+def _masked_as(wanted: Any, was: Any) -> Any:
+    """What a system tells of a field that we know for a secret is one too, though it is text."""
+    return "***" if isinstance(wanted, SecretValue) and was is not None else was
 
 
 def _masked(state: State) -> dict[str, Any]:

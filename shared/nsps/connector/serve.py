@@ -159,10 +159,13 @@ def _health(request: flask.Request, started: _Started) -> Reply:
         return _reply(contract.method_not_allowed("GET"))
     if not request.args.get("deep"):
         return healthy(name)
+    redact: Callable[[str], str] = str
     try:
+        redact = started.parts.redactor().text_for_store
         started.connector.check(Call(Deadline(CHECK_SECONDS), reference=f"{name}/health"))
     except Exception as error:
-        reason = str(error) if isinstance(error, Transient) else type(error).__name__
+        known = isinstance(error, Transient)
+        reason = redact(str(error)) if known else type(error).__name__
         return Reply(503, {"status": "Unhealthy", "service": name, "reason": reason})
     return healthy(name)
 

@@ -1,0 +1,416 @@
+"""State connectors through the kit: read, compare, write no more than differs, tell ESPF."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from nsps.connector import attempt
+from nsps.connector.verdict import Verdict
+from nsps.outcome import NoAnswer, Outcome, Terminal, Transient
+from nsps.store import Store
+
+from tests.unit.connector.systems import IMSI, KI, OTHER_IMSI, Box, DarkBox, Kit, sim_event
+
+READ_ONLY = ["read"]
+
+
+def test_a_new_subscriber_is_created_and_espf_hears_ok(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    event = sim_event()
+    verdict = kit.deliver(event)
+    assert (verdict.ack, verdict.outcome) == (True, Outcome.DELIVERED)
+    assert box.holds == {IMSI: {"msisdn": "447700900001", "active": True}}
+    assert kit.espf.told == [(1001, "HSS", "OK", "")]
+    kept = kit.delivery(event)
+    (result,) = kept["results"]
+    assert (result["result"], result["action"]) == ("written", "create")
+    assert result["fields"] == {"active": [None, True], "msisdn": [None, "447700900001"]}
+    assert kept["outcome"] == "delivered" and kept["attempts"] == 1
+    assert kit.resource(IMSI)["state"] == {"msisdn": "447700900001", "active": True}
+
+
+def test_only_what_differs_is_told_of_as_changed(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    event = sim_event(2, blocked=True)
+    assert kit.deliver(event).outcome is Outcome.DELIVERED
+    assert box.seen.calls[-1] == (
+        "change",
+        IMSI,
+        {"msisdn": "447700900001", "active": False},
+        {"msisdn": "447700900001", "active": True},
+    )
+    (result,) = kit.delivery(event)["results"]
+    assert result["fields"] == {"active": [True, False]}
+
+
+def test_a_state_that_the_ledger_is_sure_of_is_not_even_read(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    calls = len(box.seen.calls)
+    event = sim_event(2)
+    assert kit.deliver(event).outcome is Outcome.UNCHANGED
+    assert len(box.seen.calls) == calls
+    assert kit.espf.statuses == ["OK"]  # it has heard that
+    assert kit.delivery(event)["results"][0]["result"] == "unchanged"
+
+
+def test_a_system_that_has_the_state_already_is_read_and_not_written(store: Store) -> None:
+    box = Box()
+    box.holds[IMSI] = {"msisdn": "447700900001", "active": True, "since": 2020}
+    event = sim_event()
+    kit = Kit(store, box)
+    assert kit.deliver(event).outcome is Outcome.UNCHANGED
+    assert box.seen.names() == READ_ONLY
+    assert kit.espf.statuses == ["OK"]
+    assert kit.delivery(event)["results"][0]["result"] == "already so"
+
+
+def test_a_secret_that_cannot_be_read_back_is_written_until_the_ledger_is_sure(
+    store: Store,
+) -> None:
+    box = Box(ki=KI)
+    kit = Kit(store, box)
+    box.holds[IMSI] = {"msisdn": "447700900001", "active": True, "aud": "another"}
+    event = sim_event(1)
+    assert kit.deliver(event).outcome is Outcome.DELIVERED
+    assert box.seen.names() == ["read", "change"]
+    assert kit.delivery(event)["results"][0]["fields"] == {"aud": [None, "***"]}
+    assert kit.deliver(sim_event(2)).outcome is Outcome.UNCHANGED
+    box.ki = "0" * 32  # another key: the digest differs, so it is written
+    assert kit.deliver(sim_event(3)).outcome is Outcome.DELIVERED
+    held: Any = box.holds[IMSI]["aud"]
+    assert held.reveal() == "0" * 32
+    assert KI not in kit.everything() and "0" * 32 not in kit.everything()
+
+
+def test_a_secret_that_the_system_tells_is_not_told_on(store: Store) -> None:
+    class Indiscreet(Box):
+        def read(self, key: str, call: Any) -> Any:
+            super().read(key, call)
+            return {"msisdn": "447700900001", "active": True, "aud": "an-old-key-in-clear"}
+
+    kit = Kit(store, Indiscreet(ki=KI))
+    event = sim_event()
+    assert kit.deliver(event).outcome is Outcome.DELIVERED
+    assert kit.delivery(event)["results"][0]["fields"] == {"aud": ["***", "***"]}
+    assert "an-old-key-in-clear" not in kit.everything()
+
+
+def test_a_system_that_cannot_be_read_is_written_whenever_the_ledger_is_not_sure(
+    store: Store,
+) -> None:
+    box = DarkBox()
+    kit = Kit(store, box)
+    assert kit.deliver(sim_event(1)).outcome is Outcome.DELIVERED
+    assert kit.deliver(sim_event(2)).outcome is Outcome.UNCHANGED
+    assert kit.deliver(sim_event(3, blocked=True)).outcome is Outcome.DELIVERED
+    assert box.seen.names() == ["create", "create"]
+    assert box.holds[IMSI]["active"] is False
+
+
+def test_a_card_that_was_swapped_is_removed_though_no_event_names_it(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    event = sim_event(2, imsi=OTHER_IMSI)
+    assert kit.deliver(event).outcome is Outcome.DELIVERED
+    assert set(box.holds) == {OTHER_IMSI}
+    assert [r["result"] for r in kit.delivery(event)["results"]] == ["removed", "written"]
+    assert box.writes == ["create", "delete", "create"]
+
+
+def test_an_account_without_a_sim_is_removed_everywhere(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    assert kit.deliver(sim_event(2, imsi=None)).outcome is Outcome.DELIVERED
+    assert box.holds == {}
+    assert kit.deliver(sim_event(3, imsi=None)).outcome is Outcome.UNCHANGED
+    assert kit.espf.statuses == ["OK"]
+
+
+def test_a_redelivered_message_does_nothing_more(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    event = sim_event()
+    kit.deliver(event)
+    calls = list(box.seen.calls)
+    again = kit.deliver(event)
+    assert (again.ack, again.outcome) == (True, Outcome.DELIVERED)
+    assert box.seen.calls == calls
+    assert kit.delivery(event)["attempts"] == 1
+    assert kit.espf.statuses == ["OK"]
+
+
+def test_an_older_snapshot_is_superseded_and_espf_hears_nothing_of_it(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    newer, older = sim_event(2, blocked=True), sim_event(1)
+    kit.deliver(newer)
+    verdict = kit.deliver(older)
+    assert (verdict.ack, verdict.outcome) == (True, Outcome.SUPERSEDED)
+    assert box.holds[IMSI]["active"] is False
+    assert kit.delivery(older)["superseded_by"] == newer.event_id
+    assert kit.espf.statuses == ["OK"]
+
+
+def test_a_card_that_moved_is_not_undone_by_its_former_owner(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1, i_account=1))
+    kit.deliver(sim_event(3, i_account=2))
+    gave_it_up = sim_event(2, i_account=1, imsi=None)
+    assert kit.deliver(gave_it_up).outcome is Outcome.UNCHANGED
+    assert set(box.holds) == {IMSI}
+    assert kit.deliver(sim_event(2, i_account=1)).outcome is Outcome.SUPERSEDED
+    assert kit.resource(IMSI)["owner"] == "account:2"
+
+
+@pytest.mark.parametrize("group", [None, "HSS"])
+def test_espf_hears_of_a_group_alone(store: Store, group: str | None) -> None:
+    kit = Kit(store, Box(), group=group)
+    assert kit.deliver(sim_event()).outcome is Outcome.DELIVERED
+    assert kit.espf.statuses == (["OK"] if group else [])
+
+
+def test_espf_hears_nothing_of_an_event_about_no_account(store: Store) -> None:
+    kit = Kit(store, Box())
+    event = sim_event()
+    event = replace(event, owner=type(event.owner)("customer", "77"))
+    assert kit.deliver(event).outcome is Outcome.DELIVERED
+    assert kit.espf.told == []
+
+
+# ---- failures -------------------------------------------------------------------------------
+
+
+def test_transient_the_lease_is_given_back_and_espf_hears_retry_once(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    event = sim_event()
+    box.seen.before = [None, Transient("busy, password=hunter2", retry_after=7.0)]
+    verdict = kit.deliver(event)
+    assert (verdict.ack, verdict.outcome, verdict.retry_after) == (False, Outcome.RETRYING, 7.0)
+    assert "hunter2" not in verdict.reason
+    assert kit.resource(IMSI)["lease"] is None and kit.resource(IMSI)["dirty"]
+    kept = kit.delivery(event)
+    assert kept["outcome"] is None and kept["retry"]["error"] == "busy, password=***"
+    box.seen.before = [Transient("busy, password=hunter2")]
+    kit.deliver(event)
+    assert kit.espf.statuses == ["RETRY"]
+    assert kit.deliver(event).outcome is Outcome.DELIVERED
+    kept = kit.delivery(event)
+    assert (kept["retry"], kept["attempts"]) == (None, 3)
+    assert kit.espf.statuses == ["RETRY", "OK"]
+    assert "hunter2" not in kit.everything() + repr(kit.espf.told)
+
+
+def test_no_answer_the_lease_is_held_until_it_runs_out(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    event = sim_event()
+    box.seen.after = [NoAnswer("sent, no answer")]
+    verdict = kit.deliver(event)
+    assert (verdict.ack, verdict.outcome) == (False, Outcome.RETRYING)
+    held = kit.resource(IMSI)
+    assert held["lease"] is not None and held["lease_until"] > held["changed_at"]
+    kit.free(IMSI)
+    assert kit.deliver(event).outcome is Outcome.UNCHANGED  # it had taken effect after all
+    assert box.writes == ["create"]
+    assert kit.espf.statuses == ["RETRY", "OK"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("ki=465B5CE8"), KeyError("boom"), OSError(5)])
+def test_an_error_that_nobody_named_counts_as_no_answer(store: Store, error: Exception) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    event = sim_event()
+    box.seen.before = [None, error]
+    verdict = kit.deliver(event)
+    assert (verdict.ack, verdict.outcome) == (False, Outcome.RETRYING)
+    assert kit.resource(IMSI)["lease"] is not None
+    told = kit.delivery(event)["retry"]["error"]
+    assert type(error).__name__ in told and "465B5CE8" not in told
+
+
+def test_terminal_is_rejected_and_told_as_failed(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    event = sim_event()
+    box.seen.before = [None, Terminal("IMSI unknown, token=abcdefghij")]
+    verdict = kit.deliver(event)
+    assert (verdict.ack, verdict.outcome) == (True, Outcome.REJECTED)
+    assert verdict.reason == "IMSI unknown, token=***"
+    assert kit.espf.told == [(1001, "HSS", "FAILED", "IMSI unknown, token=***")]
+    assert kit.resource(IMSI)["lease"] is None
+    assert kit.delivery(event)["errors"] == ["IMSI unknown, token=***"]
+    # the same state may be asked for again by a newer event, and is then tried
+    assert kit.deliver(sim_event(2)).outcome is Outcome.DELIVERED
+    assert kit.espf.statuses == ["FAILED", "OK"]
+
+
+def test_terminal_for_a_card_that_another_account_had_removes_what_is_left(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1, i_account=1))
+    box.seen.before = [None, Terminal("not for this customer")]
+    moved = sim_event(2, i_account=2, blocked=True)
+    assert kit.deliver(moved).outcome is Outcome.REJECTED
+    assert box.holds == {} and box.writes == ["create", "change", "delete"]
+    assert kit.resource(IMSI)["owner"] is None
+    assert kit.delivery(moved)["results"][-1]["result"] == "removed"
+
+
+def test_data_that_can_never_work_is_rejected_before_anything_is_touched(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    event = sim_event(imsi="unknown")
+    verdict = kit.deliver(event)
+    assert (verdict.ack, verdict.outcome) == (True, Outcome.REJECTED)
+    assert "hunter2" not in verdict.reason + kit.everything() + repr(kit.espf.told)
+    assert box.seen.calls == []
+    assert kit.espf.statuses == ["FAILED"]
+    assert store.read(store.owner("hss", "account:1001")) is None  # the watermark has not moved
+    # so an older one that works is not superseded by it
+    assert kit.deliver(sim_event(0)).outcome is Outcome.DELIVERED
+
+
+def test_one_of_two_resources_is_refused_and_the_other_done(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    event = sim_event(2, imsi=OTHER_IMSI)
+    box.seen.before = [Terminal("cannot delete")]
+    assert kit.deliver(event).outcome is Outcome.REJECTED
+    assert [r["result"] for r in kit.delivery(event)["results"]] == ["refused", "written"]
+    assert kit.espf.statuses == ["OK", "FAILED"]
+
+
+def test_after_a_crash_between_write_and_record_the_state_is_read_and_found(store: Store) -> None:
+    class Crash(BaseException):
+        """The instance is killed: nothing after it runs."""
+
+    def crash() -> None:
+        raise Crash
+
+    box = Box()
+    kit = Kit(store, box)
+    event = sim_event()
+    box.seen.after = [crash]
+    with pytest.raises(Crash):
+        kit.deliver(event)
+    kit.free(IMSI)
+    assert kit.deliver(event).outcome is Outcome.UNCHANGED
+    assert box.writes == ["create"]
+    assert kit.espf.statuses == ["OK"]
+
+
+# ---- one writer at a time ---------------------------------------------------------------------
+
+
+def test_another_attempt_is_waited_for(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        entered.set()
+        assert go_on.wait(10)
+
+    box.seen.after = [slowly]
+    first, second = sim_event(1), sim_event(2, blocked=True)
+    verdicts: dict[str, Verdict] = {}
+    threads = [
+        threading.Thread(target=lambda: verdicts.update(first=kit.deliver(first))),
+        threading.Thread(target=lambda: verdicts.update(second=kit.deliver(second))),
+    ]
+    threads[0].start()
+    assert entered.wait(10)
+    threads[1].start()
+    threads[1].join(0.4)
+    assert box.writes == ["create"]  # the second waits
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert verdicts["second"].outcome is Outcome.DELIVERED
+    assert verdicts["first"].ack
+    assert box.holds[IMSI]["active"] is False
+    assert box.writes == ["create", "change"]
+
+
+def test_who_waits_too_long_gives_the_message_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    box.seen.after = [NoAnswer("no answer")]
+    kit.deliver(sim_event(1))
+    naps: list[float] = []
+    clock = iter(range(1000))
+    defaults: Any = attempt.Attempts.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "clock", lambda: float(next(clock)))
+    monkeypatch.setitem(defaults, "sleep", naps.append)
+    waiting = sim_event(2, blocked=True)
+    verdict = kit.deliver(waiting)
+    assert (verdict.ack, verdict.outcome) == (False, Outcome.WAITING)
+    assert 1 <= len(naps) <= attempt.PATIENCE_SECONDS
+    assert box.writes == ["create"]
+    assert kit.delivery(waiting)["outcome"] is None
+
+
+def test_two_instances_at_once_write_once(store: Store) -> None:
+    box = Box()
+    one, two = Kit(store, box), Kit(store, box)
+    event = sim_event()
+    gate = threading.Barrier(2)
+    verdicts: list[Verdict] = []
+
+    def deliver(kit: Kit) -> None:
+        gate.wait(10)
+        verdicts.append(kit.deliver(event))
+
+    threads = [threading.Thread(target=deliver, args=(kit,)) for kit in (one, two)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert all(verdict.ack for verdict in verdicts)
+    assert box.writes == ["create"]
+    assert one.espf.statuses + two.espf.statuses == ["OK"]
+
+
+# ---- replays -----------------------------------------------------------------------------------
+
+
+def test_a_replay_is_a_delivery_of_its_own(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    event = sim_event(1)
+    kit.deliver(event)
+    box.holds.clear()  # somebody removed it by hand
+    replay = replace(event, run=1, t=sim_event(5).t)
+    verdict = kit.deliver(replay)
+    assert verdict.ack
+    assert kit.delivery(replay)["run"] == 1
+    assert kit.delivery(event)["run"] == 0
+    assert kit.delivery(event)["attempts"] == 1
+
+
+# ---- Firestore and ESPF are away ---------------------------------------------------------------
+
+
+def test_a_status_that_could_not_be_posted_stays_due(store: Store) -> None:
+    kit = Kit(store, Box())
+    kit.espf.faults = [Transient("ESPF is away")]
+    assert kit.deliver(sim_event()).outcome is Outcome.DELIVERED
+    assert kit.espf.told == []
+    kit.poster.send_due()
+    assert kit.espf.statuses == ["OK"]
+    assert kit.poster.send_due() == 0
