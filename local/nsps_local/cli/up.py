@@ -42,9 +42,7 @@ def add_to(commands: Any) -> None:
 
 
 def _up(options: argparse.Namespace) -> int:
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, while it starts
     chosen = Options(
         options.config, options.state, options.port_base, options.emulators, options.secrets
     )
@@ -54,6 +52,9 @@ def _up(options: argparse.Namespace) -> int:
             description = stack.up()
     except CannotStart as error:
         raise CommandError(str(error)) from error
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     try:
         console.print(_where(description))
         for note in description["notes"]:
