@@ -1,0 +1,132 @@
+"""``python -m nsps_local.bench [--quick] [--json FILE]``
+
+Exit status: 0 when everything was measured (aims need not be reached), 2 when it cannot be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nsps_local.bench import flow, ingress, startup, world
+from nsps_local.bench.figures import Section
+from nsps_local.stack.errors import CannotStart
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long everything is measured; seconds. ``paces``: tried in turn until one fails."""
+
+    ingress_rounds: int
+    ingress_seconds: float
+    rates: tuple[float, ...]
+    rate_seconds: float
+    paces: tuple[float, ...]
+    pace_seconds: float
+
+    @property
+    def accounts(self) -> int:
+        """How many events are sent at most; each is of an account of its own."""
+        offered = sum(self.rates) * self.rate_seconds + sum(self.paces) * self.pace_seconds
+        return round(offered) + 1000
+
+
+WHOLE = Plan(5, 3, (20, 100), 15, (40, 60, 80, 100, 125, 150, 175, 200, 250), 8)
+QUICK = Plan(2, 1.5, (20, 100), 4, (50, 100, 150, 200), 4)
+WARM_RATE, WARM_SECONDS = 20, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure everything; returns the exit status."""
+    options = _options(arguments)
+    if not Path("/proc/self/stat").exists():
+        sys.stderr.write("bench: processor time is read from /proc, which this machine lacks\n")
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack is taken down
+    console = Console(highlight=False)
+    started = time.monotonic()
+    try:
+        sections = _measure(QUICK if options.quick else WHOLE, console)
+    except (CannotStart, RuntimeError) as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    about = _about(time.monotonic() - started)
+    console.print(", ".join(f"{name} {value}" for name, value in about.items()))
+    if options.json is not None:
+        document = {"about": about, "sections": [section.as_json() for section in sections]}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m nsps_local.bench", description="Measure NSPS on this machine."
+    )
+    parser.add_argument("--quick", action="store_true", help="about a minute instead of four")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    return parser.parse_args(arguments)
+
+
+def _measure(plan: Plan, console: Console) -> list[Section]:
+    sections: list[Section] = []
+
+    def shown(*measured: Section) -> None:
+        for section in measured:
+            sections.append(section)
+            section.show(console)
+
+    with console.status("import times"):
+        shown(startup.imports())
+    with console.status("starting a stack") as status, world.running() as running:
+        light = startup.resident(running)
+        running.slow_down_reads()
+        drive = flow.Flow(running, running.seed(plan.accounts))
+        status.update("the first event")
+        first = drive.first()
+        used = startup.resident(running)
+        drive.step(WARM_RATE, WARM_SECONDS)
+        steps = []
+        for rate in plan.rates:
+            status.update(f"{rate:g} events a second for {plan.rate_seconds:g} s")
+            steps.append(drive.step(rate, plan.rate_seconds))
+        shown(flow.latency(steps, first))
+        paces = []
+        for pace in plan.paces:
+            status.update(f"the pace that lasts: {pace:g} events a second")
+            paces.append(drive.step(pace, plan.pace_seconds))
+            if not paces[-1].lasts:
+                break
+        shown(flow.sustained(paces))
+        shown(*flow.cost(steps))
+        shown(startup.memory({**light, **used}, startup.resident(running)))
+        status.update("the ingress against a bare handler")
+        shown(ingress.measure(running, plan.ingress_rounds, plan.ingress_seconds))
+    return sections
+
+
+def _about(seconds: float) -> dict[str, Any]:
+    return {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load average": round(os.getloadavg()[0], 2),
+        "seconds": round(seconds),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What an instance costs before its first event: import time and memory of each function."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from nsps_local.bench import processor
+from nsps_local.bench.figures import Aim, Section
+from nsps_local.bench.world import World
+from nsps_local.stack.stack import ROOT
+
+IMPORT_AIM = Aim("at_most", 500)
+MEMORY_AIM = Aim("at_most", 512)
+BEST_OF = 3
+
+
+def functions() -> list[str]:
+    """Every folder with a function: functions/ingress, functions/connectors/database, ..."""
+    found = [*ROOT.glob("functions/*/main.py"), *ROOT.glob("functions/connectors/*/main.py")]
+    return sorted(str(path.parent.relative_to(ROOT)) for path in found)
+
+
+def imports() -> Section:
+    """The best of some fresh processes, without what Python itself takes to start."""
+    section = Section(f"Import time (best of {BEST_OF} fresh processes, without the interpreter)")
+    bare = _best("pass")
+    for folder in functions():
+        module = ".".join([*Path(folder).parts, "main"])
+        took = (_best(f"import {module}") - bare) * 1000
+        aim = IMPORT_AIM if folder == "functions/ingress" else None
+        section.add(folder, took, "ms", aim)
+    return section
+
+
+def _best(code: str) -> float:
+    took = []
+    for _ in range(BEST_OF):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)  # noqa: S603
+        took.append(time.perf_counter() - started)
+    return min(took)
+
+
+def resident(world: World) -> dict[str, float]:
+    """Part -> MiB resident now, of each function of the stack."""
+    parts = {function.part for function in world.stack.topology.functions}
+    groups = world.groups()
+    return {part: processor.resident_mib(groups[part]) for part in sorted(parts)}
+
+
+def memory(first: dict[str, float], after: dict[str, float]) -> Section:
+    """``first``: after each function's first request; ``after``: after the load."""
+    section = Section("Memory of a function's worker, resident (an instance has 512 MiB)")
+    for part, size in first.items():
+        note = f"{after[part]:.0f} MiB after the load" if after[part] - size > 1 else ""
+        section.add(part, size, "MiB", MEMORY_AIM, note)
+    return section
