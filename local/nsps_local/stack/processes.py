@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -111,23 +112,20 @@ class Processes:
             self._watcher.join(5)
         running = [c.process for c in reversed(self._children) if c.process is not None]
         for process in running:
-            _signal(process, signal.SIGTERM)
+            process.terminate()  # not its group: a web server tells its workers itself
         ends = time.monotonic() + STOP_SECONDS
         for process in running:
             try:
                 process.wait(max(0.1, ends - time.monotonic()))
             except subprocess.TimeoutExpired:
-                _signal(process, signal.SIGKILL)
+                _kill_group(process)
                 process.wait()
 
 
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    """To the child's whole group: a web server has workers."""
-    if process.poll() is None:
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """The child and its workers."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _end_with_parent() -> None:
