@@ -78,7 +78,7 @@ class PushGuard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._certificates = _Certificates(settings.certs_url, http, clock)
+        self._tokens = Tokens(settings.certs_url, http, clock)
 
     def check(self, headers: Headers) -> None:
         """Return if the push comes from whom it must.
@@ -91,21 +91,41 @@ class PushGuard:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise PushRefused(401, "the push carries no bearer token")
-        claims = self._verified(token.strip())
+        claims = self._tokens.claims(token.strip())
         if claims.get("iss") not in _ISSUERS:
             raise PushRefused(401, "the push token was not issued by Google")
         if claims.get("aud") != self._settings.audience:
             raise PushRefused(403, "the push token is for another audience")
-        if claims.get("email") != self._settings.service_account:
+        if claims.get("email") not in (self._settings.service_account, *self._settings.also):
             raise PushRefused(403, "the push token is of another service account")
         if claims.get("email_verified") is not True:
             raise PushRefused(403, "the push token's e-mail is not verified")
 
-    def _verified(self, token: str) -> Mapping[str, Any]:
+
+class Tokens:
+    """Verifies JSON Web Tokens of one issuer; safe to share between threads.
+
+    ``certs_url``: the issuer's certificates or public keys, {key id: PEM}. ``algorithm``: RS256
+    or ES256.
+    """
+
+    def __init__(
+        self,
+        certs_url: str,
+        http: Http,
+        clock: Callable[[], float] = time.monotonic,
+        algorithm: str = "RS256",
+    ) -> None:
+        self._certificates = _Certificates(certs_url, http, clock)
+        self._algorithm = algorithm
+
+    def claims(self, token: str) -> Mapping[str, Any]:
+        """What a token says that is signed and not expired; issuer and audience are the caller's
+        to check. Raises PushRefused (401, 503)."""
         from google.auth import jwt
         from google.auth.exceptions import GoogleAuthError
 
-        kid = _key_id(token)
+        kid = _key_id(token, self._algorithm)
         certificate = self._certificates.get(kid)
         if certificate is None:
             raise PushRefused(401, "the push token is signed with an unknown key")
@@ -162,7 +182,7 @@ class _Certificates:
         self._fetched_at = self._clock()
 
 
-def _key_id(token: str) -> str:
+def _key_id(token: str, algorithm: str) -> str:
     from google.auth import jwt
     from google.auth.exceptions import GoogleAuthError
 
@@ -171,8 +191,8 @@ def _key_id(token: str) -> str:
     except (GoogleAuthError, ValueError, TypeError):
         raise PushRefused(401, "the push token is not a JSON Web Token") from None
     kid = header.get("kid")
-    if header.get("alg") != "RS256" or not isinstance(kid, str):
-        raise PushRefused(401, "the push token is not signed with RS256 and a named key")
+    if header.get("alg") != algorithm or not isinstance(kid, str):
+        raise PushRefused(401, f"the push token is not signed with {algorithm} and a named key")
     return kid
 
 

@@ -24,6 +24,7 @@ from pydantic import (
 from nsps.routing import check_pattern
 
 GOOGLE_CERTS_URL = "https://www.googleapis.com/oauth2/v1/certs"
+IAP_CERTS_URL = "https://www.gstatic.com/iap/verify/public_key"
 
 Block = Literal[
     "account_info",
@@ -108,6 +109,8 @@ class PushSettings(_Part):
 
     audience: Text
     service_account: Text
+    also: tuple[Text, ...] = ()
+    """Further service accounts: other functions of the deployment that may call this one."""
     certs_url: WebUrl = GOOGLE_CERTS_URL
     unsigned: bool = False
     """Only on one machine: Google's Pub/Sub emulator signs no pushes."""
@@ -131,6 +134,29 @@ class PortaBillingSettings(_Part):
     timeout_seconds: Seconds = 20.0
     services: dict[Text, Text] = {}
     espf_status_content_type: Text = "application/json"
+
+
+class ConsoleSettings(_Part):
+    """Who may use the console's API, and as what.
+
+    ``roles``: viewer, operator or admin -> e-mail addresses, or ``domain:example.com``.
+    ``audiences``: of Google ID tokens (a person's from gcloud has gcloud's own);
+    ``iap_audience``: of the Identity-Aware Proxy, where it stands before the function.
+    """
+
+    audiences: Annotated[tuple[Text, ...], Field(min_length=1)]
+    roles: dict[Literal["viewer", "operator", "admin"], tuple[Text, ...]]
+    iap_audience: Text | None = None
+    certs_url: WebUrl = GOOGLE_CERTS_URL
+    iap_certs_url: WebUrl = IAP_CERTS_URL
+
+
+class HandlerLocation(_Part):
+    """Where a handler's function is, and what feeds it (projects/P/subscriptions/S)."""
+
+    url: WebUrl
+    audience: Text
+    subscription: Text
 
 
 class HandlerSummary(_Part):
@@ -256,6 +282,21 @@ class RetriesSettings(Shared):
     portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
     handlers: Annotated[Handlers, Field(alias="NSPS_HANDLERS"), FromJson]
     events_topic: Annotated[Topic, Field(alias="NSPS_EVENTS_TOPIC")]
+    functions: Annotated[
+        dict[HandlerName, HandlerLocation], Field(alias="NSPS_FUNCTIONS"), FromJson
+    ] = {}
+
+
+class ConsoleFunctionSettings(Shared):
+    push: Annotated[PushSettings, Field(alias="NSPS_PUSH"), FromJson]
+    portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
+    handlers: Annotated[Handlers, Field(alias="NSPS_HANDLERS"), FromJson]
+    functions: Annotated[
+        dict[HandlerName, HandlerLocation], Field(alias="NSPS_FUNCTIONS"), FromJson
+    ]
+    console: Annotated[ConsoleSettings, Field(alias="NSPS_CONSOLE"), FromJson]
+    events_topic: Annotated[Topic, Field(alias="NSPS_EVENTS_TOPIC")]
+    jobs_topic: Annotated[Topic, Field(alias="NSPS_JOBS_TOPIC")]
 
 
 _EXPECTED = {
@@ -273,6 +314,9 @@ _EXPECTED = {
     "NSPS_PORTABILLING": '{"url": URL, "credentials": "sm://portabilling-api"}',
     "NSPS_HANDLERS": '[{"name": "hss", "connector": "hss_http", "events": ["SIM/*"]}]',
     "NSPS_HANDLER": '{"name": "hss", "connector": "hss_http", "events": ["SIM/*"]}',
+    "NSPS_FUNCTIONS": '{"hss": {"url": URL, "audience": URL, "subscription": NAME}}',
+    "NSPS_CONSOLE": '{"audiences": [URL], "roles": {"viewer": [EMAIL], "operator": [EMAIL]}}',
+    "NSPS_JOBS_TOPIC": "projects/PROJECT/topics/jobs",
     "NSPS_HANDLERS_FULL": "a list of NSPS_HANDLER objects of kind asynchronous",
 }
 
