@@ -103,11 +103,13 @@ def play(burst: Burst, cards: list[int]) -> None:
         answer = stack.send(kind, i_env=1, i_event=i_event, i_account=burst.i_account)
         return answer.status_code
 
+    def go_on_changing() -> None:
+        for number in range(1, CHANGES + 1):
+            change(stack, burst.i_account, number, cards)
+
     began = time.monotonic()
     with ThreadPoolExecutor(17) as pool:
-        changing = pool.submit(
-            lambda: [change(stack, burst.i_account, n, cards) for n in range(1, CHANGES + 1)]
-        )
+        changing = pool.submit(go_on_changing)
         codes = list(pool.map(send, burst.i_events[:-1]))
         changing.result()
     burst.last = CHANGES

@@ -233,21 +233,17 @@ class WholeStack:
         """Move the clock of Pub/Sub (back-offs) or Firestore (leases)."""
         self.control(service, "/clock", advance=seconds)
 
-    def subscription(self, name: str) -> str:
-        """The full name of the subscription that feeds a function."""
-        project, deployment = self.description["project"], self.description["deployment"]
-        return f"projects/{project}/subscriptions/{deployment}-{name}"
-
     def pubsub_faults(self, name: str, **faults: Any) -> None:
         """Of a function's subscription (or of a topic); none: they are switched off."""
         self.control("pubsub", "/faults", target=self._target(name), faults=faults)
 
     def _target(self, name: str) -> str:
-        topics: list[str] = self.description["pubsub"]["topics"]
-        for topic in topics:
-            if topic == name or topic.endswith(f"-{name}"):
-                return f"projects/{self.description['project']}/topics/{topic}"
-        return self.subscription(name)
+        pubsub, project = self.description["pubsub"], self.description["project"]
+        for kind in ("subscriptions", "topics"):
+            for found in pubsub[kind]:
+                if found == name or found.endswith(f"-{name}"):
+                    return f"projects/{project}/{kind}/{found}"
+        raise AssertionError(f"no subscription or topic {name}: {pubsub}")
 
     def firestore_faults(self, **faults: Any) -> None:
         """Of all calls, or of those that name a collection group; none: they are switched off."""
@@ -263,15 +259,13 @@ class WholeStack:
         self.control("pubsub", "/faults", target="*", faults={})
         self.firestore_faults()
 
-    def figures(self) -> dict[str, dict[str, Any]]:
-        """Pub/Sub's figures by function."""
-        prefix = self.subscription("")
-        found = self.control("pubsub", "/metrics")["subscriptions"]
-        return {name.removeprefix(prefix): each for name, each in found.items()}
+    def figures(self) -> list[dict[str, Any]]:
+        """Pub/Sub's figures, one for each subscription."""
+        return list(self.control("pubsub", "/metrics")["subscriptions"].values())
 
     def hurry(self) -> None:
         """Let what waits for a back-off come at once, if nothing else is under way."""
-        figures = self.figures().values()
+        figures = self.figures()
         if any(f["waiting"] for f in figures) and not any(f["in_flight"] for f in figures):
             self.advance("pubsub", 15)
 
@@ -377,9 +371,11 @@ class WholeStack:
         return i_account
 
     def new_card(self) -> dict[str, Any]:
-        """A SIM card in the inventory, with an IMSI of its own; nothing is told of it."""
+        """A SIM card in the inventory, with an IMSI of its own; its event waits for ESPF."""
         number = time.time_ns() // 1000 % 10**10
-        made = self.do("add_sim_card", imsi=f"00101{number:010}", iccid=f"894400000{number:010}")
+        made = self.sandbox.do(
+            "add_sim_card", imsi=f"00101{number:010}", iccid=f"894400000{number:010}"
+        )
         return {"i_sim_card": made["i_sim_card"], "imsi": f"00101{number:010}"}
 
     def send_paused(self, paused: bool) -> None:
