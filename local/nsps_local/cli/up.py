@@ -42,7 +42,8 @@ def add_to(commands: Any) -> None:
 
 
 def _up(options: argparse.Namespace) -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, while it starts
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had them ignored
+        signal.signal(number, signal.default_int_handler)
     chosen = Options(
         options.config, options.state, options.port_base, options.emulators, options.secrets
     )
