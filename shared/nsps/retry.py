@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,7 @@ class Backoff:
 
     def gaps(self) -> Iterator[float]:
         """Seconds between one attempt and the next."""
-        gap = float(self.minimum)
-        for _ in range(self.attempts - 1):
-            yield gap
-            gap = min(gap * 2, float(self.maximum))
+        return (self.gap_after(attempt) for attempt in range(1, self.attempts))
 
     def gap_after(self, attempt: int) -> float:
         """Seconds after the given attempt (1, 2, ...)."""
@@ -34,20 +32,86 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The long retries of what was dead-lettered: ``hours`` one after the other, then ``then``."""
+    """The long retries of what was dead-lettered: ``hours`` one after the other, then ``then``.
+
+    ``jitter``: the part of a gap by which a try may come later, so that what failed together does
+    not come back together.
+    """
 
     hours: tuple[float, ...]
     then: float
     days: float
+    jitter: float = 0.1
 
-    def next(self, parked_at: datetime, tries: int, now: datetime) -> datetime | None:
-        """When to try again after ``tries`` of the ladder; None when the time is over."""
-        gap = self.hours[tries] if tries < len(self.hours) else self.then
-        at = now + timedelta(hours=gap)
-        return at if at <= parked_at + timedelta(days=self.days) else None
+    def next(
+        self, parked_at: datetime, tries: int, now: datetime, spread: float = 0.0
+    ) -> datetime | None:
+        """When to try again after ``tries`` of the ladder; None when the time is over.
+
+        ``spread``, 0 to 1: how much of the jitter is added, for each event its own.
+        """
+        hours = self.hours[tries] if tries < len(self.hours) else self.then
+        gap, latest = timedelta(hours=hours), self.ends(parked_at)
+        if now + gap > latest:
+            return None
+        return min(now + gap * (1 + self.jitter * spread), latest)
+
+    def ends(self, parked_at: datetime) -> datetime:
+        """When an event expires that was parked then."""
+        return parked_at + timedelta(days=self.days)
 
 
 PUSH = Backoff(minimum=10, maximum=600, attempts=100)
 LADDER = Ladder(hours=(1, 2, 4, 8, 16), then=24, days=30)
 RUNG_ATTEMPTS = 5
 """Attempts that one try of the ladder gets; Pub/Sub accepts no fewer before a dead letter."""
+LAST_TRY_SECONDS = 3600.0
+"""How long the ladder's last try may take before the event expires: a push of its attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A handler's whole schedule."""
+
+    push: Backoff = PUSH
+    ladder: Ladder = LADDER
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of the plan. ``rung`` 0: Pub/Sub's own; ``attempt`` counts within the rung."""
+
+    at: datetime
+    rung: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every attempt that a delivery gets if each fails at once, and what comes between."""
+
+    attempts: tuple[Attempt, ...]
+    parked_at: datetime
+    expires_at: datetime
+
+
+def plan(schedule: Schedule, start: datetime) -> Plan:
+    """The attempts of an event first delivered at ``start``, each failing at once."""
+    push, ladder = schedule.push, schedule.ladder
+    attempts = list(_burst(push, start, 0, push.attempts))
+    parked_at = now = attempts[-1].at
+    for tries in count():
+        following = ladder.next(parked_at, tries, now)
+        if following is None:
+            break
+        attempts += _burst(push, following, tries + 1, RUNG_ATTEMPTS)
+        now = following
+    expires_at = max(ladder.ends(parked_at), now + timedelta(seconds=LAST_TRY_SECONDS))
+    return Plan(tuple(attempts), parked_at, expires_at)
+
+
+def _burst(push: Backoff, start: datetime, rung: int, attempts: int) -> Iterator[Attempt]:
+    at = start
+    for attempt in range(1, attempts + 1):
+        yield Attempt(at, rung, attempt)
+        at += timedelta(seconds=push.gap_after(attempt))

@@ -79,6 +79,10 @@ class Store:
     def parked(self, name: str) -> DocumentReference:
         return self.client.document("parked", name)
 
+    def audit_entry(self) -> DocumentReference:
+        """A new entry of the audit trail."""
+        return self.client.collection("audit").document()
+
     @staticmethod
     def call(what: Callable[[], T]) -> T:
         """One read or write outside of a transaction. Raises StoreUnavailable."""
