@@ -27,11 +27,15 @@ _log = log.get(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer: code, JSON body (None: empty), headers."""
+    """An HTTP answer: code, JSON body (None: empty), headers.
+
+    ``held``: nothing was tried, so that the message stays with Pub/Sub whatever attempt it is.
+    """
 
     code: int
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] | None = None
+    held: bool = False
 
     def to_flask(self) -> flask.Response:
         import flask
@@ -47,10 +51,10 @@ def acknowledged() -> Reply:
     return Reply(204)
 
 
-def again(reason: str, retry_after: float | None = None) -> Reply:
+def again(reason: str, retry_after: float | None = None, *, held: bool = False) -> Reply:
     """Bring it again: 503, with Retry-After where it is known when that makes sense."""
     headers = {"Retry-After": str(max(1, round(retry_after)))} if retry_after else None
-    return Reply(503, {"error": reason}, headers)
+    return Reply(503, {"error": reason}, headers, held)
 
 
 def healthy(service: str) -> Reply:
@@ -66,7 +70,7 @@ def receive(
         message = parse_push(request.get_data(cache=False))
         with trace.use(_trace(message)), log.fields(**_ids(message)):
             reply = _handled(message, handle)
-            if reply.code >= 300 and _ladder_owns(message):
+            if reply.code >= 300 and not reply.held and _ladder_owns(message):
                 _log.warning("tried often enough; the ladder brings it again later")
                 return acknowledged()
             return reply

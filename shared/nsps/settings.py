@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from nsps.retry import LADDER, PUSH, Backoff, Ladder, Schedule
 from nsps.routing import check_pattern
 
 GOOGLE_CERTS_URL = "https://www.googleapis.com/oauth2/v1/certs"
@@ -159,8 +160,63 @@ class HandlerLocation(_Part):
     subscription: Text
 
 
+class PushSchedule(_Part):
+    """A subscription's own retries, within what Pub/Sub takes: seconds, and attempts."""
+
+    minimum: Annotated[int, Field(ge=1, le=600)] = PUSH.minimum
+    maximum: Annotated[int, Field(ge=1, le=600)] = PUSH.maximum
+    attempts: Annotated[int, Field(ge=5, le=100)] = PUSH.attempts
+
+    @model_validator(mode="after")
+    def _min_below_max(self) -> Self:
+        if self.minimum > self.maximum:
+            raise ValueError("minimum is above maximum: write it no larger")
+        return self
+
+
+Hours = Annotated[float, Field(gt=0, le=720)]
+
+
+class LadderSchedule(_Part):
+    """The long retries: ``hours`` one after the other, then every ``then``, for ``days``."""
+
+    hours: Annotated[tuple[Hours, ...], Field(max_length=24)] = LADDER.hours
+    then: Hours = LADDER.then
+    days: Annotated[float, Field(ge=0, le=60)] = LADDER.days
+
+
+class RetrySettings(_Part):
+    """When a handler's failed deliveries are tried again."""
+
+    push: PushSchedule = PushSchedule()
+    ladder: LadderSchedule = LadderSchedule()
+
+    @property
+    def schedule(self) -> Schedule:
+        push, ladder = self.push, self.ladder
+        return Schedule(
+            Backoff(push.minimum, push.maximum, push.attempts),
+            Ladder(ladder.hours, ladder.then, ladder.days),
+        )
+
+
+class BreakerRule(_Part):
+    """When a system counts as down: ``failures`` in a row, or failing for ``seconds``.
+
+    Either of at least so many different ``owners``: one event that can never work is no reason.
+    """
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = 20
+    seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
+    owners: Annotated[int, Field(ge=1, le=100)] = 3
+
+
 class HandlerSummary(_Part):
-    """One external system as configured for this deployment, as enrichment sees it."""
+    """One external system as configured for this deployment, as enrichment sees it.
+
+    ``max_rate``: calls a second that it bears; None: nobody said. ``answer_within_hours``: how
+    long an asynchronous one may take to answer.
+    """
 
     name: HandlerName
     connector: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
@@ -168,15 +224,20 @@ class HandlerSummary(_Part):
     requires: tuple[Block, ...] = ()
     group: Text | None = None
     kind: Kind = "state"
+    max_rate: Annotated[float, Field(gt=0)] | None = None
+    retries: RetrySettings = RetrySettings()
+    answer_within_hours: Annotated[float, Field(gt=0, le=2160)] = 24.0
 
 
 class HandlerSettings(HandlerSummary):
     """One external system as its own function sees it.
 
     ``settings`` are the connector's own, checked by it; ``secrets`` maps the connector's secret
-    names to references.
+    names to references. ``instance_rate``: calls a second that one instance may make.
     """
 
+    instance_rate: Annotated[float, Field(gt=0)] | None = None
+    breaker: BreakerRule = BreakerRule()
     call_timeout_seconds: Annotated[float, Field(gt=0, le=540)] = 15.0
     settings: dict[str, Any] = {}
     secrets: dict[str, SecretRef] = {}

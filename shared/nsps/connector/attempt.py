@@ -21,6 +21,7 @@ from nsps.ledger.documents import Resource
 from nsps.ledger.ledger import At, Ledger, Progress, Work
 from nsps.ledger.protocol import Step, Todo
 from nsps.outcome import NoAnswer, Outcome, Terminal, Transient
+from nsps.store import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,27 @@ class Performer(Protocol):
     def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed: ...
 
 
+class Watch(Protocol):
+    """Hears how the system does, call by call."""
+
+    def well(self) -> None:
+        """It answered, be it with a refusal."""
+
+    def failed(self, owner: str, reason: str, retry_after: float | None) -> None:
+        """It could not be reached, or could not do it now."""
+
+
+class _Unwatched:
+    def well(self) -> None:
+        pass
+
+    def failed(self, owner: str, reason: str, retry_after: float | None) -> None:
+        pass
+
+
+UNWATCHED = _Unwatched()
+
+
 class Attempts:
     """Runs attempts for one handler; shared by all threads of an instance."""
 
@@ -57,12 +79,13 @@ class Attempts:
         performer: Performer,
         redact: Callable[[str], str],
         *,
+        watch: Watch = UNWATCHED,
         patience: float = PATIENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._ledger, self._poster, self._performer = ledger, poster, performer
-        self._redact = redact
+        self._redact, self._watch = redact, watch
         self._patience, self._clock, self._sleep = patience, clock, sleep
 
     def run(self, work: Work, event: Enriched, record: Mapping[str, Any]) -> Verdict:
@@ -77,6 +100,9 @@ class Attempts:
                 return given.verdict
             except Transient as error:  # Firestore
                 return _later(str(error), error)
+            if progress.at is At.HELD:
+                asked = f"the system asked to be left alone for {progress.wait:.0f} s more"
+                return Verdict(False, Outcome.WAITING, asked, progress.wait)
             if progress.at not in (At.BUSY, At.LOST):
                 self._poster.send(progress.post)
                 return Verdict(True, progress.outcome, "; ".join(progress.errors))
@@ -107,6 +133,7 @@ class Attempts:
                 work, step, progress.resource, self._call(work, step, event)
             )
         except Terminal as error:
+            self._watch.well()
             return self._ledger.refused(work, progress, self._redact(str(error)))
         except Transient as error:
             self._give_back(work, progress, error, answered=not isinstance(error, NoAnswer))
@@ -114,6 +141,7 @@ class Attempts:
             _log.exception("the connector failed in a way it does not name; counted as no answer")
             unnamed = NoAnswer(f"the connector failed unexpectedly: {type(error).__name__}")
             self._give_back(work, progress, unnamed, answered=False)
+        self._watch.well()
         took = {"took_ms": round((self._clock() - started) * 1000, 1)}
         if performed.order is not None:
             return self._ledger.accepted(work, progress, performed.order)
@@ -133,8 +161,12 @@ class Attempts:
         self, work: Work, progress: Progress, error: Transient, *, answered: bool
     ) -> None:
         reason = self._redact(str(error))
+        if not isinstance(error, StoreUnavailable):
+            self._watch.failed(str(work.owner), reason, error.retry_after)
         try:
-            post = self._ledger.not_done(work, progress, reason, answered=answered)
+            post = self._ledger.not_done(
+                work, progress, reason, answered=answered, retry_after=error.retry_after
+            )
         except Transient as unrecorded:  # the message comes again all the same
             _log.warning("the failure could not be recorded: %s", unrecorded)
             post = None

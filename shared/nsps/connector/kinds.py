@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nsps.connector.attempt import Attempts, Performed, Performer
+from nsps.connector.attempt import UNWATCHED, Attempts, Performed, Performer, Watch
 from nsps.connector.base import (
     Action,
     AsynchronousConnector,
@@ -39,6 +39,7 @@ class Delivering:
     ledger: Ledger
     poster: Poster
     redactor: Callable[[], Redactor]
+    watch: Watch = UNWATCHED
 
 
 def runner(connector: Connector[Any], parts: Delivering) -> Runner:
@@ -64,7 +65,8 @@ class Runner:
 
     def _attempts(self, performer: Performer) -> Attempts:
         parts = self._parts
-        return Attempts(parts.ledger, parts.poster, performer, parts.redactor().text_for_store)
+        redact = parts.redactor().text_for_store
+        return Attempts(parts.ledger, parts.poster, performer, redact, watch=parts.watch)
 
     def _work(self, event: Enriched, states: Mapping[str, State]) -> Work:
         redactor = self._parts.redactor()

@@ -18,19 +18,21 @@ from nsps import log, trace
 from nsps.connector import contract
 from nsps.connector.base import Call, Connector, Enriched, Parts
 from nsps.connector.contract import ContractAnswer
+from nsps.connector.gate import Gate
 from nsps.connector.kinds import Delivering, Runner, runner
 from nsps.connector.verdict import Verdict
 from nsps.http import Deadline
 from nsps.instance import Once
 from nsps.ledger.ledger import Ledger
 from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage
-from nsps.outcome import Transient
+from nsps.outcome import Outcome, Transient
 from nsps.parts import InstanceParts
 from nsps.push import PushGuard
 from nsps.receiver import Reply, acknowledged, again, healthy, receive
 from nsps.secrets import SecretValue
 from nsps.settings import ConnectorSettings, HandlerSettings, SettingsError
 from nsps.snapshot import Block, PbData
+from nsps.switch import Switches
 
 if TYPE_CHECKING:
     import flask
@@ -106,13 +108,14 @@ class _Started:
         self.parts = InstanceParts(settings, settings.portabilling, environ)
         self.guard = PushGuard(settings.push, self.parts.http)
         self.connector = make_connector(connector, settings.handler, self.parts)
+        self.gate: Once[Gate] = Once(lambda: Gate(self.handler, Switches(self.parts.store())))
         self.runner: Once[Runner] = Once(self._make_runner)
         self._blocks = [Block(block) for block in settings.handler.requires]
 
     def _make_runner(self) -> Runner:
         parts = self.parts
         ledger = Ledger(parts.store())
-        delivering = Delivering(self.handler, ledger, parts.poster(), parts.redactor)
+        delivering = Delivering(self.handler, ledger, parts.poster(), parts.redactor, self.gate())
         return runner(self.connector, delivering)
 
     def deliver_push(self, push: PushMessage) -> Reply:
@@ -134,13 +137,13 @@ class _Started:
         verdict = self.deliver(event, attempt=push.delivery_attempt)
         if verdict.ack:
             return acknowledged()
-        return again(verdict.reason, verdict.retry_after)
+        return again(verdict.reason, verdict.retry_after, held=verdict.held)
 
     def deliver(self, event: Enriched, attempt: int | None = None) -> Verdict:
         """Deliver with no more of the snapshot than the handler requires, and log one line."""
         event = replace(event, pb=event.pb.trim(self._blocks))
         with self.parts.redactor().knowing(event.pb.to_contract()):
-            verdict = self.runner().deliver(event)
+            verdict = self._admitted(event)
             write = _log.info if verdict.ack else _log.warning
             write(
                 verdict.outcome.value,
@@ -151,6 +154,13 @@ class _Started:
                 reason=verdict.reason or None,
             )
         return verdict
+
+    def _admitted(self, event: Enriched) -> Verdict:
+        """Deliver, unless the handler is switched off or must be left alone for now."""
+        held = self.gate().admit()
+        if held is not None:
+            return Verdict(False, Outcome.WAITING, held.reason, held.retry_after, held=True)
+        return self.runner().deliver(event)
 
 
 def _health(request: flask.Request, started: _Started) -> Reply:

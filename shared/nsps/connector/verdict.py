@@ -12,6 +12,7 @@ class Verdict:
     """``ack``: the message is done with (final, or somebody else is responsible for it).
 
     Without ``ack`` it comes again; ``retry_after`` seconds is when that makes sense, if known.
+    ``held``: the handler is switched off, and nothing was tried.
     """
 
     ack: bool
@@ -19,3 +20,4 @@ class Verdict:
     reason: str = ""
     retry_after: float | None = None
     error: BaseException | None = None
+    held: bool = False

@@ -30,6 +30,9 @@ MARGIN_SECONDS = 2.0
 TRANSACTION_SECONDS = 8.0
 """What a lease allows for the take transaction itself and for the way to the call."""
 
+LONGEST_WAIT_SECONDS = 86400.0
+"""The longest Retry-After that is honoured: a day."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -75,6 +78,8 @@ class At(Enum):
     """Asynchronous: an earlier order is open; its answer sends this event again: acknowledge."""
     LOST = auto()
     """My lease is gone: begin again."""
+    HELD = auto()
+    """The system asked to be left alone (Retry-After) for ``wait`` seconds more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ class Progress:
     results: tuple[Mapping[str, Any], ...] = ()
     errors: tuple[str, ...] = ()
     post: outbox.Post | None = None
+    wait: float = 0.0
 
 
 class Ledger:
@@ -118,6 +124,8 @@ class Ledger:
             if begun in (Begun.ALREADY_FINAL, Begun.NEWER_COPY):
                 outcome = view.delivery.outcome or Outcome.WAITING
                 return Progress(At.STOPPED, outcome)
+            if begun is not Begun.SUPERSEDED and (wait := view.asked_to_wait()) > 0:
+                return Progress(At.HELD, Outcome.WAITING, wait=wait)
             view.record(dict(record) | {"attempts": Increment(1)})
             if begun is Begun.SUPERSEDED:
                 view.record({"superseded_by": view.watermark.by})
@@ -236,9 +244,15 @@ class Ledger:
         )
 
     def not_done(
-        self, work: Work, progress: Progress, error: str, *, answered: bool
+        self,
+        work: Work,
+        progress: Progress,
+        error: str,
+        *,
+        answered: bool,
+        retry_after: float | None = None,
     ) -> outbox.Post | None:
-        """Step 5, to be tried later: the message comes again.
+        """Step 5, to be tried later: the message comes again, and waits for ``retry_after``.
 
         ``answered``: the system said that it did nothing, so the lease may be given back. Without
         an answer the lease is left to run out: the call may still take effect (rule hold).
@@ -251,7 +265,7 @@ class Ledger:
                 resource = view.resource(progress.step.key)
                 if resource.held_by(work.token):
                     view.put(progress.step, protocol.give_back(resource, work.token))
-            return view.retrying(error)
+            return view.retrying(error, retry_after)
 
         return self._store.transact(body)
 
@@ -453,14 +467,23 @@ class _View:
         post = self._note(progress.outcome, "; ".join(progress.errors))
         return replace(progress, at=At.FINISHED, post=post)
 
-    def retrying(self, error: str) -> outbox.Post | None:
+    def asked_to_wait(self) -> float:
+        """Seconds for which the system asked, with its last answer, not to be called for this."""
+        retry = (self._documents[self._delivery.path] or {}).get("retry") or {}
+        not_before = retry.get("not_before")
+        return (not_before - self._tx.now).total_seconds() if not_before else 0.0
+
+    def retrying(self, error: str, retry_after: float | None) -> outbox.Post | None:
         """Record a failure that is to be tried again; ESPF hears RETRY."""
         if not protocol.may_finish(self.delivery, self._work.t):
             return None
+        retry: dict[str, Any] = {"error": error, "at": self._tx.now}
+        if retry_after:
+            retry["not_before"] = self._tx.after(seconds=min(retry_after, LONGEST_WAIT_SECONDS))
         self._tx.merge(
             self._delivery,
             {
-                "retry": {"error": error, "at": self._tx.now},
+                "retry": retry,
                 "last_at": self._tx.now,
                 "expire_at": self._tx.after(days=HISTORY_DAYS),
             },

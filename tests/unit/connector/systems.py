@@ -280,6 +280,12 @@ class Kit:
         at = self.store.resource(self.handler, key)
         at.set({"lease_until": self.resource(key)["changed_at"]}, merge=True)
 
+    def waited(self, event: Enriched) -> None:
+        """The time is over for which the system asked to be left alone."""
+        kept = self.delivery(event)
+        retry = kept["retry"] | {"not_before": kept["begun_at"]}
+        self.store.delivery(self.handler, delivery_id(event)).set({"retry": retry}, merge=True)
+
     def everything(self) -> str:
         """All that Firestore holds, as text."""
         client = self.store.client

@@ -203,6 +203,11 @@ def test_transient_the_lease_is_given_back_and_espf_hears_retry_once(store: Stor
     kept = kit.delivery(event)
     assert kept["outcome"] is None and kept["retry"]["error"] == "busy, password=***"
     box.seen.before = [Transient("busy, password=hunter2")]
+    early, calls = kit.deliver(event), len(box.seen.calls)
+    assert (early.ack, early.outcome) == (False, Outcome.WAITING)
+    assert early.retry_after is not None and 0 < early.retry_after <= 7
+    assert len(box.seen.calls) == calls and kit.delivery(event)["attempts"] == 1
+    kit.waited(event)
     kit.deliver(event)
     assert kit.espf.statuses == ["RETRY"]
     assert kit.deliver(event).outcome is Outcome.DELIVERED
