@@ -9,11 +9,12 @@ and by known value.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -107,6 +108,14 @@ _PERSONAL_SHAPES = re.compile(
 )
 
 
+# What makes a short text worth a closer look: every pattern below needs one of these, or more than
+# so many characters. Most texts (words, ids, dates) have none, and there are dozens in a snapshot.
+_SHORT = 32
+_LOUD = r"[{\[<:=]|-----|eyj|bearer|basic|digest|token"
+_LOUD_SECRET = re.compile(_LOUD, re.IGNORECASE)
+_LOUD_PERSONAL = re.compile(rf"{_LOUD}|[@+]|\d{{6}}", re.IGNORECASE)
+
+
 class Redactor:
     """Takes secrets out of everything, and subscribers out of logs. Safe to share by threads."""
 
@@ -131,10 +140,10 @@ class Redactor:
         personal: dict[str, str] = {}
         for label, value in _labelled(document):
             if len(value) >= 3 and label:
-                personal.update((form.lower(), label) for form in _forms(value))
+                personal.update((form, label) for form in _forms(value))
             elif len(value) >= 3:
                 secret.update(_forms(value))
-        token = _known.set(_Known(_alternatives(secret), _alternatives(personal), personal))
+        token = _known.set(_Known(_Values(secret), _Values(personal), _by_folded(personal)))
         try:
             yield
         finally:
@@ -213,15 +222,21 @@ class Redactor:
         text = str(value).strip()
         if not text or _MASKED.fullmatch(text):
             return text
-        digest = hmac.new(self._digest_key, text.lower().lstrip("+").encode(), hashlib.sha256)
-        return f"{label}#{digest.hexdigest()[:12]}"
+        digest = hmac.digest(self._digest_key, text.lower().lstrip("+").encode(), "sha256")
+        return f"{label}#{digest.hex()[:12]}"
 
     def _text(self, text: str, *, personal: bool) -> str:
         cut = len(text) > MAX_TEXT
         text = self._known_values(text[:MAX_TEXT], personal=personal)
-        text = self._embedded(text, personal=personal)
-        text = self._elements(text, personal=personal)
-        text = self._pairs(text, personal=personal)
+        loud = _LOUD_PERSONAL if personal else _LOUD_SECRET
+        if len(text) < _SHORT and not cut and not loud.search(text):
+            return text
+        if "{" in text or "[" in text:
+            text = self._embedded(text, personal=personal)
+        if "</" in text:
+            text = self._elements(text, personal=personal)
+        if ":" in text or "=" in text:
+            text = self._pairs(text, personal=personal)
         text = _SECRET_SHAPES.sub(HIDDEN, text)
         if personal:
             text = _PERSONAL_SHAPES.sub(self._mask_shape, text)
@@ -234,11 +249,10 @@ class Redactor:
         known = _known.get()
         if known is None:
             return text
-        if known.secret:
-            text = known.secret.sub(HIDDEN, text)
-        if personal and known.personal:
-            text = known.personal.sub(
-                lambda match: self._mask(known.labels[match[0].lower()], match[0]), text
+        text = known.secret.replaced(text, lambda _: HIDDEN)
+        if personal:
+            text = known.personal.replaced(
+                text, lambda match: self._mask(known.labels[_folded(match[0])], match[0])
             )
         return text
 
@@ -315,29 +329,53 @@ class Redactor:
         return self._mask(kind, value)
 
 
+class _Values:
+    """Values to look for, as whole words and in any case.
+
+    Almost no text holds one of them. Their pattern is made when a text may.
+    """
+
+    __slots__ = ("_folded", "_forms", "_pattern")
+
+    def __init__(self, forms: Iterable[str]) -> None:
+        self._forms = frozenset(forms)
+        self._folded = frozenset(map(_folded, self._forms))
+        self._pattern: re.Pattern[str] | None = None
+
+    def replaced(self, text: str, by: Callable[[re.Match[str]], str]) -> str:
+        folded = _folded(text)
+        if not any(form in folded for form in self._folded):
+            return text
+        if self._pattern is None:
+            self._pattern = _alternatives(self._forms)
+        return self._pattern.sub(by, text)
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The values that ``knowing`` takes out; ``labels`` by personal value in lower case."""
+    """The values that ``knowing`` takes out; ``labels`` by personal value, folded."""
 
-    secret: re.Pattern[str] | None
-    personal: re.Pattern[str] | None
+    secret: _Values
+    personal: _Values
     labels: Mapping[str, str]
 
 
 _known: ContextVar[_Known | None] = ContextVar("nsps_known", default=None)
 _ROW_ID = re.compile(r"-?[0-9]{1,12}")  # PortaBilling's own numbering says nothing of anybody
 _DECODER = json.JSONDecoder()
+_SECRET_PART = re.compile("|".join(SECRET_PARTS))
+_ENDINGS = tuple(PERSONAL_ENDINGS)
 _MASKED = re.compile(r"[a-z]+#[0-9a-f]{12}|\*\*\*")
 _WHOLE_LINE = frozenset({"authorization", "proxyauthorization", "cookie", "setcookie"})
 _NOT_SECRET_PARTS = frozenset({"user", "username", "login", "type", "keyid", "url", "name"})
 
 
 def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _is_secret(name: str) -> bool:
-    return name in SECRET_NAMES or any(part in name for part in SECRET_PARTS)
+    return name in SECRET_NAMES or _SECRET_PART.search(name) is not None
 
 
 def _label(name: str, within: str) -> str:
@@ -346,7 +384,9 @@ def _label(name: str, within: str) -> str:
         return PERSONAL_NAMES[name]
     if name == "name" and within in _PERSON:
         return "name"
-    return next((label for ending, label in PERSONAL_ENDINGS.items() if name.endswith(ending)), "")
+    if not name.endswith(_ENDINGS):
+        return ""
+    return next(label for ending, label in PERSONAL_ENDINGS.items() if name.endswith(ending))
 
 
 def _pair_name(value: Mapping[Any, Any]) -> str:
@@ -377,7 +417,7 @@ def _labelled(value: Any, label: str = "-", within: str = "", depth: int = 0) ->
 
 def _secret_texts(text: str) -> set[str]:
     """The texts to look for: the secret, its members, and what Basic authentication makes of it."""
-    found = {text}
+    found = {text, _basic(text)}
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -388,19 +428,49 @@ def _secret_texts(text: str) -> set[str]:
             for key, value in document.items()
             if isinstance(value, str | int) and _plain(key) not in _NOT_SECRET_PARTS
         )
+        found.update(_inner_secrets(document))
+        user = document.get("user") or document.get("login")
+        found.add(_basic(f"{user}:{document.get('password')}"))
     return {value for value in found if len(value) >= 4}
+
+
+def _inner_secrets(document: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
+    """What is secret by its name below the first level: a table of SIM cards' keys."""
+    for name, value in document.items():
+        if isinstance(value, Mapping) and depth < 10:
+            yield from _inner_secrets(value, depth + 1)
+        elif isinstance(value, str) and depth and _is_secret(_plain(name)):
+            yield value
+
+
+def _basic(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
 
 
 def _forms(text: str) -> set[str]:
     """How a value may be written: as it is, in an address, in JSON."""
+    if text.isascii() and text.isalnum():
+        return {text}
     return {text, quote(text, safe=""), json.dumps(text)[1:-1]}
 
 
-def _alternatives(values: Iterable[str]) -> re.Pattern[str] | None:
+def _by_folded(labels: Mapping[str, str]) -> dict[str, str]:
+    return {_folded(value): label for value, label in labels.items()}
+
+
+def _folded(text: str) -> str:
+    """Equal for texts that a pattern takes for equal when it ignores case."""
+    folded = text.casefold()
+    if folded.isascii():
+        return folded
+    return folded.replace("\N{LATIN SMALL LETTER DOTLESS I}", "i").replace(
+        "\N{COMBINING DOT ABOVE}", ""
+    )
+
+
+def _alternatives(values: Iterable[str]) -> re.Pattern[str]:
     """Any of the values as whole words, the longest first."""
     ordered = sorted(values, key=len, reverse=True)
-    if not ordered:
-        return None
     either = "|".join(re.escape(value) for value in ordered)
     return re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
 

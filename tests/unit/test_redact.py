@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from nsps import redact
 from nsps.redact import HIDDEN, Redactor
 from nsps.secrets import SecretValue
 
@@ -177,6 +179,29 @@ def test_known_values_are_taken_out_of_what_a_system_echoes() -> None:
         assert shown.endswith("Annual plan")
         assert REDACTOR.text_for_store(echoed) == echoed.replace("sesame", HIDDEN)
     assert "sesame" in REDACTOR.text_for_log(echoed)
+
+
+@pytest.mark.parametrize(
+    ("known", "echoed"),
+    [("Müller", "MÜLLER"), ("İpek", "ipek"), ("Smith", "\u017fmith"), ("Σοφός", "σοφόσ")],
+)
+def test_known_values_are_found_in_any_case_of_any_script(known: str, echoed: str) -> None:
+    with REDACTOR.knowing({"firstname": known}):
+        assert echoed not in REDACTOR.text_for_log(f"cannot create {echoed} here")
+
+
+PIECES = (
+    "Ki", "ki=", "token", "Bearer ", "basic", "a1b2" * 4, "-----BEGIN PRIVATE KEY-----", "eyJ",
+    "eyJabcdefgh.ab", "46 5b", "://", "u:p@h", "<ki>", "</", "{", '{"ki": 1}', "[", "+4477", "1234",
+    "123456", "\u0661" * 6, " ", "=", ":", "Ann", "x.y", "ba\u017fic ", "\u212a",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), st.booleans())
+def test_the_short_way_for_short_texts_changes_nothing(text: str, personal: bool) -> None:
+    short = REDACTOR._text(text, personal=personal)
+    with mock.patch.object(redact, "_SHORT", 0):
+        assert short == REDACTOR._text(text, personal=personal)
 
 
 @pytest.mark.parametrize(
