@@ -84,6 +84,19 @@ def test_it_hangs_and_goes_on_where_it_stopped(proxy: ChaosProxy, echo: Echo) ->
                 assert connection.recv(1024) == b"b"
 
 
+def test_it_hangs_from_a_request_on(proxy: ChaosProxy, echo: Echo) -> None:
+    proxy.hang_at(2)
+    with connect(proxy) as connection:
+        assert ask(connection, b"a") == b"a"
+        connection.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            ask(connection, b"b")
+        assert echo.heard == [b"a"]
+        proxy.pass_all()
+        connection.settimeout(5)
+        assert connection.recv(1024) == b"b"
+
+
 def test_it_resets_open_and_new_connections(proxy: ChaosProxy) -> None:
     with connect(proxy) as old:
         ask(old, b"a")

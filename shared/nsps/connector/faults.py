@@ -47,6 +47,7 @@ class ChaosProxy:
         """Whether the loss last asked for has happened."""
         self._mode: Literal["pass", "hang", "reset"] = "pass"
         self._loss: _Loss | None = None
+        self._hang_at = 0
         self._lock = threading.Lock()
         self._connections: set[_Connection] = set()
         self._listener: socket.socket | None = None
@@ -76,6 +77,12 @@ class ChaosProxy:
     def refuse(self) -> None:
         """Open connections are reset, new ones refused: nobody listens."""
         self._set("reset", listening=False)
+
+    def hang_at(self, turn: int) -> None:
+        """Hang from the n-th request on; the system never sees it."""
+        self._set("pass")
+        with self._lock:
+            self._hang_at = turn
 
     def drop_connections(self) -> None:
         """Reset what is open now, and go on: what a restart or an idle time-out does to a pool."""
@@ -107,6 +114,7 @@ class ChaosProxy:
     ) -> None:
         with self._lock:
             self._mode, self._loss, self.turns, self.cut = mode, loss, 0, False
+            self._hang_at = 0
             connections = list(self._connections)
         for connection in connections:
             connection.wake()
@@ -153,6 +161,8 @@ class ChaosProxy:
         """Count a request; False if the connection is to be cut before it is handed on."""
         with self._lock:
             self.turns += new
+            if 0 < self._hang_at <= self.turns:
+                self._mode, self._hang_at = "hang", 0
             if self._loss and not self._loss.answer and self.turns >= self._loss.turn:
                 self._loss, self.cut = None, True
                 return False
@@ -221,6 +231,9 @@ class _Connection:
         data = self._client.recv(_CHUNK)
         new, self._client_spoke = not self._client_spoke, True
         if not data or not self._proxy._request(new):
+            return False
+        self._wait_out_hang()
+        if self._proxy._mode == "reset":
             return False
         upstream.sendall(data)
         return True
