@@ -256,7 +256,21 @@ def _unique(handlers: tuple[_H, ...]) -> tuple[_H, ...]:
 
 
 Handlers = Annotated[tuple[HandlerSummary, ...], AfterValidator(_unique)]
-FullHandlers = Annotated[tuple[HandlerSettings, ...], AfterValidator(_unique)]
+
+
+def _only_asynchronous(handlers: tuple[HandlerSettings, ...]) -> tuple[HandlerSettings, ...]:
+    for handler in handlers:
+        if handler.kind != "asynchronous":
+            raise ValueError(
+                f"handler {handler.name} is of kind {handler.kind}: "
+                "list only handlers of kind asynchronous"
+            )
+    return handlers
+
+
+LateHandlers = Annotated[
+    tuple[HandlerSettings, ...], AfterValidator(_unique), AfterValidator(_only_asynchronous)
+]
 
 
 class Shared(BaseModel):
@@ -324,24 +338,15 @@ class ConnectorSettings(Shared):
 
 class CallbacksSettings(Shared):
     portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
-    handlers: Annotated[FullHandlers, Field(alias="NSPS_HANDLERS_FULL"), FromJson]
+    handlers: Annotated[LateHandlers, Field(alias="NSPS_HANDLERS_FULL"), FromJson]
     events_topic: Annotated[Topic, Field(alias="NSPS_EVENTS_TOPIC")]
-
-    @model_validator(mode="after")
-    def _only_asynchronous(self) -> Self:
-        for handler in self.handlers:
-            if handler.kind != "asynchronous":
-                raise ValueError(
-                    f"NSPS_HANDLERS_FULL: handler {handler.name} is of kind {handler.kind}: "
-                    "list only handlers of kind asynchronous"
-                )
-        return self
 
 
 class RetriesSettings(Shared):
     push: Annotated[PushSettings, Field(alias="NSPS_PUSH"), FromJson]
     portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
     handlers: Annotated[Handlers, Field(alias="NSPS_HANDLERS"), FromJson]
+    late: Annotated[LateHandlers, Field(alias="NSPS_HANDLERS_FULL"), FromJson] = ()
     events_topic: Annotated[Topic, Field(alias="NSPS_EVENTS_TOPIC")]
     functions: Annotated[
         dict[HandlerName, HandlerLocation], Field(alias="NSPS_FUNCTIONS"), FromJson
