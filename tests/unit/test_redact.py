@@ -193,7 +193,7 @@ def test_known_values_are_found_in_any_case_of_any_script(known: str, echoed: st
 PIECES = (
     "Ki", "ki=", "token", "Bearer ", "basic", "a1b2" * 4, "-----BEGIN PRIVATE KEY-----", "eyJ",
     "eyJabcdefgh.ab", "46 5b", "://", "u:p@h", "<ki>", "</", "{", '{"ki": 1}', "[", "+4477", "1234",
-    "123456", "\u0661" * 6, " ", "=", ":", "Ann", "x.y", "ba\u017fic ", "\u212a",
+    "123456", "a1b2" * 9, "\u0661" * 6, " ", "=", ":", "Ann", "x.y", "ba\u017fic ", "\u212a",
 )  # fmt: skip
 
 

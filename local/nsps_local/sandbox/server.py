@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
 import time
@@ -30,6 +31,7 @@ from nsps_local.sandbox.times import Clock
 
 PAGE = Path(__file__).with_name("page.html")
 POLL = 0.02  # seconds after which stop() is noticed
+MAX_KEPT_BODY = 1_000_000
 SECTIONS = ("admin", "webhook", "events", "api")
 
 
@@ -166,8 +168,36 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class Handler(WSGIRequestHandler):
+    """Keeps connections, as PortaBilling's web server does; Werkzeug's own would end each.
+
+    That is safe where the whole body has been read before the application runs.
+    """
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    _body_read = False
+
+    def run_wsgi(self) -> None:
+        length = self.headers.get("Content-Length", "0")
+        self._body_read = (
+            "Transfer-Encoding" not in self.headers
+            and length.isascii()
+            and length.isdigit()
+            and int(length) <= MAX_KEPT_BODY
+        )
+        if not self._body_read:
+            super().run_wsgi()
+            return
+        connection = self.rfile
+        self.rfile = io.BufferedReader(io.BytesIO(connection.read(int(length))))
+        try:
+            super().run_wsgi()
+        finally:
+            self.rfile = connection
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if not (self._body_read and (keyword, value) == ("Connection", "close")):
+            super().send_header(keyword, value)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Nothing: calls are recorded, and a log line each would cost more than the answer."""
