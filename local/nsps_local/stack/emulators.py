@@ -55,7 +55,12 @@ class Emulators:
     def own_ports(self) -> list[int]:
         ports = self._ports
         if self._given:
-            return [ports.sandbox, ports.secret_manager, ports.secret_manager_control]
+            return [
+                ports.sandbox,
+                ports.secret_manager,
+                ports.secret_manager_control,
+                ports.metadata,
+            ]
         return list(ports.cloud())
 
     def environment(self) -> dict[str, str]:

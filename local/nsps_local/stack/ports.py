@@ -46,12 +46,16 @@ class Ports:
         return self.base + 6
 
     @property
+    def metadata(self) -> int:
+        return self.base + 7
+
+    @property
     def functions(self) -> int:
         return self.base + 10
 
     def cloud(self) -> range:
         """The ports of everything that is not a function."""
-        return range(self.base, self.base + 7)
+        return range(self.base, self.base + 8)
 
 
 def check_base(base: int) -> None:

@@ -24,6 +24,7 @@ from nsps_local.recording.topology import Function, Topology
 from nsps_local.stack import cloud, daemons, secret_values
 from nsps_local.stack.emulators import Emulators
 from nsps_local.stack.errors import CannotStart
+from nsps_local.stack.metadata import MetadataServer
 from nsps_local.stack.ports import HOST, Ports, check_base, check_free
 from nsps_local.stack.processes import Child, Processes
 from nsps_local.stack.scheduler import Scheduler
@@ -56,6 +57,7 @@ class Stack:
         self._processes = Processes(notice)
         self._emulators = Emulators(options.emulators, self._ports, self._state)
         self._scheduler: Scheduler | None = None
+        self._metadata: MetadataServer | None = None
         self._lock: IO[str] | None = None
         self.topology: Topology
         self.values: dict[str, str] = {}
@@ -94,6 +96,7 @@ class Stack:
         for daemon in daemons.wanted(self.topology, self._state):
             self._say(f"starting {daemon.name}")
             self._start(self._child(daemon.name, daemon.command, os.environ, daemon.answers))
+        self._start_metadata()
         self._say(f"starting {len(self.topology.functions)} functions")
         self._start_functions()
         self._processes.watch()
@@ -109,6 +112,8 @@ class Stack:
         if self._scheduler is not None:
             self._scheduler.stop()
         self._processes.stop()
+        if self._metadata is not None:
+            self._metadata.stop()
         (self._state / "stack.json").unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()
@@ -247,9 +252,18 @@ class Stack:
             push = json.loads(function.env["NSPS_PUSH"]) | self._emulators.push_settings()
             environment["NSPS_PUSH"] = json.dumps(push)
         environment.pop("GRPC_ENABLE_FORK_SUPPORT", None)  # ours alone; see nsps_local
+        environment["GCE_METADATA_HOST"] = (
+            f"{HOST}:{self._ports.metadata}/{function.service_account}"
+        )
         environment["CLOUD_RUN_TIMEOUT_SECONDS"] = str(function.timeout_seconds)
         health = f"{function.url}/health"
         return self._child(function.part, command, environment, lambda: answers(health))
+
+    def _start_metadata(self) -> None:
+        (self._state / "pubsub").mkdir(parents=True, exist_ok=True)
+        issuer = TokenIssuer(self._state / "pubsub")
+        self._metadata = MetadataServer(HOST, self._ports.metadata, issuer.token)
+        self._metadata.start()
 
     def _start_scheduler(self) -> None:
         folder = self._state / "pubsub"
