@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nsps.callbacks import Answers, Callbacks
-from nsps.connector.base import AsynchronousConnector, CallbackRequest
-from nsps.connector.load import load_connector
-from nsps.connector.serve import make_connector
+from nsps.connector.base import CallbackRequest
+from nsps.connector.load import asynchronous_connectors
 from nsps.instance import Once
 from nsps.parts import InstanceParts
 from nsps.receiver import Reply, healthy
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
     import flask
 
 
-# The archive carries the asynchronous connectors beside this file; the checkout has them above.
-_HERE = Path(__file__).resolve().parent
-_ROOT = _HERE if (_HERE / "connectors").is_dir() else _HERE.parent
+_FUNCTIONS = Path(__file__).resolve().parents[1]
+"""Where the connectors are, in the repository as in the archive."""
 
 
 class Function:
@@ -31,11 +29,7 @@ class Function:
         settings = CallbacksSettings.from_env(os.environ)
         parts = InstanceParts(settings, settings.portabilling)
         self.name = settings.function
-        connectors: dict[str, AsynchronousConnector[Any]] = {}
-        for handler in settings.handlers:
-            made = make_connector(load_connector(_ROOT, handler.connector), handler, parts)
-            assert isinstance(made, AsynchronousConnector), handler.name
-            connectors[handler.name] = made
+        connectors = asynchronous_connectors(_FUNCTIONS, settings.handlers, parts)
         answers = Answers(
             parts.store(), parts.poster(), parts.publisher, settings.events_topic, parts.redactor
         )

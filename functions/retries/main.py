@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsps.callbacks import Answers
+from nsps.connector.load import asynchronous_connectors
+from nsps.deadlines import Deadlines
+from nsps.identity_token import IdentityTokens
 from nsps.instance import Once
+from nsps.maintenance import Maintenance
 from nsps.messages import PushMessage
 from nsps.parts import InstanceParts
 from nsps.push import PushGuard, PushRefused
 from nsps.receiver import Reply, acknowledged, healthy, receive
-from nsps.retries import Retries
+from nsps.retries import Retries, Upkeep
 from nsps.settings import RetriesSettings
+from nsps.subscriptions import Subscriptions
+from nsps.switch import Switches
 
 if TYPE_CHECKING:
     import flask
+
+
+_FUNCTIONS = Path(__file__).resolve().parents[1]
+"""Where the connectors are, in the repository as in the archive."""
 
 
 class Function:
@@ -25,18 +36,15 @@ class Function:
     def __init__(self) -> None:
         settings = RetriesSettings.from_env(os.environ)
         parts = InstanceParts(settings, settings.portabilling)
-        store, poster = parts.store(), parts.poster()
-        topic = settings.events_topic
         self.name = settings.function
         self.guard = PushGuard(settings.push, parts.http)
         self.retries = Retries(
             settings.deployment,
             settings.handlers,
-            store,
-            poster,
+            parts.store(),
             parts.publisher,
-            topic,
-            Answers(store, poster, parts.publisher, topic, parts.redactor),
+            settings.events_topic,
+            _upkeep(settings, parts),
         )
 
     def take(self, push: PushMessage) -> Reply:
@@ -49,6 +57,20 @@ class Function:
         except PushRefused as refused:
             return Reply(refused.status, {"error": str(refused)})
         return Reply(200, asdict(self.retries.tick()))
+
+
+def _upkeep(settings: RetriesSettings, parts: InstanceParts) -> Upkeep:
+    store, poster = parts.store(), parts.poster()
+    maintenance = Maintenance(
+        settings.functions,
+        Switches(store),
+        Once(lambda: Subscriptions(settings.push.service_account)),
+        parts.http,
+        IdentityTokens(parts.http),
+    )
+    connectors = Once(lambda: asynchronous_connectors(_FUNCTIONS, settings.late, parts))
+    answers = Answers(store, poster, parts.publisher, settings.events_topic, parts.redactor)
+    return Upkeep(poster, maintenance, Deadlines(settings.late, connectors, store, answers))
 
 
 _function = Once(Function)

@@ -2,71 +2,98 @@
 
 A parked event goes back through enrichment, for its one handler, so that it never writes what
 PortaBilling no longer says. It is sent before its next try is written down: cut off between, it is
-sent twice, which the ledger bears; never forgotten.
+sent twice, which the ledger bears; never forgotten. After its last try it has an hour before it
+expires.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import random
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
 
 from google.cloud.firestore import FieldFilter
 
 from nsps import log
-from nsps.callbacks import Answers
+from nsps.deadlines import Deadlines
 from nsps.espf import outbox
 from nsps.espf.poster import Poster
 from nsps.event import SnapshotTime
 from nsps.ledger.ledger import note_status
-from nsps.ledger.orders import Orders
+from nsps.maintenance import Maintenance
 from nsps.messages import MalformedMessage, Publisher, PushMessage, RawEventMessage
 from nsps.outcome import Outcome, Transient
-from nsps.retry import LADDER, Ladder
+from nsps.retry import LADDER, LAST_TRY_SECONDS, Ladder
 from nsps.settings import HandlerSummary
 from nsps.store import HISTORY_DAYS, Store, Tx
+from nsps.switch import State, Switch
 from nsps.trace import from_attributes
+
+T = TypeVar("T")
 
 _log = log.get(__name__)
 
 ENRICHMENT = "enrichment"
 SOURCE = "CloudPubSubDeadLetterSourceSubscription"
 SEND_SECONDS = 60.0
-PER_TICK = 200
-"""At most so many parked events are sent at one tick: an outage does not return as a flood."""
+RATE = 5.0
+"""Parked events a second, where nobody said what the system bears: an outage is no flood."""
+TICK_SECONDS = 40.0
+"""How long a tick sends; what is left waits for the next."""
+AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """What one tick did."""
+    """What one tick did. ``off``: handlers that are paused or whose system is down, and why."""
 
     statuses: int
     sent: int
     expired: int
     orders: int
+    off: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What a tick does besides sending parked events."""
+
+    poster: Poster
+    maintenance: Maintenance
+    deadlines: Deadlines
 
 
 class Retries:
-    """Parks and sends again; one per instance, safe to share between threads and instances."""
+    """Parks and sends again; one per instance, safe to share between threads and instances.
+
+    ``clock``: monotonic, in seconds.
+    """
 
     def __init__(
         self,
         deployment: str,
         handlers: Sequence[HandlerSummary],
         store: Store,
-        poster: Poster,
         publisher: Callable[[], Publisher],
         topic: str,
-        answers: Answers,
-        ladder: Ladder = LADDER,
+        upkeep: Upkeep,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._prefix = f"{deployment}-"
         self._handlers = {handler.name: handler for handler in handlers}
-        self._store, self._poster, self._answers = store, poster, answers
-        self._publisher, self._topic, self._ladder = publisher, topic, ladder
+        self._store, self._upkeep, self._poster = store, upkeep, upkeep.poster
+        self._publisher, self._topic = publisher, topic
+        self._clock, self._sleep = clock, sleep
 
     def park(self, push: PushMessage) -> None:
         """Keep a dead letter in Firestore with its next try. Raises Transient, MalformedMessage."""
@@ -102,7 +129,8 @@ class Retries:
         outcome = data.get("outcome")
         if stage != ENRICHMENT and outcome and Outcome(outcome).final:
             return
-        next_try = self._ladder.next(tx.now, 0, tx.now)
+        ladder = self._ladder(stage)
+        next_try, last = _next(ladder, tx.now, 0, tx.now)
         reason = (data.get("retry") or {}).get("error", "all attempts were used")
         tx.merge(
             at,
@@ -111,8 +139,9 @@ class Retries:
                 "parked_at": tx.now,
                 "tries": 0,
                 "next_try": next_try,
+                "last": last,
                 "reason": reason,
-                "expire_at": tx.after(days=self._ladder.days + HISTORY_DAYS),
+                "expire_at": tx.after(days=ladder.days + HISTORY_DAYS),
             },
         )
         parked = {"next_try": next_try, "expire_at": tx.after(days=HISTORY_DAYS + 30)}
@@ -120,28 +149,71 @@ class Retries:
         tx.merge(about, {word: Outcome.PARKED.value, **parked})
 
     def tick(self) -> Ticked:
-        """Post due statuses, complete answered orders, send due parked events. Never raises."""
-        statuses = self._poster.send_due()
-        orders = self._complete_orders()
-        sent = expired = 0
-        for data in self._due():
-            try:
-                went = self._send_again(data)
-            except Transient as error:
-                _log.warning("a parked event waits for the next tick", reason=str(error))
-                continue
-            sent += went is Outcome.RETRYING
-            expired += went is Outcome.EXPIRED
-        return Ticked(statuses, sent, expired, orders)
+        """Switches, statuses, answered and late orders, parked events. Never raises.
 
-    def _due(self) -> list[dict[str, Any]]:
+        Each handler's part is done beside the others': none waits for another.
+        """
+        ends = self._clock() + TICK_SECONDS
+        switches = _guarded("the switches", self._upkeep.maintenance.tick)
+        statuses = _guarded("the statuses", self._poster.send_due) or 0
+        if switches is None:  # what is paused cannot be known: the next tick sends
+            return Ticked(statuses, 0, 0, 0, {})
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            orders = pool.map(lambda name: self._orders(name, switches, ends), self._handlers)
+            parked = pool.map(lambda stage: self._parked(stage, ends), self._stages(switches))
+            went = [outcome for outcomes in parked for outcome in outcomes]
+            return Ticked(
+                statuses=statuses,
+                sent=went.count(Outcome.RETRYING),
+                expired=went.count(Outcome.EXPIRED),
+                orders=sum(orders),
+                off={name: each.why() for name, each in switches.items() if each.off},
+            )
+
+    def _stages(self, switches: Mapping[str, Switch]) -> list[str]:
+        """Whose parked events may be sent: a paused handler's wait and use up no try."""
+        free = Switch()
+        awake = [
+            name
+            for name in self._handlers
+            if switches.get(name, free).breaker.state is State.CLOSED
+            and switches.get(name, free).pause is None
+        ]
+        return [ENRICHMENT, *awake]
+
+    def _orders(self, name: str, switches: Mapping[str, Switch], ends: float) -> int:
+        """One handler's orders that are due."""
+        if self._handlers[name].kind != "asynchronous":
+            return 0
+        may_ask = not switches.get(name, Switch()).off
+
+        def deal() -> int:
+            return self._upkeep.deadlines.tick(
+                name, may_ask=may_ask, goes_on=lambda: self._clock() < ends
+            )
+
+        return _guarded(f"the orders of {name}", deal) or 0
+
+    def _parked(self, stage: str, ends: float) -> list[Outcome]:
+        """One stage's due events, at the rate that its system bears."""
+        handler = self._handlers.get(stage)
+        rate = (handler.max_rate if handler else None) or RATE
+        went: list[Outcome] = []
+        for number, data in enumerate(self._due(stage, math.ceil(rate * TICK_SECONDS))):
+            if number:
+                self._sleep(1 / rate)
+            if self._clock() >= ends:
+                break
+            outcome = _guarded("a parked event", partial(self._send_again, data))
+            went += [outcome] if outcome else []
+        return went
+
+    def _due(self, stage: str, limit: int) -> list[dict[str, Any]]:
         parked = self._store.client.collection("parked")
-        due = parked.where(filter=FieldFilter("next_try", "<=", datetime.now(UTC)))
-        try:
-            return self._store.find(due.order_by("next_try").limit(PER_TICK))
-        except Transient as error:
-            _log.warning("parked events cannot be read", reason=str(error))
-            return []
+        mine = parked.where(filter=FieldFilter("stage", "==", stage))
+        due = mine.where(filter=FieldFilter("next_try", "<=", datetime.now(UTC)))
+        find = partial(self._store.find, due.order_by("next_try").limit(limit))
+        return _guarded(f"the parked events of {stage}", find) or []
 
     def _send_again(self, data: Mapping[str, Any]) -> Outcome | None:
         """One parked event: done meanwhile, sent again, or expired."""
@@ -150,6 +222,8 @@ class Retries:
         held = self._store.transact(lambda tx: self._hold(tx, name, token))
         if held is None:
             return None
+        if held.get("last"):
+            return self._end(name, token)
         tries = held["tries"] + 1
         raw = RawEventMessage(
             body=held["body"].encode(),
@@ -161,10 +235,15 @@ class Retries:
             rung=tries,
         )
         self._publisher().publish(self._topic, *raw.to_pubsub())
-        posts = self._store.transact(lambda tx: self._advance(tx, name, token, tries))
+        self._store.transact(lambda tx: self._advance(tx, name, token, tries))
+        return Outcome.RETRYING
+
+    def _end(self, name: str, token: str) -> Outcome | None:
+        """The ladder's end: the event expires, and ESPF hears FAILED."""
+        posts = self._store.transact(lambda tx: self._expire(tx, name, token))
         for post in posts or ():
             self._poster.send(post)
-        return Outcome.RETRYING if posts is None else Outcome.EXPIRED
+        return None if posts is None else Outcome.EXPIRED
 
     def _hold(self, tx: Tx, name: str, token: str) -> dict[str, Any] | None:
         """Take a parked event to send it; None if another tick has it, or it needs no try."""
@@ -182,57 +261,57 @@ class Retries:
         tx.merge(at, {"held": token, "held_until": tx.after(seconds=SEND_SECONDS)})
         return data
 
-    def _advance(self, tx: Tx, name: str, token: str, tries: int) -> tuple[outbox.Post, ...] | None:
-        """Write the next try down; at the ladder's end the event expires (its posts)."""
+    def _advance(self, tx: Tx, name: str, token: str, tries: int) -> None:
+        """Write the next try down; after the ladder's last one, when the event expires."""
+        at = self._store.parked(name)
+        data = tx.read([at])[at.path] or {}
+        if data.get("held") != token:
+            return
+        ladder = self._ladder(data["stage"])
+        next_try, last = _next(ladder, data["parked_at"], tries, tx.now)
+        advanced = {"tries": tries, "next_try": next_try, "last": last}
+        tx.merge(at, advanced | {"held": None, "held_until": None})
+        about = self._about(data["stage"], data["delivery"], data["event_id"])
+        tx.merge(about, {"next_try": next_try})
+
+    def _expire(self, tx: Tx, name: str, token: str) -> tuple[outbox.Post, ...] | None:
         at = self._store.parked(name)
         data = tx.read([at])[at.path] or {}
         if data.get("held") != token:
             return None
-        next_try = self._ladder.next(data["parked_at"], tries, tx.now)
-        tx.merge(at, {"tries": tries, "next_try": next_try, "held": None, "held_until": None})
-        about = self._about(data["stage"], data["delivery"], data["event_id"])
-        if next_try is not None:
-            tx.merge(about, {"next_try": next_try})
-            return None
-        return self._expire(tx, data)
-
-    def _expire(self, tx: Tx, data: Mapping[str, Any]) -> tuple[outbox.Post, ...]:
         stage = data["stage"]
-        names = [stage] if stage != ENRICHMENT else list(self._handlers)
         about = self._about(stage, data["delivery"], data["event_id"])
         now_is = tx.read([about])[about.path] or {}
-        reason = f"not delivered in {self._ladder.days:g} days: {data['reason']}"
+        tx.merge(at, {"next_try": None, "held": None, "held_until": None, "done_at": tx.now})
+        if _done(stage, now_is):
+            return None
+        reason = f"not delivered in {self._ladder(stage).days:g} days: {data['reason']}"
         word = "state" if stage == ENRICHMENT else "outcome"
         expired = {"next_try": None, "errors": [reason], "finished_at": tx.now}
+        posts = self._failed(tx, stage, now_is, reason)
         tx.merge(about, {word: Outcome.EXPIRED.value, **expired})
         _log.error("expired: all tries used", stage=stage)
-        posts = []
+        return posts
+
+    def _failed(
+        self, tx: Tx, stage: str, now_is: Mapping[str, Any], reason: str
+    ) -> tuple[outbox.Post, ...]:
+        """Note FAILED for the groups that hear of the event."""
         i_account, t = now_is.get("i_account"), SnapshotTime(now_is.get("t") or "")
-        for handler in names:
-            group = self._handlers[handler].group if handler in self._handlers else None
-            if i_account is None or group is None:
-                continue
-            status = self._store.status(i_account, group)
-            found = tx.read([status])
+        names = [stage] if stage != ENRICHMENT else now_is.get("handlers", [])
+        groups = {self._handlers[name].group for name in names if name in self._handlers}
+        posts: list[outbox.Post] = []
+        if i_account is None:
+            return ()
+        for group in sorted(filter(None, groups)):
+            found = tx.read([self._store.status(i_account, group)])
             post = note_status(self._store, tx, found, i_account, group, t, Outcome.EXPIRED, reason)
             posts += [post] if post else []
         return tuple(posts)
 
-    def _complete_orders(self) -> int:
-        """Finish orders whose answer was taken in before a crash."""
-        done = 0
-        orders = Orders(self._store)
-        for name, handler in self._handlers.items():
-            if handler.kind != "asynchronous":
-                continue
-            try:
-                for order in orders.unsettled(name):
-                    if order.get("answer"):
-                        self._answers.finish(name, order["reference"])
-                        done += 1
-            except Transient as error:
-                _log.warning("orders wait for the next tick", handler=name, reason=str(error))
-        return done
+    def _ladder(self, stage: str) -> Ladder:
+        handler = self._handlers.get(stage)
+        return handler.retries.schedule.ladder if handler else LADDER
 
     def _stage(self, push: PushMessage) -> str:
         source = push.attributes.get(SOURCE, "").rpartition("/")[2]
@@ -245,6 +324,26 @@ class Retries:
         if stage == ENRICHMENT:
             return self._store.event(event_id)
         return self._store.delivery(stage, delivery)
+
+
+def _next(ladder: Ladder, parked_at: datetime, tries: int, now: datetime) -> tuple[datetime, bool]:
+    """The next try; after the last one, when the event expires, and True."""
+    following = ladder.next(parked_at, tries, now, random.random())  # noqa: S311
+    if following is not None:
+        return following, False
+    expires = ladder.ends(parked_at)
+    return (max(expires, now + timedelta(seconds=LAST_TRY_SECONDS)) if tries else expires), True
+
+
+def _guarded(what: str, do: Callable[[], T]) -> T | None:
+    """The result, or None: what cannot be done now is left to the next tick."""
+    try:
+        return do()
+    except Transient as error:
+        _log.warning(f"{what} wait for the next tick", reason=str(error))
+    except Exception as error:
+        _log.error(f"{what} wait for the next tick: an unexpected error", error=error)
+    return None
 
 
 def _done(stage: str, now_is: Mapping[str, Any]) -> bool:

@@ -81,6 +81,7 @@ class Runner:
             visible={key: redactor.for_store(_masked(state)) for key, state in states.items()},
             group=self._parts.handler.group,
             call_seconds=self._parts.handler.call_timeout_seconds,
+            answer_seconds=self._parts.handler.answer_within_hours * 3600,
         )
 
 

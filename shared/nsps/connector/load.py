@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nsps.connector.base import Connector
+from nsps.connector.base import AsynchronousConnector, Connector
+from nsps.connector.serve import make_connector
+from nsps.parts import InstanceParts
+from nsps.settings import HandlerSettings
 
 
 class NoConnector(LookupError):
@@ -39,3 +43,16 @@ def load_connector(root: Path, name: str) -> type[Connector[Any]]:
     if len(found) != 1:
         raise NoConnector(f"connector {name}: main.py defines {len(found)} connectors, not one")
     return found[0]
+
+
+def asynchronous_connectors(
+    root: Path, handlers: Iterable[HandlerSettings], parts: InstanceParts
+) -> dict[str, AsynchronousConnector[Any]]:
+    """The connectors of the handlers that answer late. Raises NoConnector, SettingsError."""
+    connectors = {}
+    for handler in handlers:
+        made = make_connector(load_connector(root, handler.connector), handler, parts)
+        if not isinstance(made, AsynchronousConnector):
+            raise NoConnector(f"connector {handler.connector} is not asynchronous")
+        connectors[handler.name] = made
+    return connectors

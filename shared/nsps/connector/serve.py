@@ -27,7 +27,7 @@ from nsps.ledger.ledger import Ledger
 from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage
 from nsps.outcome import Outcome, Transient
 from nsps.parts import InstanceParts
-from nsps.push import PushGuard
+from nsps.push import PushGuard, PushRefused
 from nsps.receiver import Reply, acknowledged, again, healthy, receive
 from nsps.secrets import SecretValue
 from nsps.settings import ConnectorSettings, HandlerSettings, SettingsError
@@ -169,6 +169,10 @@ def _health(request: flask.Request, started: _Started) -> Reply:
         return _reply(contract.method_not_allowed("GET"))
     if not request.args.get("deep"):
         return healthy(name)
+    try:
+        started.guard.check(request.headers)  # whoever asks makes us call the system
+    except PushRefused as refused:
+        return Reply(refused.status, {"error": str(refused)})
     redact: Callable[[str], str] = str
     try:
         redact = started.parts.redactor().text_for_store

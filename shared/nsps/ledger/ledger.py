@@ -54,6 +54,8 @@ class Work:
     group: str | None
     call_seconds: float
     """C of the model: the longest that a call may take."""
+    answer_seconds: float = 86400.0
+    """How long an asynchronous system may take to answer an order."""
     lasting: bool = True
     """False where the resource is a message: forgotten with the history."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -180,10 +182,11 @@ class Ledger:
                 return replace(progress, at=At.LOST)
             order = view.order(reference) or {}
             answer = order.get("answer") or (view.order(early) or {}).get("answer")
-            known = {"order_id": order_id, "accepted_at": tx.now}
+            known: dict[str, Any] = {"order_id": order_id, "accepted_at": tx.now}
             if answer is None:
                 after = protocol.accept(resource, step, work.token, reference)
-                view.put_order(reference, known)
+                due_at = tx.after(seconds=work.answer_seconds)
+                view.put_order(reference, known | {"due_at": due_at})
             elif answer == "done":
                 after = protocol.confirm(resource, step, work.token)
                 view.put_order(reference, known | {"answer": answer, "settled": True})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -26,6 +26,8 @@ from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, Tx
 
 MAX_HEARD = 20
 """How many of an order's answers are kept."""
+COMPLETE_SECONDS = 60.0
+"""After so long a tick completes what whoever took an answer in did not."""
 
 
 class Said(StrEnum):
@@ -103,15 +105,34 @@ class Orders:
 
     def settle(self, handler: str, reference: str, followers: tuple[str, ...]) -> None:
         """All is told and sent: nothing of this order is left to do."""
-        fields: dict[str, Any] = {"settled": True}
+        fields: dict[str, Any] = {"settled": True, "due_at": None}
         if followers:
             fields["followers"] = ArrayRemove(list(followers))
         self._store.call(lambda: self._store.order(handler, reference).set(fields, merge=True))
 
-    def unsettled(self, handler: str, limit: int = 200) -> list[dict[str, Any]]:
-        """Orders that wait for an answer, or whose answer has not been completed."""
-        query = self._store.orders(handler).where(filter=FieldFilter("settled", "==", False))
-        return self._store.find(query.limit(limit))
+    def due(self, handler: str, limit: int = 200) -> list[dict[str, Any]]:
+        """Orders whose time is over: not answered by then, or answered and not completed."""
+        query = self._store.orders(handler).where(
+            filter=FieldFilter("due_at", "<=", datetime.now(UTC))
+        )
+        return self._store.find(query.order_by("due_at").limit(limit))
+
+    def claim(self, handler: str, reference: str, seconds: float) -> float | None:
+        """Put a due order off, to ask for it now; the days since it was taken.
+
+        None if another has it, or it is answered.
+        """
+
+        def body(tx: Tx) -> float | None:
+            at = self._store.order(handler, reference)
+            order = tx.read([at])[at.path] or {}
+            due = order.get("due_at")
+            if due is None or due > tx.now or order.get("answer"):
+                return None
+            tx.merge(at, {"due_at": tx.after(seconds=seconds), "asked_at": tx.now})
+            return float((tx.now - order["accepted_at"]) / timedelta(days=1))
+
+        return self._store.transact(body)
 
     def _find(self, handler: str, name: str) -> str | None:
         """By our reference, else by the system's id."""
@@ -148,6 +169,7 @@ class Orders:
                 "answer_ours": answer.ours,
                 "message": answer.message,
                 "settled": False,
+                "due_at": tx.after(seconds=COMPLETE_SECONDS),
                 "expire_at": tx.after(days=TOMBSTONE_DAYS),
             }
             self._settle_resource(tx, handler, order, answer)

@@ -1,0 +1,104 @@
+"""What a tick does about the handlers' switches: endpoints, probes, warnings.
+
+Whatever two ticks at once, a deployment or a crash leave behind, the next tick brings the
+subscriptions to what the switches say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+
+from nsps import log
+from nsps.http import Deadline, Http
+from nsps.identity_token import IdentityTokens
+from nsps.outcome import DeliveryError, Transient
+from nsps.settings import HandlerLocation
+from nsps.subscriptions import Subscriptions
+from nsps.switch import State, Switch, Switches, probe_due, warning
+
+_log = log.get(__name__)
+
+PROBE_SECONDS = 15.0
+AT_ONCE = 8
+
+
+class Maintenance:
+    """One per instance; safe to share between threads and instances."""
+
+    def __init__(
+        self,
+        functions: Mapping[str, HandlerLocation],
+        switches: Switches,
+        subscriptions: Callable[[], Subscriptions],
+        http: Http,
+        tokens: IdentityTokens,
+    ) -> None:
+        self._functions, self._switches = functions, switches
+        self._subscriptions, self._http, self._tokens = subscriptions, http, tokens
+
+    def tick(self) -> dict[str, Switch]:
+        """Bring every handler to its switch; the switches afterwards. Raises StoreUnavailable."""
+        switches, now = self._switches.read_all(self._functions)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            keep = partial(self._keep, now=now)
+            after = pool.map(keep, switches, switches.values())
+            return dict(zip(switches, after, strict=True))
+
+    def _keep(self, handler: str, switch: Switch, now: datetime) -> Switch:
+        told = warning(handler, switch, now)
+        if told:
+            _log.error(told, handler=handler)
+        try:
+            switch = self._asked(handler, switch, now)
+            self._endpoint(handler, switch)
+        except Transient as error:
+            _log.warning("the switch waits for the next tick", handler=handler, reason=str(error))
+        return switch
+
+    def _asked(self, handler: str, switch: Switch, now: datetime) -> Switch:
+        """Ask the system how it is, if it is time."""
+        if switch.breaker.state is State.HALF_OPEN:
+            return self._switches.close_idle(handler)
+        if not probe_due(switch, now) or not self._switches.claim_probe(handler):
+            return switch
+        reason = self._probe(self._functions[handler])
+        write = _log.info if reason is None else _log.warning
+        write("the system was asked how it is", handler=handler, reason=reason or "well")
+        return self._switches.probed(handler, reason)
+
+    def _probe(self, location: HandlerLocation) -> str | None:
+        """None for well, or why not: the connector's own check, by the handler's function."""
+        deadline = Deadline(PROBE_SECONDS)
+        try:
+            token = self._tokens.token(location.audience, deadline)
+            answer = self._http.request(
+                "GET",
+                f"{location.url}/health?deep=1",
+                deadline=deadline,
+                headers={"Authorization": f"Bearer {token}"},
+                idempotent=True,
+            )
+        except DeliveryError as error:
+            return f"its function cannot be asked: {error}"
+        if answer.status == 200:
+            return None
+        try:
+            reason = answer.json().get("reason")
+        except (ValueError, AttributeError, DeliveryError):
+            reason = None
+        return str(reason or f"its function answers HTTP {answer.status}")
+
+    def _endpoint(self, handler: str, switch: Switch) -> None:
+        location = self._functions[handler]
+        subscriptions = self._subscriptions()
+        if subscriptions.is_off(location) != switch.off:
+            subscriptions.turn(location, off=switch.off)
+            why = switch.why() or "its system is well"
+            _log.warning(
+                "pushes are stopped" if switch.off else "pushes go on", handler=handler, reason=why
+            )
+        if switch.endpoint_off != switch.off:
+            self._switches.endpoint(handler, off=switch.off)
