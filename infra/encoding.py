@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from infra.components.secrets import reference
 from infra.stack_config import Handler
-from infra.stack_keys import Espf, PortaBilling
+from infra.stack_keys import Console, Espf, PortaBilling
 
 
 def json_text(value: object) -> str:
@@ -40,13 +40,19 @@ def summary_json(handler: Handler) -> dict[str, object]:
         "events": list(handler.events),
         "requires": list(handler.requires),
         "group": handler.group,
+        "max_rate": handler.max_rate,
+        "retries": handler.retries.model_dump(mode="json"),
+        "answer_within_hours": handler.answer_within_hours,
     }
 
 
-def handler_json(handler: Handler) -> dict[str, object]:
-    """NSPS_HANDLER."""
+def handler_json(handler: Handler, max_instances: int = 1) -> dict[str, object]:
+    """NSPS_HANDLER. ``max_instances``: among how many the system's rate is divided."""
+    rate = handler.max_rate
     return {
         **summary_json(handler),
+        "instance_rate": rate / max_instances if rate else None,
+        "breaker": handler.breaker.model_dump(mode="json"),
         "call_timeout_seconds": handler.call_timeout_seconds,
         "settings": dict(handler.settings),
         "secrets": {name: reference(secret) for name, secret in handler.secrets.items()},
@@ -62,3 +68,16 @@ def callback_json(handler: Handler) -> dict[str, object]:
 def summaries_json(handlers: Iterable[Handler]) -> list[dict[str, object]]:
     """NSPS_HANDLERS."""
     return [summary_json(handler) for handler in handlers]
+
+
+GCLOUD = "32555940559.apps.googleusercontent.com"
+"""The audience of every token that ``gcloud auth print-identity-token`` gives to a person."""
+
+
+def console_json(console: Console, url: str) -> dict[str, object]:
+    """NSPS_CONSOLE. ``url``: the console's own address, the audience of tokens made out to it."""
+    return {
+        "audiences": [url, GCLOUD],
+        "roles": console.model_dump(mode="json", include={"viewer", "operator", "admin"}),
+        "iap_audience": console.iap_audience,
+    }

@@ -28,7 +28,14 @@ from infra.components.secrets import Secrets
 from infra.components.sources import Sources
 from infra.components.subscription import Subscription, SubscriptionArgs
 from infra.components.topics import Topic
-from infra.encoding import callback_json, espf_json, json_text, portabilling_json, summaries_json
+from infra.encoding import (
+    callback_json,
+    console_json,
+    espf_json,
+    json_text,
+    portabilling_json,
+    summaries_json,
+)
 from infra.stack_config import ConfigError, Handler, StackConfig, load_stack
 from infra.stack_keys import Size
 
@@ -90,20 +97,31 @@ class Deployment:
             "NSPS_PORTABILLING": json_text(portabilling_json(config.portabilling))
         }
         self._handlers = {"NSPS_HANDLERS": json_text(summaries_json(config.handlers))}
+        self._waiting = [h for h in config.handlers if h.kind == "asynchronous"]
+        self._late = {"NSPS_HANDLERS_FULL": json_text(list(map(callback_json, self._waiting)))}
         self._events = Topic(platform, "espf-events")
         self._enriched = Topic(platform, "enriched-events")
         self._dead_letters = Topic(platform, "dead-letters")
         self._dead_letters.grant_publisher("pubsub", self._around.pushes.pubsub_agent)
 
+        self._jobs = Topic(platform, "jobs")
+
         ingress = self._ingress()
         self._enrichment()
-        for handler in config.handlers:
-            self._handler(handler)
+        made = {handler.name: self._handler(handler) for handler in config.handlers}
+        self._functions = {"NSPS_FUNCTIONS": _locations(made)}
         callbacks = self._callbacks()
-        self._retries()
+        retries = self._retries()
+        console = self._console()
+        for handler in made.values():
+            handler.function.allow(retries)
+            handler.function.allow(console)
+            handler.subscription.grant_editor("retries", retries.member)
+        self._around.pushes.grant_use("retries", retries.member)
 
         pulumi.export("webhook_url", ingress.url)
         pulumi.export("callbacks_url", callbacks.url)
+        pulumi.export("console_url", console.url)
         if self._around.egress:
             pulumi.export("egress_address", self._around.egress.address)
 
@@ -123,6 +141,7 @@ class Deployment:
                 size=replace(_ALWAYS_ONE, concurrency=32),
                 timeout_seconds=60,
                 public=True,
+                pushed=False,
                 calls_out=False,
             )
         )
@@ -149,9 +168,9 @@ class Deployment:
         self._enriched.grant_publisher("enrichment", enrichment.member)
         self._subscribe("enrichment", self._events, enrichment, self._dead_letters)
 
-    def _handler(self, handler: Handler) -> None:
+    def _handler(self, handler: Handler) -> HandlerFunction:
         """Brings one external system to what PortaBilling has; shares nothing with another."""
-        HandlerFunction(
+        return HandlerFunction(
             self._around,
             handler,
             HandlerArgs(
@@ -166,8 +185,7 @@ class Deployment:
 
     def _callbacks(self) -> Function:
         """Hears what asynchronous systems answer; each proves itself by its connector's rule."""
-        waiting = [h for h in self._config.handlers if h.kind == "asynchronous"]
-        credentials = self._config.portabilling.credentials
+        waiting, credentials = self._waiting, self._config.portabilling.credentials
         callbacks = self._function(
             FunctionArgs(
                 part="callbacks",
@@ -176,32 +194,39 @@ class Deployment:
                 purpose="Hears the late answers of asynchronous systems",
                 environment={
                     **self._portabilling,
-                    "NSPS_HANDLERS_FULL": json_text(list(map(callback_json, waiting))),
+                    **self._late,
                     "NSPS_EVENTS_TOPIC": self._events.id,
                 },
                 secrets=(credentials, *(s for h in waiting for s in h.secrets.values())),
                 size=InstanceSize(),
                 timeout_seconds=60,
                 public=True,
+                pushed=False,
             )
         )
         self._database.grant("callbacks", callbacks.member)
         self._events.grant_publisher("callbacks", callbacks.member)
         return callbacks
 
-    def _retries(self) -> None:
+    def _retries(self) -> Function:
         """Parks what used up its attempts, and sends it again when its time has come."""
         retries = self._function(
             FunctionArgs(
                 part="retries",
                 folder="functions/retries",
+                also=tuple(connector_folder(handler) for handler in self._waiting),
                 purpose="Parks dead letters and sends again what is due",
                 environment={
                     **self._portabilling,
                     **self._handlers,
+                    **self._functions,
+                    **self._late,
                     "NSPS_EVENTS_TOPIC": self._events.id,
                 },
-                secrets=(self._config.portabilling.credentials,),
+                secrets=(
+                    self._config.portabilling.credentials,
+                    *(s for h in self._waiting for s in h.secrets.values()),
+                ),
                 size=InstanceSize(max_instances=5),
             )
         )
@@ -209,6 +234,38 @@ class Deployment:
         self._events.grant_publisher("retries", retries.member)
         self._subscribe("dead-letters", self._dead_letters, retries, None)
         Tick(self._around.platform, self._around.pushes, retries)
+        return retries
+
+    def _console(self) -> Function:
+        """What operators ask and do. People come with a Google identity, which it verifies."""
+        url = self._around.platform.audience("console")
+        console = self._function(
+            FunctionArgs(
+                part="console",
+                folder="functions/console",
+                purpose="Answers operators, and works off replays and reconciles",
+                environment={
+                    **self._portabilling,
+                    **self._handlers,
+                    **self._functions,
+                    "NSPS_CONSOLE": json_text(console_json(self._config.console, url)),
+                    "NSPS_EVENTS_TOPIC": self._events.id,
+                    "NSPS_JOBS_TOPIC": self._jobs.id,
+                },
+                secrets=(self._config.portabilling.credentials,),
+                size=InstanceSize(max_instances=5),
+                public=True,
+            )
+        )
+        self._database.grant("console", console.member)
+        self._events.grant_publisher("console", console.member)
+        self._jobs.grant_publisher("console", console.member)
+        Subscription(
+            self._around.platform,
+            self._around.pushes,
+            SubscriptionArgs("jobs", self._jobs, console, None, path="/work"),
+        )
+        return console
 
     def _function(self, args: FunctionArgs) -> Function:
         return Function(self._around, replace(args, size=self._size(args.part, args.size)))
@@ -226,3 +283,18 @@ class Deployment:
         wanted = self._config.sizes.get(part, Size()).model_dump(exclude_none=True)
         size = replace(usual, **wanted)
         return replace(size, max_instances=max(size.max_instances, size.min_instances))
+
+
+def _locations(made: dict[str, HandlerFunction]) -> pulumi.Output[str]:
+    """NSPS_FUNCTIONS: where each handler's function is, and what feeds it."""
+    each = {
+        name: {
+            "url": handler.function.url,
+            "audience": handler.function.audience,
+            "subscription": handler.subscription.id,
+        }
+        for name, handler in made.items()
+    }
+    return pulumi.Output.all(
+        **{name: pulumi.Output.all(**one) for name, one in each.items()}
+    ).apply(json_text)

@@ -15,13 +15,14 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from nsps.manifest import FILE, PREDEFINED_GROUPS, InvalidManifest, Manifest, Problem, load, one_of
-from nsps.settings import Kind
+from nsps.settings import BreakerRule, Kind, RetrySettings
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from infra.stack_keys import (
     FUNCTIONS,
     SANDBOX,
     STATE,
+    Console,
     Espf,
     HandlerKeys,
     PortaBilling,
@@ -45,6 +46,9 @@ class Handler:
     secrets: Mapping[str, str]
     contract_token: str | None
     max_rate: float | None
+    retries: RetrySettings
+    breaker: BreakerRule
+    answer_within_hours: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class StackConfig:
     handlers: tuple[Handler, ...]
     sizes: Mapping[str, Size]
     digest_key: str
+    console: Console
     static_egress: bool
     notes: tuple[str, ...] = ()
 
@@ -90,13 +95,15 @@ KEYS: dict[str, tuple[TypeAdapter[Any], str]] = {
     "nsps:handlers": (TypeAdapter(list[Any]), "a list of handlers, or []"),
     "nsps:sizes": (TypeAdapter(dict[str, Size]), "{function: {memory, concurrency, ...}}"),
     "nsps:digest_key": (TypeAdapter(SecretName), "the name of a secret"),
+    "nsps:console": (TypeAdapter(Console), "{viewer, operator, admin: [e-mail addresses]}"),
     "nsps:static_egress": (TypeAdapter(bool), "true or false"),
 }
-_OPTIONAL = frozenset({"nsps:sizes", "nsps:digest_key", "nsps:static_egress"})
+_OPTIONAL = frozenset({"nsps:sizes", "nsps:digest_key", "nsps:console", "nsps:static_egress"})
 _MODELS: dict[str, type[BaseModel]] = {
     "nsps:portabilling": PortaBilling,
     "nsps:espf": Espf,
     "nsps:handlers": HandlerKeys,
+    "nsps:console": Console,
     "nsps:sizes": Size,
 }
 _HANDLER = TypeAdapter(HandlerKeys)
@@ -161,6 +168,7 @@ class _Check:
             sizes=read["nsps:sizes"] or {},
             digest_key=read["nsps:digest_key"] or f"{deployment}-digest-key",
             static_egress=read["nsps:static_egress"] is not False,
+            console=read["nsps:console"] or Console(),
             notes=tuple(self._notes),
         )
 
@@ -278,6 +286,9 @@ def _handler(keys: HandlerKeys, manifest: Manifest) -> Handler:
         secrets=keys.secrets,
         contract_token=keys.contract_token,
         max_rate=keys.max_rate or manifest.rate,
+        retries=keys.retries,
+        breaker=keys.breaker,
+        answer_within_hours=keys.answer_within_hours or 24.0,
     )
 
 
@@ -292,6 +303,11 @@ def _handler_problems(
             "kind",
             f"the connector {manifest.connector} cannot be of kind {kind}: "
             f"write {' or '.join(manifest.kind)}",
+        )
+    if "answer_within_hours" in entry and "asynchronous" not in (kind, *manifest.kind):
+        yield Problem(
+            "answer_within_hours",
+            f"the connector {manifest.connector} answers at once: leave it away",
         )
     for name, value in settings.items():
         text = json.dumps(value, default=str)

@@ -1,4 +1,4 @@
-"""What may be written under the structured keys: portabilling, espf, handlers, sizes.
+"""What may be written under the structured keys: portabilling, espf, handlers, console, sizes.
 
 Each key's ``description`` is what to write there; it ends the messages about a wrong one.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from nsps.settings import Block, EventPattern, Kind
+from nsps.settings import Block, BreakerRule, EventPattern, Kind, RetrySettings
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-FUNCTIONS = ("ingress", "enrichment", "callbacks", "retries")
+FUNCTIONS = ("ingress", "enrichment", "callbacks", "retries", "console")
 RESERVED = frozenset(
-    {*FUNCTIONS, "console", "dead-letters", "espf-events", "enriched-events", "invoker", "builder"}
+    {*FUNCTIONS, "jobs", "dead-letters", "espf-events", "enriched-events", "invoker", "builder"}
 )
 ATTRIBUTES = frozenset({"owner", "run", "handler", "data", "topic", "retry", "timeout"})
 SANDBOX = "sandbox"
@@ -49,6 +49,7 @@ def _not_reserved(name: str) -> str:
 
 
 SecretName = Annotated[str, AfterValidator(_secret_name)]
+Who = Annotated[str, Field(pattern=r"^([^\s@:]+@[^\s@:]+|domain:[^\s@:]+)$")]
 _HANDLER_NAME = (
     "3 to 31 small letters, digits and '-', from a letter to a letter or digit, like hss"
 )
@@ -103,6 +104,19 @@ class Espf(_Keys):
         return self
 
 
+class Console(_Keys):
+    """``nsps:console``: who may use the console, and as what.
+
+    ``iap_audience``: where the Identity-Aware Proxy stands before the console, the audience of its
+    assertions.
+    """
+
+    viewer: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
+    operator: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
+    admin: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
+    iap_audience: str | None = Field(default=None, min_length=1, description="/projects/...")
+
+
 class HandlerKeys(_Keys):
     """One of ``nsps:handlers``: an external system, and the connector that speaks to it."""
 
@@ -127,6 +141,17 @@ class HandlerKeys(_Keys):
     secrets: dict[str, SecretName] = Field(default={}, description="{secret: name of a secret}")
     contract_token: SecretName | None = Field(default=None, description="the name of a secret")
     max_rate: float | None = Field(default=None, gt=0, description="calls a second, above 0")
+    retries: RetrySettings = Field(
+        default=RetrySettings(),
+        description="{push: {minimum, maximum, attempts}, ladder: {hours, then, days}}: "
+        "seconds from 1 to 600, attempts from 5 to 100, hours above 0, days up to 60",
+    )
+    breaker: BreakerRule = Field(
+        default=BreakerRule(), description="{failures, seconds, owners}: numbers above 0"
+    )
+    answer_within_hours: float | None = Field(
+        default=None, gt=0, le=2160, description="hours, up to 2160"
+    )
     when_installed: str | None = Field(default=None, min_length=1, description="a program's name")
 
 

@@ -19,6 +19,11 @@ def account_id(name: str) -> str:
     return f"{name[: _LONGEST - 7].rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
+def account_email(platform: Platform, part: str) -> str:
+    """The address that a part's account will have: known before the account is made."""
+    return f"{account_id(platform.name(part))}@{platform.project}.iam.gserviceaccount.com"
+
+
 def account(
     platform: Platform, part: str, purpose: str, parent: pulumi.Resource
 ) -> serviceaccount.Account:
@@ -61,4 +66,15 @@ class PushIdentity(pulumi.ComponentResource):
             member=self.pubsub_agent,
             opts=options,
         )
+        self._platform, self._options = platform, options
         self.register_outputs({})
+
+    def grant_use(self, part: str, member: pulumi.Input[str]) -> None:
+        """Let a member say that pushes go out in this identity; it gets no tokens of it."""
+        serviceaccount.IAMMember(
+            self._platform.name(f"{part}-uses-invoker"),
+            service_account_id=self.account.name,
+            role="roles/iam.serviceAccountUser",
+            member=member,
+            opts=self._options,
+        )

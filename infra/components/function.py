@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_gcp import cloudfunctionsv2, cloudrunv2
 
-from infra.components.accounts import PushIdentity, account
+from infra.components.accounts import PushIdentity, account, account_email
 from infra.components.network import Egress
 from infra.components.platform import Platform
 from infra.components.secrets import Secrets, reference
@@ -40,7 +40,8 @@ class FunctionArgs:
     ``purpose``: a sentence for people. ``secrets``: names that it may read. ``also``: folders of
     the repository that it needs beside its own. ``public``: callable without a Google identity
     (it authenticates by itself). ``calls_out``: leaves through the fixed address, where the
-    deployment has one.
+    deployment has one. ``pushed``: Pub/Sub or the scheduler call it. ``callers``: other functions
+    of the deployment that do.
     """
 
     part: str
@@ -53,6 +54,8 @@ class FunctionArgs:
     public: bool = False
     calls_out: bool = True
     also: tuple[str, ...] = ()
+    pushed: bool = True
+    callers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +144,30 @@ class Function(pulumi.ComponentResource):
             "THREADS": str(self._args.size.concurrency),
             "WORKERS": "1",
         }
-        if not self._args.public:
+        if self._args.pushed:
+            also = [account_email(platform, part) for part in self._args.callers]
+            known = {"audience": self.audience} | ({"also": also} if also else {})
             environment["NSPS_PUSH"] = self._around.pushes.account.email.apply(
-                lambda email: json_text({"audience": self.audience, "service_account": email})
+                lambda email: json_text({**known, "service_account": email})
             )
         return environment | dict(self._args.environment)
 
     def _invoker(self) -> None:
+        public = self._args.public
+        self._allow("invoker", "allUsers" if public else self._around.pushes.account.member)
+
+    def allow(self, caller: Function) -> None:
+        """Let another function of the deployment call this one."""
+        self._allow(caller.part, caller.member)
+
+    def _allow(self, who: str, member: pulumi.Input[str]) -> None:
         platform = self._around.platform
         cloudrunv2.ServiceIamMember(
-            f"{self.name}-invoker",
+            f"{self.name}-{who}",
             project=platform.project,
             location=platform.region,
             name=self.function.name,  # a function's service bears its name
             role="roles/run.invoker",
-            member="allUsers" if self._args.public else self._around.pushes.account.member,
+            member=member,
             opts=platform.below(self),
         )

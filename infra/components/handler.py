@@ -17,6 +17,8 @@ from infra.encoding import handler_json, json_text
 from infra.stack_config import Handler
 
 _SHORTEST, _LONGEST = 120, 600
+CALLERS = ("retries", "console")
+"""Who asks a handler's function beside Pub/Sub: for its health, for differences."""
 
 
 def timeout_seconds(handler: Handler) -> int:
@@ -75,14 +77,18 @@ class HandlerFunction(pulumi.ComponentResource):
                 part=handler.name,
                 folder=connector_folder(handler),
                 purpose=f"Brings changes to {handler.name} (connector {handler.connector})",
-                environment={**args.environment, "NSPS_HANDLER": json_text(handler_json(handler))},
+                environment={
+                    **args.environment,
+                    "NSPS_HANDLER": json_text(handler_json(handler, args.size.max_instances)),
+                },
                 secrets=(*args.secrets, *handler.secrets.values(), *token),
                 size=args.size,
                 timeout_seconds=timeout_seconds(handler),
+                callers=CALLERS,
             ),
         )
         args.database.grant(handler.name, self.function.member)
-        Subscription(
+        self.subscription = Subscription(
             platform,
             around.pushes,
             SubscriptionArgs(
@@ -91,6 +97,7 @@ class HandlerFunction(pulumi.ComponentResource):
                 function=self.function,
                 dead_letters=args.dead_letters,
                 filter=attribute_filter(handler.name),
+                schedule=handler.retries.schedule.push,
             ),
         )
         self.register_outputs({})

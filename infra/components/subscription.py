@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
+from nsps.retry import PUSH, Backoff
 from pulumi_gcp import pubsub
 
 from infra.components.accounts import PushIdentity
@@ -12,9 +13,6 @@ from infra.components.function import Function
 from infra.components.platform import Platform
 from infra.components.topics import Topic
 
-FIRST_RETRY = "10s"
-LONGEST_RETRY = "600s"
-ATTEMPTS = 100
 RETENTION = "2678400s"  # 31 days
 
 
@@ -23,7 +21,8 @@ class SubscriptionArgs:
     """A subscription and its function. ``filter``: of message attributes; it can never change.
 
     ``dead_letters``: None for the last stop alone. With a policy a message would leave after 100
-    attempts, some 16 h; without one Pub/Sub tries for the 31 days of retention.
+    attempts, some 16 h; without one Pub/Sub tries for the 31 days of retention. ``path``: where
+    the function takes the push.
     """
 
     name: str
@@ -31,6 +30,8 @@ class SubscriptionArgs:
     function: Function
     dead_letters: Topic | None
     filter: str | None = None
+    schedule: Backoff = PUSH
+    path: str = ""
 
 
 class Subscription(pulumi.ComponentResource):
@@ -38,7 +39,8 @@ class Subscription(pulumi.ComponentResource):
 
     def __init__(self, platform: Platform, pushes: PushIdentity, args: SubscriptionArgs) -> None:
         super().__init__("nsps:index:Subscription", platform.name(f"{args.name}-subscription"))
-        options = platform.below(self)
+        self._platform, self._name = platform, args.name
+        self._options = options = platform.below(self)
         self.subscription = pubsub.Subscription(
             platform.name(args.name),
             project=platform.project,
@@ -49,11 +51,14 @@ class Subscription(pulumi.ComponentResource):
             message_retention_duration=RETENTION,
             expiration_policy=pubsub.SubscriptionExpirationPolicyArgs(ttl=""),
             retry_policy=pubsub.SubscriptionRetryPolicyArgs(
-                minimum_backoff=FIRST_RETRY, maximum_backoff=LONGEST_RETRY
+                minimum_backoff=f"{args.schedule.minimum}s",
+                maximum_backoff=f"{args.schedule.maximum}s",
             ),
-            dead_letter_policy=_dead_letters(args.dead_letters),
+            dead_letter_policy=_dead_letters(args),
             push_config=pubsub.SubscriptionPushConfigArgs(
-                push_endpoint=args.function.url,
+                push_endpoint=pulumi.Output.concat(args.function.url, args.path)
+                if args.path
+                else args.function.url,
                 oidc_token=pubsub.SubscriptionPushConfigOidcTokenArgs(
                     service_account_email=pushes.account.email, audience=args.function.audience
                 ),
@@ -61,6 +66,7 @@ class Subscription(pulumi.ComponentResource):
             labels=platform.labels,
             opts=options,
         )
+        self.id: pulumi.Output[str] = self.subscription.id
         if args.dead_letters:
             # Pub/Sub takes a message off here itself when it moves it to the dead letters.
             pubsub.SubscriptionIAMMember(
@@ -73,10 +79,21 @@ class Subscription(pulumi.ComponentResource):
             )
         self.register_outputs({})
 
+    def grant_editor(self, part: str, member: pulumi.Input[str]) -> None:
+        """Let a member change this subscription: its push endpoint."""
+        pubsub.SubscriptionIAMMember(
+            self._platform.name(f"{part}-edits-{self._name}"),
+            project=self._platform.project,
+            subscription=self.subscription.name,
+            role="roles/pubsub.editor",
+            member=member,
+            opts=self._options,
+        )
 
-def _dead_letters(topic: Topic | None) -> pubsub.SubscriptionDeadLetterPolicyArgs | None:
-    if topic is None:
+
+def _dead_letters(args: SubscriptionArgs) -> pubsub.SubscriptionDeadLetterPolicyArgs | None:
+    if args.dead_letters is None:
         return None
     return pubsub.SubscriptionDeadLetterPolicyArgs(
-        dead_letter_topic=topic.id, max_delivery_attempts=ATTEMPTS
+        dead_letter_topic=args.dead_letters.id, max_delivery_attempts=args.schedule.attempts
     )

@@ -71,7 +71,7 @@ def test_a_change_of_the_program_changes_the_recording(acme: Topology, changed: 
     assert changed.subscription("hss").minimum_backoff_seconds == 20
     assert changed.subscription("hss").max_delivery_attempts == 50
     assert changed.jobs[0].schedule == "*/5 * * * *"
-    assert changed.topics == ("dead-letters", "enriched-events", "webhooks")
+    assert changed.topics == ("dead-letters", "enriched-events", "jobs", "webhooks")
     assert changed.subscription("enrichment").topic == "webhooks"
     assert changed.function("ingress").env["ADDED"] == "yes"
     assert "NSPS_EVENTS_TOPIC" not in changed.function("ingress").env
@@ -133,10 +133,13 @@ def test_every_valid_configuration_can_be_recorded(
     topology = record_values(values, tmp_path, program)
     names = [handler["name"] for handler in values["nsps:handlers"]]
     assert {f.part for f in topology.functions} == {
-        *("ingress", "enrichment", "callbacks", "retries"),
+        *("ingress", "enrichment", "callbacks", "retries", "console"),
         *names,
     }
-    assert {s.name for s in topology.subscriptions} == {"enrichment", "dead-letters", *names}
+    assert {s.name for s in topology.subscriptions} == {
+        *("enrichment", "dead-letters", "jobs"),
+        *names,
+    }
     accounts = [f.service_account.partition("@")[0] for f in topology.functions]
     assert len(set(accounts)) == len(accounts)
     assert all(6 <= len(account) <= 30 for account in accounts)

@@ -13,6 +13,7 @@ import pytest
 from nsps.settings import (
     CallbacksSettings,
     ConnectorSettings,
+    ConsoleFunctionSettings,
     EnrichmentSettings,
     IngressSettings,
     RetriesSettings,
@@ -21,6 +22,7 @@ from nsps_local.recording import Binding, Topology
 
 HANDLERS = ("hss", "hss-2", "oms")
 PUBSUB_AGENT = "serviceAccount:service-0@gcp-sa-pubsub.iam.gserviceaccount.com"
+LAST = {"dead-letters", "jobs"}
 CREDENTIALS = r'"(?:credentials|contract_token|secrets)":(.*?)[,}]'
 PRIMITIVE = {"roles/owner", "roles/editor", "roles/viewer"}
 
@@ -44,6 +46,7 @@ def test_there_is_a_function_for_each_step_and_one_for_each_handler(acme: Topolo
         "enrichment": "functions/enrichment",
         "callbacks": "functions/callbacks",
         "retries": "functions/retries",
+        "console": "functions/console",
         "hss": "functions/connectors/hss_osmocom",
         "hss-2": "functions/connectors/hss_osmocom",
         "oms": "functions/connectors/oms_tmf641",
@@ -52,19 +55,43 @@ def test_there_is_a_function_for_each_step_and_one_for_each_handler(acme: Topolo
     assert {f.entry_point for f in acme.functions} == {"main"}
 
 
-def test_only_ingress_and_callbacks_can_be_called_without_a_google_identity(
+PUBLIC = {"ingress", "callbacks", "console"}
+"""What verifies its callers itself: ESPF, external systems, people."""
+
+
+def test_only_what_verifies_its_callers_can_be_called_without_a_google_identity(
     acme: Topology,
 ) -> None:
-    assert {f.part for f in acme.functions if f.public} == {"ingress", "callbacks"}
+    assert {f.part for f in acme.functions if f.public} == PUBLIC
     everybody = {(b.kind, b.resource) for b in acme.bindings if b.member.startswith("all")}
-    assert everybody == {("function", "acme-ingress"), ("function", "acme-callbacks")}
+    assert everybody == {("function", f"acme-{part}") for part in PUBLIC}
 
 
-def test_every_other_function_is_called_by_the_invoker_alone(acme: Topology) -> None:
+def test_every_other_function_is_called_by_the_invoker_and_handlers_by_two_more(
+    acme: Topology,
+) -> None:
     invoker = "serviceAccount:acme-invoker@acme-provisioning.iam.gserviceaccount.com"
     private = {(f.name, invoker) for f in acme.functions if not f.public}
     public = {(f.name, "allUsers") for f in acme.functions if f.public}
-    assert of(acme, "function", "roles/run.invoker") == private | public
+    asked = {(f"acme-{h}", part) for h in HANDLERS for part in ("retries", "console")}
+    assert of(acme, "function", "roles/run.invoker") == private | public | asked
+
+
+def test_a_handler_knows_who_may_ask_it(acme: Topology) -> None:
+    accounts = {f.part: f.service_account for f in acme.functions}
+    for name in HANDLERS:
+        push = json.loads(acme.function(name).env["NSPS_PUSH"])
+        assert set(push["also"]) == {accounts["retries"], accounts["console"]}
+    for part in ("retries", "console"):
+        told = json.loads(acme.function(part).env["NSPS_FUNCTIONS"])
+        assert set(told) == set(HANDLERS)
+        for name, location in told.items():
+            subscription = f"projects/acme-provisioning/subscriptions/{name}"
+            assert location["url"] == acme.function(name).url
+            assert location["subscription"].rpartition("/")[2] in subscription
+            assert (
+                location["audience"] == json.loads(acme.function(name).env["NSPS_PUSH"])["audience"]
+            )
 
 
 def test_every_function_has_an_account_of_its_own(acme: Topology) -> None:
@@ -89,16 +116,16 @@ def test_a_slow_system_is_called_by_as_many_threads_as_it_can_bear(acme: Topolog
 
 
 def test_functions_are_served_locally_at_a_port_each(acme: Topology) -> None:
-    assert [f.port for f in acme.functions] == list(range(9000, 9007))
+    assert [f.port for f in acme.functions] == list(range(9000, 9008))
     assert all(f.url == f"http://127.0.0.1:{f.port}" for f in acme.functions)
-    assert [f.part for f in acme.functions][4:] == ["hss", "hss-2", "oms"]
+    assert [f.part for f in acme.functions][5:] == ["hss", "hss-2", "oms"]
 
 
 # ---- topics and subscriptions --------------------------------------------------------------
 
 
-def test_the_topics_are_the_three_of_the_design(acme: Topology) -> None:
-    assert acme.topics == ("dead-letters", "enriched-events", "espf-events")
+def test_the_topics_are_those_of_the_design(acme: Topology) -> None:
+    assert acme.topics == ("dead-letters", "enriched-events", "espf-events", "jobs")
 
 
 def test_who_is_pushed_what(acme: Topology) -> None:
@@ -107,6 +134,7 @@ def test_who_is_pushed_what(acme: Topology) -> None:
     assert pushed == {
         "enrichment": ("espf-events", url["enrichment"], ""),
         "dead-letters": ("dead-letters", url["retries"], ""),
+        "jobs": ("jobs", f"{url['console']}/work", ""),
         "hss": ("enriched-events", url["hss"], "attributes:hss"),
         "hss-2": ("enriched-events", url["hss-2"], 'attributes:"hss-2"'),
         "oms": ("enriched-events", url["oms"], "attributes:oms"),
@@ -118,6 +146,8 @@ def test_who_may_publish_where(acme: Topology) -> None:
         ("espf-events", "ingress"),
         ("espf-events", "retries"),
         ("espf-events", "callbacks"),
+        ("espf-events", "console"),
+        ("jobs", "console"),
         ("enriched-events", "enrichment"),
         ("dead-letters", PUBSUB_AGENT),
     }
@@ -126,15 +156,16 @@ def test_who_may_publish_where(acme: Topology) -> None:
 def test_every_push_carries_a_token_that_its_function_expects(acme: Topology) -> None:
     by_url = {f.url: f for f in acme.functions}
     for subscription in acme.subscriptions:
-        function = by_url[subscription.push_endpoint]
-        assert json.loads(function.env["NSPS_PUSH"]) == {
+        function = by_url[subscription.push_endpoint.removesuffix("/work")]
+        push = json.loads(function.env["NSPS_PUSH"])
+        assert {name: push[name] for name in ("audience", "service_account")} == {
             "audience": subscription.audience,
             "service_account": subscription.service_account,
         }
         assert subscription.audience == (
             f"https://europe-west3-acme-provisioning.cloudfunctions.net/{function.name}"
         )
-        assert not function.public
+        assert not function.public or function.part == "console"
 
 
 def test_pubsub_alone_may_make_tokens_in_the_invokers_name(acme: Topology) -> None:
@@ -152,7 +183,7 @@ def test_a_failed_push_is_tried_again_after_10_to_600_seconds(acme: Topology) ->
 def test_after_100_attempts_a_message_goes_to_the_dead_letters(acme: Topology) -> None:
     forwarding = of(acme, "subscription", "roles/pubsub.subscriber")
     for subscription in acme.subscriptions:
-        if subscription.name == "dead-letters":
+        if subscription.name in LAST:
             continue
         assert subscription.dead_letter_topic == "dead-letters"
         assert subscription.max_delivery_attempts == 100
@@ -160,9 +191,7 @@ def test_after_100_attempts_a_message_goes_to_the_dead_letters(acme: Topology) -
 
 
 def test_the_last_stop_is_tried_for_as_long_as_messages_are_kept(acme: Topology) -> None:
-    last = acme.subscription("dead-letters")
-    assert last.dead_letter_topic is None
-    assert {s.name for s in acme.subscriptions if s.dead_letter_topic is None} == {last.name}
+    assert {s.name for s in acme.subscriptions if s.dead_letter_topic is None} == LAST
 
 
 def test_messages_are_kept_for_31_days_and_subscriptions_for_ever(acme: Topology) -> None:
@@ -174,7 +203,7 @@ def test_messages_are_kept_for_31_days_and_subscriptions_for_ever(acme: Topology
 def test_a_push_is_not_repeated_while_its_function_may_still_work_on_it(acme: Topology) -> None:
     by_url = {f.url: f for f in acme.functions}
     for subscription in acme.subscriptions:
-        function = by_url[subscription.push_endpoint]
+        function = by_url[subscription.push_endpoint.removesuffix("/work")]
         assert 60 <= subscription.ack_deadline_seconds <= 600
         assert subscription.ack_deadline_seconds >= function.timeout_seconds
         if "NSPS_HANDLER" in function.env:
@@ -213,10 +242,10 @@ def test_which_secret_reaches_which_function(acme: Topology) -> None:
         "acme-digest-key": {f.part for f in acme.functions},
         "acme-espf": {"ingress"},
         "acme-espf-next": {"ingress"},
-        "acme-pb": {"enrichment", "callbacks", "retries", *HANDLERS},
+        "acme-pb": {"enrichment", "callbacks", "retries", "console", *HANDLERS},
         "acme-auc": {"hss"},
         "acme-hss-token": {"hss"},
-        "acme-oms": {"oms", "callbacks"},
+        "acme-oms": {"oms", "callbacks", "retries"},
         "acme-oms-token": {"oms"},
     }
     assert set(acme.secrets) == set(readers)
@@ -250,7 +279,7 @@ def test_nothing_is_granted_in_the_whole_project_but_what_cannot_be_narrower(
 
 def test_everybody_but_ingress_uses_firestore(acme: Topology) -> None:
     users = {who for _, who in of(acme, "project", "roles/datastore.user")}
-    assert users == {"enrichment", "callbacks", "retries", *HANDLERS}
+    assert users == {"enrichment", "callbacks", "retries", "console", *HANDLERS}
 
 
 def test_no_binding_is_primitive_or_replaces_others(acme: Topology) -> None:
@@ -298,6 +327,7 @@ _SETTINGS: dict[str, Any] = {
     "enrichment": EnrichmentSettings,
     "callbacks": CallbacksSettings,
     "retries": RetriesSettings,
+    "console": ConsoleFunctionSettings,
     **dict.fromkeys(HANDLERS, ConnectorSettings),
 }
 
