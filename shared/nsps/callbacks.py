@@ -47,6 +47,7 @@ class Callbacks:
         if len(request.body) > MAX_BODY_BYTES:
             return Reply(413, {"error": f"the body is larger than {MAX_BODY_BYTES} bytes"})
         try:
+            redactor = self._answers.redactor()
             connector.authenticate(request)
             for answer in connector.hear(request):
                 self._answers.take(handler, answer)
@@ -55,7 +56,7 @@ class Callbacks:
             return Reply(401, {"error": "not authorized"})
         except CallbackInvalid as error:
             _log.warning("a notification cannot be read", handler=handler, reason=str(error))
-            return Reply(400, {"error": str(error)})
+            return Reply(400, {"error": redactor.text_for_store(str(error))})
         except Transient as error:
             _log.warning("a notification is to be sent again", handler=handler, reason=str(error))
             return Reply(503, {"error": str(error)}, {"Retry-After": "10"})
@@ -74,12 +75,12 @@ class Answers:
         redactor: Callable[[], Redactor],
     ) -> None:
         self._store, self._poster = store, poster
-        self._publisher, self._topic, self._redactor = publisher, topic, redactor
+        self._publisher, self._topic, self.redactor = publisher, topic, redactor
         self._orders = Orders(store)
 
     def take(self, handler: str, answer: Answer, *, ours: bool = False) -> Heard:
         """Take one answer in, whoever brought it. Raises Transient."""
-        message = self._redactor().text_for_store(answer.message)
+        message = self.redactor().text_for_store(answer.message)
         late = LateAnswer(answer.order, Said(answer.state.value), message, answer.at, ours)
         settlement = self._orders.hear(handler, late)
         _log.info("an answer was heard", handler=handler, heard=settlement.heard.value)

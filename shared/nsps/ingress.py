@@ -113,10 +113,21 @@ class Ingress:
         return Accepted(ident, event, message_id, shown)
 
     def _without_secrets(self, body: bytes) -> bytes:
-        """The body byte for byte; only where it holds a secret field, written anew without it."""
-        document = json.loads(body)
+        """The body byte for byte; only where it holds a secret field, written anew without it.
+
+        Also where it holds a name twice: of the first value nobody knows then.
+        """
+        twice = False
+
+        def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            nonlocal twice
+            found = dict(pairs)
+            twice = twice or len(found) < len(pairs)
+            return found
+
+        document = json.loads(body, object_pairs_hook=members)
         kept = self._redactor.for_store(document)
-        return body if kept == document else json.dumps(kept).encode()
+        return body if kept == document and not twice else json.dumps(kept).encode()
 
     def _authenticated(self, request: Request, now: datetime) -> webhook_auth.Match:
         """Which credential was shown.

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import json
 import re
+import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -114,6 +115,14 @@ _SHORT = 32
 _LOUD = r"[{\[<:=]|-----|eyj|bearer|basic|digest|token"
 _LOUD_SECRET = re.compile(_LOUD, re.IGNORECASE)
 _LOUD_PERSONAL = re.compile(rf"{_LOUD}|[@+]|\d{{6}}", re.IGNORECASE)
+
+
+def shortened(text: str, limit: int) -> str:
+    """At most ``limit`` characters, never cut inside a word: half a secret is not known for one."""
+    return text if len(text) <= limit else text[:limit].rstrip(_WORD)
+
+
+_WORD = f"{string.ascii_letters}{string.digits}._~+/=%-"  # what tokens and keys are written in
 
 
 class Redactor:
@@ -227,7 +236,7 @@ class Redactor:
 
     def _text(self, text: str, *, personal: bool) -> str:
         cut = len(text) > MAX_TEXT
-        text = self._known_values(text[:MAX_TEXT], personal=personal)
+        text = self._known_values(shortened(text, MAX_TEXT), personal=personal)
         loud = _LOUD_PERSONAL if personal else _LOUD_SECRET
         if len(text) < _SHORT and not cut and not loud.search(text):
             return text

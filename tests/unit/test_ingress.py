@@ -200,3 +200,13 @@ def test_a_secret_in_a_webhook_does_not_reach_the_queue() -> None:
     ((_, data, _attributes),) = topic.messages
     assert b"CANARY" not in data
     assert json.loads(data)["variables"] == {"i_event": 7, "password": "***"}
+
+
+def test_a_secret_that_a_later_member_hides_does_not_reach_the_queue() -> None:
+    """JSON may name a member twice: readers keep the last, the bytes hold both."""
+    topic = Topic()
+    body = b'{"event_type": "SIM/Updated", "variables": {"password": "c4nary", "password": null}}'
+    assert post(ingress(Vault({"sm://one": OLD}), topic), body=body)[0] == 200
+    data = topic.messages[0][1]
+    assert b"c4nary" not in data
+    assert json.loads(data) == {"event_type": "SIM/Updated", "variables": {"password": None}}

@@ -29,6 +29,7 @@ from nsps.connector.base import Call, Enriched, Message, MessageConnector, Parts
 from nsps.connector.serve import serve
 from nsps.http import Deadline
 from nsps.outcome import NoAnswer, Terminal, Transient
+from nsps.redact import shortened
 from nsps.routing import check_pattern, matches
 from nsps.snapshot import (
     AccessPolicyInfo,
@@ -540,7 +541,7 @@ def _masked(to: tuple[str, ...]) -> str:
 def _clean(reply: bytes | str) -> str:
     """A server's words for operators: one line, bounded, without addresses."""
     text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
-    return _ADDRESS.sub("<address>", one_line(text))[:300]
+    return shortened(_ADDRESS.sub("<address>", one_line(text)), 300)
 
 
 main = serve(NotificationConnector)

@@ -34,6 +34,7 @@ from nsps.connector.base import (
 from nsps.connector.serve import serve
 from nsps.http import Answer as HttpAnswer
 from nsps.outcome import NoAnswer, Terminal, Transient
+from nsps.redact import shortened
 from nsps.snapshot import Block, PbData
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -579,7 +580,7 @@ def _word(value: str) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(_CONTROL.sub(" ", text).split())[:_MESSAGE_MAX]
+    return shortened(" ".join(_CONTROL.sub(" ", text).split()), _MESSAGE_MAX)
 
 
 def _base64(text: str) -> str:

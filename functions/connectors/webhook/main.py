@@ -19,6 +19,7 @@ from nsps.connector.base import Call, Enriched, Message, MessageConnector, Parts
 from nsps.connector.serve import serve
 from nsps.http import AddressGuard, Answer, Http
 from nsps.outcome import Terminal, Transient
+from nsps.redact import shortened
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _TEXT_MAX = 300
@@ -231,7 +232,7 @@ def _text(value: object) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(_CONTROL.sub(" ", text).split())[:_TEXT_MAX]
+    return shortened(" ".join(_CONTROL.sub(" ", text).split()), _TEXT_MAX)
 
 
 main = serve(WebhookConnector)
