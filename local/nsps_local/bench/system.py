@@ -23,6 +23,7 @@ class System:
         self.provisioned: dict[int, float] = {}
         """i_event -> time.monotonic() of the first answer."""
         self.calls = 0
+        self.open: set[asyncio.Transport] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self, port: int) -> None:
@@ -30,8 +31,12 @@ class System:
         self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", port)
 
     async def stop(self) -> None:
+        """Close every connection too, or its callers would wait for an answer."""
         if self._server is not None:
             self._server.close()
+        for transport in list(self.open):
+            transport.abort()
+        await asyncio.sleep(0)
 
     def answered(self, body: bytes) -> None:
         self.calls += 1
@@ -51,6 +56,10 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._system.open.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._system.open.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

@@ -132,17 +132,17 @@ def _configuration(system_port: int) -> dict[str, Any]:
         {
             "name": "weighed-hss",
             "connector": "hss_osmocom",
-            "settings": {"host": "127.0.0.9"},
+            "settings": {"host": "192.0.2.9"},
         },
         {
             "name": "weighed-mail",
             "connector": "notification",
-            "settings": {"host": "127.0.0.9", "security": "none", "sender": "desk@alba.example"},
+            "settings": {"host": "192.0.2.9", "security": "none", "sender": "desk@alba.example"},
         },
         {
             "name": "weighed-orders",
             "connector": "oms_tmf641",
-            "settings": {"url": "http://127.0.0.9:9", "allow_http": True},
+            "settings": {"url": "http://192.0.2.9", "allow_http": True},
             "secrets": {"credentials": "orders-credentials", "callback": "orders-callback"},
         },
     ]
@@ -159,10 +159,10 @@ def _configuration(system_port: int) -> dict[str, Any]:
 
 
 def _free_base() -> int:
-    for base in range(21000 + os.getpid() % 300 * 50, 60000, 50):
+    for base in range(21000 + os.getpid() % 200 * 50, 32000, 50):
         if all(_free(port) for port in range(base, base + _ROOM + 2)):
             return base
-    raise CannotStart("there are not enough free ports from 21000 on")
+    raise CannotStart("there are not enough free ports between 21000 and 32000")
 
 
 def _free(port: int) -> bool:
