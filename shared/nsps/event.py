@@ -32,6 +32,10 @@ _OWNER_KEYS = (
 )
 
 
+RECONCILE = "NSPS/Reconcile"
+"""Our own event: bring an owner's resources to what PortaBilling says, whatever the ledger says."""
+
+
 class InvalidWebhook(ValueError):
     """A webhook body that can never work. The message is safe to show: it quotes no values."""
 
@@ -135,6 +139,13 @@ def owner_of(event: EspfEvent, ident: str) -> Owner:
         if entity is not None:
             return Owner(kind, entity)
     return Owner("event", ident)
+
+
+def naming(owner: Owner) -> dict[str, int | str]:
+    """The variables by which an event speaks of this owner; {} where none does."""
+    key = dict(_OWNER_KEYS).get(owner.kind)
+    number = _number(owner.id)
+    return {} if key is None else {key: owner.id if number is None else number}
 
 
 def _number(text: str | None) -> int | None:

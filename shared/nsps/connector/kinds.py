@@ -19,6 +19,7 @@ from nsps.connector.base import (
     State,
     StateConnector,
 )
+from nsps.connector.difference import changed, masked, plain, told
 from nsps.connector.verdict import Verdict
 from nsps.espf.poster import Poster
 from nsps.event import Owner
@@ -27,7 +28,6 @@ from nsps.ledger.ledger import Ledger, Work
 from nsps.ledger.protocol import Step, Todo
 from nsps.outcome import Terminal
 from nsps.redact import Redactor
-from nsps.secrets import SecretValue
 from nsps.settings import HandlerSettings
 
 
@@ -77,8 +77,8 @@ class Runner:
             owner=event.owner,
             i_account=event.owner.i_account,
             t=event.t,
-            wanted={key: redactor.digest(_plain(state)) for key, state in states.items()},
-            visible={key: redactor.for_store(_masked(state)) for key, state in states.items()},
+            wanted={key: redactor.digest(plain(state)) for key, state in states.items()},
+            visible={key: redactor.for_store(masked(state)) for key, state in states.items()},
             group=self._parts.handler.group,
             call_seconds=self._parts.handler.call_timeout_seconds,
             answer_seconds=self._parts.handler.answer_within_hours * 3600,
@@ -138,19 +138,13 @@ class _StateCalls:
         was = self._connector.read(step.key, call) if self._connector.readable else None
         if was is None:
             self._connector.create(step.key, state, call)
-            return Performed(True, {"action": "create", "fields": self._told({}, state)})
-        changes = {name for name, value in state.items() if not _same(was, name, value)}
+            return Performed(True, {"action": "create", "fields": told({}, state, self._redactor)})
+        changes = changed(was, state)
         if not changes:
             return Performed(False, {"action": "none"})
         self._connector.change(step.key, state, was, call)
-        changed = {name: state[name] for name in state if name in changes}
-        return Performed(True, {"action": "change", "fields": self._told(was, changed)})
-
-    def _told(self, was: State, fields: State) -> dict[str, Any]:
-        before = {name: _masked_as(fields[name], was.get(name)) for name in fields}
-        told = self._redactor.for_store({"to": _masked(fields), "from": _masked(before)})
-        pairs = {name: [told["from"][name], told["to"][name]] for name in fields}
-        return {name: pair for name, pair in pairs.items() if pair != [None, None]}
+        fields = {name: state[name] for name in state if name in changes}
+        return Performed(True, {"action": "change", "fields": told(was, fields, self._redactor)})
 
 
 class MessageRunner(Runner):
@@ -253,30 +247,3 @@ class _OrderCalls:
         )
         order_id = self._connector.submit(order, call)
         return Performed(True, {"action": action.value}, order=order_id)
-
-
-def _same(was: State, name: str, value: Any) -> bool:
-    return name in was and _plain_value(was[name]) == _plain_value(value)
-
-
-def _plain(state: State) -> dict[str, Any]:
-    return {name: _plain_value(value) for name, value in state.items()}
-
-
-def _plain_value(value: Any) -> Any:
-    if isinstance(value, SecretValue):
-        return value.reveal()
-    if isinstance(value, list | tuple):
-        return [_plain_value(item) for item in value]
-    return value
-
-
-def _masked_as(wanted: Any, was: Any) -> Any:
-    """What a system tells of a field that we know for a secret is one too, though it is text."""
-    return "***" if isinstance(wanted, SecretValue) and was is not None else was
-
-
-def _masked(state: State) -> dict[str, Any]:
-    return {
-        name: "***" if isinstance(value, SecretValue) else value for name, value in state.items()
-    }

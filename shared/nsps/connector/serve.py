@@ -20,12 +20,14 @@ from nsps.connector.base import Call, Connector, Enriched, Parts
 from nsps.connector.contract import ContractAnswer
 from nsps.connector.gate import Gate
 from nsps.connector.kinds import Delivering, Runner, runner
+from nsps.connector.preview import Inspected, Inspector, NoState
+from nsps.connector.question import InvalidQuestion, read_question
 from nsps.connector.verdict import Verdict
 from nsps.http import Deadline
 from nsps.instance import Once
 from nsps.ledger.ledger import Ledger
 from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage
-from nsps.outcome import Outcome, Transient
+from nsps.outcome import DeliveryError, Outcome, Transient
 from nsps.parts import InstanceParts
 from nsps.push import PushGuard, PushRefused
 from nsps.receiver import Reply, acknowledged, again, healthy, receive
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 _log = log.get(__name__)
 
 CONTRACT_PATH = "/process-event"
+ASKED = ("/preview", "/compare")
 CHECK_SECONDS = 5.0
 
 
@@ -94,10 +97,12 @@ class HandlerFunction:
             return _health(request, started)
         if request.path.rstrip("/") == CONTRACT_PATH:
             return _contract(request, started)
-        if request.method != "POST":
-            return _reply(contract.method_not_allowed("POST"))
+        if request.path.rstrip("/") in ASKED:
+            return _asked(request, started)
         if request.path != "/":
             return _reply(contract.not_found())
+        if request.method != "POST":
+            return _reply(contract.method_not_allowed("POST"))
         return receive(request, started.guard, started.deliver_push)
 
 
@@ -110,6 +115,7 @@ class _Started:
         self.connector = make_connector(connector, settings.handler, self.parts)
         self.gate: Once[Gate] = Once(lambda: Gate(self.handler, Switches(self.parts.store())))
         self.runner: Once[Runner] = Once(self._make_runner)
+        self.inspector: Once[Inspector] = Once(self._make_inspector)
         self._blocks = [Block(block) for block in settings.handler.requires]
 
     def _make_runner(self) -> Runner:
@@ -117,6 +123,14 @@ class _Started:
         ledger = Ledger(parts.store())
         delivering = Delivering(self.handler, ledger, parts.poster(), parts.redactor, self.gate())
         return runner(self.connector, delivering)
+
+    def _make_inspector(self) -> Inspector:
+        from nsps.portabilling.reader import Reader  # for a question, not for a delivery
+
+        parts = self.parts
+        reader = Reader(parts.portabilling())
+        inspected = Inspected(self.handler, parts.store(), reader, parts.redactor)
+        return Inspector(self.connector, inspected)
 
     def deliver_push(self, push: PushMessage) -> Reply:
         message = EnrichedMessage.from_push(push)
@@ -165,7 +179,7 @@ class _Started:
 
 def _health(request: flask.Request, started: _Started) -> Reply:
     name = started.handler.name
-    if request.method != "GET":
+    if request.method not in ("GET", "HEAD"):
         return _reply(contract.method_not_allowed("GET"))
     if not request.args.get("deep"):
         return healthy(name)
@@ -182,6 +196,28 @@ def _health(request: flask.Request, started: _Started) -> Reply:
         reason = redact(str(error)) if known else type(error).__name__
         return Reply(503, {"status": "Unhealthy", "service": name, "reason": reason})
     return healthy(name)
+
+
+def _asked(request: flask.Request, started: _Started) -> Reply:
+    """POST /preview and /compare: for the console; nothing is written."""
+    try:
+        started.guard.check(request.headers)
+        question = read_question(request.get_data(cache=False))
+        if request.path.startswith("/preview"):
+            return Reply(200, question.preview(started.inspector()))
+        return Reply(200, question.compare(started.inspector()))
+    except PushRefused as refused:
+        return Reply(refused.status, {"error": str(refused)})
+    except InvalidQuestion as error:
+        return Reply(400, {"error": str(error)})
+    except NoState as error:
+        return Reply(409, {"error": str(error)})
+    except DeliveryError as error:
+        _log.warning("a question could not be answered", reason=str(error))
+        return again(started.parts.redactor().text_for_store(str(error)))
+    except Exception as error:
+        _log.error("an unexpected error", error=error)
+        return Reply(500, {"error": "unexpected error; see the connector's log"})
 
 
 def _contract(request: flask.Request, started: _Started) -> Reply:

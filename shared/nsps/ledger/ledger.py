@@ -58,6 +58,8 @@ class Work:
     """How long an asynchronous system may take to answer an order."""
     lasting: bool = True
     """False where the resource is a message: forgotten with the history."""
+    asked: bool = False
+    """A replay or a repair: write even what the ledger takes to be so already."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -413,7 +415,7 @@ class _View:
             step = todo.pop(0)
             before = self.resource(step.key)
             taken, after = protocol.take(
-                step, before, self.watermark, str(work.owner), work.t, lease
+                step, before, self.watermark, str(work.owner), work.t, lease, asked=work.asked
             )
             if taken is Taken.CALL:
                 self.put(step, after)

@@ -91,8 +91,13 @@ def take(
     owner: str,
     t: SnapshotTime,
     lease: Lease,
+    *,
+    asked: bool = False,
 ) -> tuple[Taken, Resource]:
-    """Step 3, inside the transaction that reads both documents (rule atomic)."""
+    """Step 3, inside the transaction that reads both documents (rule atomic).
+
+    ``asked``: somebody asks for the write; the ledger's word that it is so already does not do.
+    """
     if watermark.t > t:
         return Taken.GAVE_WAY, resource  # rule recheck
     if resource.held_by_other(lease.token, lease.now):
@@ -104,7 +109,7 @@ def take(
         if resource.claim_t > t:
             return Taken.CLAIMED_LATER, resource
         sure = resource.confirmed == step.wanted and not resource.dirty
-        if resource.owner == owner and sure:
+        if resource.owner == owner and sure and not asked:
             return Taken.UNCHANGED, replace(resource, claim_t=t)  # rule touch
     if resource.pending is not None:
         return _behind_an_order(step, resource, owner, t)

@@ -1,0 +1,257 @@
+"""What a handler would write, and how its system differs from PortaBilling; nothing is written.
+
+``preview`` is for one event (or one owner) as if it came now; ``compare`` for many owners, each
+read afresh. Neither takes a lease, so what is being written meanwhile is told as ``waiting``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from nsps.connector.base import (
+    AsynchronousConnector,
+    Call,
+    Connector,
+    Enriched,
+    MessageConnector,
+    State,
+    StateConnector,
+)
+from nsps.connector.difference import changed, masked, plain, told
+from nsps.event import RECONCILE, EspfEvent, Owner, SnapshotTime, owner_of
+from nsps.http import Deadline
+from nsps.ledger.documents import Resource
+from nsps.outcome import DeliveryError, Terminal, Transient
+from nsps.redact import Redactor
+from nsps.settings import HandlerSettings
+from nsps.snapshot import Block, PbData
+from nsps.store import Store
+
+if TYPE_CHECKING:
+    from nsps.portabilling.reader import Reader
+
+MAX_OWNERS = 100
+AT_ONCE = 8
+
+
+class What(StrEnum):
+    """How a resource is found."""
+
+    SAME = "same"
+    MISSING = "missing"  # PortaBilling has it, the system does not
+    DIFFERENT = "different"
+    LEFT_OVER = "left over"  # written by NSPS, and PortaBilling does not have it any more
+    UNRECORDED = "unrecorded"  # the system has it, but the ledger does not say so
+    WAITING = "waiting"  # something is being written this moment, or has been ordered
+    REJECTED = "rejected"  # PortaBilling's data can never be written to this system
+    UNREAD = "unread"  # PortaBilling or the system could not be asked
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One resource. ``against``: system or ledger. ``fields``: {name: [it has, it should have]}."""
+
+    key: str
+    what: What
+    against: str = "ledger"
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "what": self.what.value,
+            "against": self.against,
+            "fields": dict(self.fields),
+            "reason": self.reason,
+        }
+
+
+class NoState(Exception):
+    """The handler keeps no state that could be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What an inspector needs, made once per instance."""
+
+    handler: HandlerSettings
+    store: Store
+    reader: Reader
+    redactor: Callable[[], Redactor]
+
+
+class Inspector:
+    """Looks, and never touches; safe to share between threads."""
+
+    def __init__(self, connector: Connector[Any], parts: Inspected) -> None:
+        self._connector, self._parts = connector, parts
+        self._blocks = frozenset(Block(block) for block in parts.handler.requires)
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="compare")
+
+    # ---- one event ---------------------------------------------------------------------------
+
+    def preview(
+        self, event: EspfEvent, event_id: str, owner: Owner | None = None
+    ) -> dict[str, Any]:
+        """What the event would bring about if it came now. Raises Transient."""
+        reader = self._parts.reader
+        owner = reader.account_behind(owner or owner_of(event, event_id))
+        pb = reader.read(event, owner, self._blocks)
+        enriched = self._enriched(event, event_id, owner, pb)
+        with self._parts.redactor().knowing(enriched.pb.to_contract()):
+            if isinstance(self._connector, MessageConnector):
+                return {"owner": str(owner), "resources": [], **self._message(enriched)}
+            found = [each.to_json() for each in self._of(enriched)]
+        return {"owner": str(owner), "resources": found, "message": None}
+
+    def _message(self, enriched: Enriched) -> dict[str, Any]:
+        assert isinstance(self._connector, MessageConnector)
+        redact = self._parts.redactor().text_for_store
+        try:
+            message = self._connector.message(enriched)
+        except Terminal as error:
+            return {"message": None, "rejected": redact(str(error))}
+        return {"message": redact(message.summary) if message else "nothing to send"}
+
+    # ---- many owners -------------------------------------------------------------------------
+
+    def compare(self, owners: Sequence[Owner]) -> list[dict[str, Any]]:
+        """Each owner with its resources. Raises NoState; Transient if none could be compared."""
+        if isinstance(self._connector, MessageConnector):
+            raise NoState(
+                f"{self._parts.handler.name} sends messages and keeps no state: "
+                "there is nothing to compare; replay its events instead"
+            )
+        tasks = [self._pool.submit(copy_context().run, self._compared, each) for each in owners]
+        results = [task.result() for task in tasks]
+        failed = [found[0].reason for _, found in results if _unread(found)]
+        if failed and len(failed) == len(results):
+            raise Transient(failed[0])
+        return [
+            {"owner": str(owner), "resources": [each.to_json() for each in found]}
+            for owner, found in results
+        ]
+
+    def _compared(self, owner: Owner) -> tuple[Owner, list[Found]]:
+        try:
+            behind = self._parts.reader.account_behind(owner)
+            pb = self._parts.reader.read_owner(behind, self._blocks)
+            event = EspfEvent(RECONCILE, {})
+            enriched = self._enriched(event, "", behind, pb)
+            with self._parts.redactor().knowing(enriched.pb.to_contract()):
+                return owner, self._of(enriched)
+        except DeliveryError as error:
+            reason = self._parts.redactor().text_for_store(str(error))
+            return owner, [Found("", What.UNREAD, reason=reason)]
+
+    def _enriched(self, event: EspfEvent, event_id: str, owner: Owner, pb: PbData) -> Enriched:
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        return Enriched(
+            event_id=event_id,
+            event=event,
+            owner=owner,
+            t=SnapshotTime(f"{now}/{event_id}"),
+            pb=pb.trim(list(self._blocks)),
+            created_at=now,
+            updated_at=now,
+        )
+
+    # ---- one owner's resources ---------------------------------------------------------------
+
+    def _of(self, enriched: Enriched) -> list[Found]:
+        """Raises Transient."""
+        connector, store, name = self._connector, self._parts.store, self._parts.handler.name
+        assert isinstance(connector, StateConnector | AsynchronousConnector)
+        owner = str(enriched.owner)
+        try:
+            states = connector.desired(enriched)
+        except Terminal as error:
+            reason = self._parts.redactor().text_for_store(str(error))
+            return [Found("", What.REJECTED, reason=reason)]
+        owned = {str(each["key"]): each for each in store.find(store.resources_of(name, owner))}
+        known = {key: owned.get(key) or self._ledger(key) for key in states}
+        left = [self._left_over(key, owned[key]) for key in sorted(owned) if key not in states]
+        return left + [
+            self._resource(key, state, owner, known[key]) for key, state in states.items()
+        ]
+
+    def _ledger(self, key: str) -> dict[str, Any]:
+        store = self._parts.store
+        return store.read(store.resource(self._parts.handler.name, key)) or {}
+
+    def _left_over(self, key: str, data: Mapping[str, Any]) -> Found:
+        waiting = _waiting(Resource.read(data))
+        if waiting:
+            return Found(key, What.WAITING, reason=waiting)
+        if not self._readable:
+            return Found(key, What.LEFT_OVER)
+        was = self._read(key)
+        held = "" if was is not None else "only the ledger has it"
+        return Found(key, What.LEFT_OVER, "system", reason=held)
+
+    def _resource(self, key: str, state: State, owner: str, data: Mapping[str, Any]) -> Found:
+        resource = Resource.read(data)
+        waiting = _waiting(resource)
+        if waiting:
+            return Found(key, What.WAITING, reason=waiting)
+        wanted = self._parts.redactor().digest(plain(state))
+        sure = resource.confirmed == wanted and not resource.dirty and resource.owner == owner
+        if self._readable:
+            return self._against_system(key, state, sure)
+        return self._against_ledger(key, state, data, sure)
+
+    def _against_system(self, key: str, state: State, sure: bool) -> Found:
+        redactor = self._parts.redactor()
+        was = self._read(key)
+        if was is None:
+            return Found(key, What.MISSING, "system", told({}, state, redactor))
+        differs = changed(was, state)
+        if sure:  # what the system does not tell (a key) is as it was last written
+            differs &= set(was)
+        if differs:
+            fields = {name: state[name] for name in state if name in differs}
+            return Found(key, What.DIFFERENT, "system", told(was, fields, redactor))
+        if not sure:
+            return Found(key, What.UNRECORDED, reason="the ledger is not sure that it is so")
+        return Found(key, What.SAME, "system")
+
+    def _against_ledger(self, key: str, state: State, data: Mapping[str, Any], sure: bool) -> Found:
+        """The system cannot be asked: only what was confirmed last is known."""
+        if sure:
+            return Found(key, What.SAME)
+        redactor, before = self._parts.redactor(), data.get("state") or {}
+        if data.get("confirmed") is None:
+            return Found(key, What.MISSING, fields=told({}, state, redactor))
+        shown = redactor.for_store(masked(state))
+        fields = {name: state[name] for name in state if before.get(name) != shown.get(name)}
+        why = "its last write is in doubt" if data.get("dirty") else ""
+        return Found(key, What.DIFFERENT, fields=told(before, fields, redactor), reason=why)
+
+    @property
+    def _readable(self) -> bool:
+        return isinstance(self._connector, StateConnector) and self._connector.readable
+
+    def _read(self, key: str) -> State | None:
+        assert isinstance(self._connector, StateConnector)
+        deadline = Deadline(self._parts.handler.call_timeout_seconds)
+        return self._connector.read(key, Call(deadline, reference=f"compare/{key}"))
+
+
+def _waiting(resource: Resource) -> str:
+    if resource.pending is not None:
+        return "an order for it has not been answered yet"
+    now = datetime.now(UTC)
+    if resource.lease is not None and resource.lease_until and resource.lease_until > now:
+        return "it is being written this moment"
+    return ""
+
+
+def _unread(found: Sequence[Found]) -> bool:
+    return len(found) == 1 and found[0].what is What.UNREAD

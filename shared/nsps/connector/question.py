@@ -1,0 +1,66 @@
+"""What the console asks a handler's function: the bodies of POST /preview and POST /compare."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nsps.connector.preview import MAX_OWNERS, Inspector
+from nsps.event import RECONCILE, EspfEvent, Owner
+
+
+class InvalidQuestion(ValueError):
+    """The body cannot be understood; the message says what to write."""
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    event_type: str
+    variables: dict[str, Any] = {}
+
+
+class Question(BaseModel):
+    """``event`` with ``event_id``, or ``owner``, for a preview; ``owners`` for a comparison."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    event: _Event | None = None
+    event_id: str = ""
+    owner: str | None = None
+    owners: Annotated[tuple[str, ...], Field(max_length=MAX_OWNERS)] = ()
+
+    def preview(self, inspector: Inspector) -> dict[str, Any]:
+        """Raises InvalidQuestion, Transient."""
+        if self.event is None and self.owner is None:
+            raise InvalidQuestion('write {"event": {"event_type", "variables"}} or {"owner"}')
+        event = self.event or _Event(event_type=RECONCILE)
+        owner = _owner(self.owner) if self.owner else None
+        return inspector.preview(EspfEvent(event.event_type, event.variables), self.event_id, owner)
+
+    def compare(self, inspector: Inspector) -> dict[str, Any]:
+        """Raises InvalidQuestion, NoState, Transient."""
+        return {"owners": inspector.compare([_owner(text) for text in self.owners])}
+
+
+def read_question(body: bytes) -> Question:
+    """Raises InvalidQuestion."""
+    try:
+        return Question.model_validate(json.loads(body))
+    except (ValidationError, ValueError, RecursionError) as error:
+        first = error.errors(include_input=False)[0] if isinstance(error, ValidationError) else None
+        where = ".".join(str(part) for part in first["loc"]) if first else "the body"
+        what = first["msg"] if first else "is not JSON"
+        raise InvalidQuestion(
+            f'{where}: {what}: write {{"owners": ["account:1", ...]}} with at most {MAX_OWNERS}, '
+            'or {"event": {...}}'
+        ) from None
+
+
+def _owner(text: str) -> Owner:
+    try:
+        return Owner.parse(text)
+    except ValueError as error:
+        raise InvalidQuestion(str(error)) from None
