@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets as random
 
-import google.cloud.pubsub_v1  # noqa: F401 (while the instance starts, not at its first webhook)
+import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first webhook)
 from nsps import log
 from nsps.ingress import Ingress, respond
 from nsps.instance import Once

@@ -12,7 +12,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -212,24 +213,63 @@ def read_body(request: Request) -> bytes:
     declared = request.content_length
     if (declared or 0) > MAX_BODY_BYTES:
         raise Refused(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
-    hurry = threading.Timer(BODY_SECONDS, _stop_reading, [request])
-    hurry.daemon = True
-    hurry.start()
     body = bytearray()
     try:
-        while len(body) <= MAX_BODY_BYTES and (
-            piece := request.stream.read(MAX_BODY_BYTES + 1 - len(body))
-        ):
-            body += piece
+        with _hurry.reading(request):
+            while len(body) <= MAX_BODY_BYTES and (
+                piece := request.stream.read(MAX_BODY_BYTES + 1 - len(body))
+            ):
+                body += piece
     except Exception as error:  # each web server has its own errors for a broken body
         raise Refused(503, "the body did not arrive whole: send it again", error) from error
-    finally:
-        hurry.cancel()
     if len(body) > MAX_BODY_BYTES:
         raise Refused(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
     if declared is not None and len(body) < declared:
         raise Refused(503, "the body did not arrive whole: send it again")
     return bytes(body)
+
+
+class _Hurry:
+    """Ends the reading of bodies that take too long; one thread for all of them.
+
+    It sleeps for as long as a body may take, so whatever begins meanwhile ends after it wakes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ends: dict[Request, float] = {}  # in the order in which they end
+        self._watching = False
+
+    @contextmanager
+    def reading(self, request: Request) -> Iterator[None]:
+        with self._lock:
+            self._ends[request] = time.monotonic() + BODY_SECONDS
+            if not self._watching:  # not at import: the web server forks after it
+                self._watching = True
+                threading.Thread(target=self._watch, name="slow-bodies", daemon=True).start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._ends.pop(request, None)
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(self._next())
+
+    def _next(self) -> float:
+        """End what is over time; the seconds until the next may be."""
+        with self._lock:
+            now = time.monotonic()
+            for request, ends in list(self._ends.items()):
+                if ends > now:
+                    return ends - now
+                del self._ends[request]
+                _stop_reading(request)
+        return BODY_SECONDS
+
+
+_hurry = _Hurry()
 
 
 def _stop_reading(request: Request) -> None:
