@@ -63,7 +63,7 @@ def base() -> dict[str, Any]:
                 "events": ["Subscriber/*"],
                 "group": "Orders",
                 "settings": {"url": "https://oms.acme.example"},
-                "secrets": {"password": "acme-oms"},
+                "secrets": {"callback": "acme-oms"},
                 "contract_token": "acme-oms-token",
             },
         ],

@@ -156,7 +156,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("nsps:handlers/0/settings/host", "${state}/x", "nsps:handlers[0].settings.host: ${state} is "),
     ("nsps:handlers/0/secrets/key", "k", "nsps:handlers[0].secrets.key: the connector hss_osmocom"),
     ("nsps:handlers/0/secrets/auc", "a b", "nsps:handlers[0].secrets.auc: not the name of a secr"),
-    ("nsps:handlers/2/secrets", None, "nsps:handlers[2].secrets.password: missing; the connector "),
+    ("nsps:handlers/2/secrets", None, "nsps:handlers[2].secrets.callback: missing; the connector "),
     # sizes
     ("nsps:sizes/hhs", {}, "nsps:sizes.hhs: no such function: write hss"),
     ("nsps:sizes/hss", {"memory": "1G"}, "nsps:sizes.hss.memory: must be '512Mi', '1Gi', '2Gi' or"),
@@ -207,7 +207,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
             "nsps:handlers[0].settings.host",
             "nsps:handlers[1].connector",
             "nsps:handlers[2].name",
-            "nsps:handlers[2].secrets.password",
+            "nsps:handlers[2].secrets.callback",
         ]
     )
 
