@@ -18,7 +18,7 @@ class Platform:
     apis: Sequence[pulumi.Resource] = ()
 
     def name(self, part: str) -> str:
-        """The name of a function, account, bucket or job: it carries the deployment's."""
+        """The name of whatever is made: it carries the deployment's, for a project may hold two."""
         return f"{self.deployment}-{part}"
 
     def audience(self, function: str) -> str:

@@ -44,7 +44,7 @@ class Subscription(pulumi.ComponentResource):
         self.subscription = pubsub.Subscription(
             platform.name(args.name),
             project=platform.project,
-            name=args.name,
+            name=platform.name(args.name),
             topic=args.topic.id,
             filter=args.filter,
             ack_deadline_seconds=args.function.timeout_seconds,

@@ -19,7 +19,7 @@ class Topic(pulumi.ComponentResource):
         self.topic = pubsub.Topic(
             platform.name(name),
             project=platform.project,
-            name=name,
+            name=platform.name(name),
             labels=platform.labels,
             opts=self._options,
         )

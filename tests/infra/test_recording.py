@@ -45,13 +45,13 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Topology:
     program = make_tree(at)
     components = program / "components"
     replaced(components / "handler.py", 'f"attributes:{name}"', 'f"NOT attributes:{name}"')
-    replaced(components / "subscription.py", 'FIRST_RETRY = "10s"', 'FIRST_RETRY = "20s"')
-    replaced(components / "subscription.py", "ATTEMPTS = 100", "ATTEMPTS = 50")
+    replaced(components / "subscription.py", 'f"{args.schedule.minimum}s"', '"20s"')
+    replaced(components / "subscription.py", "args.schedule.attempts", "50")
     replaced(components / "scheduler.py", '"* * * * *"', '"*/5 * * * *"')
     replaced(
         program / "program.py", 'Topic(platform, "espf-events")', 'Topic(platform, "webhooks")'
     )
-    replaced(program / "firestore.yaml", "indexes: []", "indexes:\n" + _INDEX)
+    replaced(program / "firestore.yaml", "\nindexes:\n", "\nindexes:\n" + _INDEX)
     replaced(
         program / "program.py",
         '"NSPS_EVENTS_TOPIC": self._events.id,\n                    "NSPS_ESPF_AUTH"',
@@ -62,7 +62,8 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Topology:
 
 _INDEX = """  - collection: deliveries
     scope: group
-    fields: [{field: outcome}, {field: finished_at, order: descending}]"""
+    fields: [{field: outcome}, {field: finished_at, order: descending}]
+"""
 
 
 def test_a_change_of_the_program_changes_the_recording(acme: Topology, changed: Topology) -> None:
@@ -71,11 +72,13 @@ def test_a_change_of_the_program_changes_the_recording(acme: Topology, changed: 
     assert changed.subscription("hss").minimum_backoff_seconds == 20
     assert changed.subscription("hss").max_delivery_attempts == 50
     assert changed.jobs[0].schedule == "*/5 * * * *"
-    assert changed.topics == ("dead-letters", "enriched-events", "jobs", "webhooks")
-    assert changed.subscription("enrichment").topic == "webhooks"
+    assert [name.removeprefix("acme-") for name in changed.topics] == [
+        *("dead-letters", "enriched-events", "jobs", "webhooks")
+    ]
+    assert changed.subscription("enrichment").topic == "acme-webhooks"
     assert changed.function("ingress").env["ADDED"] == "yes"
     assert "NSPS_EVENTS_TOPIC" not in changed.function("ingress").env
-    (index,) = changed.database.indexes
+    (index,) = set(changed.database.indexes) - set(acme.database.indexes)
     assert (index.collection, index.group) == ("deliveries", True)
     assert [(f.field, f.descending) for f in index.fields] == [
         ("outcome", False),
@@ -96,12 +99,12 @@ def test_another_handler_is_a_function_a_subscription_and_an_account_more(
     )
     more = record_values(values, tmp_path, program)
     assert {f.part for f in more.functions} - {f.part for f in acme.functions} == {"mail"}
-    assert {s.name for s in more.subscriptions} - {s.name for s in acme.subscriptions} == {"mail"}
+    assert {s.part for s in more.subscriptions} - {s.part for s in acme.subscriptions} == {"mail"}
     before = {f.service_account for f in acme.functions}
     assert len({f.service_account for f in more.functions} - before) == 1
     wanted = json.loads(more.function("enrichment").env["NSPS_HANDLERS"])
     assert [handler["name"] for handler in wanted] == ["hss", "hss-2", "oms", "mail"]
-    assert {s.name: s for s in acme.subscriptions if s.name.startswith("hss")}.items() <= {
+    assert {s.name: s for s in acme.subscriptions if s.part.startswith("hss")}.items() <= {
         s.name: s for s in _at_ports_of(more, acme).subscriptions
     }.items()
 
@@ -136,7 +139,7 @@ def test_every_valid_configuration_can_be_recorded(
         *("ingress", "enrichment", "callbacks", "retries", "console"),
         *names,
     }
-    assert {s.name for s in topology.subscriptions} == {
+    assert {s.part for s in topology.subscriptions} == {
         *("enrichment", "dead-letters", "jobs"),
         *names,
     }
@@ -207,7 +210,7 @@ def test_a_program_that_fails_says_how(tmp_path: Path) -> None:
     program = make_tree(tmp_path)
     replaced(
         program / "components" / "topics.py",
-        "project=platform.project,\n            name=name",
+        "name=platform.name(name)",
         "naem=name",
     )
     with pytest.raises(RecordingFailed, match="naem"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from nsps.settings import (
 )
 from nsps_local.recording import Binding, Topology
 
+from tests.infra.conftest import Record, base, record_values
+
 HANDLERS = ("hss", "hss-2", "oms")
 PUBSUB_AGENT = "serviceAccount:service-0@gcp-sa-pubsub.iam.gserviceaccount.com"
 LAST = {"dead-letters", "jobs"}
@@ -27,11 +30,19 @@ CREDENTIALS = r'"(?:credentials|contract_token|secrets)":(.*?)[,}]'
 PRIMITIVE = {"roles/owner", "roles/editor", "roles/viewer"}
 
 
+@pytest.fixture(scope="module")
+def record_acme(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """Records the program for other values."""
+    return lambda values: record_values(values, tmp_path_factory.mktemp("own"), program)
+
+
 def of(acme: Topology, kind: str, role: str) -> set[tuple[str, str]]:
-    """(resource, member) of the bindings of a kind and role; members as the function's part."""
+    """(resource, member) of the bindings of a kind and role; members as the function's part, topics
+    and subscriptions as theirs."""
     parts = {f"serviceAccount:{f.service_account}": f.part for f in acme.functions}
+    prefix = "acme-" if kind in ("topic", "subscription") else ""
     return {
-        (binding.resource, parts.get(binding.member, binding.member))
+        (binding.resource.removeprefix(prefix), parts.get(binding.member, binding.member))
         for binding in acme.bindings
         if binding.kind == kind and binding.role == role
     }
@@ -86,9 +97,9 @@ def test_a_handler_knows_who_may_ask_it(acme: Topology) -> None:
         told = json.loads(acme.function(part).env["NSPS_FUNCTIONS"])
         assert set(told) == set(HANDLERS)
         for name, location in told.items():
-            subscription = f"projects/acme-provisioning/subscriptions/{name}"
+            subscription = f"projects/acme-provisioning/subscriptions/acme-{name}"
             assert location["url"] == acme.function(name).url
-            assert location["subscription"].rpartition("/")[2] in subscription
+            assert location["subscription"] == subscription
             assert (
                 location["audience"] == json.loads(acme.function(name).env["NSPS_PUSH"])["audience"]
             )
@@ -125,11 +136,20 @@ def test_functions_are_served_locally_at_a_port_each(acme: Topology) -> None:
 
 
 def test_the_topics_are_those_of_the_design(acme: Topology) -> None:
-    assert acme.topics == ("dead-letters", "enriched-events", "espf-events", "jobs")
+    assert acme.topics == (
+        "acme-dead-letters",
+        "acme-enriched-events",
+        "acme-espf-events",
+        "acme-jobs",
+    )
 
 
 def test_who_is_pushed_what(acme: Topology) -> None:
-    pushed = {s.name: (s.topic, s.push_endpoint, s.filter) for s in acme.subscriptions}
+    pushed = {
+        s.part: (s.topic.removeprefix("acme-"), s.push_endpoint, s.filter)
+        for s in acme.subscriptions
+    }
+    assert {s.name for s in acme.subscriptions} == {f"acme-{s.part}" for s in acme.subscriptions}
     url = {f.part: f.url for f in acme.functions}
     assert pushed == {
         "enrichment": ("espf-events", url["enrichment"], ""),
@@ -183,15 +203,15 @@ def test_a_failed_push_is_tried_again_after_10_to_600_seconds(acme: Topology) ->
 def test_after_100_attempts_a_message_goes_to_the_dead_letters(acme: Topology) -> None:
     forwarding = of(acme, "subscription", "roles/pubsub.subscriber")
     for subscription in acme.subscriptions:
-        if subscription.name in LAST:
+        if subscription.part in LAST:
             continue
-        assert subscription.dead_letter_topic == "dead-letters"
+        assert subscription.dead_letter_topic == "acme-dead-letters"
         assert subscription.max_delivery_attempts == 100
-        assert (subscription.name, PUBSUB_AGENT) in forwarding
+        assert (subscription.part, PUBSUB_AGENT) in forwarding
 
 
 def test_the_last_stop_is_tried_for_as_long_as_messages_are_kept(acme: Topology) -> None:
-    assert {s.name for s in acme.subscriptions if s.dead_letter_topic is None} == LAST
+    assert {s.part for s in acme.subscriptions if s.dead_letter_topic is None} == LAST
 
 
 def test_messages_are_kept_for_31_days_and_subscriptions_for_ever(acme: Topology) -> None:
@@ -220,6 +240,40 @@ def test_the_clock_ticks_every_minute_under_the_invokers_name(acme: Topology) ->
         "audience": job.audience,
         "service_account": job.service_account,
     }
+
+
+def test_only_retries_may_change_a_subscription_and_only_the_handlers(acme: Topology) -> None:
+    editors = {(handler, "retries") for handler in HANDLERS}
+    assert of(acme, "subscription", "roles/pubsub.editor") == editors
+    invoker = "acme-invoker@acme-provisioning.iam.gserviceaccount.com"
+    assert of(acme, "account", "roles/iam.serviceAccountUser") == {(invoker, "retries")}
+
+
+def test_a_handler_may_have_a_schedule_of_its_own(record_acme: Record) -> None:
+    values = base()
+    values["nsps:handlers"][0]["retries"] = {
+        "push": {"minimum": 60, "attempts": 20},
+        "ladder": {"hours": [1], "then": 12, "days": 5},
+    }
+    values["nsps:handlers"][2]["answer_within_hours"] = 48
+    own = record_acme(values)
+    pushed = own.subscription("hss")
+    assert (pushed.minimum_backoff_seconds, pushed.maximum_backoff_seconds) == (60, 600)
+    assert pushed.max_delivery_attempts == 20
+    assert own.subscription("hss-2").max_delivery_attempts == 100
+    told = {h.name: h for h in RetriesSettings.from_env(own.function("retries").env).handlers}
+    assert told["hss"].retries.schedule.ladder.days == 5
+    assert told["oms"].answer_within_hours == 48
+    late = RetriesSettings.from_env(own.function("retries").env).late
+    assert [(handler.name, handler.answer_within_hours) for handler in late] == [("oms", 48)]
+
+
+def test_a_systems_rate_is_divided_among_its_instances(acme: Topology) -> None:
+    for name, rate in (("hss", 40), ("hss-2", 5)):
+        function = acme.function(name)
+        handler = ConnectorSettings.from_env(function.env).handler
+        assert handler.max_rate == rate
+        assert handler.instance_rate == rate / function.max_instances
 
 
 # ---- secrets -------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ class World:
         os.environ["PUBSUB_EMULATOR_HOST"] = self.description["pubsub"]["host"]
         with SubscriberClient() as client:
             project = self.stack.topology.project
-            name = f"projects/{project}/subscriptions/enrichment"
+            subscription = self.stack.topology.subscription("enrichment").name
+            name = f"projects/{project}/subscriptions/{subscription}"
             kept = client.get_subscription(subscription=name)
             client.modify_push_config(subscription=name, push_config=PushConfig())
             yield

@@ -77,6 +77,7 @@ class Subscription:
     """A push subscription. ``topic`` and ``dead_letter_topic`` are bare names."""
 
     name: str
+    part: str
     topic: str
     push_endpoint: str
     audience: str
@@ -171,9 +172,9 @@ class Topology:
         """The function of that part. Raises KeyError."""
         return _by(self.functions, "part", part)
 
-    def subscription(self, name: str) -> Subscription:
-        """The subscription of that name. Raises KeyError."""
-        return _by(self.subscriptions, "name", name)
+    def subscription(self, part: str) -> Subscription:
+        """The subscription of that part (``hss``, ``dead-letters``). Raises KeyError."""
+        return _by(self.subscriptions, "part", part)
 
 
 class IncompleteRecording(ValueError):
@@ -193,14 +194,18 @@ def read_topology(resources: Sequence[Resource], notes: Sequence[str]) -> Topolo
             f"the program made {len(databases)} databases and {len(functions)} functions: "
             "a deployment has one database, and functions"
         )
+    deployment = functions[0].env["NSPS_DEPLOYMENT"]
     return Topology(
         project=databases[0].inputs["project"],
         region=databases[0].inputs["locationId"],
-        deployment=functions[0].env["NSPS_DEPLOYMENT"],
+        deployment=deployment,
         functions=tuple(sorted(functions, key=lambda function: function.port)),
         topics=tuple(sorted(r.inputs["name"] for r in by_type.get(_TOPIC, []))),
         subscriptions=tuple(
-            sorted(map(_subscription, by_type.get(_SUBSCRIPTION, [])), key=lambda s: s.name)
+            sorted(
+                (_subscription(r, deployment) for r in by_type.get(_SUBSCRIPTION, [])),
+                key=lambda subscription: subscription.name,
+            )
         ),
         jobs=tuple(map(_job, by_type.get(_JOB, []))),
         secrets=tuple(sorted(r.inputs["secretId"] for r in by_type.get(_SECRET, []))),
@@ -247,13 +252,14 @@ def _function(resource: Resource, bindings: Sequence[Binding]) -> Function:
     )
 
 
-def _subscription(resource: Resource) -> Subscription:
+def _subscription(resource: Resource, deployment: str) -> Subscription:
     inputs = resource.inputs
     push = inputs["pushConfig"]
     retry = inputs["retryPolicy"]
     dead = inputs.get("deadLetterPolicy")
     return Subscription(
         name=inputs["name"],
+        part=inputs["name"].removeprefix(f"{deployment}-"),
         topic=_last(inputs["topic"]),
         push_endpoint=push["pushEndpoint"],
         audience=push["oidcToken"]["audience"],
