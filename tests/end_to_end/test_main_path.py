@@ -73,7 +73,7 @@ def test_the_same_webhook_fifty_times_is_one_event_and_one_write(stack: WholeSta
     written = [r for r in story.deliveries[0].results if r["result"] == "written"]
     assert len(written) == 1, story
     # what is left of the fifty changes nothing more
-    wait_for(lambda: _backlog(stack) == 0, 60, "every copy to be acknowledged")
+    wait_for(lambda: stack.backlog() == 0, 60, "every copy to be acknowledged")
     again = stack.finished(event["i_event"])
     assert again.deliveries[0].finished_at == story.deliveries[0].finished_at
 
@@ -92,8 +92,3 @@ def test_an_account_that_portabilling_does_not_know_ends_visibly(stack: WholeSta
     assert delivery.espf is not None and "not known there" in delivery.espf["refused"], (
         delivery.espf
     )
-
-
-def _backlog(stack: WholeStack) -> int:
-    metrics = stack.control("pubsub", "/metrics")
-    return sum(each["backlog"] for each in metrics["subscriptions"].values())

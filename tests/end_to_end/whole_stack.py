@@ -44,8 +44,9 @@ def wait_for(what: Callable[[], Any], seconds: float = 30, why: str = "") -> Any
 
 
 def free_base() -> int:
-    """A port base with room for a stack."""
-    for base in range(20000 + os.getpid() % 400 * 50, 60000, 50):
+    """A port base with room for a stack, below the ports that outgoing connections get."""
+    for number in range(440):
+        base = 10000 + (os.getpid() + number) % 440 * 50
         if all(_free(port) for port in range(base, base + 10 + FUNCTIONS)):
             return base
     raise AssertionError("no free ports")
@@ -263,6 +264,10 @@ class WholeStack:
         """Pub/Sub's figures, one for each subscription."""
         return list(self.control("pubsub", "/metrics")["subscriptions"].values())
 
+    def backlog(self) -> int:
+        """How many messages are not acknowledged yet."""
+        return sum(each["backlog"] for each in self.figures())
+
     def hurry(self) -> None:
         """Let what waits for a back-off come at once, if nothing else is under way."""
         figures = self.figures()
@@ -356,18 +361,24 @@ class WholeStack:
         found = self.get("/sandbox/state?limit=1000")["accounts"]
         return {account["i_account"]: account for account in found}
 
-    def new_account(self, i_sim_card: int | None = None, **more: Any) -> int:
-        """An account in the sandbox, finished everywhere."""
+    def add_account(self, i_sim_card: int | None = None, **more: Any) -> dict[str, Any]:
+        """An account in the sandbox: {"i_account", "events", ...}."""
         state = self.sandbox.state()
         card = {} if i_sim_card is None else {"i_sim_card": i_sim_card}
-        i_account: int = self.do(
+        return self.sandbox.do(
             "add_account",
             msisdn=f"4470{time.time_ns() // 1000 % 10**10:010}",
             i_customer=state["customers"][0]["i_customer"],
             i_product=state["products"][0]["i_product"],
             **card,
             **more,
-        )["i_account"]
+        )
+
+    def new_account(self, i_sim_card: int | None = None, **more: Any) -> int:
+        """An account in the sandbox, finished everywhere."""
+        done = self.add_account(i_sim_card, **more)
+        self.all_finished(event["i_event"] for event in done["events"])
+        i_account: int = done["i_account"]
         return i_account
 
     def new_card(self) -> dict[str, Any]:
