@@ -53,6 +53,9 @@ class Maintenance:
             _log.error(told, handler=handler)
         try:
             switch = self._asked(handler, switch, now)
+            if switch.off or switch.breaker.state is not State.CLOSED:
+                state = "paused" if switch.pause else switch.breaker.state.value
+                _log.warning("not in service", handler=handler, state=state, reason=switch.why())
             self._endpoint(handler, switch)
         except Transient as error:
             _log.warning("the switch waits for the next tick", handler=handler, reason=str(error))

@@ -7,6 +7,7 @@ whether the function is up (``?deep=1``: and whether its system is).
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -148,14 +149,22 @@ class _Started:
             trace_id=message.trace.trace_id,
             request_id=message.trace.request_id,
         )
-        verdict = self.deliver(event, attempt=push.delivery_attempt)
+        first = message.run is None and message.rung is None
+        received_at = message.received_at if first else None  # a replay's webhook is long ago
+        verdict = self.deliver(event, attempt=push.delivery_attempt, received_at=received_at)
         if verdict.ack:
             return acknowledged()
         return again(verdict.reason, verdict.retry_after, held=verdict.held)
 
-    def deliver(self, event: Enriched, attempt: int | None = None) -> Verdict:
-        """Deliver with no more of the snapshot than the handler requires, and log one line."""
+    def deliver(
+        self, event: Enriched, attempt: int | None = None, received_at: str | None = None
+    ) -> Verdict:
+        """Deliver with no more of the snapshot than the handler requires, and log one line.
+
+        ``received_at``: when the webhook came in, where the time since then tells how fast we are.
+        """
         event = replace(event, pb=event.pb.trim(self._blocks))
+        started = time.monotonic()
         with self.parts.redactor().knowing(event.pb.to_contract()):
             verdict = self._admitted(event)
             write = _log.info if verdict.ack else _log.warning
@@ -165,6 +174,8 @@ class _Started:
                 event_type=event.event.event_type,
                 owner=str(event.owner),
                 attempt=attempt,
+                ms=round((time.monotonic() - started) * 1000, 1),
+                since_webhook_ms=_since(received_at),
                 reason=verdict.reason or None,
             )
         return verdict
@@ -175,6 +186,15 @@ class _Started:
         if held is not None:
             return Verdict(False, Outcome.WAITING, held.reason, held.retry_after, held=True)
         return self.runner().deliver(event)
+
+
+def _since(received_at: str | None) -> float | None:
+    """Milliseconds since a moment in ISO 8601; None if it is none."""
+    try:
+        moment = datetime.fromisoformat(received_at or "")
+        return round((datetime.now(UTC) - moment).total_seconds() * 1000, 1)
+    except (ValueError, TypeError):
+        return None
 
 
 def _health(request: flask.Request, started: _Started) -> Reply:
