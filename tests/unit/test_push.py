@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest import mock
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -205,3 +206,21 @@ def test_without_certificates_the_answer_is_503_until_they_are_back(
     assert status(guard, ONE.token()) == 503, "asked again only after ten seconds"
     clock.now += 10
     assert status(guard, ONE.token()) == 200
+
+
+@pytest.mark.parametrize(("lives", "believed"), [(3600, 60), (30, 30), (-5, 0)])
+def test_a_verified_token_is_looked_at_again_within_a_minute_and_when_it_expires(
+    issuer: Issuer, lives: int, believed: int
+) -> None:
+    clock = Clock()
+    guard = guard_of(issuer, clock)
+    token = ONE.token(exp=int(time.time()) + lives)
+    tokens = guard._tokens
+    with mock.patch.object(tokens, "_verified", wraps=tokens._verified) as verified:
+        assert status(guard, token) == 200
+        clock.now += max(believed - 2, 0)
+        assert status(guard, token) == 200
+        assert verified.call_count == (1 if believed else 2)
+        clock.now += 2
+        assert status(guard, token) == 200
+        assert verified.call_count == (2 if believed else 3)
