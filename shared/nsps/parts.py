@@ -37,7 +37,7 @@ class InstanceParts:
         self._registered: list[SecretValue] = []
         self._lock = threading.Lock()
         self.secrets = Secrets(settings.project, environ, on_read=self._register)
-        self.http = Http(threads=settings.threads)
+        self.http = Http(threads=2 * settings.threads)  # enrichment reads two things at a time
         self.redactor: Once[Redactor] = Once(self._make_redactor)
         """The redactor with the deployment's digest key. Raises SecretUnavailable."""
         self.store: Once[Store] = Once(self._make_store)
