@@ -81,8 +81,16 @@ class Transient(DeliveryError):
         self.retry_after = retry_after
 
 
+class Unreachable(Transient):
+    """There is no way to the system at the moment: nothing was sent."""
+
+
 class NoAnswer(Transient):
     """The call went out and no answer came: it may or may not have taken effect."""
+
+
+class Unexpected(NoAnswer):
+    """The connector failed in a way that it does not name."""
 
 
 class Terminal(DeliveryError):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
-from nsps.outcome import Transient
+from nsps.outcome import Unreachable
 
 if TYPE_CHECKING:
     from google.cloud.firestore import Client, CollectionReference, DocumentReference, Query
@@ -24,7 +24,7 @@ TOMBSTONE_DAYS = 184
 """How long the ledger remembers what nobody owns: longer than any message can live."""
 
 
-class StoreUnavailable(Transient):
+class StoreUnavailable(Unreachable):
     """Firestore could not be reached, or did not decide in time."""
 
 

@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 from nsps.connector.base import Call, Enriched, Parts, State, StateConnector
 from nsps.connector.serve import serve
 from nsps.http import Deadline
-from nsps.outcome import DeliveryError, NoAnswer, Terminal, Transient
+from nsps.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unreachable
 from nsps.snapshot import (
     AccessPolicyInfo,
     AccountInfo,
@@ -585,10 +585,10 @@ class _Watch:
 def _unreached(error: SQLAlchemyError, deadline: Deadline) -> DeliveryError:
     """Why there is no session: nothing was sent."""
     if deadline.expired:
-        return Transient("the database did not answer in time; nothing was sent")
+        return Unreachable("the database did not answer in time; nothing was sent")
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     reason = f" (SQLSTATE {state})" if state else ""
-    return Transient(
+    return Unreachable(
         f"the database cannot be reached{reason}: check url, the secret password and the network"
     )
 

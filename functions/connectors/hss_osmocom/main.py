@@ -27,7 +27,7 @@ from typing import Annotated, Any
 from nsps.connector.base import Call, Enriched, Parts, State, StateConnector
 from nsps.connector.serve import serve
 from nsps.http import Deadline
-from nsps.outcome import DeliveryError, NoAnswer, Terminal, Transient
+from nsps.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unreachable
 from nsps.secrets import SecretValue
 from nsps.snapshot import AccountInfo, PbData
 from pydantic import BaseModel, ConfigDict, Field
@@ -366,7 +366,7 @@ class CtrlClient:
             connection = socket.create_connection(self._address, timeout=left)
         except OSError as error:
             reason = error.strerror or "timed out"
-            raise Transient(f"CTRL {self._where} cannot be reached: {reason}") from None
+            raise Unreachable(f"CTRL {self._where} cannot be reached: {reason}") from None
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 

@@ -28,7 +28,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from nsps.connector.base import Call, Enriched, Message, MessageConnector, Parts
 from nsps.connector.serve import serve
 from nsps.http import Deadline
-from nsps.outcome import NoAnswer, Terminal, Transient
+from nsps.outcome import NoAnswer, Terminal, Transient, Unreachable
 from nsps.redact import shortened
 from nsps.routing import check_pattern, matches
 from nsps.snapshot import (
@@ -302,9 +302,9 @@ class NotificationConnector(MessageConnector[Settings]):
                 "server's certificate, or give its authority as the secret ca"
             ) from None
         except TimeoutError:
-            raise Transient(f"{self._where} did not answer in time; nothing was sent") from None
+            raise Unreachable(f"{self._where} did not answer in time; nothing was sent") from None
         except OSError as error:
-            raise Transient(
+            raise Unreachable(
                 f"{self._where} cannot be reached ({type(error).__name__}); nothing was sent"
             ) from None
         finally:

@@ -20,7 +20,7 @@ from nsps.http import Deadline
 from nsps.ledger.documents import Resource
 from nsps.ledger.ledger import At, Ledger, Progress, Work
 from nsps.ledger.protocol import Step, Todo
-from nsps.outcome import NoAnswer, Outcome, Terminal, Transient
+from nsps.outcome import NoAnswer, Outcome, Terminal, Transient, Unexpected
 from nsps.store import StoreUnavailable
 
 _log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Attempts:
             self._give_back(work, progress, error, answered=not isinstance(error, NoAnswer))
         except Exception as error:
             _log.exception("the connector failed in a way it does not name; counted as no answer")
-            unnamed = NoAnswer(f"the connector failed unexpectedly: {type(error).__name__}")
+            unnamed = Unexpected(f"the connector failed unexpectedly: {type(error).__name__}")
             self._give_back(work, progress, unnamed, answered=False)
         self._watch.well()
         took = {"took_ms": round((self._clock() - started) * 1000, 1)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,11 +17,13 @@ from typing import Any
 from nsps.connector.base import Enriched
 from nsps.connector.verdict import Verdict
 from nsps.event import EspfEvent, SnapshotTime, owner_of
-from nsps.outcome import NoAnswer, Outcome
+from nsps.outcome import NoAnswer, Outcome, Unexpected, Unreachable
 from nsps.snapshot import PbData
 from nsps.trace import Trace
 
 ACCEPTED = "Event accepted for processing"
+# What can name a document: no path, and none of the names that Firestore keeps for itself.
+_EVENT_ID = re.compile(r"(?!\.{1,2}$|__.*__$)[A-Za-z0-9_.:@+=-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class Invalid(ValueError):
 def read_event(body: bytes, trace: Trace, received_at: datetime) -> Enriched:
     """The event in a request. Raises Invalid.
 
-    The time of its snapshot is ``updated_at`` ("last enriched"); where that is missing, the time
-    of the request.
+    The time of its snapshot is ``updated_at`` ("last enriched"); where that is missing, or still
+    to come by our clock, the time of the request.
     """
     try:
         document = json.loads(body)
@@ -52,25 +55,37 @@ def read_event(body: bytes, trace: Trace, received_at: datetime) -> Enriched:
         raise Invalid(message="the body is not JSON") from error
     if not isinstance(document, dict):
         raise Invalid(message="the body is not a JSON object")
+    if _not_text(document):
+        raise Invalid(message="the body holds half a character (a lone surrogate)")
     event_id = document.get("event_id")
-    if not isinstance(event_id, str) or not event_id or len(event_id) > 200 or "/" in event_id:
-        raise Invalid("event_id", message="event_id is missing, or not a text without '/'")
+    if not isinstance(event_id, str) or not _EVENT_ID.fullmatch(event_id):
+        raise Invalid("event_id", message="event_id is missing, or no id: send a UUID")
     event = _event(document.get("data"))
     pb_data = document.get("pb_data")
     if pb_data is not None and not isinstance(pb_data, dict):
         raise Invalid("pb_data", message="pb_data is not an object")
-    moment = _moment(document, "updated_at") or received_at
+    moment = min(_moment(document, "updated_at") or received_at, received_at)
+    read_at = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
     return Enriched(
         event_id=event_id,
         event=event,
         owner=owner_of(event, event_id),
-        t=SnapshotTime(f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}/{event_id}"),
+        t=SnapshotTime(f"{read_at}/{event_id}"),
         pb=PbData.from_contract(pb_data or {}),
         created_at=str(document.get("created_at") or moment.isoformat()),
         updated_at=moment.isoformat(),
         trace_id=trace.trace_id,
         request_id=trace.request_id,
     )
+
+
+def _not_text(document: Mapping[str, Any]) -> bool:
+    """JSON can write halves of characters, which no system can keep."""
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return True
+    return False
 
 
 def _event(data: Any) -> EspfEvent:
@@ -90,9 +105,9 @@ def _moment(document: Mapping[str, Any], name: str) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(str(text))
-    except ValueError as error:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise Invalid(name, message=f"{name} is not an ISO 8601 time") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def authorized(header: str | None, token: str) -> bool:
@@ -113,10 +128,10 @@ def answer_for(verdict: Verdict) -> ContractAnswer:
         return _error(
             429, "Too many requests to API Core", verdict.reason, "RATE_LIMIT_ERROR", later
         )
-    if isinstance(verdict.error, NoAnswer) or verdict.outcome is Outcome.WAITING:
-        return _error(
-            503, "Core service is not available", verdict.reason, "CONNECTION_ERROR", _SOON
-        )
+    if isinstance(verdict.error, Unexpected):
+        return failed(verdict.reason)
+    if isinstance(verdict.error, NoAnswer | Unreachable) or verdict.outcome is Outcome.WAITING:
+        return unavailable(verdict.reason)
     return _error(500, "API Core HTTP error", verdict.reason, "SERVICE_ERROR")
 
 
