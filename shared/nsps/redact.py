@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from nsps.secrets import SecretValue
@@ -372,30 +372,49 @@ class _Known:
 _known: ContextVar[_Known | None] = ContextVar("nsps_known", default=None)
 _ROW_ID = re.compile(r"-?[0-9]{1,12}")  # PortaBilling's own numbering says nothing of anybody
 _DECODER = json.JSONDecoder()
-_SECRET_PART = re.compile("|".join(SECRET_PARTS))
-_ENDINGS = tuple(PERSONAL_ENDINGS)
+_T = TypeVar("_T")
 _MASKED = re.compile(r"[a-z]+#[0-9a-f]{12}|\*\*\*")
 _WHOLE_LINE = frozenset({"authorization", "proxyauthorization", "cookie", "setcookie"})
 _NOT_SECRET_PARTS = frozenset({"user", "username", "login", "type", "keyid", "url", "name"})
 
 
 def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name.lower()))
+    known = _plain_names.get(name)
+    if known is None:
+        known = "".join(filter(str.isalnum, name.lower()))
+        _remember(_plain_names, name, known)
+    return known
 
 
 def _is_secret(name: str) -> bool:
-    return name in SECRET_NAMES or _SECRET_PART.search(name) is not None
+    known = _secret_names.get(name)
+    if known is None:
+        known = name in SECRET_NAMES or any(part in name for part in SECRET_PARTS)
+        _remember(_secret_names, name, known)
+    return known
 
 
 def _label(name: str, within: str) -> str:
     """The label of a personal field, empty for others. Both names are plain."""
-    if name in PERSONAL_NAMES:
-        return PERSONAL_NAMES[name]
     if name == "name" and within in _PERSON:
         return "name"
-    if not name.endswith(_ENDINGS):
-        return ""
-    return next(label for ending, label in PERSONAL_ENDINGS.items() if name.endswith(ending))
+    known = _labels.get(name)
+    if known is None:
+        endings = (label for end, label in PERSONAL_ENDINGS.items() if name.endswith(end))
+        known = PERSONAL_NAMES.get(name) or next(endings, "")
+        _remember(_labels, name, known)
+    return known
+
+
+# The same few hundred field names come with every document.
+_plain_names: dict[str, str] = {}
+_secret_names: dict[str, bool] = {}
+_labels: dict[str, str] = {}
+
+
+def _remember(names: dict[str, _T], name: str, value: _T) -> None:
+    if len(name) <= 64 and len(names) < 4096:
+        names[name] = value
 
 
 def _pair_name(value: Mapping[Any, Any]) -> str:
