@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import time
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nsps.outcome import Outcome, worst
-from nsps.retry import LADDER, PUSH
+from nsps.retry import (
+    LADDER,
+    LAST_TRY_SECONDS,
+    PUSH,
+    RUNG_ATTEMPTS,
+    Backoff,
+    Ladder,
+    Schedule,
+    plan,
+)
+from nsps.retry_table import duration, rows
+from nsps_local.retries_page import PAGE, rendered
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -45,3 +60,131 @@ def test_the_worst_of_several_resources_is_the_outcome() -> None:
     order.append(Outcome.REJECTED)
     for one, other in itertools.pairwise(order):
         assert worst(one, other) is worst(other, one) is other
+
+
+# ---- thirty days, attempt by attempt --------------------------------------------------------
+
+
+class World:
+    """A simulated clock, Pub/Sub's own retries, the dead letters and the tick of a minute."""
+
+    def __init__(self, schedule: Schedule, start: datetime, well_from: timedelta | None) -> None:
+        self.schedule, self.now, self.start = schedule, start, start
+        self.well_from = well_from
+        self.attempts: list[tuple[timedelta, int]] = []
+        self.became = ""
+
+    def run(self) -> None:
+        if self._pushes(0, self.schedule.push.attempts):
+            return
+        parked_at, tries = self.now, 0
+        while (following := self.schedule.ladder.next(parked_at, tries, self.now)) is not None:
+            self.now = following + timedelta(seconds=-following.timestamp() % 60)  # a tick
+            tries += 1
+            sent_at = self.now
+            if self._pushes(tries, RUNG_ATTEMPTS):
+                return
+            self.now = sent_at
+        self.now = max(
+            self.schedule.ladder.ends(parked_at), self.now + timedelta(seconds=LAST_TRY_SECONDS)
+        )
+        self.became = "expired"
+
+    def _pushes(self, rung: int, attempts: int) -> bool:
+        for attempt in range(1, attempts + 1):
+            since = self.now - self.start
+            self.attempts.append((since, rung))
+            if self.well_from is not None and since >= self.well_from:
+                self.became = "delivered"
+                return True
+            if attempt < attempts:
+                self.now += timedelta(seconds=self.schedule.push.gap_after(attempt))
+        return False
+
+
+def test_thirty_days_of_retries_against_a_simulated_clock_in_under_a_second() -> None:
+    begun = time.perf_counter()
+    world = World(Schedule(), START, None)
+    world.run()
+    assert time.perf_counter() - begun < 1
+    own = [at for at, rung in world.attempts if rung == 0]
+    assert len(own) == 100 and own[-1] == timedelta(seconds=sum(PUSH.gaps()))
+    rungs = [list(group) for rung, group in itertools.groupby(world.attempts, lambda a: a[1])][1:]
+    assert {len(rung) for rung in rungs} == {RUNG_ATTEMPTS}
+    assert len(rungs) in (32, 33)  # a tick comes up to a minute late each time
+    assert world.became == "expired"
+    assert timedelta(days=30) < world.now - START < timedelta(days=31)
+    # nothing waits for longer than a day
+    waits = [later - sooner for (sooner, _), (later, _) in itertools.pairwise(world.attempts)]
+    assert max(waits) < timedelta(hours=24, minutes=1)
+
+
+@pytest.mark.parametrize("hours", [0, 0.01, 1, 15, 16, 17, 24, 100, 24 * 29])
+def test_whenever_the_system_is_well_again_the_event_is_delivered(hours: float) -> None:
+    world = World(Schedule(), START, timedelta(hours=hours))
+    world.run()
+    delivered = world.attempts[-1][0] - timedelta(hours=hours)
+    assert world.became == "delivered"
+    # from ten minutes for a short outage to a day for a long one
+    assert delivered <= max(timedelta(minutes=10), min(timedelta(hours=hours), timedelta(hours=25)))
+
+
+def test_the_plan_is_what_the_simulation_does() -> None:
+    world = World(Schedule(), START, None)
+    world.run()
+    planned = plan(Schedule(), START)
+    by_plan = [(each.at - START, each.rung) for each in planned.attempts]
+    assert by_plan[:100] == world.attempts[:100]
+    for (planned_at, rung), (at, same) in zip(by_plan, world.attempts, strict=False):
+        assert rung == same and timedelta(0) <= at - planned_at <= timedelta(minutes=34)
+    assert planned.expires_at - planned.parked_at == timedelta(days=30)
+
+
+schedules = st.builds(
+    Schedule,
+    st.builds(Backoff, st.integers(1, 60), st.integers(60, 600), st.integers(5, 100)),
+    st.builds(
+        Ladder,
+        st.lists(st.floats(0.1, 48), max_size=6).map(tuple),
+        st.floats(1, 72),
+        st.floats(0, 40),
+        st.floats(0, 0.5),
+    ),
+)
+
+
+@given(schedules, st.floats(0, 1))
+def test_every_schedule_ends_and_never_goes_back(schedule: Schedule, spread: float) -> None:
+    planned = plan(schedule, START)
+    moments = [each.at for each in planned.attempts if each.attempt == 1]
+    assert moments == sorted(moments)
+    assert all(at <= schedule.ladder.ends(planned.parked_at) for at in moments[1:])
+    assert planned.expires_at >= moments[-1]
+    following = schedule.ladder.next(START, 0, START, spread)
+    if following is not None:
+        assert following <= schedule.ladder.ends(START)
+        assert schedule.ladder.next(START, 0, START) <= following  # type: ignore[operator]
+    printed = rows(schedule, START)
+    assert printed[0].first == START and printed[-1].first == planned.expires_at
+
+
+# ---- what is printed --------------------------------------------------------------------------
+
+
+def test_the_table_in_the_docs_is_up_to_date() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == rendered(page), "run: python -m nsps_local.retries_page"
+    assert "| attempt 8 to 100 | every 10 min |" in page
+    with pytest.raises(ValueError, match="no place"):
+        rendered("# Retries\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((0, "0 s"), (10, "10 s"), (90, "90 s"), (150, "2 min 30 s"), (600, "10 min")),
+        *((3600, "1 h"), (56400, "15 h 40 min"), (86400, "1 day"), (2_649_600, "30 days 16 h")),
+    ],
+)
+def test_durations_read_well(seconds: int, text: str) -> None:
+    assert duration(timedelta(seconds=seconds)) == text
