@@ -33,7 +33,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import allowed_gai_family
 
-from nsps.outcome import NoAnswer, Transient
+from nsps.outcome import NoAnswer, Transient, Unreachable
 
 MAX_ANSWER_BYTES = 5_000_000
 _CHUNK = 65_536
@@ -487,7 +487,7 @@ def _classified(call: _Call, where: str, error: Exception) -> Exception:
         return AddressRefused(f"{where}: {refused}")
     reason = _reason(error)
     if not call.sent:
-        return Transient(f"{where}: {reason}; nothing was sent")
+        return Unreachable(f"{where}: {reason}; nothing was sent")
     message = f"{where}: sent, but no whole answer: {reason}"
     timed_out = call.deadline.expired or _caused_by(error, TimeoutError) is not None
     if not call.connected and not call.received and not timed_out:
