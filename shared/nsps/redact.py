@@ -231,10 +231,14 @@ class Redactor:
         text = str(value).strip()
         if not text or _MASKED.fullmatch(text):
             return text
-        digest = hmac.digest(self._digest_key, text.lower().lstrip("+").encode(), "sha256")
+        digest = hmac.digest(
+            self._digest_key, text.lower().lstrip("+").encode("utf-8", "replace"), "sha256"
+        )
         return f"{label}#{digest.hex()[:12]}"
 
     def _text(self, text: str, *, personal: bool) -> str:
+        if not text.isascii():  # halves of characters, which JSON can write, cannot be kept
+            text = text.encode("utf-8", "replace").decode()
         cut = len(text) > MAX_TEXT
         text = self._known_values(shortened(text, MAX_TEXT), personal=personal)
         loud = _LOUD_PERSONAL if personal else _LOUD_SECRET

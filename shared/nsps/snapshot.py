@@ -48,9 +48,12 @@ def as_integer(value: object) -> int | None:
 
 
 def as_text(value: object) -> str | None:
-    """Text as it is; a number as its text (the API is not strict); anything else is None."""
+    """Text as it is; a number as its text (the API is not strict); anything else is None.
+
+    Half of a character (a name that a database cut by bytes) becomes a question mark.
+    """
     if isinstance(value, str):
-        return value
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return str(value) if isinstance(value, int) or math.isfinite(value) else None

@@ -51,3 +51,12 @@ def test_what_basic_authentication_makes_of_a_credential_is_known() -> None:
     for pair in (b"espf:pass-w0rd", b"oms:t0p-secret"):
         coded = base64.b64encode(pair).decode()
         assert redactor.text_for_store(f"header {coded} refused") == f"header {HIDDEN} refused"
+
+
+def test_half_a_character_is_replaced_and_raises_nothing() -> None:
+    redactor = Redactor(b"k")
+    half = json.loads('{"a": "Ann \\ud83d", "firstname": "Bo\\udc00", "\\ud83d": 1}')
+    assert redactor.for_store(half) == {"a": "Ann ?", "firstname": "Bo?", "?": 1}
+    json.dumps(redactor.for_log(half), ensure_ascii=False).encode()
+    whole = "Ann \U0001f600 Ö"
+    assert redactor.text_for_store(whole) == whole

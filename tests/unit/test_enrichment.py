@@ -1,0 +1,266 @@
+"""Enrichment: one history entry, one read that is fresh, one message, whatever happens between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from nsps.enrichment import Enrichment
+from nsps.event import EspfEvent, Owner, SnapshotTime
+from nsps.history import History, unpacked
+from nsps.messages import MalformedMessage
+from nsps.outcome import Transient
+from nsps.portabilling.freshness import Fresh, FreshReads
+from nsps.settings import HandlerSummary
+from nsps.snapshot import Block, PbData
+from nsps.store import Store, StoreUnavailable
+from nsps_local.firestore import FirestoreServer
+
+from tests.unit.connector.systems import REDACTOR, new_store
+from tests.unit.flow_parts import Topics, raw
+
+HANDLERS = [
+    HandlerSummary(name="hss", connector="x", events=("SIM/*",), requires=(Block.SIM_INFO,)),
+    HandlerSummary(
+        name="crm", connector="x", events=("SIM/*", "Account/*"), requires=(Block.ACCOUNT_INFO,)
+    ),
+    HandlerSummary(name="audit", connector="x", events=("Invoice/*",)),
+]
+
+
+class FakeReader:
+    """A PortaBilling that knows account 9 with card 3793."""
+
+    def __init__(self) -> None:
+        self.reads: list[tuple[str, frozenset[Block]]] = []
+        self.faults: list[Exception] = []
+        self.firstname = "Ann"
+
+    def account_behind(self, owner: Owner) -> Owner:
+        return Owner("account", "9") if str(owner) == "sim:3793" else owner
+
+    def read_fresh(
+        self,
+        reads: FreshReads[PbData],
+        event: EspfEvent,
+        owner: Owner,
+        blocks: Iterable[Block],
+        received: SnapshotTime,
+    ) -> Fresh[PbData]:
+        wanted = frozenset(blocks)
+
+        def read() -> PbData:
+            self.reads.append((str(owner), wanted))
+            if self.faults:
+                raise self.faults.pop(0)
+            return PbData.from_contract(
+                {"account_info": {"i_account": 9, "firstname": self.firstname}}
+            )
+
+        return reads.get((owner, wanted), received, read)
+
+
+class Rig:
+    def __init__(self, store: Store) -> None:
+        self.store, self.topics, self.reader = store, Topics(), FakeReader()
+        self.history = History(store, lambda: REDACTOR)
+        publisher: Any = self.topics
+        reader: Any = self.reader
+        self.enrichment = Enrichment(
+            HANDLERS, "enriched", self.history, publisher, lambda: reader, FreshReads()
+        )
+
+    def entry(self, message: Any) -> dict[str, Any]:
+        found = self.store.read(self.store.event(message.event_id))
+        assert found is not None
+        return found
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
+        yield server.target
+
+
+@pytest.fixture
+def rig(target: str) -> Rig:
+    return Rig(new_store(target))
+
+
+def test_an_event_is_read_published_and_recorded(rig: Rig) -> None:
+    message = raw()
+    rig.enrichment.handle(message)
+    ((topic, body, attributes),) = rig.topics.sent
+    assert topic == "enriched"
+    assert body["event_id"] == message.event_id and body["data"]["event_type"] == "SIM/Updated"
+    assert body["pb_data"]["account_info"]["firstname"] == "Ann"
+    assert (attributes["hss"], attributes["crm"]) == ("1", "1") and "audit" not in attributes
+    assert attributes["owner"] == "account:9"
+    assert attributes["received_at"] == message.received_at
+    assert attributes["trace_id"] == message.trace.trace_id
+    entry = rig.entry(message)
+    assert entry["state"] == "enriched" and entry["handlers"] == ["hss", "crm"]
+    assert entry["t"] == attributes["t"] and entry["t"].endswith(f"/{message.event_id}")
+    assert unpacked(entry["snapshot"]) == body["pb_data"]
+    assert rig.reader.reads == [("account:9", frozenset({Block.SIM_INFO, Block.ACCOUNT_INFO}))]
+
+
+def test_a_copy_is_neither_read_nor_published_again(rig: Rig) -> None:
+    message = raw()
+    for _ in range(3):
+        rig.enrichment.handle(message)
+    assert len(rig.topics.sent) == len(rig.reader.reads) == 1
+
+
+def test_copies_at_once_make_one_entry(rig: Rig) -> None:
+    message = raw()
+    gate = threading.Barrier(6)
+
+    def handle() -> None:
+        gate.wait(10)
+        rig.enrichment.handle(message)
+
+    threads = [threading.Thread(target=handle) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    entries = list(rig.store.events().stream())
+    assert [entry.id for entry in entries] == [message.event_id]
+    assert {body["event_id"] for _, body, _ in rig.topics.sent} == {message.event_id}
+    assert 1 <= len(rig.topics.sent) <= 6
+
+
+def test_cut_off_before_the_publish_it_is_done_again(rig: Rig) -> None:
+    message = raw()
+    rig.topics.faults = [Transient("Pub/Sub is away")]
+    with pytest.raises(Transient):
+        rig.enrichment.handle(message)
+    assert rig.entry(message)["state"] == "received"
+    rig.reader.firstname = "Beth"
+    rig.enrichment.handle(message)
+    ((_, body, attributes),) = rig.topics.sent
+    assert body["pb_data"]["account_info"]["firstname"] == "Beth", "read again, not remembered"
+    assert rig.entry(message)["t"] == attributes["t"]
+
+
+def test_cut_off_between_publish_and_record_it_is_published_again_and_newer(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = raw()
+
+    def away(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("Firestore is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.history, "enriched", away)
+        with pytest.raises(StoreUnavailable):
+            rig.enrichment.handle(message)
+    rig.enrichment.handle(message)
+    first, second = (attributes for _, _, attributes in rig.topics.sent)
+    assert first["event_id"] == second["event_id"] and first["t"] < second["t"]
+    assert rig.entry(message)["state"] == "enriched"
+
+
+def test_an_event_that_nobody_wants_is_recorded_and_not_read(rig: Rig) -> None:
+    message = raw("Customer/New", {"i_event": 2, "i_customer": 5})
+    rig.enrichment.handle(message)
+    entry = rig.entry(message)
+    assert (entry["state"], entry["owner"], entry["handlers"]) == ("unhandled", "customer:5", [])
+    assert rig.topics.sent == [] and rig.reader.reads == []
+
+
+def test_a_handler_that_requires_nothing_costs_no_read(rig: Rig) -> None:
+    message = raw("Invoice/Created", {"i_event": 3, "i_invoice": 5})
+    rig.enrichment.handle(message)
+    ((_, body, attributes),) = rig.topics.sent
+    assert rig.reader.reads == [] and not body["pb_data"]
+    assert attributes["t"].endswith(f"/{message.event_id}")
+
+
+def test_a_read_that_fails_is_recorded_without_secrets_and_made_again(rig: Rig) -> None:
+    message = raw()
+    rig.reader.faults = [Transient("PortaBilling said password=hunter2", retry_after=3)]
+    with pytest.raises(Transient):
+        rig.enrichment.handle(message)
+    entry = rig.entry(message)
+    assert entry["state"] == "received"
+    assert entry["retry"]["error"] == "PortaBilling said password=***"
+    rig.enrichment.handle(message)
+    assert rig.entry(message)["retry"] is None and rig.entry(message)["state"] == "enriched"
+
+
+def test_a_failure_that_cannot_be_recorded_is_the_same_failure(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise StoreUnavailable("Firestore is away")
+
+    monkeypatch.setattr(rig.history, "failed", away)
+    rig.reader.faults = [Transient("PortaBilling is away")]
+    with pytest.raises(Transient, match="PortaBilling is away"):
+        rig.enrichment.handle(raw())
+
+
+def test_an_event_that_names_only_a_card_belongs_to_the_account_behind_it(rig: Rig) -> None:
+    message = raw("SIM/Updated", {"i_event": 4, "i_sim_card": 3793})
+    rig.enrichment.handle(message)
+    assert rig.topics.sent[0][2]["owner"] == "account:9"
+    entry = rig.entry(message)
+    assert (entry["owner"], entry["i_account"]) == ("account:9", 9)
+    unknown = raw("SIM/Updated", {"i_event": 5, "i_sim_card": 1})
+    rig.enrichment.handle(unknown)
+    assert rig.entry(unknown)["owner"] == "sim:1"
+
+
+def test_a_replay_goes_to_its_one_handler_with_a_fresh_read(rig: Rig) -> None:
+    message = raw()
+    rig.enrichment.handle(message)
+    rig.reader.firstname = "Beth"
+    rig.enrichment.handle(raw(handler="crm", run=2, rung=3))
+    _, body, attributes = rig.topics.sent[1]
+    assert body["pb_data"]["account_info"]["firstname"] == "Beth"
+    assert attributes["crm"] == "1" and "hss" not in attributes
+    assert (attributes["run"], attributes["rung"]) == ("2", "3")
+    assert attributes["t"] > rig.topics.sent[0][2]["t"]
+    assert rig.reader.reads[1][1] == frozenset({Block.ACCOUNT_INFO})
+    assert rig.entry(message)["handlers"] == ["hss", "crm"]
+    rig.enrichment.handle(raw(handler="gone"))  # a handler that was taken away meanwhile
+    assert len(rig.topics.sent) == 2
+
+
+def test_events_of_one_owner_have_times_in_the_order_in_which_they_were_received(rig: Rig) -> None:
+    for number in range(5):
+        rig.enrichment.handle(raw(variables={"i_event": 10 + number, "i_account": 9}))
+    times = [attributes["t"] for _, _, attributes in rig.topics.sent]
+    assert times == sorted(times) and len(set(times)) == 5
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"variables": {}}', b"\xff"])
+def test_what_is_no_event_is_malformed(rig: Rig, body: bytes) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(MalformedMessage):
+        rig.enrichment.handle(replace(raw(), body=body))
+
+
+def test_a_name_cut_in_the_middle_of_a_character_stops_nothing(rig: Rig) -> None:
+    """A database that cuts names by bytes can send half of an emoji."""
+    rig.reader.firstname = "Ann \ud83d"
+    message = raw(variables={"i_event": 20, "i_account": 9, "firstname": "Ann \ud83d"})
+    rig.enrichment.handle(message)
+    assert rig.entry(message)["state"] == "enriched"
+
+
+def test_a_snapshot_too_large_for_the_history_is_published_all_the_same(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsps.history.MAX_SNAPSHOT_BYTES", 10)
+    message = raw()
+    rig.enrichment.handle(message)
+    entry = rig.entry(message)
+    assert entry["snapshot"] is None and entry["snapshot_bytes"] > 10
+    assert unpacked(entry["snapshot"]) is None
+    assert rig.topics.sent[0][1]["pb_data"]["account_info"]["firstname"] == "Ann"
