@@ -63,7 +63,7 @@ def note(schedule: Schedule) -> str:
     jitter = f"{schedule.ladder.jitter:.0%}".replace("%", " %")
     return (
         f"Each time it is sent again it has {RUNG_ATTEMPTS} attempts, within {within}. It comes "
-        f"up to {jitter} of the gap later, so that what failed together does not come back together."
+        f"up to {jitter} of the gap later: what failed together must not come back together."
     )
 
 

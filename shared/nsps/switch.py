@@ -9,6 +9,7 @@ other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -247,11 +248,14 @@ def pace(elapsed: float, top: float) -> float:
     return min(2.0 ** min(int(elapsed / STEP_SECONDS), 30), top)
 
 
+_RISES = math.ceil(math.log2(FREE_RATE))
+
+
 def budget(elapsed: float, top: float) -> float:
     """Calls that coming back for so long has room for."""
-    whole = int(elapsed / STEP_SECONDS)
-    steps = sum(pace(step * STEP_SECONDS, top) * STEP_SECONDS for step in range(min(whole, 40)))
-    return steps + (elapsed - whole * STEP_SECONDS) * pace(elapsed, top)
+    rising = min(int(elapsed / STEP_SECONDS), _RISES)
+    steps = sum(pace(step * STEP_SECONDS, top) * STEP_SECONDS for step in range(rising))
+    return steps + (elapsed - rising * STEP_SECONDS) * pace(elapsed, top)
 
 
 def grant(
