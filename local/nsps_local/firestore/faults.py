@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -30,11 +31,12 @@ class Faults:
     * abort_percent of commits are refused with ABORTED, nothing written;
     * lost_percent of commits are written but answered with UNAVAILABLE;
     * unavailable_percent of all calls are answered with UNAVAILABLE, nothing done;
-    * delay_seconds before each call;
+    * delay_seconds before each call (those that wait go on when faults are set anew);
     * collection_group: only calls that name this group (None: all); seed: for the same dice again.
     """
 
     def __init__(self) -> None:
+        self._released = asyncio.Event()
         self.set({})
 
     def set(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -50,6 +52,8 @@ class Faults:
         self._delay = number(body, "delay_seconds", 0, 3600)
         self._group = group
         self._dice = random.Random(body.get("seed"))  # noqa: S311 - faults, not secrets
+        self._released.set()
+        self._released = asyncio.Event()
         self._on = bool(self._abort or self._lost or self._unavailable or self._delay)
         return {"faults": body}
 
@@ -63,7 +67,8 @@ class Faults:
             return
         groups = set(groups)
         if self._delay and (self._group is None or self._group in groups):
-            await asyncio.sleep(self._delay)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._released.wait(), self._delay)
         if self._hits(self._unavailable, groups):
             raise Refused(grpc.StatusCode.UNAVAILABLE, "The service is currently unavailable.")
 
