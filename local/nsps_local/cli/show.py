@@ -108,7 +108,7 @@ def _result(result: Mapping[str, Any]) -> str:
     words = f"{result.get('key', '')} {result.get('result', '')}"
     fields = result.get("fields") or {}
     if fields:
-        changes = (f"{name} {_change(*pair)}" for name, pair in fields.items())
+        changes = (f"{name} {_change(*pair)}" for name, pair in sorted(fields.items()))
         words += f" ({', '.join(changes)})"
     if result.get("order"):
         words += f" as {result['order']}"

@@ -58,8 +58,9 @@ def _up(options: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stopped.set())
     try:
         console.print(_where(description))
-        for note in description["notes"]:
-            console.print(f"[bright_black]note: {note}[/]", soft_wrap=True)
+        if not description["portabilling"]["sandbox"]:  # the sandbox has every group registered
+            for note in description["notes"]:
+                console.print(f"[bright_black]note: {note}[/]", soft_wrap=True)
         if options.scenario and not stopped.is_set():
             _play(options.state, stopped)
         console.print(_next(description))
