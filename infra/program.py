@@ -12,7 +12,11 @@ import pulumi
 from pulumi.runtime import config as pulumi_config
 
 from infra.components.accounts import PushIdentity
+from infra.components.alerts import AlertPolicies
 from infra.components.apis import Apis
+from infra.components.console import members, proxy_agent
+from infra.components.dashboard import Dashboard
+from infra.components.encryption import Encryption
 from infra.components.firestore import Database, read_layout
 from infra.components.function import Function, FunctionArgs, InstanceSize, Surroundings
 from infra.components.handler import (
@@ -21,6 +25,7 @@ from infra.components.handler import (
     connector_folder,
     default_size,
 )
+from infra.components.log_metrics import LogMetrics
 from infra.components.network import Egress
 from infra.components.platform import Platform
 from infra.components.scheduler import Tick
@@ -37,7 +42,7 @@ from infra.encoding import (
     summaries_json,
 )
 from infra.stack_config import ConfigError, Handler, StackConfig, load_stack
-from infra.stack_keys import Size
+from infra.stack_keys import FUNCTIONS, Size
 
 _ALWAYS_ONE = InstanceSize(min_instances=1, max_instances=50)
 """No cold start between ESPF and its 200, nor before the data is read."""
@@ -79,10 +84,7 @@ class Deployment:
 
     def __init__(self, config: StackConfig, root: Path) -> None:
         self._config = config
-        apis = Apis(
-            f"{config.deployment}-apis", project=config.project, egress=config.static_egress
-        )
-        platform = Platform(config.project, config.region, config.deployment, apis.enabled)
+        platform = _platform(config)
         self._database = Database(platform, read_layout(root / "infra" / "firestore.yaml"))
         self._around = Surroundings(
             platform=platform,
@@ -118,6 +120,7 @@ class Deployment:
             handler.function.allow(console)
             handler.subscription.grant_editor("retries", retries.member)
         self._around.pushes.grant_use("retries", retries.member)
+        self._watched(platform)
 
         pulumi.export("webhook_url", ingress.url)
         pulumi.export("callbacks_url", callbacks.url)
@@ -254,9 +257,12 @@ class Deployment:
                 },
                 secrets=(self._config.portabilling.credentials,),
                 size=InstanceSize(max_instances=5),
-                public=True,
             )
         )
+        for member in members(self._config.console):
+            console.admit(member, member)
+        if self._config.console.iap_audience:
+            console.admit("iap", proxy_agent(self._around.platform, console))
         self._database.grant("console", console.member)
         self._events.grant_publisher("console", console.member)
         self._jobs.grant_publisher("console", console.member)
@@ -266,6 +272,15 @@ class Deployment:
             SubscriptionArgs("jobs", self._jobs, console, None, path="/work"),
         )
         return console
+
+    def _watched(self, platform: Platform) -> None:
+        """Numbers, a page to look at, and who is told."""
+        handlers = [handler.name for handler in self._config.handlers]
+        parts = [*FUNCTIONS, *handlers]
+        subscriptions = ["enrichment", "dead-letters", "jobs", *handlers]
+        metrics = LogMetrics(platform, parts)
+        Dashboard(platform, metrics, parts, subscriptions)
+        AlertPolicies(platform, metrics, self._config.alerts, subscriptions)
 
     def _function(self, args: FunctionArgs) -> Function:
         return Function(self._around, replace(args, size=self._size(args.part, args.size)))
@@ -283,6 +298,22 @@ class Deployment:
         wanted = self._config.sizes.get(part, Size()).model_dump(exclude_none=True)
         size = replace(usual, **wanted)
         return replace(size, max_instances=max(size.max_instances, size.min_instances))
+
+
+def _platform(config: StackConfig) -> Platform:
+    """The deployment's place, with the APIs it uses and the customer's key, where there is one."""
+    name = f"{config.deployment}-apis"
+    also = [
+        *(["compute"] if config.static_egress else []),
+        *(["cloudkms"] if config.kms_key else []),
+        *(["iap"] if config.console.iap_audience else []),
+    ]
+    enabled = Apis(name, project=config.project, also=also).enabled
+    there: list[pulumi.Resource] = [*enabled]
+    if config.kms_key:
+        key = Encryption(config.deployment, config.project, config.kms_key, enabled)
+        there += key.granted
+    return Platform(config.project, config.region, config.deployment, there, config.kms_key)
 
 
 def _locations(made: dict[str, HandlerFunction]) -> pulumi.Output[str]:

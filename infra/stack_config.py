@@ -22,6 +22,7 @@ from infra.stack_keys import (
     FUNCTIONS,
     SANDBOX,
     STATE,
+    Alerts,
     Console,
     Espf,
     HandlerKeys,
@@ -65,6 +66,8 @@ class StackConfig:
     digest_key: str
     console: Console
     static_egress: bool
+    alerts: Alerts
+    kms_key: str | None
     notes: tuple[str, ...] = ()
 
 
@@ -76,6 +79,7 @@ class ConfigError(ValueError):
         self.problems = tuple(problems)
 
 
+_KMS_KEY = re.compile(r"^projects/[^/\s]+/locations/([^/\s]+)/keyRings/[^/\s]+/cryptoKeys/[^/\s]+$")
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s\"]*:[^/@\s\"]+@")
 KEYS: dict[str, tuple[TypeAdapter[Any], str]] = {
     "gcp:project": (
@@ -97,14 +101,29 @@ KEYS: dict[str, tuple[TypeAdapter[Any], str]] = {
     "nsps:digest_key": (TypeAdapter(SecretName), "the name of a secret"),
     "nsps:console": (TypeAdapter(Console), "{viewer, operator, admin: [e-mail addresses]}"),
     "nsps:static_egress": (TypeAdapter(bool), "true or false"),
+    "nsps:alerts": (TypeAdapter(Alerts), "{emails: [e-mail addresses]}"),
+    "nsps:kms_key": (
+        TypeAdapter(Annotated[str, Field(pattern=_KMS_KEY.pattern)]),
+        "projects/PROJECT/locations/REGION/keyRings/RING/cryptoKeys/KEY",
+    ),
 }
-_OPTIONAL = frozenset({"nsps:sizes", "nsps:digest_key", "nsps:console", "nsps:static_egress"})
+_OPTIONAL = frozenset(
+    {
+        "nsps:sizes",
+        "nsps:digest_key",
+        "nsps:console",
+        "nsps:static_egress",
+        "nsps:alerts",
+        "nsps:kms_key",
+    }
+)
 _MODELS: dict[str, type[BaseModel]] = {
     "nsps:portabilling": PortaBilling,
     "nsps:espf": Espf,
     "nsps:handlers": HandlerKeys,
     "nsps:console": Console,
     "nsps:sizes": Size,
+    "nsps:alerts": Alerts,
 }
 _HANDLER = TypeAdapter(HandlerKeys)
 
@@ -155,6 +174,7 @@ class _Check:
         handlers = self._handlers(read["nsps:handlers"] or [])
         self._sizes(read["nsps:sizes"] or {}, handlers)
         self._sandbox(read["nsps:portabilling"])
+        self._key(read["nsps:kms_key"], read["gcp:region"])
         if self._problems:
             raise ConfigError(self._problems)
         deployment = read["nsps:deployment"]
@@ -169,6 +189,8 @@ class _Check:
             digest_key=read["nsps:digest_key"] or f"{deployment}-digest-key",
             static_egress=read["nsps:static_egress"] is not False,
             console=read["nsps:console"] or Console(),
+            alerts=read["nsps:alerts"] or Alerts(),
+            kms_key=read["nsps:kms_key"],
             notes=tuple(self._notes),
         )
 
@@ -264,6 +286,14 @@ class _Check:
         for name in sizes:
             if name not in names:
                 self._problem(f"nsps:sizes.{name}", f"no such function: {one_of(name, names)}")
+
+    def _key(self, key: str | None, region: str | None) -> None:
+        found = _KMS_KEY.match(key or "")
+        if found and region and found[1] != region:
+            self._problem(
+                "nsps:kms_key",
+                f"the key is in {found[1]}, the deployment in {region}: write a key of {region}",
+            )
 
     def _sandbox(self, portabilling: PortaBilling | None) -> None:
         if portabilling and portabilling.url == SANDBOX and not self._local:

@@ -1,4 +1,5 @@
-"""What may be written under the structured keys: portabilling, espf, handlers, console, sizes.
+"""What may be written under the structured keys: portabilling, espf, handlers, console,
+sizes, alerts.
 
 Each key's ``description`` is what to write there; it ends the messages about a wrong one.
 """
@@ -115,6 +116,21 @@ class Console(_Keys):
     operator: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
     admin: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
     iap_audience: str | None = Field(default=None, min_length=1, description="/projects/...")
+
+
+class Alerts(_Keys):
+    """``nsps:alerts``: who is told when something is wrong.
+
+    ``channels``: notification channels that there are already (a pager, a chat), by their names.
+    """
+
+    emails: tuple[Annotated[str, Field(pattern=r"^[^\s@]+@[^\s@]+$")], ...] = Field(
+        default=(), description="a list of e-mail addresses"
+    )
+    channels: tuple[
+        Annotated[str, Field(pattern=r"^projects/[^/\s]+/notificationChannels/[0-9]+$")], ...
+    ] = Field(default=(), description="a list of projects/PROJECT/notificationChannels/NUMBER")
+    old_minutes: int = Field(default=15, ge=1, le=1440, description="whole minutes, 1 to 1440")
 
 
 class HandlerKeys(_Keys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pulumi
 from pulumi_gcp import projects
 
@@ -12,6 +14,8 @@ APIS = (
     "cloudscheduler",
     "firestore",
     "iam",
+    "logging",
+    "monitoring",
     "pubsub",
     "run",
     "secretmanager",
@@ -22,9 +26,8 @@ APIS = (
 class Apis(pulumi.ComponentResource):
     """Enables the APIs; a teardown leaves them on, for other things in the project may use them."""
 
-    def __init__(self, name: str, *, project: str, egress: bool) -> None:
+    def __init__(self, name: str, *, project: str, also: Sequence[str] = ()) -> None:
         super().__init__("nsps:index:Apis", name)
-        wanted = (*APIS, "compute") if egress else APIS
         self.enabled = [
             projects.Service(
                 f"{name}-{api}",
@@ -33,6 +36,6 @@ class Apis(pulumi.ComponentResource):
                 disable_on_destroy=False,
                 opts=pulumi.ResourceOptions(parent=self),
             )
-            for api in wanted
+            for api in (*APIS, *also)
         ]
         self.register_outputs({})

@@ -154,13 +154,14 @@ class Function(pulumi.ComponentResource):
 
     def _invoker(self) -> None:
         public = self._args.public
-        self._allow("invoker", "allUsers" if public else self._around.pushes.account.member)
+        self.admit("invoker", "allUsers" if public else self._around.pushes.account.member)
 
     def allow(self, caller: Function) -> None:
         """Let another function of the deployment call this one."""
-        self._allow(caller.part, caller.member)
+        self.admit(caller.part, caller.member)
 
-    def _allow(self, who: str, member: pulumi.Input[str]) -> None:
+    def admit(self, who: str, member: pulumi.Input[str]) -> None:
+        """Let a member ("user:...", "serviceAccount:...") call this one."""
         platform = self._around.platform
         cloudrunv2.ServiceIamMember(
             f"{self.name}-{who}",

@@ -10,12 +10,16 @@ import pulumi
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """One deployment in one project and region. ``apis``: what must be enabled before anything."""
+    """One deployment in one project and region. ``apis``: what must be there before anything.
+
+    ``kms_key``: the customer's own key for what holds data; None for Google's.
+    """
 
     project: str
     region: str
     deployment: str
     apis: Sequence[pulumi.Resource] = ()
+    kms_key: str | None = None
 
     def name(self, part: str) -> str:
         """The name of whatever is made: it carries the deployment's, for a project may hold two."""

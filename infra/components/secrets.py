@@ -43,15 +43,32 @@ class Secrets(pulumi.ComponentResource):
             opts=self._options,
         )
 
+    def _replication(self) -> secretmanager.SecretReplicationArgs:
+        """Wherever Google likes, or under the customer's key, which is there in one region."""
+        key = self._platform.kms_key
+        if key is None:
+            return secretmanager.SecretReplicationArgs(
+                auto=secretmanager.SecretReplicationAutoArgs()
+            )
+        replica = secretmanager.SecretReplicationUserManagedReplicaArgs(
+            location=self._platform.region,
+            customer_managed_encryption=(
+                secretmanager.SecretReplicationUserManagedReplicaCustomerManagedEncryptionArgs(
+                    kms_key_name=key
+                )
+            ),
+        )
+        return secretmanager.SecretReplicationArgs(
+            user_managed=secretmanager.SecretReplicationUserManagedArgs(replicas=[replica])
+        )
+
     def _secret(self, secret_id: str) -> secretmanager.Secret:
         if secret_id not in self._made:
             self._made[secret_id] = secretmanager.Secret(
                 self._platform.name(f"secret-{secret_id}"),
                 project=self._platform.project,
                 secret_id=secret_id,
-                replication=secretmanager.SecretReplicationArgs(
-                    auto=secretmanager.SecretReplicationAutoArgs()
-                ),
+                replication=self._replication(),
                 labels=self._platform.labels,
                 opts=self._options,
             )

@@ -20,6 +20,7 @@ class Topic(pulumi.ComponentResource):
             platform.name(name),
             project=platform.project,
             name=platform.name(name),
+            kms_key_name=platform.kms_key,
             labels=platform.labels,
             opts=self._options,
         )

@@ -67,6 +67,15 @@ def base() -> dict[str, Any]:
                 "contract_token": "acme-oms-token",
             },
         ],
+        "nsps:console": {
+            "viewer": ["domain:acme.example"],
+            "operator": ["ops@acme.example", "ci@acme-provisioning.iam.gserviceaccount.com"],
+            "admin": ["ops@acme.example"],
+        },
+        "nsps:alerts": {
+            "emails": ["noc@acme.example"],
+            "channels": ["projects/acme-provisioning/notificationChannels/77"],
+        },
         "nsps:sizes": {"enrichment": {"memory": "1Gi", "concurrency": 40}},
     }
 

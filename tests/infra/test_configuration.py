@@ -66,7 +66,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("nsps:deployment", "a", "nsps:deployment: not written as it must be: write 3 to 16 small"),
     ("nsps:deployment", 7, "nsps:deployment: not a text: write 3 to 16 small"),
     ("nsps:handler", [], "nsps:handler: unknown key: write nsps:handlers"),
-    ("nsps:flavour", "red", "nsps:flavour: unknown key: write one of gcp:project, gcp:region"),
+    ("nsps:zz", "red", "nsps:zz: unknown key: write one of gcp:project, gcp:region"),
     ("nsps:handlers", None, "nsps:handlers: missing: write a list of handlers, or []"),
     ("nsps:handlers", {"hss": 1}, "nsps:handlers: not a list: write a list of hand"),
     ("nsps:static_egress", "yes", "nsps:static_egress: not true or false: write true or fal"),
@@ -157,6 +157,29 @@ WRONG: list[tuple[str, Any, str]] = [
     ("nsps:handlers/0/secrets/key", "k", "nsps:handlers[0].secrets.key: the connector hss_osmocom"),
     ("nsps:handlers/0/secrets/auc", "a b", "nsps:handlers[0].secrets.auc: not the name of a secr"),
     ("nsps:handlers/2/secrets", None, "nsps:handlers[2].secrets.callback: missing; the connector "),
+    # alerts and encryption
+    ("nsps:alerts", {"email": []}, "nsps:alerts.email: unknown key: write emails"),
+    (
+        "nsps:alerts",
+        {"emails": ["noc"]},
+        "nsps:alerts.emails[0]: not written as it must be: write ",
+    ),
+    ("nsps:alerts", {"channels": ["pager"]}, "nsps:alerts.channels[0]: not written as it must be:"),
+    (
+        "nsps:alerts",
+        {"old_minutes": 0},
+        "nsps:alerts.old_minutes: must be greater than or equal to",
+    ),
+    (
+        "nsps:kms_key",
+        "my-key",
+        "nsps:kms_key: not written as it must be: write projects/PROJECT/loc",
+    ),
+    (
+        "nsps:kms_key",
+        "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k",
+        "nsps:kms_key: the key is in us-central1, the deployment in europe-west3: write a key of",
+    ),
     # sizes
     ("nsps:sizes/hhs", {}, "nsps:sizes.hhs: no such function: write hss"),
     ("nsps:sizes/hss", {"memory": "1G"}, "nsps:sizes.hss.memory: must be '512Mi', '1Gi', '2Gi' or"),
@@ -359,6 +382,21 @@ _whole: dict[str, st.SearchStrategy[Any]] = {
 _optional: dict[str, st.SearchStrategy[Any]] = {
     "nsps:static_egress": st.booleans(),
     "nsps:digest_key": _secrets,
+    "nsps:alerts": st.fixed_dictionaries(
+        {},
+        optional={
+            "emails": st.lists(st.sampled_from(["a@b.example", "noc@acme.example"]), unique=True),
+            "old_minutes": st.integers(1, 1440),
+        },
+    ),
+    "nsps:console": st.fixed_dictionaries(
+        {},
+        optional={
+            "viewer": st.lists(st.sampled_from(["a@b.example", "domain:b.example"]), unique=True),
+            "admin": st.just(["ci@acme.iam.gserviceaccount.com", "a@b.example"]),
+            "iap_audience": st.just("/projects/1/locations/x/services/y"),
+        },
+    ),
 }
 valid_values = st.fixed_dictionaries(_whole, optional=_optional)
 

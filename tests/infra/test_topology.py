@@ -66,8 +66,8 @@ def test_there_is_a_function_for_each_step_and_one_for_each_handler(acme: Topolo
     assert {f.entry_point for f in acme.functions} == {"main"}
 
 
-PUBLIC = {"ingress", "callbacks", "console"}
-"""What verifies its callers itself: ESPF, external systems, people."""
+PUBLIC = {"ingress", "callbacks"}
+"""What verifies its callers itself: ESPF and external systems have no Google identity."""
 
 
 def test_only_what_verifies_its_callers_can_be_called_without_a_google_identity(
@@ -78,14 +78,19 @@ def test_only_what_verifies_its_callers_can_be_called_without_a_google_identity(
     assert everybody == {("function", f"acme-{part}") for part in PUBLIC}
 
 
-def test_every_other_function_is_called_by_the_invoker_and_handlers_by_two_more(
+def test_every_other_function_is_called_by_the_invoker_handlers_by_two_more_the_console_by_people(
     acme: Topology,
 ) -> None:
     invoker = "serviceAccount:acme-invoker@acme-provisioning.iam.gserviceaccount.com"
     private = {(f.name, invoker) for f in acme.functions if not f.public}
     public = {(f.name, "allUsers") for f in acme.functions if f.public}
     asked = {(f"acme-{h}", part) for h in HANDLERS for part in ("retries", "console")}
-    assert of(acme, "function", "roles/run.invoker") == private | public | asked
+    people = {
+        ("acme-console", "user:ops@acme.example"),
+        ("acme-console", "serviceAccount:ci@acme-provisioning.iam.gserviceaccount.com"),
+        ("acme-console", "domain:acme.example"),
+    }
+    assert of(acme, "function", "roles/run.invoker") == private | public | asked | people
 
 
 def test_a_handler_knows_who_may_ask_it(acme: Topology) -> None:
@@ -185,7 +190,7 @@ def test_every_push_carries_a_token_that_its_function_expects(acme: Topology) ->
         assert subscription.audience == (
             f"https://europe-west3-acme-provisioning.cloudfunctions.net/{function.name}"
         )
-        assert not function.public or function.part == "console"
+        assert not function.public
 
 
 def test_pubsub_alone_may_make_tokens_in_the_invokers_name(acme: Topology) -> None:
@@ -338,7 +343,7 @@ def test_everybody_but_ingress_uses_firestore(acme: Topology) -> None:
 
 def test_no_binding_is_primitive_or_replaces_others(acme: Topology) -> None:
     assert not [b for b in acme.bindings if b.role in PRIMITIVE]
-    replacing = re.compile(r"(?i)(iam)?(policy|binding)(:|$)")
+    replacing = re.compile(r"(?i)iam(policy|binding)(:|$)")
     assert not [r.type for r in acme.resources if replacing.search(r.type)]
 
 

@@ -23,7 +23,6 @@ from nsps_local.recording.topology import Resource
 
 _FUNCTION = "gcp:cloudfunctionsv2/function:Function"
 _COMPONENT = "nsps:"
-_PUBSUB_AGENT = "service-0@gcp-sa-pubsub.iam.gserviceaccount.com"
 
 
 class _Recorder(Mocks):
@@ -64,7 +63,9 @@ def _told(args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
             path = f"projects/{project}/serviceAccounts/{email}"
             return path, {"email": email, "member": f"serviceAccount:{email}", "name": path}
         case "gcp:projects/serviceIdentity:ServiceIdentity":
-            return _PUBSUB_AGENT, {"email": _PUBSUB_AGENT}
+            service = str(inputs["service"]).partition(".")[0]
+            email = f"service-0@gcp-sa-{service}.iam.gserviceaccount.com"
+            return email, {"email": email}
         case "gcp:compute/address:Address":
             return name, {"address": "192.0.2.1", "selfLink": f"addresses/{name}"}
         case _:

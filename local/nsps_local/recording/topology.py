@@ -31,6 +31,7 @@ _BINDINGS = {
     "gcp:serviceaccount/iAMMember:IAMMember": ("account", "serviceAccountId"),
     "gcp:projects/iAMMember:IAMMember": ("project", "project"),
     "gcp:storage/bucketIAMMember:BucketIAMMember": ("bucket", "bucket"),
+    "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": ("key", "cryptoKeyId"),
 }
 
 
@@ -142,7 +143,7 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A right. ``kind``: function, topic, subscription, secret, account, bucket or project."""
+    """A right. ``kind``: function, topic, subscription, secret, account, bucket, key or project."""
 
     kind: str
     resource: str
