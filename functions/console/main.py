@@ -1,1 +1,84 @@
-def main(request): return "ok"
+"""The console: operators' questions at /api, the work of jobs at POST /work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nsps.console.accounts import Lists
+from nsps.console.api import Api, ConsoleParts
+from nsps.console.find import Finding
+from nsps.console.handlers import Handlers
+from nsps.console.identity import Identity
+from nsps.console.jobs import Jobs, Worker
+from nsps.console.reconcile import Reconcile
+from nsps.console.replay import Replay
+from nsps.console.sending import Sending
+from nsps.instance import Once
+from nsps.messages import MalformedMessage, PushMessage
+from nsps.parts import InstanceParts
+from nsps.push import PushGuard
+from nsps.receiver import Reply, acknowledged, healthy, receive
+from nsps.settings import ConsoleFunctionSettings
+
+if TYPE_CHECKING:
+    import flask
+
+
+class Function:
+    """One instance of the function."""
+
+    def __init__(self) -> None:
+        settings = ConsoleFunctionSettings.from_env(os.environ)
+        parts = InstanceParts(settings, settings.portabilling)
+        store = parts.store()
+        handlers = Handlers(settings.handlers, settings.functions, parts.http)
+        sending = Sending(settings.deployment, parts.publisher, settings.events_topic)
+        lists = Once(lambda: Lists(parts.portabilling()))
+
+        def make_workers() -> Mapping[str, Worker]:
+            return {
+                "replay": Replay(store, handlers, sending),
+                "reconcile": Reconcile(store, handlers, lists(), sending),
+            }
+
+        self.name = settings.function
+        self.guard = PushGuard(settings.push, parts.http)
+        self.jobs = Jobs(store, parts.publisher, settings.jobs_topic, Once(make_workers))
+        self.redactor = parts.redactor
+        self.api = Api(
+            ConsoleParts(
+                store=store,
+                handlers=handlers,
+                identity=Identity(settings.console, parts.http),
+                jobs=self.jobs,
+                finding=Finding(store, handlers, lists),
+            )
+        )
+
+    def work(self, push: PushMessage) -> Reply:
+        job, number = push.attributes.get("job", ""), push.attributes.get("slice", "")
+        if not job or not number.isdigit():
+            raise MalformedMessage("the message names no job and slice")
+        self.redactor()  # logs of work are joined with those of the other functions
+        self.jobs.work(job, int(number))
+        return acknowledged()
+
+
+_function = Once(Function)
+
+
+def main(request: flask.Request) -> flask.Response:
+    """Anything below /api: operators. POST /work: Pub/Sub. GET /health."""
+    function = _function()
+    path = request.path.rstrip("/")
+    if path == "/health" and request.method == "GET":
+        return healthy(function.name).to_flask()
+    if path == "/work" and request.method == "POST":
+        return receive(request, function.guard, function.work).to_flask()
+    body = request.get_data(cache=False)
+    answer = function.api.handle(
+        request.method, path, request.headers, request.args.to_dict(), body
+    )
+    return answer.to_flask()

@@ -6,7 +6,7 @@ The same story is printed by ``nsps explain``, given as JSON, and (later) shown 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,6 +36,9 @@ class Delivered:
     superseded_by: str | None
     orders: tuple[str, ...]
     espf: Mapping[str, Any] | None
+    run: int = 0
+    """0 for the event as it came; 1, 2, ... for its replays."""
+    waits_for: str | None = None
 
     @property
     def final(self) -> bool:
@@ -70,6 +73,14 @@ class Story:
         return self.state == "enriched" and all(each.final for each in self.deliveries)
 
 
+def as_json(story: Story) -> dict[str, Any]:
+    """A story as JSON: its members, and ``final``."""
+    document = asdict(story) | {"final": story.final}
+    for each, delivered in zip(document["deliveries"], story.deliveries, strict=True):
+        each["final"] = delivered.final
+    return document
+
+
 class Timeline:
     """Reads stories. ``groups``: handler -> the ESPF group it reports to, if any."""
 
@@ -79,15 +90,16 @@ class Timeline:
     def find(self, name: str) -> list[Story]:
         """The event of an event_id, or the events of an i_event. Raises StoreUnavailable."""
         data = self._store.read(self._store.event(name)) if "/" not in name else None
-        if data is not None:
+        if data is not None and not expired(data, datetime.now(UTC)):
             return [self._story(name, data)]
         return self.where("i_event", name)
 
     def where(self, field: str, value: Any, limit: int = 100) -> list[Story]:
-        """Events in whose entry a field has a value, oldest first."""
-        query = self._store.events().where(filter=FieldFilter(field, "==", value)).limit(limit)
-        stories = self._stories(query)
-        return sorted(stories, key=lambda story: story.opened_at or "")
+        """The newest events in whose entry a field (i_event, i_account, owner) has a value, oldest
+        first."""
+        query = self._store.events().where(filter=FieldFilter(field, "==", value))
+        newest = query.order_by("opened_at", direction=Query.DESCENDING).limit(limit)
+        return self._stories(newest)[::-1]
 
     def latest(self, limit: int) -> list[Story]:
         """The newest events, newest first."""
@@ -98,7 +110,7 @@ class Timeline:
         found = self._store.call(lambda: list(query.stream()))
         entries = [(snapshot.id, snapshot.to_dict() or {}) for snapshot in found]
         now = datetime.now(UTC)
-        kept = [(ident, data) for ident, data in entries if not _expired(data, now)]
+        kept = [(ident, data) for ident, data in entries if not expired(data, now)]
         documents = self._deliveries(kept)
         return [self._story(ident, data, documents) for ident, data in kept]
 
@@ -109,8 +121,9 @@ class Timeline:
         store = self._store
         references = {}
         for ident, data in entries:
-            for handler in data.get("handlers", []):
-                references[store.delivery(handler, ident).path] = store.delivery(handler, ident)
+            for handler, run in runs_of(data):
+                delivery = store.delivery(handler, named(ident, run))
+                references[delivery.path] = delivery
                 group = self._groups.get(handler)
                 if group and data.get("i_account") is not None:
                     status = store.status(data["i_account"], group)
@@ -141,38 +154,42 @@ class Timeline:
             read_ms=data.get("read_ms"),
             snapshot_t=data.get("t"),
             trace_id=data.get("trace_id", ""),
-            retry=_plain(data.get("retry")),
+            retry=plain(data.get("retry")),
             next_try=_iso(data.get("next_try")),
             deliveries=tuple(
-                self._delivered(handler, ident, data, documents)
-                for handler in data.get("handlers", [])
+                self._delivered(handler, run, ident, data, documents)
+                for handler, run in runs_of(data)
             ),
         )
 
     def _delivered(
         self,
         handler: str,
+        run: int,
         ident: str,
         event: Mapping[str, Any],
         documents: Mapping[str, dict[str, Any] | None],
     ) -> Delivered:
-        data = documents.get(self._store.delivery(handler, ident).path) or {}
+        delivery = named(ident, run)
+        data = documents.get(self._store.delivery(handler, delivery).path) or {}
         return Delivered(
             handler=handler,
-            delivery=ident,
+            delivery=delivery,
             outcome=data.get("outcome") or (Outcome.RETRYING.value if data.get("retry") else None),
             attempts=data.get("attempts", 0),
             begun_at=_iso(data.get("begun_at")),
             last_at=_iso(data.get("last_at")),
             finished_at=_iso(data.get("finished_at")),
-            results=tuple(_plain(result) for result in data.get("results", [])),
+            results=tuple(plain(result) for result in data.get("results", [])),
             errors=tuple(data.get("errors", [])),
-            retry=_plain(data.get("retry")),
+            retry=plain(data.get("retry")),
             next_try=_iso(data.get("next_try")) or _next_attempt(data),
             summary=data.get("summary"),
             superseded_by=data.get("superseded_by"),
             orders=tuple(data.get("orders", [])),
             espf=self._espf(handler, event, data, documents),
+            run=run,
+            waits_for=data.get("waits_for"),
         )
 
     def _espf(
@@ -199,6 +216,32 @@ class Timeline:
         }
 
 
+RUNS_SHOWN = 5
+"""Of many replays of one event the newest are shown."""
+
+
+def runs_of(event: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """(handler, run) of every delivery of an event, in the order in which they were begun."""
+    replayed = event.get("runs") or {}
+    first = [(name, 0) for name in event.get("handlers", []) if not _only(replayed.get(name))]
+    later = [
+        (name, run)
+        for name, last in replayed.items()
+        for run in range(max(1, last["n"] - RUNS_SHOWN + 1), last["n"] + 1)
+    ]
+    return first + sorted(later, key=lambda each: each[1])
+
+
+def _only(replayed: Mapping[str, Any] | None) -> bool:
+    """Whether the handler has had the event by replays alone."""
+    return bool(replayed and replayed.get("only"))
+
+
+def named(event_id: str, run: int) -> str:
+    """The delivery's document id."""
+    return f"{event_id}.{run}" if run else event_id
+
+
 def _next_attempt(data: Mapping[str, Any]) -> str | None:
     """About when Pub/Sub brings a failed delivery again, from its schedule."""
     retry = data.get("retry")
@@ -208,7 +251,7 @@ def _next_attempt(data: Mapping[str, Any]) -> str | None:
     return _iso(retry["at"] + timedelta(seconds=gap))
 
 
-def _expired(data: Mapping[str, Any], now: datetime) -> bool:
+def expired(data: Mapping[str, Any], now: datetime) -> bool:
     """Firestore's TTL may take a day; what has expired is not shown."""
     expire_at = data.get("expire_at")
     return expire_at is not None and expire_at <= now
@@ -220,12 +263,12 @@ def _iso(moment: Any) -> str | None:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A stored value as JSON has it."""
     if isinstance(value, datetime):
         return _iso(value)
     if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return value

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -262,6 +262,7 @@ class Database(StateConnector[Settings]):
     """One table of subscribers."""
 
     settings_model = Settings
+    listable = True
 
     def __init__(self, settings: Settings, parts: Parts) -> None:
         super().__init__(settings, parts)
@@ -298,6 +299,18 @@ class Database(StateConnector[Settings]):
             columns = [table.c[name] for name in self._columns]
             found = session.execute(select(*columns).where(self._is(table, key))).first()
         return None if found is None else self._state(found)
+
+    def keys(self, after: str, limit: int, call: Call) -> Sequence[str]:
+        with self._sessions.open(call.deadline) as session:
+            table = self._subscribers(session)
+            column = table.c[self.settings.key]
+            query = select(column).order_by(column).limit(limit)
+            if after:
+                query = query.where(column > _fit(column, after))
+            if self.settings.on_release == "mark":
+                status = table.c[str(self.settings.status_column)]
+                query = query.where(status.is_distinct_from(REMOVED))
+            return [str(row[0]) for row in session.execute(query)]
 
     def create(self, key: str, state: State, call: Call) -> None:
         with self._sessions.open(call.deadline) as session:

@@ -6,20 +6,28 @@ asks. (Source: Google Cloud docs, metadata server, identity tokens.)
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _PATH = "/computeMetadata/v1/instance/service-accounts/default/identity"
+CERTS = "/certs"
+"""Where the certificates for these tokens are: {key id: PEM}, without the header."""
 _FLAVOR = ("Metadata-Flavor", "Google")
 
 
 class MetadataServer:
-    """Serves on ``host:port`` until stopped. ``token``: (service account, audience) -> token."""
+    """Serves on ``host:port`` until stopped. ``token``: (service account, audience) -> token.
 
-    def __init__(self, host: str, port: int, token: Callable[[str, str], str]) -> None:
+    ``certs``: what the tokens are verified with.
+    """
+
+    def __init__(
+        self, host: str, port: int, token: Callable[[str, str], str], certs: Mapping[str, str]
+    ) -> None:
         lock = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -30,7 +38,9 @@ class MetadataServer:
                 url = urlsplit(self.path)
                 account, _, path = url.path.lstrip("/").partition("/")
                 audience = parse_qs(url.query).get("audience", [""])[0]
-                if self.headers.get(_FLAVOR[0]) != _FLAVOR[1]:
+                if url.path == CERTS:
+                    self._answer(200, json.dumps(dict(certs)), "application/json")
+                elif self.headers.get(_FLAVOR[0]) != _FLAVOR[1]:
                     self._answer(403, "the header Metadata-Flavor: Google is missing")
                 elif f"/{path}" != _PATH or not audience:
                     self._answer(404, "only identity tokens are given here, for an audience")
@@ -38,10 +48,10 @@ class MetadataServer:
                     with lock:
                         self._answer(200, token(unquote(account), audience))
 
-            def _answer(self, status: int, text: str) -> None:
+            def _answer(self, status: int, text: str, kind: str = "text/plain") -> None:
                 body = text.encode()
                 self.send_response(status)
-                self.send_header("Content-Type", "text/plain")
+                self.send_header("Content-Type", kind)
                 self.send_header(*_FLAVOR)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

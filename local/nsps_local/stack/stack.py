@@ -24,13 +24,14 @@ from nsps_local.recording.topology import Function, Topology
 from nsps_local.stack import cloud, daemons, secret_values
 from nsps_local.stack.emulators import Emulators
 from nsps_local.stack.errors import CannotStart
-from nsps_local.stack.metadata import MetadataServer
+from nsps_local.stack.metadata import CERTS, MetadataServer
 from nsps_local.stack.ports import HOST, Ports, check_base, check_free
 from nsps_local.stack.processes import Child, Processes
 from nsps_local.stack.scheduler import Scheduler
 
 ROOT = Path(__file__).resolve().parents[3]
 SANDBOX = "sandbox"
+ROLES = ("viewer", "operator", "admin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,8 @@ class Stack:
         if "NSPS_PUSH" in function.env:
             push = json.loads(function.env["NSPS_PUSH"]) | self._emulators.push_settings()
             environment["NSPS_PUSH"] = json.dumps(push)
+        if "NSPS_CONSOLE" in function.env:
+            environment["NSPS_CONSOLE"] = json.dumps(self._console_settings(function))
         environment.pop("GRPC_ENABLE_FORK_SUPPORT", None)  # ours alone; see nsps_local
         environment["GCE_METADATA_HOST"] = (
             f"{HOST}:{self._ports.metadata}/{function.service_account}"
@@ -259,10 +262,17 @@ class Stack:
         health = f"{function.url}/health"
         return self._child(function.part, command, environment, lambda: answers(health))
 
+    def _console_settings(self, function: Function) -> dict[str, Any]:
+        """As deployed, but with people of this machine, whose tokens are signed here."""
+        settings: dict[str, Any] = json.loads(function.env["NSPS_CONSOLE"])
+        certs = f"http://{HOST}:{self._ports.metadata}{CERTS}"
+        roles = {role: [f"{role}@localhost"] for role in ROLES}
+        return settings | {"certs_url": certs, "roles": roles}
+
     def _start_metadata(self) -> None:
         (self._state / "pubsub").mkdir(parents=True, exist_ok=True)
         issuer = TokenIssuer(self._state / "pubsub")
-        self._metadata = MetadataServer(HOST, self._ports.metadata, issuer.token)
+        self._metadata = MetadataServer(HOST, self._ports.metadata, issuer.token, issuer.certs)
         self._metadata.start()
 
     def _start_scheduler(self) -> None:
@@ -316,6 +326,7 @@ class Stack:
             "enrichment": {"url": self._function("enrichment").url},
             "callbacks": {"url": self._function("callbacks").url},
             "retries": {"url": self._function("retries").url},
+            "console": self._console(),
             "handlers": handlers,
             "portabilling": {
                 "url": self._portabilling_url,
@@ -343,6 +354,11 @@ class Stack:
                 {"name": child.name, "pid": child.pid} for child in self._processes.children()
             ]
         }
+
+    def _console(self) -> dict[str, Any]:
+        function = self._function("console")
+        audience = json.loads(function.env["NSPS_CONSOLE"])["audiences"][0]
+        return {"url": function.url, "audience": audience}
 
     def restarts(self) -> dict[str, int]:
         """How often each process was started again."""

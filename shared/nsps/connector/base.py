@@ -103,6 +103,9 @@ class StateConnector(Connector[SettingsT]):
     readable: ClassVar[bool] = True
     """False where the system cannot be asked: then ``create`` is called for every write."""
 
+    listable: ClassVar[bool] = False
+    """True where ``keys`` can be used: reconcile then finds what NSPS never wrote."""
+
     @abstractmethod
     def desired(self, event: Enriched) -> Mapping[str, State]:
         """The resources that the owner should have in this system: key -> state.
@@ -119,6 +122,13 @@ class StateConnector(Connector[SettingsT]):
         unless the ledger is sure.
         """
         raise NotImplementedError(f"{type(self).__name__} is readable but has no read()")
+
+    def keys(self, after: str, limit: int, call: Call) -> Sequence[str]:
+        """The next keys that the system holds, in the system's own order, after this one.
+
+        ``after`` is empty at the beginning; fewer than ``limit`` keys are the last.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is listable but has no keys()")
 
     @abstractmethod
     def create(self, key: str, state: State, call: Call) -> None:

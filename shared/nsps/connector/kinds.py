@@ -22,7 +22,7 @@ from nsps.connector.base import (
 from nsps.connector.difference import changed, masked, plain, told
 from nsps.connector.verdict import Verdict
 from nsps.espf.poster import Poster
-from nsps.event import Owner
+from nsps.event import RECONCILE, Owner
 from nsps.ledger.documents import Resource
 from nsps.ledger.ledger import Ledger, Work
 from nsps.ledger.protocol import Step, Todo
@@ -81,6 +81,7 @@ class Runner:
             visible={key: redactor.for_store(masked(state)) for key, state in states.items()},
             group=self._parts.handler.group,
             call_seconds=self._parts.handler.call_timeout_seconds,
+            asked=event.run > 0 or event.event.event_type == RECONCILE,
             answer_seconds=self._parts.handler.answer_within_hours * 3600,
         )
 

@@ -163,6 +163,23 @@ class Inspector:
             updated_at=now,
         )
 
+    # ---- what stands in the system -------------------------------------------------------------
+
+    def foreign(self, after: str, limit: int) -> dict[str, Any]:
+        """Of the next keys of the system those that NSPS did not write; ``last``: where to go on,
+        None at the end. Raises NoState where the system cannot list, Transient."""
+        connector, handler = self._connector, self._parts.handler
+        if not (isinstance(connector, StateConnector) and connector.listable):
+            raise NoState(f"{handler.name}: its connector cannot list what the system holds")
+        call = Call(Deadline(handler.call_timeout_seconds), reference=f"{handler.name}/keys")
+        keys = list(connector.keys(after, limit, call))
+        store = self._parts.store
+        places = {key: store.resource(handler.name, key) for key in keys}
+        snapshots = store.call(lambda: list(store.client.get_all(list(places.values()))))
+        ours = {s.reference.path for s in snapshots if (s.to_dict() or {}).get("owner")}
+        foreign = [key for key, place in places.items() if place.path not in ours]
+        return {"foreign": foreign, "last": keys[-1] if len(keys) == limit else None}
+
     # ---- one owner's resources ---------------------------------------------------------------
 
     def _of(self, enriched: Enriched) -> list[Found]:

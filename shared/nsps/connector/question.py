@@ -23,7 +23,8 @@ class _Event(BaseModel):
 
 
 class Question(BaseModel):
-    """``event`` with ``event_id``, or ``owner``, for a preview; ``owners`` for a comparison."""
+    """``event`` with ``event_id``, or ``owner``, for a preview; ``owners`` for a comparison;
+    ``after`` and ``limit`` for keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,6 +32,8 @@ class Question(BaseModel):
     event_id: str = ""
     owner: str | None = None
     owners: Annotated[tuple[str, ...], Field(max_length=MAX_OWNERS)] = ()
+    after: str = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
     def preview(self, inspector: Inspector) -> dict[str, Any]:
         """Raises InvalidQuestion, Transient."""
@@ -43,6 +46,10 @@ class Question(BaseModel):
     def compare(self, inspector: Inspector) -> dict[str, Any]:
         """Raises InvalidQuestion, NoState, Transient."""
         return {"owners": inspector.compare([_owner(text) for text in self.owners])}
+
+    def foreign(self, inspector: Inspector) -> dict[str, Any]:
+        """Raises NoState, Transient."""
+        return inspector.foreign(self.after, self.limit)
 
 
 def read_question(body: bytes) -> Question:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _log = log.get(__name__)
 
 CONTRACT_PATH = "/process-event"
-ASKED = ("/preview", "/compare")
+ASKED = ("/preview", "/compare", "/keys")
 CHECK_SECONDS = 5.0
 
 
@@ -219,12 +219,14 @@ def _health(request: flask.Request, started: _Started) -> Reply:
 
 
 def _asked(request: flask.Request, started: _Started) -> Reply:
-    """POST /preview and /compare: for the console; nothing is written."""
+    """POST /preview, /compare and /keys: for the console; nothing is written."""
     try:
         started.guard.check(request.headers)
         question = read_question(request.get_data(cache=False))
         if request.path.startswith("/preview"):
             return Reply(200, question.preview(started.inspector()))
+        if request.path.startswith("/keys"):
+            return Reply(200, question.foreign(started.inspector()))
         return Reply(200, question.compare(started.inspector()))
     except PushRefused as refused:
         return Reply(refused.status, {"error": str(refused)})

@@ -32,6 +32,8 @@ class ServicePaths:
     customer_info: str = "Customer/get_customer_info"
     number_info: str = "DID/get_number_info"
     invoice_info: str = "Invoice/get_invoice_info"
+    account_list: str = "Account/get_account_list"
+    customer_list: str = "Customer/get_customer_list"
 
     @classmethod
     def of(cls, configured: Mapping[str, str]) -> ServicePaths:

@@ -1,0 +1,1 @@
+"""What operators ask and do: the console function's JSON API, and the jobs that it works off."""

@@ -1,0 +1,148 @@
+"""What there is of an account, a customer, an IMSI or an MSISDN: history, ledger, statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from google.cloud.firestore import FieldFilter
+
+from nsps.console.accounts import Lists
+from nsps.console.handlers import Handlers
+from nsps.event import Owner
+from nsps.store import Store
+from nsps.timeline import Story, Timeline, plain
+
+EVENTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One account, customer or other owner, as NSPS knows it.
+
+    ``resources``: what the ledger holds for it, with ``handler``; ``statuses``: what PortaBilling
+    heard; ``events``: the newest, oldest first. ``note``: how it was found, for people.
+    """
+
+    owner: Owner | None
+    resources: tuple[Mapping[str, Any], ...] = ()
+    statuses: tuple[Mapping[str, Any], ...] = ()
+    events: tuple[Story, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the history and the ledger are searched through."""
+
+    store: Store
+    handlers: Handlers
+    lists: Callable[[], Lists]
+    timeline: Timeline = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "timeline", Timeline(self.store, self.handlers.groups))
+
+    def owner(self, owner: Owner, note: str = "", limit: int = EVENTS) -> Subject:
+        """All there is of an owner. Raises Transient."""
+        if owner.i_account is not None:
+            events = self.timeline.where("i_account", owner.i_account, limit)
+        else:
+            events = self.timeline.where("owner", str(owner), limit)
+        return Subject(
+            owner,
+            tuple(self._resources("owner", "==", str(owner))),
+            tuple(self._statuses(owner)),
+            tuple(events),
+            note,
+        )
+
+    def number(self, kind: str, number: str) -> list[Subject]:
+        """The owners of an IMSI or MSISDN: by the ledger; an MSISDN also by PortaBilling.
+
+        Raises Transient.
+        """
+        label = kind.upper()
+        found = self._resources("find", "array_contains", number)
+        owners = {str(each["owner"]): str(each["handler"]) for each in found if each.get("owner")}
+        subjects = [
+            self.owner(Owner.parse(text), f"{label} {number} is {text}'s in {handler}")
+            for text, handler in sorted(owners.items())
+        ]
+        if subjects:
+            return subjects
+        if kind == "msisdn":
+            i_account = self.lists().account_of_number(number)
+            if i_account is not None:
+                note = f"PortaBilling says that MSISDN {number} is account {i_account}'s id"
+                return [self.owner(Owner("account", str(i_account)), note)]
+        released = [each["handler"] for each in found]
+        if released:
+            note = f"{label} {number} was removed from {', '.join(released)}: nobody has it now"
+            return [Subject(None, tuple(found), note=note)]
+        return []
+
+    def _resources(self, name: str, op: str, value: str) -> list[dict[str, Any]]:
+        now = datetime.now(UTC)
+        found = []
+        for handler in sorted(self.handlers.by_name):
+            resources = self.store.client.collection("handlers", handler, "resources")
+            query = resources.where(filter=FieldFilter(name, op, value)).limit(50)
+            for data in self.store.find(query):
+                if data.get("expire_at") is None or data["expire_at"] > now:
+                    found.append(_resource(handler, data))
+        return found
+
+    def _statuses(self, owner: Owner) -> list[dict[str, Any]]:
+        if owner.i_account is None:
+            return []
+        groups = sorted({group for group in self.handlers.groups.values() if group})
+        statuses = []
+        for group in groups:
+            data = self.store.read(self.store.status(owner.i_account, group))
+            if data is not None:
+                told = data.get("posted") == data.get("revision")
+                statuses.append(
+                    {
+                        "group": group,
+                        "status": data.get("status"),
+                        "told": told,
+                        "told_at": plain(data.get("posted_at")),
+                        "message": data.get("message"),
+                        "refused": data.get("refused"),
+                    }
+                )
+        return statuses
+
+
+def _resource(handler: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    lease = data.get("lease_until")
+    return {
+        "handler": handler,
+        "key": data.get("key"),
+        "owner": data.get("owner"),
+        "state": plain(data.get("state")),
+        "sure": data.get("confirmed") is not None and not data.get("dirty"),
+        "writing": lease is not None and lease > datetime.now(UTC),
+        "pending": plain(data.get("pending")),
+        "changed_at": plain(data.get("changed_at")),
+        "by": data.get("by"),
+    }
+
+
+def parse_subject(text: str) -> tuple[str, str]:
+    """``account:N``, ``customer:N``, ``imsi:...`` or ``msisdn:...`` as (kind, value).
+
+    Raises ValueError.
+    """
+    kind, colon, value = text.partition(":")
+    value = value.strip().removeprefix("+")
+    if (
+        not colon
+        or kind not in ("account", "customer", "sim", "did", "imsi", "msisdn")
+        or not value
+    ):
+        raise ValueError(f"{text!r}: write account:N, customer:N, imsi:NUMBER or msisdn:NUMBER")
+    return kind, value

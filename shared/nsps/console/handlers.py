@@ -1,0 +1,67 @@
+"""The handlers as the console sees them: what they are, and their functions to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nsps.http import Deadline, Http
+from nsps.identity_token import IdentityTokens
+from nsps.outcome import DeliveryError, Terminal, Transient
+from nsps.settings import HandlerLocation, HandlerSummary
+
+ASK_SECONDS = 90.0
+
+
+class UnknownHandler(LookupError):
+    """There is no handler of that name; the message lists those there are."""
+
+
+class Handlers:
+    """All handlers of the deployment; safe to share between threads."""
+
+    def __init__(
+        self,
+        summaries: Sequence[HandlerSummary],
+        functions: Mapping[str, HandlerLocation],
+        http: Http,
+    ) -> None:
+        self.by_name = {each.name: each for each in summaries}
+        self._functions, self._http, self._tokens = functions, http, IdentityTokens(http)
+
+    @property
+    def groups(self) -> dict[str, str | None]:
+        """Handler -> the ESPF group that it reports to."""
+        return {name: each.group for name, each in self.by_name.items()}
+
+    def get(self, name: str) -> HandlerSummary:
+        """Raises UnknownHandler."""
+        if name not in self.by_name:
+            there = ", ".join(sorted(self.by_name)) or "none"
+            raise UnknownHandler(f"there is no handler {name!r}; there are: {there}")
+        return self.by_name[name]
+
+    def ask(self, name: str, path: str, question: Mapping[str, Any]) -> dict[str, Any]:
+        """POST a question to a handler's function. Raises Terminal (it refuses), Transient."""
+        location = self._functions[name]
+        deadline = Deadline(ASK_SECONDS)
+        token = self._tokens.token(location.audience, deadline)
+        answer = self._http.request(
+            "POST",
+            location.url + path,
+            deadline=deadline,
+            headers={"Authorization": f"Bearer {token}"},
+            json=question,
+            idempotent=True,
+        )
+        try:
+            body = answer.json()
+        except DeliveryError:
+            body = {}
+        if answer.status == 200 and isinstance(body, dict):
+            return body
+        reason = body.get("error") if isinstance(body, dict) else None
+        said = f"handler {name}: {reason or f'its function answers HTTP {answer.status}'}"
+        if answer.status in (400, 409):
+            raise Terminal(said)
+        raise Transient(said)

@@ -1,0 +1,468 @@
+"""Long work of operators: a document in Firestore, worked off in slices by whoever is there.
+
+A slice is a message of the topic ``jobs`` with its number. Whoever takes it holds the job's lease,
+does page after page, writes down after each where it is and what it found, and after some seconds
+publishes the next slice. Cut off anywhere, the slice's message comes again and goes on from what
+was written down; a page that is done twice finds or sends the same once more, under the same ids.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from google.cloud.firestore import Query
+
+from nsps import audit, log
+from nsps.console.identity import Person
+from nsps.messages import Publisher
+from nsps.outcome import Terminal, Transient
+from nsps.store import HISTORY_DAYS, Store, Tx
+
+_log = log.get(__name__)
+
+SLICE_SECONDS = 15.0
+LEASE_SECONDS = 120.0
+PAGE = 100
+DEFAULT_RATE = 20.0
+MAX_RATE = 1000.0
+KEPT_FINDINGS = 2000
+"""Findings that a job keeps to be read; all of them are counted."""
+SEEN_BITS = 80_000
+"""Accounts that one document of a job's seen accounts stands for."""
+
+
+class JobState(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class UnknownJob(LookupError):
+    """There is no such job."""
+
+
+class JobConflict(Exception):
+    """The job cannot do that now; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as its worker sees it. ``cursor``: where it is; {} at the beginning."""
+
+    id: str
+    kind: str
+    spec: Mapping[str, Any]
+    by: str
+    created_at: datetime
+    dry_run: bool
+    fix: bool
+    rate: float
+    state: JobState
+    cursor: Mapping[str, Any]
+    slice: int
+    total: int | None
+
+    @classmethod
+    def read(cls, ident: str, data: Mapping[str, Any]) -> Job:
+        return cls(
+            id=ident,
+            kind=data["kind"],
+            spec=data["spec"],
+            by=data["by"],
+            created_at=data["created_at"],
+            dry_run=data["dry_run"],
+            fix=data["fix"],
+            rate=data["rate"],
+            state=JobState(data["state"]),
+            cursor=data["cursor"],
+            slice=data["slice"],
+            total=data["total"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one page did. ``cursor``: where to go on; None: nothing is left.
+
+    ``done``: what was looked at; ``found``: counts by word; ``findings``: name -> what to show;
+    ``sent``: events that were published; ``seen``: accounts that there are.
+    """
+
+    cursor: Mapping[str, Any] | None
+    done: int = 0
+    found: Mapping[str, int] = field(default_factory=dict)
+    findings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sent: int = 0
+    total: int | None = None
+    seen: Iterable[int] = ()
+
+
+class Worker(Protocol):
+    """What a kind of job does."""
+
+    def page(self, job: Job, size: int) -> Page:
+        """The next page. Raises Transient (try again later) or Terminal (the job has failed)."""
+        ...
+
+
+class Jobs:
+    """All jobs; safe to share between threads and instances."""
+
+    def __init__(
+        self,
+        store: Store,
+        publisher: Callable[[], Publisher],
+        topic: str,
+        workers: Callable[[], Mapping[str, Worker]],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._store, self._publisher, self._topic = store, publisher, topic
+        self._workers, self._clock, self._sleep = workers, clock, sleep
+
+    # ---- what people do ----------------------------------------------------------------------
+
+    def start(
+        self,
+        kind: str,
+        spec: Mapping[str, Any],
+        person: Person,
+        *,
+        dry_run: bool = False,
+        fix: bool = False,
+        rate: float = DEFAULT_RATE,
+        reason: str = "",
+    ) -> str:
+        """Begin a job; returns its id. Raises Transient."""
+        ident = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+
+        def body(tx: Tx) -> None:
+            tx.read([_job(self._store, ident)])
+            tx.merge(
+                _job(self._store, ident),
+                {
+                    "kind": kind,
+                    "spec": dict(spec),
+                    "by": person.email,
+                    "role": person.role.name,
+                    "reason": reason,
+                    "dry_run": dry_run,
+                    "fix": fix,
+                    "rate": rate,
+                    "state": JobState.RUNNING.value,
+                    "cursor": {},
+                    "slice": 1,
+                    "published": 0,
+                    "done": 0,
+                    "sent": 0,
+                    "total": None,
+                    "found": {},
+                    "kept": 0,
+                    "error": None,
+                    "created_at": tx.now,
+                    "updated_at": tx.now,
+                    "ended_at": None,
+                    "eta": None,
+                    "stop": None,
+                    "lease": None,
+                    "lease_until": None,
+                    "expire_at": tx.after(days=HISTORY_DAYS),
+                },
+            )
+            details = {"spec": dict(spec), "dry_run": dry_run, "fix": fix, "rate": rate}
+            audit.note(
+                self._store, tx, person.email, person.role.name, kind, ident, reason, details
+            )
+
+        self._store.transact(body)
+        self._publish(ident, 1)
+        return ident
+
+    def stop(self, ident: str, person: Person, reason: str = "") -> None:
+        """Stop a job after the page it is at. Raises UnknownJob, JobConflict, Transient."""
+
+        def body(tx: Tx) -> None:
+            data = self._existing(tx, ident)
+            if data["state"] != JobState.RUNNING:
+                raise JobConflict(f"job {ident} is not running: it is {data['state']}")
+            ended = {"state": JobState.STOPPED.value, "ended_at": tx.now, "eta": None}
+            stop = {"by": person.email, "at": tx.now, "reason": reason}
+            tx.merge(_job(self._store, ident), {"stop": stop, "updated_at": tx.now, **ended})
+            audit.note(self._store, tx, person.email, person.role.name, "stop", ident, reason)
+
+        self._store.transact(body)
+
+    def resume(self, ident: str, person: Person, reason: str = "") -> None:
+        """Go on with a stopped or failed job where it was. Raises UnknownJob, JobConflict."""
+
+        def body(tx: Tx) -> int:
+            data = self._existing(tx, ident)
+            if data["state"] not in (JobState.STOPPED, JobState.FAILED):
+                raise JobConflict(f"job {ident} cannot be resumed: it is {data['state']}")
+            fields = {"state": JobState.RUNNING.value, "stop": None, "error": None}
+            number = int(data["slice"]) + 1
+            tx.merge(
+                _job(self._store, ident),
+                {**fields, "ended_at": None, "slice": number, "updated_at": tx.now},
+            )
+            audit.note(self._store, tx, person.email, person.role.name, "resume job", ident, reason)
+            return number
+
+        self._publish(ident, self._store.transact(body))
+
+    # ---- what is shown -----------------------------------------------------------------------
+
+    def get(self, ident: str) -> dict[str, Any]:
+        """A job's document with ``id``. Raises UnknownJob, Transient."""
+        data = self._store.read(_job(self._store, ident)) if _is_name(ident) else None
+        if data is None or data["expire_at"] <= datetime.now(UTC):
+            raise UnknownJob(f"there is no job {ident}: `nsps jobs` lists them")
+        return _shown(ident, data)
+
+    def latest(self, limit: int) -> list[dict[str, Any]]:
+        """The newest jobs first."""
+        query = self._store.client.collection("jobs").order_by(
+            "created_at", direction=Query.DESCENDING
+        )
+        found = self._store.call(lambda: list(query.limit(limit).stream()))
+        now = datetime.now(UTC)
+        documents = [(each.id, each.to_dict() or {}) for each in found]
+        return [_shown(ident, data) for ident, data in documents if data["expire_at"] > now]
+
+    def findings(self, ident: str, limit: int, after: str = "") -> list[dict[str, Any]]:
+        """What a job found, by name; ``after``: the last name of the page before."""
+        query = _findings(self._store, ident).order_by("name")
+        if after:
+            query = query.start_after({"name": after})
+        return self._store.find(query.limit(limit))
+
+    # ---- work --------------------------------------------------------------------------------
+
+    def work(self, ident: str, number: int) -> None:
+        """Do one slice. Returns when its message is done with. Raises Transient."""
+        token = uuid.uuid4().hex
+        job = self._store.transact(lambda tx: self._take(tx, ident, number, token))
+        if job is None:
+            self._hand_over_again(ident)
+            return
+        with log.fields(job=ident):
+            self._slice(job, token)
+
+    def _slice(self, job: Job, token: str) -> None:
+        ends = self._clock() + SLICE_SECONDS
+        current: Job | None = job
+        while current is not None and self._clock() < ends:
+            began = self._clock()
+            page = self._page(current, token)
+            if page is None:
+                return
+            commit = partial(self._commit, job=current, token=token, page=page)
+            current = self._store.transact(commit)
+            if page.sent and current is not None:
+                self._sleep(max(0.0, page.sent / job.rate - (self._clock() - began)))
+        if current is not None:
+            self._hand_over(current, token)
+
+    def _page(self, job: Job, token: str) -> Page | None:
+        try:
+            return self._workers()[job.kind].page(job, max(1, min(PAGE, int(job.rate * 5))))
+        except Terminal as error:
+            failed = {"state": JobState.FAILED.value, "error": str(error)}
+            self._end(job.id, token, failed)
+            return None
+        except Transient as error:
+            self._end(job.id, token, {"error": str(error)})
+            raise
+        except Exception as error:
+            said = f"it failed in an unforeseen way ({type(error).__name__}); see the log"
+            self._end(job.id, token, {"error": said})
+            raise
+
+    def _take(self, tx: Tx, ident: str, number: int, token: str) -> Job | None:
+        """The job, with its lease; None if this slice is over. Raises Transient if it is held."""
+        reference = _job(self._store, ident)
+        data = tx.read([reference])[reference.path]
+        if data is None or data["state"] != JobState.RUNNING or number < data["slice"]:
+            return None
+        if data["lease"] and data["lease_until"] > tx.now:
+            left = (data["lease_until"] - tx.now).total_seconds()
+            raise Transient(f"job {ident} is being worked on", retry_after=left)
+        tx.merge(reference, {"lease": token, "lease_until": tx.after(seconds=LEASE_SECONDS)})
+        return Job.read(ident, data)
+
+    def _commit(self, tx: Tx, job: Job, token: str, page: Page) -> Job | None:
+        """Write a page down; the job as it goes on, or None if it is over, stopped or not ours."""
+        reference = _job(self._store, job.id)
+        chunks = _chunks(page.seen)
+        places = {number: _seen(self._store, job.id, number) for number in chunks}
+        found = tx.read([reference, *places.values()])
+        data = found[reference.path]
+        if data is None or data["lease"] != token:
+            return None
+        for number, place in places.items():
+            before = (found[place.path] or {}).get("bits", b"")
+            tx.merge(
+                place, {"bits": _joined(before, chunks[number]), "expire_at": data["expire_at"]}
+            )
+        kept = self._keep(tx, job, page, data)
+        total = page.total if page.total is not None else data["total"]
+        fields: dict[str, Any] = {
+            "done": data["done"] + page.done,
+            "sent": data["sent"] + page.sent,
+            "total": total,
+            "found": _added(data["found"], page.found),
+            "kept": kept,
+            "error": None,
+            "updated_at": tx.now,
+            "lease_until": tx.after(seconds=LEASE_SECONDS),
+        }
+        over = page.cursor is None
+        if over and data["state"] == JobState.RUNNING:
+            fields |= {"state": JobState.DONE.value, "ended_at": tx.now, "eta": None}
+        elif not over:
+            fields |= {"cursor": dict(page.cursor or {})}
+            fields["eta"] = _eta(data["created_at"], tx.now, fields["done"], total)
+        if over or data["state"] != JobState.RUNNING:
+            fields |= {"lease": None, "lease_until": None}
+        tx.merge(reference, fields)
+        if over or data["state"] != JobState.RUNNING:
+            return None
+        return Job.read(job.id, {**data, **fields})
+
+    def _keep(self, tx: Tx, job: Job, page: Page, data: Mapping[str, Any]) -> int:
+        kept = int(data["kept"])
+        for name, finding in page.findings.items():
+            if kept >= KEPT_FINDINGS:
+                break
+            place = _findings(self._store, job.id).document(quote(name, safe=":"))
+            tx.merge(place, {"name": name, **finding, "expire_at": data["expire_at"]})
+            kept += 1
+        return kept
+
+    def _end(self, ident: str, token: str, fields: Mapping[str, Any]) -> None:
+        """Give the lease back with what went wrong."""
+
+        def body(tx: Tx) -> None:
+            reference = _job(self._store, ident)
+            data = tx.read([reference])[reference.path] or {}
+            if data.get("lease") != token:
+                return
+            free = {"lease": None, "lease_until": None, "updated_at": tx.now}
+            if fields.get("state"):
+                free |= {"ended_at": tx.now, "eta": None}
+            tx.merge(reference, {**fields, **free})
+
+        try:
+            self._store.transact(body)
+        except Transient as error:
+            _log.warning("a job's lease runs out by itself", reason=str(error))
+
+    def _hand_over(self, job: Job, token: str) -> None:
+        """The next slice is due: written down first, then published."""
+
+        def body(tx: Tx) -> bool:
+            reference = _job(self._store, job.id)
+            data = tx.read([reference])[reference.path] or {}
+            if data.get("lease") != token:
+                return False
+            tx.merge(reference, {"slice": job.slice + 1, "lease": None, "lease_until": None})
+            return True
+
+        if self._store.transact(body):
+            self._publish(job.id, job.slice + 1)
+
+    def _hand_over_again(self, ident: str) -> None:
+        """An old slice came again: the next one's message may have been cut off before it left."""
+        data = self._store.read(_job(self._store, ident))
+        if data and data["state"] == JobState.RUNNING and data["published"] < data["slice"]:
+            self._publish(ident, data["slice"])
+
+    def _publish(self, ident: str, number: int) -> None:
+        attributes = {"job": ident, "slice": str(number)}
+        self._publisher().publish(self._topic, b"{}", attributes)
+        reference = _job(self._store, ident)
+        self._store.call(lambda: reference.set({"published": number}, merge=True))
+
+    def _existing(self, tx: Tx, ident: str) -> dict[str, Any]:
+        reference = _job(self._store, ident)
+        data = tx.read([reference])[reference.path] if _is_name(ident) else None
+        if data is None:
+            raise UnknownJob(f"there is no job {ident}: `nsps jobs` lists them")
+        return data
+
+
+# ---- seen accounts: one bit each ---------------------------------------------------------------
+
+
+def seen_among(store: Store, ident: str, accounts: Iterable[int]) -> set[int]:
+    """Those of the accounts that the job has seen."""
+    wanted = set(accounts)
+    numbers = sorted({account // SEEN_BITS for account in wanted})
+    bits = {
+        number: (store.read(_seen(store, ident, number)) or {}).get("bits", b"")
+        for number in numbers
+    }
+    return {account for account in wanted if _has(bits[account // SEEN_BITS], account % SEEN_BITS)}
+
+
+def _chunks(accounts: Iterable[int]) -> dict[int, list[int]]:
+    chunks: dict[int, list[int]] = {}
+    for account in accounts:
+        chunks.setdefault(account // SEEN_BITS, []).append(account % SEEN_BITS)
+    return chunks
+
+
+def _joined(before: bytes, positions: Iterable[int]) -> bytes:
+    bits = bytearray(before.ljust(SEEN_BITS // 8, b"\0"))
+    for position in positions:
+        bits[position // 8] |= 1 << position % 8
+    return bytes(bits)
+
+
+def _has(bits: bytes, position: int) -> bool:
+    return position // 8 < len(bits) and bool(bits[position // 8] >> position % 8 & 1)
+
+
+# ---- documents ---------------------------------------------------------------------------------
+
+
+def _job(store: Store, ident: str) -> Any:
+    return store.client.document("jobs", ident)
+
+
+def _findings(store: Store, ident: str) -> Any:
+    return store.client.collection("jobs", ident, "findings")
+
+
+def _seen(store: Store, ident: str, number: int) -> Any:
+    return store.client.document("jobs", ident, "seen", str(number))
+
+
+def _is_name(ident: str) -> bool:
+    return bool(ident) and "/" not in ident and ident not in (".", "..")
+
+
+def _added(before: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {word: before.get(word, 0) + more.get(word, 0) for word in {*before, *more}}
+
+
+def _eta(begun: datetime, now: datetime, done: int, total: int | None) -> datetime | None:
+    if not total or not done or done > total:
+        return None
+    return now + timedelta(seconds=(now - begun).total_seconds() * (total - done) / done)
+
+
+_INTERNAL = ("cursor", "slice", "published", "lease", "lease_until", "kept")
+
+
+def _shown(ident: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": ident} | {name: each for name, each in data.items() if name not in _INTERNAL}

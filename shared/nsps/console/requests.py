@@ -1,0 +1,86 @@
+"""The bodies of what operators ask for, checked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from nsps.console.jobs import DEFAULT_RATE, MAX_RATE
+from nsps.outcome import Outcome
+from nsps.settings import EventPattern
+
+Rate = Annotated[float, Field(gt=0, le=MAX_RATE)]
+Reason = Annotated[str, Field(max_length=500)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ReasonBody(_Body):
+    """Of pause, resume and stop."""
+
+    reason: Reason = ""
+
+
+class ReplayBody(_Body):
+    """One ``event`` (an event_id or an i_event), or many by the other members."""
+
+    event: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    handler: str | None = None
+    event_type: EventPattern | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    account: Annotated[int, Field(ge=1)] | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    dry_run: bool = False
+    rate: Rate = DEFAULT_RATE
+    reason: Reason = ""
+
+    @model_validator(mode="after")
+    def _not_everything(self) -> Self:
+        if self.event is None and self.handler is None and self.account is None:
+            raise ValueError("name an event, a handler or an account: nobody replays everything")
+        if self.since and self.until and self.since > self.until:
+            raise ValueError("since is after until: write them the other way round")
+        return self
+
+    def spec(self) -> dict[str, Any]:
+        """As the job keeps it."""
+        return {
+            "event": self.event,
+            "handler": self.handler,
+            "event_type": self.event_type,
+            "outcomes": [each.value for each in self.outcomes],
+            "account": self.account,
+            "since": _iso(self.since),
+            "until": _iso(self.until),
+        }
+
+
+class ReconcileBody(_Body):
+    """Of one ``account``, one ``customer`` with its accounts, or ``all``."""
+
+    handler: str
+    account: Annotated[int, Field(ge=1)] | None = None
+    customer: Annotated[int, Field(ge=1)] | None = None
+    all: bool = False
+    fix: bool = False
+    rate: Rate = DEFAULT_RATE
+    reason: Reason = ""
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        if sum((self.account is not None, self.customer is not None, self.all)) != 1:
+            raise ValueError("write one of account, customer, all")
+        return self
+
+    def spec(self) -> dict[str, Any]:
+        """As the job keeps it."""
+        return {"handler": self.handler, "account": self.account, "customer": self.customer}
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.astimezone(UTC).isoformat() if moment else None
