@@ -384,6 +384,7 @@ class _View:
         if sure and resource.confirmed == step.wanted:
             fields["state"] = dict(self._work.visible.get(step.key, {}))
             fields["by"] = self._work.event_id
+            fields["find"] = _findable(step.key, fields["state"])
         elif resource.owner is None:
             fields["state"] = None
         self._tx.merge(reference, fields)
@@ -536,6 +537,12 @@ def note_status(
     return outbox.Post(
         reference.path, i_account, group, taken.status, taken.message, taken.revision, token
     )
+
+
+def _findable(key: str, state: Mapping[str, Any]) -> list[str]:
+    """The numbers by which people look for a resource."""
+    told = (state.get(name) for name in ("imsi", "msisdn", "iccid", "number"))
+    return sorted({key, *(each for each in told if isinstance(each, str) and each)})
 
 
 def order_reference(work: Work, step: Step) -> str:
