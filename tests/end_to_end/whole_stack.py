@@ -208,6 +208,14 @@ class WholeStack:
         processes.signal_group(pid, signal.SIGKILL)
         wait_for(lambda: self.pid(name) not in (0, pid), 20, f"{name} to be started again")
 
+    def kill_half(self, name: str, half: str) -> None:
+        """SIGKILL to a function's web server alone: its "worker", or its "master"."""
+        master = self.pid(name)
+        workers = [p.pid for p in processes.table().values() if p.parent == master and p.alive]
+        for pid in [master] if half == "master" else workers:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not any(map(processes.alive, workers)), 30, "the old worker to be gone")
+
     def answering(self, name: str) -> None:
         """Wait until a part answers (again)."""
         described = self.description["handlers"].get(name) or self.description[name]
