@@ -27,6 +27,8 @@ from nsps.trace import from_attributes
 _log = log.get(__name__)
 
 MAX_BODY_BYTES = 1_000_000
+MAX_ORDER = 300
+"""Characters of an order's name that are looked at: a longer one is nobody's."""
 
 
 class Callbacks:
@@ -81,7 +83,8 @@ class Answers:
     def take(self, handler: str, answer: Answer, *, ours: bool = False) -> Heard:
         """Take one answer in, whoever brought it. Raises Transient."""
         message = self.redactor().text_for_store(answer.message)
-        late = LateAnswer(answer.order, Said(answer.state.value), message, answer.at, ours)
+        order = answer.order[:MAX_ORDER].encode("utf-8", "replace").decode()
+        late = LateAnswer(order, Said(answer.state.value), message, answer.at, ours)
         settlement = self._orders.hear(handler, late)
         _log.info("an answer was heard", handler=handler, heard=settlement.heard.value)
         self._complete(handler, settlement)

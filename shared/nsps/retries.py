@@ -101,7 +101,9 @@ class Retries:
         event_id = push.attributes.get("event_id")
         if not event_id:
             raise MalformedMessage("a dead letter has no attribute event_id")
-        run = push.attributes.get("run")
+        run = push.attributes.get("run", "")
+        if run and not (run.isascii() and run.isdigit()):
+            raise MalformedMessage("attribute run of a dead letter is not a number")
         delivery = f"{event_id}.{run}" if run else event_id
         body = _body(push)
         kept = {
@@ -357,7 +359,7 @@ def _body(push: PushMessage) -> str:
     """The event as ESPF sent it, out of a raw or an enriched message."""
     try:
         document = json.loads(push.data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedMessage("a dead letter's data is not JSON") from error
     event = document.get("data", document) if isinstance(document, dict) else None
     if not isinstance(event, dict) or "event_type" not in event:

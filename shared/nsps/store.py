@@ -20,6 +20,8 @@ _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 HISTORY_DAYS = 92
 """How long the history is kept (three months), by the TTL policy on ``expire_at``."""
+MAX_ID = 1000
+"""Bytes of a document id; Firestore's end at 1500."""
 TOMBSTONE_DAYS = 184
 """How long the ledger remembers what nobody owns: longer than any message can live."""
 
@@ -54,7 +56,7 @@ class Store:
         return self.client.document("handlers", handler, "deliveries", delivery)
 
     def owner(self, handler: str, owner: str) -> DocumentReference:
-        return self.client.document("handlers", handler, "owners", quote(owner, safe=":+@"))
+        return self.client.document("handlers", handler, "owners", _id(owner, safe=":+@"))
 
     def resource(self, handler: str, key: str) -> DocumentReference:
         return self.client.document("handlers", handler, "resources", resource_id(key))
@@ -64,7 +66,7 @@ class Store:
         return _where(self.client.collection("handlers", handler, "resources"), "owner", owner)
 
     def order(self, handler: str, reference: str) -> DocumentReference:
-        return self.client.document("handlers", handler, "orders", quote(reference, safe=""))
+        return self.client.document("handlers", handler, "orders", _id(reference))
 
     def orders(self, handler: str) -> CollectionReference:
         return self.client.collection("handlers", handler, "orders")
@@ -176,6 +178,15 @@ def _where(collection: CollectionReference, name: str, value: Any) -> Query:
     from google.cloud.firestore import FieldFilter
 
     return collection.where(filter=FieldFilter(name, "==", value))
+
+
+def _id(name: str, safe: str = "") -> str:
+    """Somebody else's name as a document id; one that Firestore does not take is hashed."""
+    quoted = quote(name, safe=safe, errors="replace")
+    reserved = not quoted.strip(".") or (quoted.startswith("__") and quoted.endswith("__"))
+    if reserved or len(quoted) > MAX_ID:
+        return f"sha256:{hashlib.sha256(quoted.encode()).hexdigest()}"
+    return quoted
 
 
 def resource_id(key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -22,11 +23,12 @@ from tests.unit.connector.systems import REDACTOR, new_store
 from tests.unit.flow_parts import Topics, raw
 
 HANDLERS = [
-    HandlerSummary(name="hss", connector="x", events=("SIM/*",), requires=(Block.SIM_INFO,)),
-    HandlerSummary(
-        name="crm", connector="x", events=("SIM/*", "Account/*"), requires=(Block.ACCOUNT_INFO,)
-    ),
-    HandlerSummary(name="audit", connector="x", events=("Invoice/*",)),
+    HandlerSummary.model_validate_json(json.dumps({"connector": "x", **handler}))
+    for handler in (
+        {"name": "hss", "events": ["SIM/*"], "requires": ["sim_info"]},
+        {"name": "crm", "events": ["SIM/*", "Account/*"], "requires": ["account_info"]},
+        {"name": "audit", "events": ["Invoice/*"]},
+    )
 ]
 
 
