@@ -155,7 +155,7 @@ class Timeline:
             snapshot_t=data.get("t"),
             trace_id=data.get("trace_id", ""),
             retry=plain(data.get("retry")),
-            next_try=_iso(data.get("next_try")),
+            next_try=_iso(data.get("next_try")) if data.get("state") == _PARKED else None,
             deliveries=tuple(
                 self._delivered(handler, run, ident, data, documents)
                 for handler, run in runs_of(data)
@@ -183,7 +183,7 @@ class Timeline:
             results=tuple(plain(result) for result in data.get("results", [])),
             errors=tuple(data.get("errors", [])),
             retry=plain(data.get("retry")),
-            next_try=_iso(data.get("next_try")) or _next_attempt(data),
+            next_try=_next_try(data),
             summary=data.get("summary"),
             superseded_by=data.get("superseded_by"),
             orders=tuple(data.get("orders", [])),
@@ -240,6 +240,16 @@ def _only(replayed: Mapping[str, Any] | None) -> bool:
 def named(event_id: str, run: int) -> str:
     """The delivery's document id."""
     return f"{event_id}.{run}" if run else event_id
+
+
+_PARKED = Outcome.PARKED.value
+
+
+def _next_try(data: Mapping[str, Any]) -> str | None:
+    """When a delivery is tried again by itself: by the ladder, or about then by Pub/Sub."""
+    if data.get("outcome") not in (None, _PARKED):
+        return None  # decided, or with its system; what the ladder had planned is kept, and void
+    return _iso(data.get("next_try")) or _next_attempt(data)
 
 
 def _next_attempt(data: Mapping[str, Any]) -> str | None:

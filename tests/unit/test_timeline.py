@@ -1,0 +1,272 @@
+"""The story of an event, told from what the flows really wrote, for each state it can be in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from nsps.connector.base import Enriched
+from nsps.event import SnapshotTime, owner_of
+from nsps.history import History
+from nsps.ledger.orders import LateAnswer, Orders, Said
+from nsps.messages import RawEventMessage
+from nsps.outcome import NoAnswer, Terminal, Transient
+from nsps.retries import ENRICHMENT, Retries, Upkeep
+from nsps.settings import HandlerSummary
+from nsps.snapshot import PbData
+from nsps.store import Store
+from nsps.timeline import Delivered, Story, Timeline
+from nsps_local.firestore import FirestoreServer
+
+from tests.unit.connector.systems import IMSI, REDACTOR, Box, Clerk, Kit, Letters, new_store
+from tests.unit.flow_parts import Topics, dead_letter, raw
+
+
+class Rig:
+    """Three handlers of each kind, and an event's way through them."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.box, self.letters, self.clerk = Box(), Letters(), Clerk()
+        self.hss = Kit(store, self.box, handler="hss", group="HSS")
+        self.mail = Kit(store, self.letters, handler="mail", group=None)
+        self.oms = Kit(store, self.clerk, handler="oms", group="PCRF")
+        self.history = History(store, lambda: REDACTOR)
+        self.timeline = Timeline(store, {"hss": "HSS", "mail": None, "oms": "PCRF"})
+        rest: Any = None
+        publisher: Any = Topics()
+        self.retries = Retries(
+            "demo",
+            [HandlerSummary(name="hss", connector="x", events=("SIM/*",), group="HSS")],
+            store,
+            lambda: publisher,
+            "t",
+            Upkeep(self.hss.poster, rest, rest),
+        )
+
+    def opened(self, *handlers: str, **variables: Any) -> RawEventMessage:
+        message = raw(variables={"i_event": 1, "i_account": 9} | variables)
+        event = message.event
+        self.history.open(message, event, owner_of(event, message.event_id), handlers)
+        return message
+
+    def enriched(self, message: RawEventMessage, second: int = 3, **account: Any) -> Enriched:
+        event = message.event
+        known = {"i_account": 9, "blocked": False, "email": "ann@example.net"} | account
+        pb = PbData.from_contract({"account_info": known, "sim_info": {"imsi": IMSI}})
+        t = SnapshotTime(f"2026-11-21T02:10:{second:02}.000000Z/{message.event_id}")
+        owner = owner_of(event, message.event_id)
+        self.history.enriched(message, owner, t, pb, read_ms=12.5)
+        return Enriched(message.event_id, event, owner, t, pb, "c", "u")
+
+    def story(self, message: RawEventMessage) -> Story:
+        (story,) = self.timeline.find(message.event_id)
+        json.dumps(asdict(story))
+        return story
+
+    def of(self, message: RawEventMessage, handler: str = "hss") -> Delivered:
+        return next(d for d in self.story(message).deliveries if d.handler == handler)
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
+        yield server.target
+
+
+@pytest.fixture
+def rig(target: str) -> Rig:
+    return Rig(new_store(target))
+
+
+def test_received(rig: Rig) -> None:
+    message = rig.opened("hss", "mail")
+    story = rig.story(message)
+    assert (story.state, story.final, story.enriched_at) == ("received", False, None)
+    assert (story.event_type, story.i_event, story.i_account) == ("SIM/Updated", "1", 9)
+    assert story.received_at == message.received_at
+    assert story.trace_id == message.trace.trace_id
+    assert [(d.handler, d.outcome, d.final) for d in story.deliveries] == [
+        ("hss", None, False),
+        ("mail", None, False),
+    ]
+    assert story.deliveries[0].espf == {
+        "group": "HSS",
+        "status": None,
+        "told": False,
+        "of_this": False,
+    }
+    assert story.deliveries[1].espf is None
+
+
+def test_enrichment_that_fails(rig: Rig) -> None:
+    message = rig.opened("hss")
+    rig.history.failed(message, "PortaBilling is away, password=hunter2")
+    story = rig.story(message)
+    assert story.retry is not None and story.retry["error"].endswith("password=***")
+    assert datetime.fromisoformat(story.retry["at"])
+    rig.enriched(message)
+    assert rig.story(message).retry is None
+
+
+def test_unhandled(rig: Rig) -> None:
+    story = rig.story(rig.opened())
+    assert (story.state, story.final, story.deliveries) == ("unhandled", True, ())
+
+
+def test_delivered_to_all(rig: Rig) -> None:
+    message = rig.opened("hss", "mail")
+    event = rig.enriched(message)
+    rig.hss.deliver(event)
+    assert not rig.story(message).final, "one is still open"
+    rig.mail.deliver(event)
+    story = rig.story(message)
+    assert (story.state, story.final, story.read_ms) == ("enriched", True, 12.5)
+    assert story.snapshot_t == event.t
+    hss, mail = story.deliveries
+    assert (hss.outcome, hss.attempts, hss.next_try) == ("delivered", 1, None)
+    assert hss.results[0]["action"] == "create"
+    assert hss.begun_at and hss.finished_at and hss.begun_at <= hss.finished_at
+    assert hss.espf is not None and hss.espf["told_at"]
+    assert (hss.espf["status"], hss.espf["told"], hss.espf["of_this"]) == ("OK", True, True)
+    assert (mail.outcome, mail.espf, mail.summary) == (
+        "delivered",
+        None,
+        "letter about SIM/Updated",
+    )
+
+
+def test_unchanged(rig: Rig) -> None:
+    rig.hss.deliver(rig.enriched(rig.opened("hss", i_event=1)))
+    message = rig.opened("hss", i_event=2)
+    rig.hss.deliver(rig.enriched(message, 4))
+    assert (rig.of(message).outcome, rig.of(message).final) == ("unchanged", True)
+
+
+@pytest.mark.parametrize("error", [Transient("busy, token=abcdefgh"), NoAnswer("token=abcdefgh")])
+def test_retrying(rig: Rig, error: Exception) -> None:
+    message = rig.opened("hss")
+    rig.box.seen.before = [None, error]
+    rig.hss.deliver(rig.enriched(message))
+    told = rig.of(message)
+    assert (told.outcome, told.final, told.attempts) == ("retrying", False, 1)
+    assert told.retry is not None and told.next_try is not None
+    assert "token=***" in told.retry["error"]
+    gap = datetime.fromisoformat(told.next_try) - datetime.fromisoformat(told.retry["at"])
+    assert gap == timedelta(seconds=10)
+    assert told.espf is not None and (told.espf["status"], told.espf["told"]) == ("RETRY", True)
+
+
+def test_rejected(rig: Rig) -> None:
+    message = rig.opened("hss")
+    rig.box.seen.before = [None, Terminal("no such profile")]
+    rig.hss.deliver(rig.enriched(message))
+    told = rig.of(message)
+    assert (told.outcome, told.final, told.errors) == ("rejected", True, ("no such profile",))
+    assert told.espf is not None and told.espf["status"] == "FAILED"
+
+
+def test_superseded(rig: Rig) -> None:
+    newer, older = rig.opened("hss", i_event=1), rig.opened("hss", i_event=2)
+    rig.hss.deliver(rig.enriched(newer, 5))
+    rig.hss.deliver(rig.enriched(older, 4))
+    told = rig.of(older)
+    assert (told.outcome, told.final, told.superseded_by) == ("superseded", True, newer.event_id)
+    assert told.espf is not None
+    assert (told.espf["status"], told.espf["of_this"]) == ("OK", False)
+
+
+def test_accepted_then_done(rig: Rig) -> None:
+    message = rig.opened("oms")
+    rig.oms.deliver(rig.enriched(message))
+    told = rig.of(message, "oms")
+    assert (told.outcome, told.final) == ("accepted", False)
+    assert told.orders == (rig.clerk.orders[0].reference,)
+    assert told.espf is not None and told.espf["status"] == "IN_PROGRESS"
+    for post in Orders(rig.store).hear("oms", LateAnswer("so-1", Said.DONE)).posts:
+        rig.oms.poster.send(post)
+    told = rig.of(message, "oms")
+    assert (told.outcome, told.final) == ("delivered", True)
+    assert told.espf is not None and told.espf["status"] == "OK"
+
+
+def test_waiting_for_the_answer_to_an_earlier_order(rig: Rig) -> None:
+    rig.oms.deliver(rig.enriched(rig.opened("oms", i_event=1)))
+    message = rig.opened("oms", i_event=2)
+    rig.oms.deliver(rig.enriched(message, 4, blocked=True))
+    told = rig.of(message, "oms")
+    assert not told.final and told.waits_for == "the answer to an earlier order"
+
+
+def test_parked_by_a_handler_and_delivered_later(rig: Rig) -> None:
+    message = rig.opened("hss")
+    event = rig.enriched(message)
+    rig.box.seen.before = [None, Transient("off")]
+    rig.hss.deliver(event)
+    rig.retries.park(dead_letter(message, "hss"))
+    told = rig.of(message)
+    assert (told.outcome, told.final) == ("parked", False)
+    assert told.next_try is not None and told.next_try > datetime.now(UTC).isoformat()
+    rig.hss.deliver(event)
+    told = rig.of(message)
+    assert (told.outcome, told.final, told.next_try) == ("delivered", True, None)
+
+
+def test_parked_by_enrichment_and_enriched_later(rig: Rig) -> None:
+    message = rig.opened("hss")
+    rig.retries.park(dead_letter(message, ENRICHMENT))
+    story = rig.story(message)
+    assert (story.state, story.final) == ("parked", False) and story.next_try
+    rig.hss.deliver(rig.enriched(message))
+    story = rig.story(message)
+    assert (story.state, story.final, story.next_try) == ("enriched", True, None)
+
+
+def test_a_status_that_espf_has_not_heard_or_refuses(rig: Rig) -> None:
+    message = rig.opened("hss")
+    rig.hss.espf.faults = [Transient("ESPF is away"), Terminal("no such group")]
+    rig.hss.deliver(rig.enriched(message))
+    told = rig.of(message).espf
+    assert told is not None
+    assert (told["status"], told["told"], told["refused"]) == ("OK", False, None)
+    rig.hss.poster.send_due()
+    told = rig.of(message).espf
+    assert told is not None and (told["told"], told["refused"]) == (False, "no such group")
+
+
+def test_events_are_found_by_either_name_by_account_and_by_age(rig: Rig) -> None:
+    messages = [rig.opened("hss", i_event=n) for n in (5, 6)]
+    other = rig.opened("hss", i_event=5, i_env=2)
+    names = [message.event_id for message in messages]
+    assert [s.event_id for s in rig.timeline.find("6")] == [names[1]]
+    assert {s.event_id for s in rig.timeline.find("5")} == {names[0], other.event_id}
+    assert [s.event_id for s in rig.timeline.where("i_account", 9)] == [*names, other.event_id]
+    latest = [s.event_id for s in rig.timeline.latest(2)]
+    assert latest == [other.event_id, names[1]]
+
+
+@pytest.mark.parametrize("name", ["nothing", "a/b", "0"])
+def test_what_is_not_there_is_not_found(rig: Rig, name: str) -> None:
+    rig.opened("hss")
+    assert rig.timeline.find(name) == []
+
+
+def test_what_has_expired_is_not_shown_though_firestore_keeps_it_a_while(rig: Rig) -> None:
+    message = rig.opened("hss")
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    rig.store.event(message.event_id).set({"expire_at": past}, merge=True)
+    assert rig.timeline.find(message.event_id) == []
+    assert rig.timeline.latest(10) == []
+
+
+def test_a_replay_is_not_the_story_of_the_first_run(rig: Rig) -> None:
+    message = rig.opened("hss")
+    event = rig.enriched(message)
+    rig.hss.deliver(event)
+    rig.hss.deliver(replace(event, run=1))
+    assert rig.of(message).attempts == 1
+    assert rig.of(message).run == 0
