@@ -59,17 +59,16 @@ class History:
         reference = self._store.event(raw.event_id)
         first = self._first(raw, event, owner, handlers)
         try:
-            written = self._store.call(lambda: reference.create(first))
-            return Entry(_stamp(written.update_time, raw), written.update_time, False)
+            written = self._store.create(reference, first)
+            return Entry(_stamp(written, raw), written, False)
         except AlreadyExists:
             found = self._store.call(reference.get)
         data = found.to_dict() or {}
         created_at = found.create_time or self._now()
         if data.get("enriched_at") and raw.handler is None:
             return Entry(SnapshotTime(data["t"]), created_at, True)
-        again = {"again_at": self._now()}
-        written = self._store.call(lambda: reference.set(again, merge=True))
-        return Entry(_stamp(written.update_time, raw), created_at, False)
+        written = self._store.merge(reference, {"again_at": self._now()})
+        return Entry(_stamp(written, raw), created_at, False)
 
     def _first(
         self, raw: RawEventMessage, event: EspfEvent, owner: Owner, handlers: Sequence[str]
@@ -122,7 +121,7 @@ class History:
         return (packed if len(packed) <= MAX_SNAPSHOT_BYTES else None), len(text)
 
     def _merge(self, event_id: str, fields: dict[str, Any]) -> None:
-        self._store.call(lambda: self._store.event(event_id).set(fields, merge=True))
+        self._store.merge(self._store.event(event_id), fields)
 
 
 def unpacked(snapshot: bytes | None) -> dict[str, Any] | None:
