@@ -45,11 +45,31 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """An order that an asynchronous system has taken and not answered yet."""
+    """An order that an asynchronous system has, or may have, and has not answered yet."""
 
     reference: str
     wanted: str
     """Digest of the state that was ordered; empty for a removal."""
+    doubt_until: datetime | None = None
+    """Until when it is in doubt whether the system has it; None: it has."""
+    submitted: int = 1
+    """How often it was begun to be submitted."""
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any] | None) -> Pending | None:
+        if not data:
+            return None
+        return cls(
+            data["reference"], data["wanted"], data.get("doubt_until"), data.get("submitted", 1)
+        )
+
+    def write(self) -> dict[str, Any]:
+        return {
+            "reference": self.reference,
+            "wanted": self.wanted,
+            "doubt_until": self.doubt_until,
+            "submitted": self.submitted,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +94,6 @@ class Resource:
     def read(cls, data: Mapping[str, Any] | None) -> Resource:
         if not data:
             return cls()
-        pending = data.get("pending")
         return cls(
             owner=data.get("owner"),
             claim_t=SnapshotTime(data.get("claim_t", BEFORE_ALL)),
@@ -83,11 +102,10 @@ class Resource:
             foreign=data.get("foreign", False),
             lease=data.get("lease"),
             lease_until=data.get("lease_until"),
-            pending=Pending(pending["reference"], pending["wanted"]) if pending else None,
+            pending=Pending.read(data.get("pending")),
         )
 
     def write(self) -> dict[str, Any]:
-        pending = self.pending
         return {
             "owner": self.owner,
             "claim_t": self.claim_t,
@@ -96,9 +114,7 @@ class Resource:
             "foreign": self.foreign,
             "lease": self.lease,
             "lease_until": self.lease_until,
-            "pending": {"reference": pending.reference, "wanted": pending.wanted}
-            if pending
-            else None,
+            "pending": self.pending.write() if self.pending else None,
         }
 
     def held_by_other(self, token: str, now: datetime) -> bool:

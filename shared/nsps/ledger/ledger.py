@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
@@ -22,13 +22,15 @@ from nsps.event import Owner, SnapshotTime
 from nsps.ledger import protocol
 from nsps.ledger.documents import Delivery, Resource, Watermark
 from nsps.ledger.protocol import Begun, Lease, Step, Taken, Todo
-from nsps.outcome import Outcome, worst
+from nsps.outcome import Outcome, Transient, worst
 from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, Tx
 
 MARGIN_SECONDS = 2.0
 """M of the model: how far a call may overrun its deadline before it can no longer take effect."""
 TRANSACTION_SECONDS = 8.0
 """What a lease allows for the take transaction itself and for the way to the call."""
+DOUBT_SECONDS = 900.0
+"""How long an order whose submission got no answer keeps its resource from other orders."""
 
 LONGEST_WAIT_SECONDS = 86400.0
 """The longest Retry-After that is honoured: a day."""
@@ -160,7 +162,7 @@ class Ledger:
             what = "removed" if step.todo is Todo.RELEASE else "written"
             result = what if changed else "already so"
             outcome = Outcome.DELIVERED if changed else Outcome.UNCHANGED
-        confirms = replace(step, todo=Todo.RELEASE) if progress.dropping else step
+        confirms = _performed(progress)
 
         def settle(resource: Resource, token: str) -> Resource | None:
             return protocol.confirm(resource, confirms, token)
@@ -172,7 +174,7 @@ class Ledger:
 
         Its answer may have come before the acceptance, even under an id nobody knew then.
         """
-        step = _step(progress)
+        step = _performed(progress)
         reference = order_reference(work, step)
         early = unknown_name(order_id)
 
@@ -183,7 +185,8 @@ class Ledger:
             if not resource.held_by(work.token):
                 return replace(progress, at=At.LOST)
             order = view.order(reference) or {}
-            answer = order.get("answer") or (view.order(early) or {}).get("answer")
+            heard = order if order.get("answer") else view.order(early) or {}
+            answer = heard.get("answer")
             known: dict[str, Any] = {"order_id": order_id, "accepted_at": tx.now}
             if answer is None:
                 after = protocol.accept(resource, step, work.token, reference)
@@ -193,19 +196,23 @@ class Ledger:
                 after = protocol.confirm(resource, step, work.token)
                 view.put_order(reference, known | {"answer": answer, "settled": True})
             else:
-                after = protocol.give_back(resource, work.token)
-                view.put_order(reference, known | {"answer": answer, "settled": True})
+                after = protocol.not_settled(protocol.give_back(resource, work.token))
+                failed = {"answer": answer, "message": heard.get("message"), "settled": True}
+                view.put_order(reference, known | failed)
             assert after is not None
             view.put(step, after)
             outcome = _ANSWERED.get(answer or "", Outcome.ACCEPTED)
+            if progress.dropping:
+                outcome = Outcome.REJECTED
             result = {"key": step.key, "result": "ordered", "order": order_id}
-            told = () if outcome is not Outcome.REJECTED else (_told(order),)
+            told = (_told(heard),) if answer == "failed" else ()
             went = replace(
                 progress,
                 outcome=worst(progress.outcome, outcome),
                 results=(*progress.results, result),
                 errors=(*progress.errors, *told),
                 orders=(*progress.orders, reference),
+                dropping=False,
             )
             return view.go_on(went, sent)
 
@@ -214,7 +221,8 @@ class Ledger:
     def intend(self, work: Work, step: Step, action: str) -> str:
         """Write an order down before it is submitted, so that its answer can be found.
 
-        Returns its reference.
+        From then on it counts as open: no other is submitted for the key until it is answered, or
+        was in doubt for DOUBT_SECONDS. Returns its reference. Raises Transient.
         """
         reference = order_reference(work, step)
         order = {
@@ -230,7 +238,18 @@ class Ledger:
             "deliveries": ArrayUnion([work.delivery]),
             "settled": False,
         }
-        self._store.call(lambda: self._store.order(work.handler, reference).set(order, merge=True))
+        at = self._store.resource(work.handler, step.key)
+
+        def body(tx: Tx) -> None:
+            resource = Resource.read(tx.read([at])[at.path])
+            if not resource.held_by(work.token):
+                raise Transient("the lease of this resource ran out before its order was submitted")
+            until = tx.after(seconds=work.lease_seconds + DOUBT_SECONDS)
+            after = protocol.intend(resource, step, reference, until)
+            tx.merge(at, {"pending": after.write()["pending"]})
+            tx.merge(self._store.order(work.handler, reference), order)
+
+        self._store.transact(body)
         return reference
 
     def refused(self, work: Work, progress: Progress, reason: str) -> Progress:
@@ -242,7 +261,9 @@ class Ledger:
             return replace(progress, dropping=True, errors=errors)
 
         def settle(resource: Resource, token: str) -> Resource | None:
-            return protocol.give_back(resource, token) if resource.held_by(token) else None
+            if not resource.held_by(token):
+                return None
+            return protocol.give_back(protocol.not_ordered(resource, token, refused=True), token)
 
         return self._settle(
             work, replace(progress, errors=errors), settle, Outcome.REJECTED, {"result": "refused"}
@@ -269,7 +290,8 @@ class Ledger:
             if answered and progress.step is not None:
                 resource = view.resource(progress.step.key)
                 if resource.held_by(work.token):
-                    view.put(progress.step, protocol.give_back(resource, work.token))
+                    free = protocol.not_ordered(resource, work.token, refused=False)
+                    view.put(progress.step, protocol.give_back(free, work.token))
             return view.retrying(error, retry_after)
 
         return self._store.transact(body)
@@ -356,6 +378,8 @@ class _View:
     ) -> None:
         self._store, self._tx, self._work = store, tx, work
         self._documents = documents
+        self._ordered: dict[str, dict[str, Any]] = {}
+        """What this transaction will write of orders: reads do not show it yet."""
         self._delivery = store.delivery(work.handler, work.delivery)
         self._owner = store.owner(work.handler, str(work.owner))
         self.owned = [str(data["key"]) for data in owned.values()]
@@ -371,7 +395,9 @@ class _View:
         return self._documents.get(self._store.order(self._work.handler, reference).path)
 
     def put_order(self, reference: str, fields: Mapping[str, Any]) -> None:
-        self._tx.merge(self._store.order(self._work.handler, reference), fields)
+        order = self._store.order(self._work.handler, reference)
+        self._tx.merge(order, fields)
+        self._ordered[order.path] = {**self._ordered.get(order.path, {}), **fields}
 
     def put(self, step: Step, resource: Resource) -> None:
         """Write a resource, with what people want to see of it."""
@@ -415,8 +441,11 @@ class _View:
         while todo:
             step = todo.pop(0)
             before = self.resource(step.key)
+            mine = lease
+            if before.pending is not None:
+                mine = replace(lease, reference=order_reference(work, step))
             taken, after = protocol.take(
-                step, before, self.watermark, str(work.owner), work.t, lease, asked=work.asked
+                step, before, self.watermark, str(work.owner), work.t, mine, asked=work.asked
             )
             if taken is Taken.CALL:
                 self.put(step, after)
@@ -456,6 +485,9 @@ class _View:
         work, now = self._work, self._tx.now
         if check and not protocol.may_finish(self.delivery, work.t):
             return replace(progress, at=At.STOPPED)
+        waits = progress.outcome is Outcome.ACCEPTED
+        if waits:
+            progress = self._answered_already(progress)
         fields: dict[str, Any] = {
             "outcome": progress.outcome.value,
             "results": [dict(result) for result in progress.results],
@@ -469,9 +501,24 @@ class _View:
             fields["finished_at"] = now
         if progress.orders:
             fields["orders"] = list(progress.orders)
+            fields["by_answer"] = waits and progress.outcome.final
         self._tx.merge(self._delivery, fields)
         post = self._note(progress.outcome, "; ".join(progress.errors))
         return replace(progress, at=At.FINISHED, post=post)
+
+    def _answered_already(self, progress: Progress) -> Progress:
+        """The answer that comes last finishes a delivery; it may have come before its end."""
+        references = [self._store.order(self._work.handler, name) for name in progress.orders]
+        found = self._tx.read(references)
+        orders = [
+            {**(found[reference.path] or {}), **self._ordered.get(reference.path, {})}
+            for reference in references
+        ]
+        came = answers_together(orders)
+        if came is None:
+            return progress
+        outcome, errors = came
+        return replace(progress, outcome=outcome, errors=(*progress.errors, *errors))
 
     def asked_to_wait(self) -> float:
         """Seconds for which the system asked, with its last answer, not to be called for this."""
@@ -556,6 +603,16 @@ def unknown_name(order: str) -> str:
     return f"~{order}"
 
 
+def answers_together(
+    orders: Sequence[Mapping[str, Any]],
+) -> tuple[Outcome, tuple[str, ...]] | None:
+    """What a delivery's orders came to, with the errors; None while one is not answered."""
+    if not orders or any(not order.get("answer") for order in orders):
+        return None
+    errors = tuple(_told(order) for order in orders if order["answer"] == "failed")
+    return (Outcome.REJECTED if errors else Outcome.DELIVERED), errors
+
+
 def _told(order: Mapping[str, Any]) -> str:
     return str(order.get("message") or "the system answered that the order failed")
 
@@ -563,6 +620,12 @@ def _told(order: Mapping[str, Any]) -> str:
 def _step(progress: Progress) -> Step:
     assert progress.step is not None
     return progress.step
+
+
+def _performed(progress: Progress) -> Step:
+    """What was done about the step: a claim that was refused may have become a removal."""
+    step = _step(progress)
+    return replace(step, todo=Todo.RELEASE, wanted=None) if progress.dropping else step
 
 
 def _keys(progress: Progress) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.cloud.firestore import ArrayRemove, FieldFilter
 
@@ -20,9 +20,12 @@ from nsps.espf import outbox
 from nsps.event import SnapshotTime
 from nsps.ledger import protocol
 from nsps.ledger.documents import Resource
-from nsps.ledger.ledger import note_status, unknown_name
+from nsps.ledger.ledger import answers_together, note_status, unknown_name
 from nsps.outcome import Outcome
 from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, Tx
+
+if TYPE_CHECKING:
+    from google.cloud.firestore import Query
 
 MAX_HEARD = 20
 """How many of an order's answers are kept."""
@@ -81,9 +84,10 @@ class Orders:
 
     def hear(self, handler: str, answer: LateAnswer) -> Settlement:
         """Take an answer in. Raises StoreUnavailable: let the system send it again."""
-        reference = self._find(handler, answer.order)
+        reference = self._find(handler, answer.order) or self._store.transact(
+            partial(self._unknown, handler=handler, answer=answer)
+        )
         if reference is None:
-            self._store.transact(partial(self._unknown, handler=handler, answer=answer))
             return Settlement(Heard.UNKNOWN)
         heard = self._store.transact(
             partial(self._take_in, handler=handler, reference=reference, answer=answer)
@@ -138,24 +142,34 @@ class Orders:
         """By our reference, else by the system's id."""
         if self._order(handler, name):
             return name
-        query = self._store.orders(handler).where(filter=FieldFilter("order_id", "==", name))
-        found = self._store.find(query.limit(1))
+        found = self._store.find(self._of_id(handler, name))
         return str(found[0]["reference"]) if found else None
+
+    def _of_id(self, handler: str, order_id: str) -> Query:
+        query = self._store.orders(handler).where(filter=FieldFilter("order_id", "==", order_id))
+        return query.limit(1)
 
     def _order(self, handler: str, reference: str) -> dict[str, Any] | None:
         if not reference:
             return None
         return self._store.read(self._store.order(handler, reference))
 
-    def _unknown(self, tx: Tx, handler: str, answer: LateAnswer) -> None:
-        """Kept under the name it came with: an acceptance that comes later looks here."""
+    def _unknown(self, tx: Tx, handler: str, answer: LateAnswer) -> str | None:
+        """Kept under the name it came with: an acceptance that comes later looks here.
+
+        One that came just now is found (its reference): this looks in the same transaction.
+        """
+        for order in tx.query(self._of_id(handler, answer.order)).values():
+            return str(order["reference"])
         reference = self._store.order(handler, unknown_name(answer.order))
         before = tx.read([reference])[reference.path] or {}
         fields = _heard_fields(before, answer, tx)
         if answer.said is not Said.PROGRESS:
             fields["answer"] = answer.said.value
+            fields["message"] = answer.message
         fields |= {"unknown": answer.order, "expire_at": tx.after(days=HISTORY_DAYS)}
         tx.merge(reference, fields)
+        return None
 
     def _take_in(self, tx: Tx, handler: str, reference: str, answer: LateAnswer) -> Heard:
         at = self._store.order(handler, reference)
@@ -172,17 +186,22 @@ class Orders:
                 "due_at": tx.after(seconds=COMPLETE_SECONDS),
                 "expire_at": tx.after(days=TOMBSTONE_DAYS),
             }
-            self._settle_resource(tx, handler, order, answer)
+            self._settle_resource(tx, handler, order, answer, heard)
         tx.merge(at, fields)
         return heard
 
     def _settle_resource(
-        self, tx: Tx, handler: str, order: Mapping[str, Any], answer: LateAnswer
+        self, tx: Tx, handler: str, order: Mapping[str, Any], answer: LateAnswer, heard: Heard
     ) -> None:
         at = self._store.resource(handler, str(order["key"]))
         resource = Resource.read(tx.read([at])[at.path])
-        if resource.pending is None or resource.pending.reference != order["reference"]:
-            return  # not accepted yet (the acceptance reads the answer), or a newer order's
+        pending = resource.pending
+        if pending is None or pending.reference != order["reference"]:
+            if heard is Heard.CORRECTED:  # what the ledger made of the first answer is in doubt
+                tx.merge(at, {"dirty": True})
+            return  # else: given up, or a newer order's
+        if pending.doubt_until is not None and resource.held_by_other("", tx.now):
+            return  # not accepted yet: the acceptance reads the answer
         if answer.said is Said.DONE:
             after = protocol.settled(resource, order["wanted"] or None)
             people = {"state": order.get("state") if after.owner else None}
@@ -198,25 +217,22 @@ class Orders:
         """Finish one delivery if all its orders are answered."""
         at = self._store.delivery(handler, delivery)
         data = tx.read([at])[at.path]
-        if data is None or data.get("outcome") in _SETTLED_OTHERWISE:
+        if data is None or not _waits(data):
             return None
         others = [self._store.order(handler, name) for name in data.get("orders", [])]
         i_account, group = order.get("i_account"), order.get("group")
         status = self._store.status(i_account, group) if i_account and group else None
         found = tx.read([*others, *([status] if status else [])])
-        answers = [(found[other.path] or {}) for other in others]
-        if not answers or any(not each.get("answer") for each in answers):
+        came = answers_together([(found[other.path] or {}) for other in others])
+        if came is None or data.get("outcome") == came[0]:
             return None
-        failed = [each for each in answers if each["answer"] == Said.FAILED]
-        outcome = Outcome.REJECTED if failed else Outcome.DELIVERED
-        if data.get("outcome") == outcome:
-            return None
-        errors = [str(each.get("message") or "the system says: failed") for each in failed]
+        outcome, errors = came
         tx.merge(
             at,
             {
                 "outcome": outcome.value,
-                "errors": errors,
+                "by_answer": True,
+                "errors": list(errors),
                 "finished_at": tx.now,
                 "last_at": tx.now,
                 "expire_at": tx.after(days=HISTORY_DAYS),
@@ -247,5 +263,12 @@ def _heard_fields(order: Mapping[str, Any], answer: LateAnswer, tx: Tx) -> dict[
     return {"heard": [*order.get("heard", []), told][-MAX_HEARD:], "heard_at": tx.now}
 
 
-# A delivery that a newer snapshot superseded, or that expired, is not finished by an answer.
-_SETTLED_OTHERWISE = (Outcome.SUPERSEDED.value, Outcome.EXPIRED.value)
+def _waits(delivery: Mapping[str, Any]) -> bool:
+    """Whether answers decide: it was accepted (or an answer decided it, and another corrects it).
+
+    Not one that was refused, superseded, has expired, or has begun anew with another snapshot.
+    """
+    outcome = delivery.get("outcome")
+    if outcome in (Outcome.DELIVERED, Outcome.REJECTED):
+        return bool(delivery.get("by_answer"))
+    return bool(outcome == Outcome.ACCEPTED)

@@ -57,11 +57,15 @@ class Taken(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a take would write: my token, and until when on the server's clock."""
+    """What a take would write: my token, and until when on the server's clock.
+
+    ``reference``: the name of the order that the call would submit, for an asynchronous system.
+    """
 
     token: str
     now: datetime
     until: datetime
+    reference: str = ""
 
 
 def begin(delivery: Delivery, watermark: Watermark, t: SnapshotTime) -> Begun:
@@ -111,7 +115,7 @@ def take(
         sure = resource.confirmed == step.wanted and not resource.dirty
         if resource.owner == owner and sure and not asked:
             return Taken.UNCHANGED, replace(resource, claim_t=t)  # rule touch
-    if resource.pending is not None:
+    if resource.pending is not None and not _may_order(resource.pending, lease):
         return _behind_an_order(step, resource, owner, t)
     taken = replace(resource, dirty=True, lease=lease.token, lease_until=lease.until)
     if step.todo is Todo.CLAIM:
@@ -121,11 +125,20 @@ def take(
     return Taken.CALL, taken
 
 
+def _may_order(pending: Pending, lease: Lease) -> bool:
+    """An order in doubt may be submitted again; another one once the doubt has passed."""
+    if pending.doubt_until is None:
+        return False
+    return pending.reference == lease.reference or pending.doubt_until <= lease.now
+
+
 def _behind_an_order(
     step: Step, resource: Resource, owner: str, t: SnapshotTime
 ) -> tuple[Taken, Resource]:
     """One order at a time for a key: an order manager promises no order among several."""
     assert resource.pending is not None
+    if resource.pending.doubt_until is not None:
+        return Taken.BUSY, resource  # rule doubt
     if resource.owner == owner and resource.pending.wanted == (step.wanted or ""):
         joined = replace(resource, claim_t=t) if step.todo is Todo.CLAIM else resource
         return Taken.JOINED, joined
@@ -159,6 +172,25 @@ def give_back(resource: Resource, token: str) -> Resource:
     if not resource.held_by(token):
         return resource
     return replace(resource, lease=None, lease_until=None)
+
+
+def intend(resource: Resource, step: Step, reference: str, doubt_until: datetime) -> Resource:
+    """Before an order is submitted: from now on it may be open (rule doubt of order_model.py)."""
+    before = resource.pending
+    again = before is not None and before.reference == reference
+    submitted = before.submitted + 1 if before is not None and again else 1
+    return replace(resource, pending=Pending(reference, step.wanted or "", doubt_until, submitted))
+
+
+def not_ordered(resource: Resource, token: str, *, refused: bool) -> Resource:
+    """The system answered that it has not taken the order: it is not open.
+
+    "Not now" says nothing about an earlier submission of the same order without an answer.
+    """
+    pending = resource.pending
+    if pending is None or pending.doubt_until is None or not resource.held_by(token):
+        return resource
+    return replace(resource, pending=None) if refused or pending.submitted == 1 else resource
 
 
 def accept(resource: Resource, step: Step, token: str, reference: str) -> Resource | None:

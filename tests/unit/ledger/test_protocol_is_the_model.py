@@ -241,9 +241,9 @@ def _take_of(change: Callable[[Resource, Watermark, str], tuple[Resource, Waterm
     """``take`` that sees other documents than there are."""
 
     def take(
-        step: Step, doc: Resource, mark: Watermark, owner: str, t: SnapshotTime, lease: Lease
+        step: Step, doc: Resource, mark: Watermark, owner: str, *more: Any, asked: bool = False
     ) -> tuple[Taken, Resource]:
-        return _take(step, *change(doc, mark, owner), owner, t, lease)
+        return _take(step, *change(doc, mark, owner), owner, *more, asked=asked)
 
     return take
 
@@ -251,8 +251,8 @@ def _take_of(change: Callable[[Resource, Watermark, str], tuple[Resource, Waterm
 def _take_then(change: Callable[[Taken, Resource, Resource], Resource]) -> Any:
     """``take`` that writes something else."""
 
-    def take(step: Step, doc: Resource, *more: Any) -> tuple[Taken, Resource]:
-        taken, after = _take(step, doc, *more)
+    def take(step: Step, doc: Resource, *more: Any, asked: bool = False) -> tuple[Taken, Resource]:
+        taken, after = _take(step, doc, *more, asked=asked)
         return taken, change(taken, doc, after)
 
     return take
