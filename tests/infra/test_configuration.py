@@ -66,7 +66,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("nsps:deployment", "a", "nsps:deployment: not written as it must be: write 3 to 16 small"),
     ("nsps:deployment", 7, "nsps:deployment: not a text: write 3 to 16 small"),
     ("nsps:handler", [], "nsps:handler: unknown key: write nsps:handlers"),
-    ("nsps:zz", "red", "nsps:zz: unknown key: write one of gcp:project, gcp:region"),
+    (
+        "nsps:zzzzzzzzzzzz",
+        "red",
+        "nsps:zzzzzzzzzzzz: unknown key: write one of gcp:project, gcp:region",
+    ),
     ("nsps:handlers", None, "nsps:handlers: missing: write a list of handlers, or []"),
     ("nsps:handlers", {"hss": 1}, "nsps:handlers: not a list: write a list of hand"),
     ("nsps:static_egress", "yes", "nsps:static_egress: not true or false: write true or fal"),
