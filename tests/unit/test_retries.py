@@ -1,384 +1,314 @@
-"""Dead letters: parked, sent again on the ladder for 30 days, expired; nothing is ever forgotten.
-
-Time is simulated: Firestore's clock is moved, and the retries' own with it.
-"""
+"""Dead letters parked, sent again on the ladder at the pace a system bears, and at last expired."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import requests
-from nsps import retries as retries_module
-from nsps.connector.base import Enriched
-from nsps.event import Owner, SnapshotTime
-from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage, RawEventMessage
+from nsps import retries, switch
+from nsps.deadlines import Deadlines
+from nsps.espf.poster import Poster
+from nsps.messages import MalformedMessage, PushMessage
 from nsps.outcome import Transient
-from nsps.retries import ENRICHMENT, SEND_SECONDS, Retries, Ticked, Upkeep
-from nsps.retry import LADDER
-from nsps.settings import HandlerSummary
-from nsps.snapshot import PbData
+from nsps.retries import ENRICHMENT, SOURCE, TICK_SECONDS, Retries, Upkeep
+from nsps.settings import HandlerSummary, LadderSchedule, RetrySettings
 from nsps.store import Store
-from nsps.switch import Pause, Switch
+from nsps.switch import Switch, Switches
 from nsps_local.firestore import FirestoreServer
 
-from tests.unit.connector.systems import IMSI, Box, Kit, new_store
-from tests.unit.flow_parts import Topics, dead_letter, raw
+from tests.unit.connector.systems import Espf, new_store
 
-HOUR = 3600.0
-HANDLERS = [
-    HandlerSummary(name="hss", connector="x", events=("SIM/*",), group="HSS"),
-    HandlerSummary(name="crm", connector="x", events=("SIM/*",), group="CRM"),
-]
-
-
-class Time:
-    """The simulated clock: Firestore's, and that of the code under test."""
-
-    def __init__(self, control_url: str) -> None:
-        self._url, self.moved = control_url, 0.0
-
-    def advance(self, seconds: float) -> None:
-        answer = requests.post(f"{self._url}/clock", json={"advance": seconds}, timeout=10)
-        assert answer.ok, answer.text
-        self.moved += seconds
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.moved)
-
-    def until(self, moment: datetime) -> None:
-        self.advance(max(0.0, (moment - self.now()).total_seconds()))
+BODY = {"event_type": "SIM/Updated", "variables": {"i_account": 7, "i_event": 1}}
+PAST = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirestoreServer]:
-    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as running:
-        yield running
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
+        yield server.target
 
 
-@pytest.fixture(scope="module")
-def module_time(server: FirestoreServer) -> Time:
-    return Time(server.control_url)
-
-
-@pytest.fixture
-def time(module_time: Time, monkeypatch: pytest.MonkeyPatch) -> Time:
-    class Moved(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Any:
-            return module_time.now()
-
-    monkeypatch.setattr(retries_module, "datetime", Moved)
-    return module_time
-
-
-class Rest:
-    """The other things that a tick does."""
+class Topic:
+    """Stands for Pub/Sub: remembers what was published, and can be away."""
 
     def __init__(self) -> None:
-        self.switches: dict[str, Switch] = {}
+        self.sent: list[dict[str, str]] = []
+        self.away = False
+        self._lock = threading.Lock()
 
-    def tick(self, *_: Any, **__: Any) -> Any:
-        return self.switches
+    def publish(self, topic: str, data: bytes, attributes: dict[str, str], **_: Any) -> str:
+        if self.away:
+            raise Transient("Pub/Sub is away")
+        assert json.loads(data) == BODY
+        with self._lock:
+            self.sent.append(attributes)
+        return str(len(self.sent))
+
+    @property
+    def events(self) -> list[str]:
+        return sorted(attributes["event_id"] for attributes in self.sent)
 
 
-class NoOrders:
-    def tick(self, *_: Any, **__: Any) -> int:
-        return 0
+class Kept:
+    """Maintenance without subscriptions: only reads the switches."""
+
+    def __init__(self, store: Store, handlers: list[str]) -> None:
+        self._switches, self._handlers = Switches(store), handlers
+
+    def tick(self) -> dict[str, Switch]:
+        return self._switches.read_all(self._handlers)[0]
 
 
-class Rig:
-    """A handler whose system fails, and the retries."""
+class World:
+    """The flow with its surroundings; sleeping passes time on its own clock."""
 
-    def __init__(self, store: Store) -> None:
-        self.store, self.topics, self.rest = store, Topics(), Rest()
-        self.box = Box()
-        self.kit = Kit(store, self.box)
-        rest: Any = self.rest
-        orders: Any = NoOrders()
-        publisher: Any = self.topics
-        self.retries = Retries(
-            "demo",
-            HANDLERS,
-            store,
+    def __init__(self, store: Store, **hss: Any) -> None:
+        self.store, self.topic, self.espf = store, Topic(), Espf()
+        self.now = 0.0
+        self._lock = threading.Lock()
+        self.handlers = [self.handler("hss", group="HSS", **hss), self.handler("iptv")]
+        self.retries = self.made()
+
+    @staticmethod
+    def handler(name: str, **more: Any) -> HandlerSummary:
+        return HandlerSummary(name=name, connector="sample", events=("SIM/*",), **more)
+
+    def made(self) -> Retries:
+        poster = Poster(self.store, lambda: self.espf)
+        kept: Any = Kept(self.store, [handler.name for handler in self.handlers])
+        none: Any = None
+        deadlines = Deadlines([], dict, self.store, none)
+        publisher: Any = self.topic
+        return Retries(
+            "acme",
+            self.handlers,
+            self.store,
             lambda: publisher,
-            "events",
-            Upkeep(self.kit.poster, rest, orders),
-            sleep=lambda _: None,
+            "topic",
+            Upkeep(poster, kept, deadlines),
+            clock=lambda: self.now,
+            sleep=self.sleep,
         )
 
-    def fail(self, message: RawEventMessage | None = None) -> PushMessage:
-        """An event that the handler could not deliver, as it becomes a dead letter."""
-        message = message or raw()
-        self.box.seen.before = [None, Transient("the HLR is off, password=hunter2")]
-        event = self.enriched(message)
-        assert not self.kit.deliver(event).ack
-        return dead_letter(message, "hss")
+    def sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.now += seconds
 
-    def enriched(self, message: RawEventMessage) -> Enriched:
-        account = {"i_account": 9, "blocked": False}
-        sim = {"imsi": IMSI, "msisdn": "447700900001"}
-        return Enriched(
-            event_id=message.event_id,
-            event=message.event,
-            owner=Owner("account", "9"),
-            t=SnapshotTime(f"2026-11-21T02:10:03.000000Z/{message.event_id}"),
-            pb=PbData.from_contract({"account_info": account, "sim_info": sim}),
-            created_at="c",
-            updated_at="u",
-            run=message.run or 0,
-        )
+    def park(self, event_id: str, stage: str = "hss", run: str = "") -> None:
+        """A dead letter of an event that has a history."""
+        about = {"i_account": 7, "t": f"2026-11-21T02:10:03.000000Z/{event_id}"}
+        if stage == ENRICHMENT:
+            self.store.event(event_id).set({"state": "received", "handlers": ["hss"], **about})
+        else:
+            retry = {"error": "HTTP 503", "at": PAST}
+            self.store.delivery(stage, event_id + run).set(
+                {**about, "outcome": None} | {"retry": retry}
+            )
+        source = f"projects/p/subscriptions/acme-{stage}"
+        attributes = {"event_id": event_id, SOURCE: source, "received_at": "2026-11-21T02:10:03Z"}
+        if run:
+            attributes["run"] = run.removeprefix(".")
+        data = json.dumps(BODY if stage == ENRICHMENT else {"data": BODY}).encode()
+        self.retries.park(PushMessage(data, attributes, "1", "", None, ""))
 
     def parked(self, name: str) -> dict[str, Any]:
         found = self.store.read(self.store.parked(name))
         assert found is not None
         return found
 
-    def delivery(self, message: RawEventMessage) -> dict[str, Any]:
-        return self.kit.delivery(self.enriched(message))
+    def due(self, name: str, **more: Any) -> None:
+        self.store.parked(name).set({"next_try": PAST, **more}, merge=True)
 
-    def tick(self) -> Ticked:
-        return self.retries.tick()
+    def delivery(self, event_id: str) -> dict[str, Any]:
+        return self.store.read(self.store.delivery("hss", event_id)) or {}
 
 
 @pytest.fixture
-def rig(server: FirestoreServer, time: Time) -> Rig:
-    return Rig(new_store(server.target))
+def world(target: str) -> World:
+    return World(new_store(target))
 
 
-def test_a_dead_letter_is_parked_and_the_next_try_is_visible(rig: Rig, time: Time) -> None:
-    message = raw()
-    rig.retries.park(rig.fail(message))
-    kept, delivery = rig.parked(f"hss.{message.event_id}"), rig.delivery(message)
-    assert delivery["outcome"] == "parked" and delivery["next_try"] == kept["next_try"]
-    gap = (kept["next_try"] - time.now()).total_seconds()
-    assert HOUR - 10 < gap <= HOUR * (1 + LADDER.jitter) + 1
-    assert kept["reason"] == "the HLR is off, password=***"
-    assert rig.kit.espf.statuses == ["RETRY"]
-    assert rig.tick().sent == 0
+def hours_from_now(moment: datetime) -> float:
+    return (moment - datetime.now(UTC)).total_seconds() / 3600
 
 
-def test_the_whole_ladder_over_thirty_days(rig: Rig, time: Time) -> None:
-    message = raw()
-    letter = rig.fail(message)
-    begun = time.now()
-    rig.retries.park(letter)
-    name = f"hss.{message.event_id}"
-    tries: list[float] = []
-    while (due := rig.parked(name)["next_try"]) is not None:
-        time.until(due - timedelta(seconds=60))
-        assert rig.tick() == Ticked(0, 0, 0, 0, {}), "too early"
-        time.until(due + timedelta(seconds=1))
-        ticked = rig.tick()
-        at = (time.now() - begun).total_seconds() / HOUR
-        if ticked.expired:
-            break
-        assert ticked.sent == 1
-        tries.append(at)
-        assert rig.tick().sent == 0, "once"
-    gaps = [after - before for before, after in zip([0.0, *tries], tries, strict=False)]
-    nominal = [*LADDER.hours, *[LADDER.then] * (len(gaps) - len(LADDER.hours))]
-    for gap, hours in zip(gaps, nominal, strict=True):
-        assert hours <= gap + 0.01 and gap <= hours * (1 + LADDER.jitter) + 0.1
-    assert 28 <= len(tries) <= 34 and tries[-1] <= 30 * 24
-    assert 30 * 24 - 0.1 <= at <= 30 * 24 + 2
-    attributes = [sent for _, _, sent in rig.topics.sent]
-    assert [int(each["rung"]) for each in attributes] == list(range(1, len(tries) + 1))
-    assert {(each["event_id"], each["handler"]) for each in attributes} == {
-        (message.event_id, "hss")
-    }
-    assert all(body == message.event.body() for _, body, _ in rig.topics.sent)
-    delivery = rig.delivery(message)
-    assert delivery["outcome"] == "expired" and delivery["next_try"] is None
-    assert "not delivered in 30 days: the HLR is off" in delivery["errors"][0]
-    assert rig.kit.espf.statuses == ["RETRY", "FAILED"]
-    time.advance(48 * HOUR)
-    assert rig.tick() == Ticked(0, 0, 0, 0, {})
+def test_a_dead_letter_is_parked_with_reason_and_next_try(world: World) -> None:
+    world.park("e1")
+    kept, told = world.parked("hss.e1"), world.delivery("e1")
+    assert (kept["reason"], kept["tries"], kept["last"]) == ("HTTP 503", 0, False)
+    assert 0.99 < hours_from_now(kept["next_try"]) < 1.11
+    assert (told["outcome"], told["next_try"]) == ("parked", kept["next_try"])
+    world.park("e1")  # the same dead letter again
+    assert world.parked("hss.e1") == kept
+    assert world.retries.tick().sent == 0
 
 
-def test_an_event_that_was_delivered_meanwhile_is_left_alone(rig: Rig, time: Time) -> None:
-    message = raw()
-    rig.retries.park(rig.fail(message))
-    assert rig.kit.deliver(rig.enriched(message)).ack
-    assert rig.delivery(message)["outcome"] == "delivered"
-    time.advance(2 * HOUR)
-    assert rig.tick().sent == 0 and rig.topics.sent == []
-    kept = rig.parked(f"hss.{message.event_id}")
-    assert kept["next_try"] is None and kept["done_at"]
+def test_a_due_event_goes_back_through_enrichment_for_its_one_handler(world: World) -> None:
+    world.park("e1")
+    world.park("e2", run=".3")
+    world.due("hss.e1")
+    world.due("hss.e2.3")
+    assert world.retries.tick().sent == 2
+    told = {attributes["event_id"]: attributes for attributes in world.topic.sent}
+    assert (told["e1"]["handler"], told["e1"]["rung"], told["e1"].get("run")) == ("hss", "1", None)
+    assert (told["e2"]["handler"], told["e2"]["rung"], told["e2"]["run"]) == ("hss", "1", "3")
+    kept = world.parked("hss.e1")
+    assert kept["tries"] == 1 and 1.99 < hours_from_now(kept["next_try"]) < 2.21
 
 
-def test_a_try_that_succeeds_ends_it(rig: Rig, time: Time) -> None:
-    message = raw()
-    rig.retries.park(rig.fail(message))
-    time.advance(1.2 * HOUR)
-    assert rig.tick().sent == 1
-    assert rig.kit.deliver(rig.enriched(message)).ack  # it came back through enrichment
-    time.advance(40 * 24 * HOUR)
-    assert rig.tick() == Ticked(0, 0, 0, 0, {})
-    assert len(rig.topics.sent) == 1
-    assert rig.kit.espf.statuses == ["RETRY", "OK"]
+def test_what_was_delivered_meanwhile_is_not_sent(world: World) -> None:
+    world.park("e1")
+    world.due("hss.e1")
+    world.store.delivery("hss", "e1").set({"outcome": "delivered"}, merge=True)
+    assert world.retries.tick().sent == 0 and world.topic.sent == []
+    assert world.parked("hss.e1")["next_try"] is None
 
 
-def test_the_same_dead_letter_twice_is_one(rig: Rig) -> None:
-    letter = rig.fail()
-    rig.retries.park(letter)
-    before = rig.parked(f"hss.{letter.attributes['event_id']}")
-    rig.retries.park(letter)
-    assert rig.parked(f"hss.{letter.attributes['event_id']}") == before
+def test_enrichments_dead_letters_have_their_own_ladder(world: World) -> None:
+    world.park("e1", ENRICHMENT)
+    assert (world.store.read(world.store.event("e1")) or {})["state"] == "parked"
+    world.due("enrichment.e1")
+    assert world.retries.tick().sent == 1
+    assert "handler" not in world.topic.sent[0]
 
 
-def test_a_dead_letter_of_what_is_decided_is_not_parked(rig: Rig) -> None:
-    message = raw()
-    assert rig.kit.deliver(rig.enriched(message)).ack
-    rig.retries.park(dead_letter(message, "hss"))
-    assert rig.store.read(rig.store.parked(f"hss.{message.event_id}")) is None
-    assert rig.delivery(message)["outcome"] == "delivered"
+def test_a_paused_or_broken_handlers_events_wait_without_using_a_try(world: World) -> None:
+    world.park("e1")
+    world.park("e2", "iptv")
+    world.due("hss.e1")
+    world.due("iptv.e2")
+    switch.pause(world.store, "hss", "ops", "repair")
+    ticked = world.retries.tick()
+    assert (ticked.sent, world.topic.events) == (1, ["e2"])
+    assert list(ticked.off) == ["hss"]
+    switch.resume(world.store, "hss", "ops", "")
+    Switches(world.store).open("hss", 20, "down")
+    assert world.retries.tick().sent == 0
+    assert world.parked("hss.e1")["tries"] == 0
+    Switches(world.store).probed("hss", None)  # comes back: still not
+    assert world.retries.tick().sent == 0
+    world.store.handler("hss").set({"breaker": {"state": "closed"}}, merge=True)
+    assert world.retries.tick().sent == 1
 
 
-def test_ticks_at_once_send_once(rig: Rig, time: Time) -> None:
-    messages = [raw(variables={"i_event": n, "i_account": 9}) for n in range(4)]
-    for message in messages:
-        rig.retries.park(dead_letter(message, "hss"))
-    time.advance(2 * HOUR)
-    gate = threading.Barrier(3)
-    ticked: list[Ticked] = []
-
-    def tick() -> None:
-        gate.wait(10)
-        ticked.append(rig.tick())
-
-    threads = [threading.Thread(target=tick) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    sent = sorted(attributes["event_id"] for _, _, attributes in rig.topics.sent)
-    assert sent == sorted(message.event_id for message in messages)
-    assert sum(each.sent for each in ticked) == 4
+def test_an_outage_does_not_come_back_as_a_flood(target: str) -> None:
+    world = World(new_store(target), max_rate=2.0)
+    for number in range(100):
+        world.park(f"e{number:03}")
+        world.due(f"hss.e{number:03}")
+    world.park("other", "iptv")
+    world.due("iptv.other")
+    ticked = world.retries.tick()
+    assert world.now <= TICK_SECONDS + 1
+    assert ticked.sent <= 1 + 2 * TICK_SECONDS + 1
+    assert "other" in world.topic.events
+    while world.retries.tick().sent:
+        world.now = 0.0
+    assert len(set(world.topic.events)) == 101
 
 
-def test_a_tick_cut_off_between_publish_and_record_sends_twice_and_forgets_nothing(
-    rig: Rig, time: Time, monkeypatch: pytest.MonkeyPatch
+def test_two_ticks_at_once_send_nothing_twice(world: World) -> None:
+    for number in range(20):
+        world.park(f"e{number}")
+        world.due(f"hss.e{number}")
+    ticks = [world.made() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        sent = sum(ticked.sent for ticked in pool.map(Retries.tick, ticks))
+    assert sent == 20 and world.topic.events == sorted(f"e{n}" for n in range(20))
+
+
+def test_a_tick_that_is_cut_off_forgets_nothing(world: World) -> None:
+    world.park("e1")
+    world.due("hss.e1")
+    world.topic.away = True
+    assert world.retries.tick().sent == 0
+    world.topic.away = False
+    assert world.retries.tick().sent == 0  # held for a minute: the cut-off tick may be at it yet
+    world.store.parked("hss.e1").set({"held_until": PAST}, merge=True)
+    assert world.retries.tick().sent == 1
+    assert world.parked("hss.e1")["tries"] == 1
+
+
+def test_a_clock_that_jumps_sends_nothing_too_early(
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message = raw()
-    rig.retries.park(dead_letter(message, "hss"))
-    time.advance(2 * HOUR)
-    with monkeypatch.context() as patched:
-        patched.setattr(rig.retries, "_advance", lambda *_: 1 / 0)
-        assert rig.tick().sent == 0
-    assert len(rig.topics.sent) == 1
-    assert rig.tick().sent == 0, "it is held for a while"
-    time.advance(SEND_SECONDS + 1)
-    assert rig.tick().sent == 1
-    assert [attributes["rung"] for _, _, attributes in rig.topics.sent] == ["1", "1"]
-    assert rig.parked(f"hss.{message.event_id}")["tries"] == 1
+    world.park("e1")
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(days=3)
+
+    monkeypatch.setattr(retries, "datetime", Ahead)
+    assert world.retries.tick().sent == 0 and world.topic.sent == []
+    monkeypatch.undo()
+    world.due("hss.e1")
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return PAST - timedelta(days=1)
+
+    monkeypatch.setattr(retries, "datetime", Behind)
+    assert world.retries.tick().sent == 0
+    monkeypatch.undo()
+    assert world.retries.tick().sent == 1
 
 
-def test_what_cannot_be_published_waits_and_stops_nobody_else(rig: Rig, time: Time) -> None:
-    for number in range(3):
-        rig.retries.park(dead_letter(raw(variables={"i_event": number}), "hss"))
-    time.advance(2 * HOUR)
-    rig.topics.faults = [Transient("Pub/Sub is away"), RuntimeError("boom")]
-    assert rig.tick().sent == 1
-    time.advance(SEND_SECONDS + 1)
-    assert rig.tick().sent == 2
-    assert {attributes["rung"] for _, _, attributes in rig.topics.sent} == {"1"}
+def test_the_last_try_has_its_time_before_the_event_expires(world: World) -> None:
+    world.park("e1")
+    world.due("hss.e1", tries=32, parked_at=datetime.now(UTC) - timedelta(days=29, hours=23))
+    assert world.retries.tick().sent == 1
+    kept = world.parked("hss.e1")
+    assert (kept["tries"], kept["last"]) == (33, True)
+    assert 0.9 < hours_from_now(kept["next_try"]) < 1.1
+    assert world.retries.tick().expired == 0
+    world.due("hss.e1")
+    assert world.retries.tick().expired == 1
+    told = world.delivery("e1")
+    assert told["outcome"] == "expired" and told["finished_at"] is not None
+    assert told["errors"] == ["not delivered in 30 days: HTTP 503"]
+    assert [each[2] for each in world.espf.told] == ["FAILED"]
+    assert len(world.topic.sent) == 1 and world.retries.tick().expired == 0
 
 
-def test_a_paused_handlers_events_use_up_no_try(rig: Rig, time: Time) -> None:
-    rig.retries.park(dead_letter(raw(), "hss"))
-    rig.retries.park(dead_letter(raw(), "crm"))
-    time.advance(2 * HOUR)
-    rig.rest.switches = {"hss": Switch(pause=Pause("ann", time.now(), "maintenance"))}
-    ticked = rig.tick()
-    assert ticked.sent == 1 and "maintenance" in ticked.off["hss"]
-    assert rig.topics.sent[0][2]["handler"] == "crm"
-    rig.rest.switches = {}
-    assert rig.tick().sent == 1
+def test_a_last_try_that_succeeds_is_not_called_expired(world: World) -> None:
+    world.park("e1")
+    world.due("hss.e1", last=True)
+    world.store.delivery("hss", "e1").set({"outcome": "delivered"}, merge=True)
+    assert world.retries.tick().expired == 0
+    assert world.delivery("e1")["outcome"] == "delivered" and world.espf.told == []
 
 
-def test_an_event_that_could_not_be_enriched_goes_back_for_all_its_handlers(
-    rig: Rig, time: Time
-) -> None:
-    message = raw()
-    entry = rig.store.event(message.event_id)
-    entry.set({"state": "received", "handlers": ["hss", "crm"], "i_account": 9, "t": "t"})
-    rig.retries.park(dead_letter(message, ENRICHMENT))
-    assert (rig.store.read(entry) or {})["state"] == "parked"
-    time.advance(2 * HOUR)
-    assert rig.tick().sent == 1
-    ((_, body, attributes),) = rig.topics.sent
-    assert "handler" not in attributes and body == message.event.body()
-    for _ in range(80):
-        time.advance(12 * HOUR)
-        if rig.tick().expired:
-            break
-    assert (rig.store.read(entry) or {})["state"] == "expired"
-    assert {(group, status) for _, group, status, _ in rig.kit.espf.told} == {
-        ("HSS", "FAILED"),
-        ("CRM", "FAILED"),
-    }
+def test_a_handler_may_have_a_ladder_of_its_own(target: str) -> None:
+    none = RetrySettings(ladder=LadderSchedule(hours=(), then=1, days=0))
+    world = World(new_store(target), retries=none)
+    world.park("e1")
+    assert world.parked("hss.e1")["last"]
+    assert world.retries.tick().expired == 1
+    own = RetrySettings(ladder=LadderSchedule(hours=(0.5,), then=6, days=2))
+    world = World(new_store(target), retries=own)
+    world.park("e1")
+    assert 0.49 < hours_from_now(world.parked("hss.e1")["next_try"]) < 0.56
 
 
-def test_a_replay_that_failed_stays_a_replay(rig: Rig, time: Time) -> None:
-    message = replace(raw(), run=3, handler="hss")
-    rig.retries.park(dead_letter(message, "hss"))
-    assert rig.parked(f"hss.{message.event_id}.3")["run"] == 3
-    time.advance(2 * HOUR)
-    rig.tick()
-    assert rig.topics.sent[0][2]["run"] == "3"
+def test_what_failed_together_does_not_come_back_together(world: World) -> None:
+    for number in range(8):
+        world.park(f"e{number}")
+    tries = {world.parked(f"hss.e{number}")["next_try"] for number in range(8)}
+    assert max(tries) - min(tries) > timedelta(seconds=10)
 
 
-def test_an_enriched_dead_letter_is_sent_as_espf_sent_it(rig: Rig, time: Time) -> None:
-    message = raw()
-    event = rig.enriched(message)
-    enriched = EnrichedMessage(
-        event_id=message.event_id,
-        event=message.event,
-        pb_data={"account_info": {"firstname": "Ann"}},
-        t=event.t,
-        owner=event.owner,
-        received_at=message.received_at,
-        created_at="c",
-        updated_at="u",
-        trace=message.trace,
-        handlers=("hss",),
-    )
-    data, attributes = enriched.to_pubsub()
-    source = dead_letter(message, "hss").attributes["CloudPubSubDeadLetterSourceSubscription"]
-    attributes["CloudPubSubDeadLetterSourceSubscription"] = source
-    rig.retries.park(PushMessage(data, attributes, "m"))
-    assert "Ann" not in rig.parked(f"hss.{message.event_id}")["body"]
-    time.advance(2 * HOUR)
-    rig.tick()
-    _, body, sent = rig.topics.sent[0]
-    assert body == message.event.body()
-    assert (sent["trace_id"], sent["received_at"]) == (message.trace.trace_id, message.received_at)
-
-
-@pytest.mark.parametrize(
-    ("changes", "data"),
-    [
-        ({"event_id": ""}, None),
-        ({"CloudPubSubDeadLetterSourceSubscription": "projects/p/subscriptions/demo-gone"}, None),
-        ({"CloudPubSubDeadLetterSourceSubscription": "projects/p/subscriptions/other-hss"}, None),
-        ({"CloudPubSubDeadLetterSourceSubscription": ""}, None),
-        ({}, b"{"),
-        ({}, b"\xff\xfe"),
-        ({}, b"[1]"),
-        ({}, b'{"data": {}}'),
-        ({}, b"[" * 100_000),
-        ({"run": "x"}, None),
-    ],
-)
-def test_what_is_no_dead_letter_of_ours_is_malformed(
-    rig: Rig, changes: dict[str, str], data: bytes | None
-) -> None:
-    letter = dead_letter(raw(), "hss")
-    attributes = {**letter.attributes, **changes}
-    with pytest.raises(MalformedMessage):
-        rig.retries.park(PushMessage(letter.data if data is None else data, attributes, "m"))
+def test_a_dead_letter_from_nowhere_is_refused(world: World) -> None:
+    for attributes in (
+        {"event_id": "e"},
+        {"event_id": "e", SOURCE: "x/acme-gone"},
+        {SOURCE: "hss"},
+    ):
+        with pytest.raises(MalformedMessage):
+            world.retries.park(PushMessage(b"{}", attributes, "1", "", None, ""))

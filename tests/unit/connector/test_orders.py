@@ -29,8 +29,8 @@ class Published:
 class Office:
     """A kit with an asynchronous system, and the way its answers come in."""
 
-    def __init__(self, store: Store) -> None:
-        self.clerk, self.published = Clerk(), Published()
+    def __init__(self, store: Store, clerk: Clerk | None = None) -> None:
+        self.clerk, self.published = clerk or Clerk(), Published()
         self.kit = Kit(store, self.clerk)
         publisher: Any = self.published
         self.answers = Answers(store, self.kit.poster, lambda: publisher, "t", lambda: REDACTOR)
