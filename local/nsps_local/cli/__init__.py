@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nsps_local.cli import connectors, events, handlers, retries, send, up
+from nsps_local.cli import audit, connectors, events, handlers, jobs, retries, send, up
 from nsps_local.cli.errors import CommandError
 
 EXIT_REFUSED = 2
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="nsps", description="NSPS: from a PortaBilling webhook to provisioned systems."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (up, send, events, handlers, retries, connectors):
+    for module in (up, send, events, handlers, retries, jobs, audit, connectors):
         module.add_to(commands)
     options = parser.parse_args(arguments)
     try:

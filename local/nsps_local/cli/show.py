@@ -39,7 +39,10 @@ def events_table(stories: Iterable[Story]) -> Table:
     for story in stories:
         outcomes = Text()
         for each in story.deliveries:
-            outcomes.append(f"{each.handler} ").append_text(coloured(each.outcome)).append("  ")
+            run = f"(replay {each.run}) " if each.run else ""
+            outcomes.append(f"{each.handler} {run}").append_text(coloured(each.outcome)).append(
+                "  "
+            )
         if not story.deliveries:
             outcomes = Text(story.state, style="bright_black")
         table.add_row(
@@ -78,11 +81,33 @@ def timeline(story: Story) -> Table:
     if story.retry:
         table.add_row("", Text("failed", style="yellow"), f"{story.retry['error']}")
     for each in story.deliveries:
-        table.add_row(_since(start, each.last_at), each.handler, _delivered(each))
+        name = f"{each.handler} (replay {each.run})" if each.run else each.handler
+        table.add_row(_since(start, each.last_at), name, _delivered(each))
         heard = _heard(each)
         if heard is not None:
             table.add_row(_since(start, (each.espf or {}).get("told_at")), "", heard)
     return table
+
+
+def explained(words: Mapping[str, Any]) -> Text:
+    """What the console says in plain words."""
+    text = Text()
+    for line in words["happened"]:
+        text.append(f"{_date(line['at']):<20}", "bright_black").append(f"{line['text']}\n")
+    if words["waiting"]:
+        text.append("\nWaits:\n", "bold yellow")
+        for each in words["waiting"]:
+            text.append(f"  {each}\n")
+    if words["advice"]:
+        text.append("\nYou can:\n", "bold")
+        for each in words["advice"]:
+            text.append(f"  {each['text']}:\n      ").append(f"{each['command']}\n", "cyan")
+    return text
+
+
+def _date(text: str | None) -> str:
+    moment = _moment(text)
+    return moment.astimezone().strftime("%d %b %H:%M:%S") if moment else ""
 
 
 def _delivered(each: Delivered) -> Text:

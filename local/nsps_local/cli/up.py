@@ -102,6 +102,7 @@ def _where(description: dict[str, Any]) -> Table:
     rows += [
         ("callbacks", "hears late answers", description["callbacks"]["url"]),
         ("retries", "dead letters, statuses, every minute", description["retries"]["url"]),
+        ("console", "replay, reconcile, explain: its JSON API", description["console"]["url"]),
         ("Pub/Sub", "topics and pushes", description["pubsub"]["host"]),
         ("Firestore", "history and ledger", description["firestore"]["host"]),
         ("Secret Manager", "credentials", description["secret_manager"]["host"]),
@@ -122,7 +123,8 @@ def _next(description: dict[str, Any]) -> str:
         )
     lines += [
         f"  {command} events                  what happened",
-        f"  {command} explain I_EVENT         one event, step by step",
+        f"  {command} explain I_EVENT         one event, step by step (or account:N, imsi:N)",
+        f"  {command} reconcile HANDLER --all PortaBilling against a system",
         f"  {command} send SIM/Updated i_account=277001 i_event=9001",
         "  docs/                             write a connector, the rules, the configuration",
         "Ctrl-C stops everything.",

@@ -1,0 +1,46 @@
+"""``nsps audit``: who did what, when and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import datetime
+from typing import Any
+
+from rich.table import Table
+
+from nsps_local.cli.remote import Remote, add_console
+from nsps_local.cli.show import console
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("audit", help="who paused, resumed, replayed, repaired, and why")
+    add_console(parser)
+    parser.add_argument("--limit", type=int, default=50, help="how many (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="what the table shows, as JSON")
+    parser.set_defaults(run=_audit)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    entries = Remote(options).get("audit", limit=options.limit)["entries"]
+    if options.json:
+        print(json.dumps(entries, indent=1))
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("when", "who", "role", "did", "to", "why"):
+        table.add_column(column)
+    for each in entries:
+        when = f"{datetime.fromisoformat(each['at']).astimezone():%Y-%m-%d %H:%M:%S}"
+        table.add_row(
+            when, each["who"], each["role"], _did(each), each["target"], each["reason"] or ""
+        )
+    console.print(table)
+    return 0
+
+
+def _did(entry: dict[str, Any]) -> str:
+    details = entry["details"]
+    spec = {name: value for name, value in (details.get("spec") or {}).items() if value}
+    words = [entry["action"], *(f"{name}={value}" for name, value in spec.items())]
+    words += [name for name in ("dry_run", "fix") if details.get(name)]
+    return " ".join(words)

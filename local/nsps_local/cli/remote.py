@@ -1,0 +1,104 @@
+"""The console's JSON API, of the stack on this machine or of a deployed one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from nsps_local.cli.errors import CommandError
+from nsps_local.cli.running import Running, add_state
+from nsps_local.pubsub.oidc import TokenIssuer
+
+CALL_SECONDS = 90
+LOCAL = "operator@localhost"
+TOKEN = "NSPS_TOKEN"  # noqa: S105 a variable's name
+
+
+def add_console(parser: argparse.ArgumentParser) -> None:
+    """The options by which a command finds the console."""
+    add_state(parser)
+    parser.add_argument(
+        "--console",
+        metavar="URL",
+        default=os.environ.get("NSPS_CONSOLE_URL"),
+        help="the console of a deployed NSPS (or NSPS_CONSOLE_URL); default: this machine's stack",
+    )
+    parser.add_argument(
+        "--token",
+        help='who you are there: "$(gcloud auth print-identity-token)", also as NSPS_TOKEN',
+    )
+
+
+class Remote:
+    """Calls the console as the operator. Raises CommandError with what the console says."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        if options.console:
+            self._url = str(options.console).rstrip("/")
+            self._token = options.token or os.environ.get(TOKEN, "")
+            if not self._token:
+                raise CommandError(
+                    f'--console: show who you are: export {TOKEN}="$(gcloud auth '
+                    'print-identity-token)"'
+                )
+            return
+        running = Running(options.state)
+        console = running.description.get("console")
+        if console is None:
+            raise CommandError("the running stack has no console: start it again")
+        self._url = console["url"]
+        issuer = TokenIssuer(options.state / "pubsub")
+        self._token = options.token or issuer.token(LOCAL, console["audience"])
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        """GET /api/``path``; parameters that are None are left out."""
+        return self._call("GET", path, query=query)
+
+    def find(self, path: str, **query: Any) -> dict[str, Any] | None:
+        """As ``get``; None for what is not there."""
+        return self._call("GET", path, query=query, absent=True) or None
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST /api/``path``."""
+        return self._call("POST", path, body=body)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        absent: bool = False,
+    ) -> dict[str, Any]:
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        try:
+            answer = requests.request(
+                method,
+                f"{self._url}/api/{quote(path)}",
+                params=given,
+                json=body,
+                headers={"Authorization": f"Bearer {self._token}"},
+                timeout=CALL_SECONDS,
+            )
+        except requests.RequestException as error:
+            raise CommandError(
+                f"the console at {self._url} does not answer: {type(error).__name__}"
+            ) from error
+        try:
+            document = answer.json()
+        except ValueError:
+            document = None
+        if answer.status_code == 404 and absent and isinstance(document, dict):
+            return {}
+        if answer.status_code != 200 or not isinstance(document, dict):
+            said = document.get("error") if isinstance(document, dict) else None
+            raise CommandError(
+                said or f"the console at {self._url} answers HTTP {answer.status_code}"
+            )
+        return document
