@@ -62,9 +62,12 @@ def _transform(into: Any, value: Increment | ArrayUnion | ArrayRemove) -> None:
 
 def _put(into: Any, value: Any) -> None:
     put = _PUTS.get(type(value))
-    if put is None:
+    if put is not None:
+        put(into, value)
+    elif isinstance(value, datetime):  # the client's answers bring kinds of their own
+        _put_time(into, value)
+    else:
         raise NotPlain(type(value).__name__)
-    put(into, value)
 
 
 def _put_null(into: Any, _: None) -> None:

@@ -14,6 +14,7 @@ from google.cloud.firestore_v1 import _helpers
 from hypothesis import given
 from hypothesis import strategies as st
 from nsps.writes import NotPlain, encoded
+from proto.datetime_helpers import DatetimeWithNanoseconds as ProtoTime  # type: ignore[import-untyped]
 
 CLIENT = firestore.Client(
     project="p",
@@ -31,6 +32,12 @@ read_times = st.builds(
     st.integers(0, 59),
     st.integers(0, 999_999_999),
 )
+wire_times = times.map(
+    lambda time: ProtoTime(
+        time.year, time.month, time.day, time.hour, time.minute, time.second, time.microsecond,
+        tzinfo=UTC,
+    )
+)  # fmt: skip
 leaves = (
     st.none()
     | st.booleans()
@@ -40,6 +47,7 @@ leaves = (
     | st.binary(max_size=8)
     | times
     | read_times
+    | wire_times
 )
 values = st.recursive(
     leaves,
