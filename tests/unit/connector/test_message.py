@@ -83,6 +83,14 @@ def test_with_newest_wins_an_older_message_gives_way(store: Store) -> None:
     assert kit.deliver(other_owner).outcome is Outcome.DELIVERED
 
 
+def test_with_newest_wins_every_newer_message_goes_out(store: Store) -> None:
+    letters = Letters(newest=True)
+    kit = Kit(store, letters)
+    for second in (1, 2, 3):
+        assert kit.deliver(sim_event(second, email=MAIL)).outcome is Outcome.DELIVERED
+    assert letters.seen.names() == ["send"] * 3
+
+
 def test_with_newest_wins_one_goes_out_at_a_time(store: Store) -> None:
     letters = Letters(newest=True)
     kit = Kit(store, letters)
