@@ -94,7 +94,7 @@ def running() -> Iterator[World]:
     """A stack with a temporary state and free ports. Raises CannotStart."""
     with tempfile.TemporaryDirectory(prefix="nsps-bench-") as folder:
         state = Path(folder) / "state"
-        base = _free_base()
+        base = free_base()
         system_port = base + _ROOM
         config = Path(folder) / "Pulumi.bench.yaml"
         config.write_text(yaml.safe_dump({"config": _configuration(system_port)}))
@@ -159,7 +159,8 @@ def _configuration(system_port: int) -> dict[str, Any]:
     }
 
 
-def _free_base() -> int:
+def free_base() -> int:
+    """The first of enough free ports. Raises CannotStart."""
     for base in range(21000 + os.getpid() % 200 * 50, 32000, 50):
         if all(_free(port) for port in range(base, base + _ROOM + 2)):
             return base
