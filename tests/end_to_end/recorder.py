@@ -47,6 +47,8 @@ class Recorder:
     received: list[Received] = field(default_factory=list)
     answer: Callable[[Received], int] = lambda _: 200
     """The status for an event; 0: no answer, the connection is closed."""
+    health: Callable[[], int] = lambda: 200
+    """The status when somebody asks how it is."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _free: threading.Event = field(default_factory=threading.Event)
 
@@ -72,6 +74,11 @@ class Recorder:
                     self.wfile.write(body)
                 except OSError:  # whoever asked was killed
                     self.close_connection = True
+
+            def do_GET(self) -> None:
+                self.send_response(recorder.health())
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

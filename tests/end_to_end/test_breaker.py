@@ -1,0 +1,299 @@
+"""A system that is down, and one that is paused: nothing is lost, no attempts are used up, and no
+other system is delayed. What was measured is printed (pytest -s) and in the assertions.
+
+NSPS_OUTAGE_SECONDS and NSPS_OUTAGE_RATE scale the outage: an hour at 50 events a second is 3600
+and 50, given the time and the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nsps.outcome import Outcome
+from nsps.settings import HandlerLocation
+from nsps.subscriptions import Subscriptions
+from nsps.switch import State, Switch, Switches
+
+from tests.end_to_end import processes
+from tests.end_to_end.recorder import Received, Recorder
+from tests.end_to_end.whole_stack import ROOT, WholeStack, configuration, wait_for, webhook
+
+pytestmark = pytest.mark.timeout(600)
+
+SECONDS = float(os.environ.get("NSPS_OUTAGE_SECONDS", "20"))
+RATE = float(os.environ.get("NSPS_OUTAGE_RATE", "20"))
+ALLOWED = 25.0
+"""Calls a second that the system bears (max_rate)."""
+_numbers = count(500_001)
+
+
+@dataclass
+class System:
+    """An external system that can be down, and notes when it took which event."""
+
+    recorder: Recorder
+    down: bool = False
+    took: dict[str, list[float]] = field(default_factory=dict)
+    calls: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.recorder.answer = self.answer
+        self.recorder.health = lambda: 503 if self.down else 200
+
+    def answer(self, received: Received) -> int:
+        with self._lock:
+            self.calls += 1
+            if self.down:
+                return 503
+            self.took.setdefault(received.event_id, []).append(time.time())
+            return 200
+
+    def moments(self) -> list[float]:
+        with self._lock:
+            return sorted(moment for moments in self.took.values() for moment in moments)
+
+
+@dataclass
+class Site:
+    stack: WholeStack
+    ill: System
+    healthy: System
+    accounts: list[int]
+
+    def switch(self, handler: str = "ill") -> Switch:
+        return Switches(self.stack.running.store).read(handler)
+
+    def location(self, handler: str = "ill") -> HandlerLocation:
+        told = processes.environment(self.stack.pid("retries"))["NSPS_FUNCTIONS"]
+        return HandlerLocation(**json.loads(told)[handler])
+
+    def subscriptions(self) -> Subscriptions:
+        os.environ["PUBSUB_EMULATOR_HOST"] = self.stack.description["pubsub"]["host"]
+        push = json.loads(processes.environment(self.stack.pid("retries"))["NSPS_PUSH"])
+        return Subscriptions(push["service_account"])
+
+    def send(self) -> tuple[str, float]:
+        """An event about one of the accounts in turn: its id, and when it was accepted."""
+        number = next(_numbers)
+        i_account = self.accounts[number % len(self.accounts)]
+        answer = self.stack.send("SIM/Updated", i_account=i_account, i_event=number)
+        assert answer.status_code == 200
+        return answer.json()["event_id"], time.time()
+
+    def send_for(self, seconds: float) -> dict[str, float]:
+        """Events at the rate of the test, evenly."""
+        sent: dict[str, float] = {}
+        begun = time.monotonic()
+        for number in count():
+            due = number / RATE
+            if due >= seconds:
+                return sent
+            time.sleep(max(0.0, begun + due - time.monotonic()))
+            event_id, at = self.send()
+            sent[event_id] = at
+        raise AssertionError
+
+    def latencies(self, sent: dict[str, float], system: System) -> list[float]:
+        """Seconds from ESPF's 200 to the system, sorted."""
+        took = system.took
+        return sorted(took[event_id][0] - at for event_id, at in sent.items() if event_id in took)
+
+    def deliveries(self, sent: dict[str, float], handler: str = "ill") -> dict[str, dict[str, Any]]:
+        """What the history says of the events for the handler."""
+        store = self.stack.running.store
+        found = store.client.get_all([store.delivery(handler, event_id) for event_id in sent])
+        return {each.id: each.to_dict() or {} for each in found}
+
+    def snapshots(self, sent: dict[str, float]) -> dict[str, str]:
+        """When what each event was enriched with was read: sorts as text."""
+        store = self.stack.running.store
+        found = store.client.get_all([store.event(event_id) for event_id in sent])
+        return {each.id: (each.to_dict() or {})["t"] for each in found}
+
+    def all_final(self, sent: dict[str, float]) -> bool:
+        """Whether everything is finished; back-offs are cut short."""
+        self.stack.hurry()
+        outcomes = [each.get("outcome") for each in self.deliveries(sent).values()]
+        return all(outcome and Outcome(outcome).final for outcome in outcomes)
+
+    def nsps(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "nsps_local.cli", *arguments]
+        command += ["--state", str(self.stack.state)]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def logged(self, handler: str = "ill") -> list[dict[str, Any]]:
+        lines = self.stack.logs()[handler].splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder: Path = tmp_path_factory.mktemp("breaker")
+    with Recorder() as one, Recorder() as other:
+        handlers = [
+            webhook(one.url, "ill", group=None, max_rate=ALLOWED),
+            webhook(other.url, "healthy", group=None),
+        ]
+        stack = WholeStack(folder / "state", configuration(folder, handlers))
+        try:
+            stack.start()
+            accounts = [stack.new_account() for _ in range(12)]
+            yield Site(stack, System(one), System(other), accounts)
+        finally:
+            stack.stop()
+
+
+def spread(latencies: list[float]) -> str:
+    half, most = latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
+    return f"median {half * 1000:.0f} ms, 99th {most * 1000:.0f} ms"
+
+
+def most_within(moments: list[float], seconds: float) -> int:
+    """The most calls in any window of so many seconds."""
+    return max(
+        (bisect_left(moments, start + seconds) - index for index, start in enumerate(moments)),
+        default=0,
+    )
+
+
+def test_a_system_that_is_down_loses_nothing_and_delays_nobody(site: Site) -> None:
+    site.send_for(2)  # instances warm up
+    before = site.send_for(5)
+    wait_for(lambda: site.all_final(before), 60, "the usual")
+
+    site.ill.down = True
+    went_down = time.time()
+    sent: dict[str, float] = {}
+    sender = threading.Thread(target=lambda: sent.update(site.send_for(SECONDS)))
+    sender.start()
+    wait_for(lambda: site.switch().off, 30, "the breaker to open")
+    opened_after = time.time() - went_down
+    site.stack.tick()
+    assert site.subscriptions().is_off(site.location()) and site.switch().endpoint_off
+    calls = site.ill.calls
+    sender.join()
+    wait_for(
+        lambda: all(d.get("outcome") for d in site.deliveries(sent, "healthy").values()),
+        60,
+        "the healthy system to have all",
+    )
+    assert site.ill.calls == calls, "an open breaker calls nothing"
+    pushed = len(site.logged())
+    time.sleep(2)
+    assert len(site.logged()) == pushed, "Pub/Sub pushes nothing"
+    assert not site.switch("healthy").off
+    usual, during = site.latencies(before, site.healthy), site.latencies(sent, site.healthy)
+
+    site.ill.down = False
+    site.stack.advance("firestore", 60)  # the probe's time comes
+    site.stack.tick()
+    assert site.switch().breaker.state is State.HALF_OPEN
+    assert not site.subscriptions().is_off(site.location())
+    well_at = time.time()
+
+    wait_for(lambda: site.all_final(sent), 120 + len(sent) / ALLOWED * 3, "everything to be done")
+    drained = [moment for moment in site.ill.moments() if moment > well_at]
+    wait_for(lambda: site.switch().breaker.state is State.CLOSED, 60, "the breaker to close")
+    after = site.send_for(3)
+    wait_for(lambda: site.all_final(after), 30)
+
+    done = site.deliveries(sent)
+    became = Counter(each["outcome"] for each in done.values())
+    arrived = sorted(site.ill.took.keys() & sent, key=lambda event_id: site.ill.took[event_id][0])
+    turned = sum(sent[later] < sent[sooner] for sooner, later in pairwise(arrived))
+    attempts = Counter(
+        line["attempt"]
+        for line in site.logged()
+        if line.get("event_id") in sent and line["message"] in became
+    )
+    seconds = max(drained) - min(drained)
+    print(f"\nan outage of {SECONDS:g} s at {RATE:g} events/s: {len(sent)} events waited")
+    print(f"breaker open after {opened_after:.1f} s and {calls - len(before)} calls in all")
+    print(f"healthy handler before: {spread(usual)}; during: {spread(during)}")
+    print(
+        f"drained in {seconds:.1f} s, {len(drained) / seconds:.1f}/s on the whole, at most "
+        f"{most_within(drained, 1)} in a second, {most_within(drained, 5) / 5:.1f}/s in five; "
+        f"first 10 s: {bisect_left(drained, drained[0] + 10)}"
+    )
+    print(f"attempts when delivered: {dict(sorted(attempts.items()))}")
+    print(f"became: {dict(became)}; neighbours in another order than sent: {turned}")
+    assert set(became) == {"delivered", "superseded"}
+    assert {ident for ident, each in done.items() if each["outcome"] == "delivered"} == set(arrived)
+    assert all(len(moments) == 1 for moments in site.ill.took.values()), "each event once"
+    read = site.snapshots(sent)
+    for i_account in site.accounts:
+        mine = {ident for ident, each in done.items() if each["i_account"] == i_account}
+        snapshots = [read[ident] for ident in arrived if ident in mine]
+        assert snapshots == sorted(snapshots), "never an older state after a newer one"
+        assert snapshots[-1] == max(read[ident] for ident in mine)
+    assert most_within(drained, 5) <= ALLOWED * 5 * 1.1 + 1
+    assert bisect_left(drained, drained[0] + 9) <= 14, "it comes back slowly"
+    assert max(attempts) <= 8, attempts
+    assert during[len(during) // 2] < 3 * usual[len(usual) // 2] + 0.2
+
+
+def test_a_deployment_does_not_end_a_pause(site: Site) -> None:
+    told = site.nsps("pause", "ill", "--reason", "new release")
+    assert "ill is paused" in told and "keeps what waits for it until" in told
+    assert "paused" in site.nsps("handlers")
+    time.sleep(2.1)  # an instance looks at the switch every two seconds
+    ticked = site.stack.tick()
+    assert "operator@localhost" in ticked["off"]["ill"]
+    subscriptions, location = site.subscriptions(), site.location()
+    assert subscriptions.is_off(location)
+    calls, refused = site.ill.calls, len(site.logged())
+    event_id, _ = site.send()
+    wait_for(lambda: event_id in site.healthy.took, 30)
+
+    subscriptions.turn(location, off=False)  # as a deployment does
+    wait_for(lambda: len(site.logged()) > refused, 30, "the push to be refused")
+    assert site.logged()[-1]["message"] == "waiting"
+    assert "paused by" in site.logged()[-1]["reason"]
+    site.stack.tick()
+    assert subscriptions.is_off(location), "the next tick takes it off again"
+    assert site.ill.calls == calls and event_id not in site.ill.took
+
+    site.nsps("resume", "ill", "--reason", "done")
+    site.stack.tick()
+    assert not subscriptions.is_off(location)
+
+    wait_for(lambda: site.all_final({event_id: 0.0}), 60, "what waited to be delivered")
+    assert event_id in site.ill.took
+    audit = site.stack.running.store.client.collection("audit").stream()
+    done = sorted((e["at"], e["who"], e["action"]) for e in (d.to_dict() or {} for d in audit))
+    assert [each[1:] for each in done] == [
+        ("operator@localhost", "pause"),
+        ("operator@localhost", "resume"),
+    ]
+
+
+def test_a_tick_that_finds_pubsub_away_is_made_up_for(site: Site) -> None:
+    site.nsps("pause", "ill", "--reason", "again")
+    site.stack.stop_part("pubsub")
+    try:
+        site.stack.tick()
+    finally:
+        site.stack.continue_part("pubsub")
+    site.stack.tick()
+    assert site.subscriptions().is_off(site.location())
+    site.nsps("resume", "ill")
+    site.stack.tick()
+    assert not site.subscriptions().is_off(site.location())
