@@ -11,6 +11,7 @@ from typing import Any
 from nsps.timeline import Delivered, Story
 
 from nsps_local.cli.errors import CommandError
+from nsps_local.cli.handlers import print_warnings
 from nsps_local.cli.remote import Remote, add_console
 from nsps_local.cli.show import console, events_table, explained, timeline
 
@@ -39,13 +40,16 @@ def add_to(commands: Any) -> None:
 def _list(options: argparse.Namespace) -> int:
     if not 1 <= options.limit <= 1000:
         raise CommandError(f"--limit {options.limit}: write a number from 1 to 1000")
-    found = Remote(options).get("events", limit=options.limit, account=options.account)["events"]
+    remote = Remote(options)
+    found = remote.get("events", limit=options.limit, account=options.account)["events"]
     if options.json:
         print(json.dumps(found, indent=1))
     elif not found:
         console.print("No events yet. Send one: nsps send SIM/Updated i_account=1 i_event=1")
     else:
         console.print(events_table(map(story_of, found)))
+    if not options.json:
+        print_warnings(remote.get("handlers")["handlers"])
     return 0
 
 

@@ -12,8 +12,7 @@ from nsps.retry_table import duration, note, rows
 from nsps.settings import RetrySettings
 from rich.table import Table
 
-from nsps_local.cli.handlers import handler_named
-from nsps_local.cli.running import Running, add_state
+from nsps_local.cli.remote import Remote, add_console
 from nsps_local.cli.show import console
 
 
@@ -21,7 +20,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("retries", help="when failed deliveries are tried again")
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
     explaining = parts.add_parser("explain", help="the schedule, with clock times from now")
-    add_state(explaining)
+    add_console(explaining)
     explaining.add_argument("handler", nargs="?", help="a handler; default: the usual schedule")
     explaining.set_defaults(run=_explain)
 
@@ -29,8 +28,8 @@ def add_to(commands: Any) -> None:
 def _explain(options: argparse.Namespace) -> int:
     schedule, whose = Schedule(), "the usual schedule"
     if options.handler is not None:
-        handler = handler_named(Running(options.state), options.handler)
-        schedule = RetrySettings.model_validate_json(_json(handler.get("retries"))).schedule
+        handler = Remote(options).get(f"handlers/{options.handler}")
+        schedule = RetrySettings.model_validate_json(json.dumps(handler["retries"])).schedule
         own = "" if schedule != Schedule() else ", which is the usual one"
         whose = f"the schedule of {options.handler}{own}"
     now = datetime.now(UTC)
@@ -49,10 +48,6 @@ def _explain(options: argparse.Namespace) -> int:
     console.print(table)
     console.print(note(schedule), soft_wrap=True)
     return 0
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value or {})
 
 
 def _clock(moment: datetime) -> str:

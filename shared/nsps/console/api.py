@@ -203,6 +203,7 @@ class Api:
             "events": list(handler.events),
             "requires": list(handler.requires),
             "group": handler.group,
+            "retries": handler.retries.model_dump(mode="json"),
             "switch": plain(state.write()),
             "off": state.off,
             "why": state.why(),
