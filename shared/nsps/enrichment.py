@@ -89,7 +89,12 @@ class Enrichment:
         try:
             reader = self._reader()
             owner = reader.account_behind(owner)
-            return owner, reader.read_fresh(self._reads, event, owner, blocks, entry.t)
+            fresh = reader.read_fresh(self._reads, event, owner, blocks, entry.t)
+            speaks_for = _whose(fresh.value, owner)
+            if speaks_for != owner:  # the card was given to an account between the two reads
+                owner = speaks_for
+                fresh = reader.read_fresh(self._reads, event, owner, blocks, entry.t)
+            return owner, fresh
         except Transient as error:
             self._failed(raw, error)
             raise
@@ -124,6 +129,16 @@ class Enrichment:
             self._history.failed(raw, str(error))
         except Transient as unrecorded:
             _log.warning("the failure could not be recorded", reason=str(unrecorded))
+
+
+def _whose(pb: PbData, owner: Owner) -> Owner:
+    """Whom a snapshot turned out to show: an account's state is never claimed by another owner."""
+    if owner.kind == "account":
+        return owner
+    i_account = pb.account_info.i_account if pb.account_info else None
+    if i_account is None and owner.kind == "sim" and pb.sim_info:
+        i_account = pb.sim_info.i_account
+    return owner if i_account is None else Owner("account", str(i_account))
 
 
 def _event(raw: RawEventMessage) -> EspfEvent:

@@ -71,3 +71,14 @@ def environment(pid: int) -> dict[str, str]:
     """What a process was given at its start."""
     pairs = (PROC / str(pid) / "environ").read_bytes().decode().split("\0")
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+def unread(port: int) -> int:
+    """Bytes that have come in for a local TCP port and nobody has read yet."""
+    total = 0
+    for kind in ("tcp", "tcp6"):
+        for line in (PROC / "net" / kind).read_text().splitlines()[1:]:
+            _, local, _, _, queues, *_ = line.split()
+            if int(local.rpartition(":")[2], 16) == port:
+                total += int(queues.rpartition(":")[2], 16)
+    return total

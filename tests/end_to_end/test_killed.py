@@ -165,18 +165,6 @@ def well(request: pytest.FixtureRequest) -> Iterator[None]:
         place.stack.well()
 
 
-def unread(stack: WholeStack, service: str) -> int:
-    """Bytes that wait in the sockets of a service that stands still."""
-    port = int(stack.description[service]["host"].rpartition(":")[2])
-    total = 0
-    for kind in ("tcp", "tcp6"):
-        for line in Path("/proc/net", kind).read_text().splitlines()[1:]:
-            _, local, _, _, queues, *_ = line.split()
-            if int(local.rpartition(":")[2], 16) == port:
-                total += int(queues.rpartition(":")[2], 16)
-    return total
-
-
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
     """Nobody else can write to an SQLite database meanwhile."""
@@ -193,7 +181,7 @@ def test_ingress_before_the_publish_is_confirmed(place: Place) -> None:
     i_event, variables = place.change()
     place.stack.stop_part("pubsub")
     answer = place.in_background(variables)
-    place.reached(lambda: unread(place.stack, "pubsub") > 0, "the publish is on its way")
+    place.reached(lambda: place.stack.unread("pubsub") > 0, "the publish is on its way")
     place.stack.kill_part("ingress")
     assert answer.result(30) is None, "200 before Pub/Sub confirmed"
     place.stack.continue_part("pubsub")

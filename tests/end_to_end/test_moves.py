@@ -230,6 +230,30 @@ def test_a_function_that_hangs_meanwhile(moves: Moves, stopped: str) -> None:
     moves.assert_right(i_events)
 
 
+def test_a_card_that_is_given_out_while_its_event_is_read_belongs_to_the_account(
+    moves: Moves,
+) -> None:
+    """An event of the inventory names the card alone: nobody has it when that is asked, an account
+    has it when the card is read. Its row must be the account's, or no later swap removes it."""
+    stack, holder = moves.stack, moves.holder
+    card = stack.new_card()
+    asked = len(stack.get("/sandbox/calls?method=SIMCard/get_card_info")["calls"])
+    stack.portabilling_fault("slow", milliseconds=1500, when="after", times=1, methods=READS)
+    variables = {"i_env": 1, "i_event": next(_events), "i_sim_card": card["i_sim_card"]}
+    assert stack.send("SIM/Created", **variables).status_code == 200
+    wait_for(
+        lambda: len(stack.get("/sandbox/calls?method=SIMCard/get_card_info")["calls"]) > asked,
+        20,
+        "the card to be asked for",
+    )
+    stack.sandbox.do("swap_sim", i_account=holder, i_sim_card=card["i_sim_card"])
+    story = stack.finished(variables["i_event"])
+    assert story.owner == f"account:{holder}"
+    assert stack.rows("sims.db", "select imsi from subscribers") == [{"imsi": card["imsi"]}]
+    stack.sandbox.do("swap_sim", i_account=holder, i_sim_card=moves.card)
+    moves.assert_right([moves.send(holder)])
+
+
 def test_a_swap_removes_the_old_card_that_no_event_names(moves: Moves) -> None:
     stack, holder = moves.stack, moves.holder
     other_card = stack.new_card()

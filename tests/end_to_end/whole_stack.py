@@ -236,6 +236,10 @@ class WholeStack:
     def continue_part(self, name: str) -> None:
         processes.signal_group(self.pid(name), signal.SIGCONT)
 
+    def unread(self, name: str) -> int:
+        """Bytes that wait in the sockets of a part that stands still."""
+        return processes.unread(int(self._port(name)))
+
     # ---- time and faults -------------------------------------------------------------------
 
     def advance(self, service: str, seconds: float) -> None:
@@ -392,10 +396,10 @@ class WholeStack:
     def new_card(self) -> dict[str, Any]:
         """A SIM card in the inventory, with an IMSI of its own; its event waits for ESPF."""
         number = time.time_ns() // 1000 % 10**10
-        made = self.sandbox.do(
-            "add_sim_card", imsi=f"00101{number:010}", iccid=f"894400000{number:010}"
-        )
-        return {"i_sim_card": made["i_sim_card"], "imsi": f"00101{number:010}"}
+        imsi, iccid = f"00101{number:010}", f"894400000{number:010}"
+        made = self.sandbox.do("add_sim_card", imsi=imsi, iccid=iccid)
+        i_event = made["events"][0]["i_event"]
+        return {"i_sim_card": made["i_sim_card"], "imsi": imsi, "i_event": i_event}
 
     def send_paused(self, paused: bool) -> None:
         """Whether ESPF holds its events back."""

@@ -39,6 +39,8 @@ class FakeReader:
         self.reads: list[tuple[str, frozenset[Block]]] = []
         self.faults: list[Exception] = []
         self.firstname = "Ann"
+        self.given_out = ""
+        """A card that nobody has when that is asked, and account 9 when the card is read."""
 
     def account_behind(self, owner: Owner) -> Owner:
         return Owner("account", "9") if str(owner) == "sim:3793" else owner
@@ -57,6 +59,8 @@ class FakeReader:
             self.reads.append((str(owner), wanted))
             if self.faults:
                 raise self.faults.pop(0)
+            if owner.kind == "sim" and owner.id != self.given_out:
+                return PbData()
             return PbData.from_contract(
                 {"account_info": {"i_account": 9, "firstname": self.firstname}}
             )
@@ -215,6 +219,15 @@ def test_an_event_that_names_only_a_card_belongs_to_the_account_behind_it(rig: R
     unknown = raw("SIM/Updated", {"i_event": 5, "i_sim_card": 1})
     rig.enrichment.handle(unknown)
     assert rig.entry(unknown)["owner"] == "sim:1"
+
+
+def test_a_card_given_out_between_the_two_reads_belongs_to_the_account(rig: Rig) -> None:
+    rig.reader.given_out = "2"
+    message = raw("SIM/Created", {"i_event": 6, "i_sim_card": 2})
+    rig.enrichment.handle(message)
+    assert rig.topics.sent[0][2]["owner"] == "account:9"
+    assert rig.entry(message)["owner"] == "account:9"
+    assert [owner for owner, _ in rig.reader.reads] == ["sim:2", "account:9"]
 
 
 def test_a_replay_goes_to_its_one_handler_with_a_fresh_read(rig: Rig) -> None:
