@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets as random
 
-import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first webhook)
+# These two while the instance starts, not at its first webhook.
+import google.cloud.secretmanager_v1.services.secret_manager_service
+import google.pubsub_v1  # noqa: F401 (nor the other)
 from nsps import log
 from nsps.ingress import Ingress, respond
 from nsps.instance import Once

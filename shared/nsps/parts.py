@@ -1,6 +1,7 @@
 """What one instance of a function with a store holds: secrets, redaction, logs, connections.
 
-Nothing here goes to the network before the first request needs it.
+Nothing here goes to the network before the first request needs it. What the first request will
+import is imported with this module, while the instance starts: half a second on one core.
 """
 
 from __future__ import annotations
@@ -10,6 +11,17 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import google.auth.jwt
+import google.cloud.firestore
+import google.cloud.secretmanager_v1.services.secret_manager_service
+import google.pubsub_v1  # noqa: F401 (as the three above)
+
+import nsps.espf.poster
+import nsps.espf.status_api
+import nsps.messages
+import nsps.portabilling.client
+import nsps.store
+import nsps.writes  # noqa: F401 (likewise)
 from nsps import log
 from nsps.http import Http
 from nsps.instance import Once

@@ -7,7 +7,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nsps import redact
 from nsps.redact import HIDDEN, Redactor
@@ -197,6 +197,7 @@ PIECES = (
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), st.booleans())
 def test_the_short_way_for_short_texts_changes_nothing(text: str, personal: bool) -> None:
     short = REDACTOR._text(text, personal=personal)

@@ -11,7 +11,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
 from google.cloud.firestore import ArrayRemove, ArrayUnion, Increment
 from google.cloud.firestore_v1 import _helpers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nsps.writes import NotPlain, encoded
 from proto.datetime_helpers import DatetimeWithNanoseconds as ProtoTime  # type: ignore[import-untyped]
@@ -74,6 +74,7 @@ def comparable(write: Any) -> Any:
     return message
 
 
+@settings(deadline=None)
 @given(st.dictionaries(names, values | transforms, min_size=1, max_size=5))
 def test_a_merge_is_what_the_client_would_send(fields: dict[str, Any]) -> None:
     (theirs,) = _helpers.pbs_for_set_with_merge(
@@ -82,6 +83,7 @@ def test_a_merge_is_what_the_client_would_send(fields: dict[str, Any]) -> None:
     assert comparable(encoded(REFERENCE, fields, create=False)) == comparable(theirs)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(names, values | transforms, max_size=5))
 def test_a_creation_is_what_the_client_would_send(fields: dict[str, Any]) -> None:
     (theirs,) = _helpers.pbs_for_create(REFERENCE._document_path, fields)
