@@ -63,12 +63,17 @@ def _list(options: argparse.Namespace) -> int:
     for column in ("handler", "connector", "state", "since", "why"):
         table.add_column(column)
     for each in handlers:
-        table.add_row(each["name"], each["connector"], *_told(_switch(each["switch"])))
+        table.add_row(each["name"], each["connector"], *_told(each["switch"], each["why"]))
     console.print(table)
+    print_warnings(handlers)
+    return 0
+
+
+def print_warnings(handlers: Iterable[Mapping[str, Any]]) -> None:
+    """Handlers that have been switched off for so long that messages are about to be lost."""
     for each in handlers:
         if each["warning"]:
             console.print(f"[red]{each['warning']}[/]", soft_wrap=True)
-    return 0
 
 
 def _told(switch: Mapping[str, Any], why: str) -> tuple[Text, str, str]:
@@ -90,17 +95,3 @@ def _clock(text: str | None) -> str:
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone()
-
-
-def _switch(document: dict[str, Any]) -> Switch:
-    """A switch from its JSON."""
-    pause, breaker = document["pause"], document["breaker"]
-    times = {
-        name: datetime.fromisoformat(breaker[name])
-        for name in ("opened_at", "next_probe", "changed_at")
-        if breaker.get(name)
-    }
-    at = {"at": datetime.fromisoformat(pause["at"])} if pause else {}
-    return Switch.read(
-        {"pause": {**pause, **at} if pause else None, "breaker": {**breaker, **times}}
-    )
