@@ -43,8 +43,8 @@ class Plan:
         return round(offered) + 1000
 
 
-WHOLE = Plan(5, 3, (20, 100), 15, (40, 60, 80, 100, 125, 150, 175, 200, 250), 8)
-QUICK = Plan(2, 1.5, (20, 100), 4, (50, 100, 150, 200), 4)
+WHOLE = Plan(5, 3, (20, 100), 15, (20, 30, 40, 50, 60, 75, 90, 110, 130, 150, 175, 200), 8)
+QUICK = Plan(2, 1.5, (20, 100), 4, (25, 50, 75, 100, 150), 4)
 WARM_RATE, WARM_SECONDS = 20, 3
 
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("bench: processor time is read from /proc, which this machine lacks\n")
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack is taken down
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     started = time.monotonic()
     try:
         sections = _measure(QUICK if options.quick else WHOLE, console)
