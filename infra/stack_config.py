@@ -337,7 +337,8 @@ def _handler_problems(
     if "answer_within_hours" in entry and "asynchronous" not in (kind, *manifest.kind):
         yield Problem(
             "answer_within_hours",
-            f"the connector {manifest.connector} answers at once: leave it away",
+            f"the connector {manifest.connector} answers at once: "
+            "write it only for those that answer later",
         )
     for name, value in settings.items():
         text = json.dumps(value, default=str)

@@ -160,6 +160,32 @@ WRONG: list[tuple[str, Any, str]] = [
     ("nsps:handlers/0/settings/host", "${state}/x", "nsps:handlers[0].settings.host: ${state} is "),
     ("nsps:handlers/0/secrets/key", "k", "nsps:handlers[0].secrets.key: the connector hss_osmocom"),
     ("nsps:handlers/0/secrets/auc", "a b", "nsps:handlers[0].secrets.auc: not the name of a secr"),
+    (
+        "nsps:handlers/0/retries",
+        {"push": {"minimum": 0}},
+        "nsps:handlers[0].retries.push.minimum: must be greater than or equal to 1: write {push: ",
+    ),
+    (
+        "nsps:handlers/0/retries",
+        {"push": {"minimum": 600, "maximum": 10}},
+        "nsps:handlers[0].retries.push: minimum is above maximum: write it no larger",
+    ),
+    (
+        "nsps:handlers/0/retries",
+        {"ladder": {"hours": [0]}},
+        "nsps:handlers[0].retries.ladder.hours[0]: must be greater than 0: write {push: ",
+    ),
+    ("nsps:handlers/0/retries", {"tries": 3}, "nsps:handlers[0].retries.tries: unknown key: wri"),
+    (
+        "nsps:handlers/0/breaker",
+        {"owners": 0},
+        "nsps:handlers[0].breaker.owners: must be greater than or equal to 1: write {failures",
+    ),
+    (
+        "nsps:handlers/0/answer_within_hours",
+        48,
+        "nsps:handlers[0].answer_within_hours: the connector hss_osmocom answers at once: write ",
+    ),
     ("nsps:handlers/2/secrets", None, "nsps:handlers[2].secrets.callback: missing; the connector "),
     # alerts and encryption
     ("nsps:alerts", {"email": []}, "nsps:alerts.email: unknown key: write emails"),

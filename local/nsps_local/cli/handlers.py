@@ -73,7 +73,7 @@ def print_warnings(handlers: Iterable[Mapping[str, Any]]) -> None:
     """Handlers that have been switched off for so long that messages are about to be lost."""
     for each in handlers:
         if each["warning"]:
-            console.print(f"[red]{each['warning']}[/]", soft_wrap=True)
+            console.print(each["warning"], style="red", markup=False, soft_wrap=True)
 
 
 def _told(switch: Mapping[str, Any], why: str) -> tuple[Text, str, str]:
