@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from nsps.outcome import Outcome
 from nsps.settings import HandlerLocation
 from nsps.subscriptions import Subscriptions
@@ -202,8 +203,14 @@ def test_a_system_that_is_down_loses_nothing_and_delays_nobody(site: Site) -> No
     assert not site.switch("healthy").off
     usual, during = site.latencies(before, site.healthy), site.latencies(sent, site.healthy)
 
-    site.ill.down = False
     site.stack.advance("firestore", 60)  # the probe's time comes
+    site.stack.tick()
+    asked = site.switch().breaker
+    assert (asked.state, asked.probes) == (State.OPEN, 1)
+    assert "/health answered 503" in asked.reason
+
+    site.ill.down = False
+    site.stack.advance("firestore", 90)
     site.stack.tick()
     assert site.switch().breaker.state is State.HALF_OPEN
     assert not site.subscriptions().is_off(site.location())
@@ -245,6 +252,7 @@ def test_a_system_that_is_down_loses_nothing_and_delays_nobody(site: Site) -> No
         assert snapshots == sorted(snapshots), "never an older state after a newer one"
         assert snapshots[-1] == max(read[ident] for ident in mine)
     assert most_within(drained, 5) <= ALLOWED * 5 * 1.1 + 1
+    assert most_within(drained, 1) <= ALLOWED * 1.2 + 1
     assert bisect_left(drained, drained[0] + 9) <= 14, "it comes back slowly"
     assert max(attempts) <= 8, attempts
     assert during[len(during) // 2] < 3 * usual[len(usual) // 2] + 0.2
@@ -259,6 +267,9 @@ def test_a_deployment_does_not_end_a_pause(site: Site) -> None:
     assert "operator@localhost" in ticked["off"]["ill"]
     subscriptions, location = site.subscriptions(), site.location()
     assert subscriptions.is_off(location)
+    url = location.url + "/health"
+    assert requests.get(url, timeout=10).status_code == 200
+    assert requests.get(f"{url}?deep=1", timeout=10).status_code == 401, "not for anybody"
     calls, refused = site.ill.calls, len(site.logged())
     event_id, _ = site.send()
     wait_for(lambda: event_id in site.healthy.took, 30)

@@ -372,6 +372,10 @@ def test_an_instance_keeps_its_rate(store: Store) -> None:
     started = clock.now
     assert all(one.admit() is None for _ in range(41))
     assert clock.now - started == pytest.approx(10)
+    started = clock.now
+    for _ in range(41):
+        one.turn()
+    assert clock.now - started == pytest.approx(10)
 
 
 def test_without_firestore_the_gate_stays_as_it_was(store: Store) -> None:

@@ -51,6 +51,9 @@ class Performer(Protocol):
 class Watch(Protocol):
     """Hears how the system does, call by call."""
 
+    def turn(self) -> None:
+        """Wait until the next call is due."""
+
     def well(self) -> None:
         """It answered, be it with a refusal."""
 
@@ -59,6 +62,9 @@ class Watch(Protocol):
 
 
 class _Unwatched:
+    def turn(self) -> None:
+        pass
+
     def well(self) -> None:
         pass
 
@@ -121,6 +127,7 @@ class Attempts:
         return Verdict(True, progress.outcome, reason)
 
     def _step(self, work: Work, progress: Progress, event: Enriched) -> Progress:
+        self._watch.turn()
         if not self._ledger.may_call(work, progress):
             return replace(progress, at=At.LOST)
         step = progress.step

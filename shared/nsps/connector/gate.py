@@ -23,6 +23,8 @@ _log = log.get(__name__)
 CACHE_SECONDS = 2.0
 PATIENCE_SECONDS = 20.0
 """How long an attempt waits for its turn."""
+TURN_SECONDS = 2.0
+"""How long a call waits for its turn while its lease runs."""
 ASK_SECONDS = 0.5
 """How often an instance asks for its share while the handler comes back."""
 OFF_SECONDS = 60.0
@@ -56,7 +58,7 @@ class Gate:
         self._streak = Streak()
         self._permits = self._well = self._waiting = 0
         self._asked_at = float("-inf")
-        self._next_call = float("-inf")
+        self._entries, self._calls = _Pace(handler.instance_rate), _Pace(handler.instance_rate)
 
     def admit(self) -> Held | None:
         """Whether a delivery may go on to the system: None, or why not. May wait for its turn."""
@@ -77,6 +79,13 @@ class Gate:
         finally:
             with self._lock:
                 self._waiting -= 1
+
+    def turn(self) -> None:
+        """Wait until the next call is due: deliveries take longer and shorter to get here."""
+        with self._lock:
+            wait = self._calls.take(self._clock(), TURN_SECONDS)
+        if wait:
+            self._sleep(wait)
 
     def well(self) -> None:
         with self._lock:
@@ -120,17 +129,13 @@ class Gate:
 
     def _pace(self) -> Held | None:
         """Wait until this instance may make its next call."""
-        rate = self._handler.instance_rate
-        if rate is None:
-            return None
         with self._lock:
-            now = self._clock()
-            mine = max(now, self._next_call)
-            if mine - now > PATIENCE_SECONDS:
-                return Held(f"more than the {rate:g} calls a second that are allowed", mine - now)
-            self._next_call = mine + 1 / rate
-        if mine > now:
-            self._sleep(mine - now)
+            wait = self._entries.take(self._clock(), PATIENCE_SECONDS)
+        if wait is None:
+            rate = self._handler.instance_rate
+            return Held(f"more than the {rate:g} calls a second that are allowed", PATIENCE_SECONDS)
+        if wait:
+            self._sleep(wait)
         return None
 
     def _turn(self) -> _Turn | None:
@@ -172,6 +177,24 @@ class Gate:
             self._streak = Streak()
             self._permits = self._well = 0
         self._switch, self._read_at = switch, self._clock()
+
+
+@dataclass(slots=True)
+class _Pace:
+    """Evenly spaced turns."""
+
+    rate: float | None
+    free_at: float = float("-inf")
+
+    def take(self, now: float, patience: float) -> float | None:
+        """Seconds until the caller's turn; None, and no turn taken, if that is too long."""
+        if self.rate is None:
+            return 0.0
+        turn = max(now, self.free_at)
+        if turn - now > patience:
+            return None
+        self.free_at = turn + 1 / self.rate
+        return turn - now
 
 
 @dataclass(frozen=True, slots=True)
