@@ -260,7 +260,7 @@ class Jobs:
     def _slice(self, job: Job, token: str) -> None:
         ends = self._clock() + SLICE_SECONDS
         current: Job | None = job
-        while current is not None and self._clock() < ends:
+        while current is not None:
             began = self._clock()
             page = self._page(current, token)
             if page is None:
@@ -269,8 +269,9 @@ class Jobs:
             current = self._store.transact(commit)
             if page.sent and current is not None:
                 self._sleep(max(0.0, page.sent / job.rate - (self._clock() - began)))
-        if current is not None:
-            self._hand_over(current, token)
+            if current is not None and self._clock() >= ends:
+                self._hand_over(current, token)
+                return
 
     def _page(self, job: Job, token: str) -> Page | None:
         try:
