@@ -43,7 +43,7 @@ from nsps_local.sandbox.store import Store as SandboxStore
 
 from tests.end_to_end.whole_stack import DATABASE, ROOT, WholeStack, configuration, wait_for
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 WITH_HLR = (
     shutil.which("osmo-hlr", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
