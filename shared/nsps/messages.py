@@ -198,7 +198,7 @@ class Publisher:
         """
         from google.api_core import exceptions, retry
         from google.auth.exceptions import GoogleAuthError
-        from google.pubsub_v1.types import PubsubMessage
+        from google.pubsub_v1.types import PublishRequest
 
         again = retry.Retry(
             predicate=retry.if_exception_type(
@@ -208,11 +208,10 @@ class Publisher:
             maximum=1.0,
             timeout=timeout,
         )
-        message = PubsubMessage(data=data, attributes=dict(attributes))
+        raw = PublishRequest.pb()(topic=topic)  # built as it is sent: its wrappers cost more
+        raw.messages.add(data=data).attributes.update(attributes)
         try:
-            answer = self._client.publish(
-                topic=topic, messages=[message], retry=again, timeout=timeout
-            )
+            answer = self._client.publish(PublishRequest.wrap(raw), retry=again, timeout=timeout)
             return str(answer.message_ids[0])
         except (exceptions.GoogleAPIError, GoogleAuthError, LookupError) as error:
             reason = type(getattr(error, "cause", None) or error).__name__
