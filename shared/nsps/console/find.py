@@ -13,7 +13,7 @@ from nsps.console.accounts import Lists
 from nsps.console.handlers import Handlers
 from nsps.event import Owner
 from nsps.store import Store
-from nsps.timeline import Story, Timeline, plain
+from nsps.timeline import Story, Timeline, expired, plain
 
 EVENTS = 20
 
@@ -91,7 +91,7 @@ class Finding:
             resources = self.store.client.collection("handlers", handler, "resources")
             query = resources.where(filter=FieldFilter(name, op, value)).limit(50)
             for data in self.store.find(query):
-                if data.get("expire_at") is None or data["expire_at"] > now:
+                if not expired(data, now):
                     found.append(_resource(handler, data))
         return found
 
@@ -102,7 +102,7 @@ class Finding:
         statuses = []
         for group in groups:
             data = self.store.read(self.store.status(owner.i_account, group))
-            if data is not None:
+            if data is not None and not expired(data, datetime.now(UTC)):
                 told = data.get("posted") == data.get("revision")
                 statuses.append(
                     {

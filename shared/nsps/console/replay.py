@@ -22,7 +22,7 @@ from nsps.event import RECONCILE
 from nsps.outcome import Outcome, Terminal, Transient
 from nsps.routing import matches, wants
 from nsps.settings import HandlerSummary
-from nsps.store import HISTORY_DAYS, Store, Tx
+from nsps.store import Store, Tx
 
 AT_ONCE = 8
 
@@ -193,7 +193,7 @@ class Replay:
             "at": tx.now,
             "only": new or last.get("only", False),
         }
-        fields: dict[str, Any] = {"runs": runs, "expire_at": tx.after(days=HISTORY_DAYS)}
+        fields: dict[str, Any] = {"runs": runs}
         if new:
             fields["handlers"] = [*data.get("handlers", []), handler]
         tx.merge(reference, fields)

@@ -1,0 +1,241 @@
+"""Which events are replayed and which owners compared, page by page; what has expired is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from nsps.console.accounts import Listed, Lists
+from nsps.console.find import Finding
+from nsps.console.handlers import Handlers
+from nsps.console.jobs import Job, JobState, Page, Worker
+from nsps.console.reconcile import Reconcile
+from nsps.console.replay import Replay
+from nsps.console.sending import Sending
+from nsps.event import RECONCILE, Owner
+from nsps.http import Http
+from nsps.outcome import Terminal
+from nsps.settings import HandlerSummary
+from nsps.store import Store
+from nsps.timeline import Timeline
+
+NOW = datetime.now(UTC)
+
+
+@dataclass
+class Asked(Handlers):
+    """Two handlers whose functions answer as they are told."""
+
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    questions: list[tuple[str, str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        summaries = [
+            HandlerSummary(name=name, connector="x", events=("SIM/*",)) for name in ("hss", "crm")
+        ]
+        super().__init__(summaries, {}, Http())
+
+    def ask(self, name: str, path: str, question: Mapping[str, Any]) -> dict[str, Any]:
+        self.questions.append((name, path, question))
+        if path == "/keys":
+            raise Terminal("cannot list")
+        if path == "/preview":
+            return {"owner": "account:1", "resources": [], "message": None}
+        answer = [
+            {"owner": owner, "resources": [{"key": owner, "what": self.what(owner)}]}
+            for owner in question["owners"]
+        ]
+        return {"owners": answer}
+
+    def what(self, owner: str) -> str:
+        return str(self.answers.get(owner, {}).get("what", "same"))
+
+
+@dataclass
+class Sent(Sending):
+    """Remembers what is sent."""
+
+    replays: list[tuple[str, str, int]] = field(default_factory=list)
+    repairs: list[str] = field(default_factory=list)
+
+    def reconcile(self, job: str, owner: Owner, handler: str) -> None:
+        self.repairs.append(str(owner))
+
+    def replay(self, ident: str, data: Mapping[str, Any], handler: str, run: int) -> None:
+        self.replays.append((ident, handler, run))
+
+
+class Accounts(Lists):
+    """PortaBilling's accounts, ``most`` at once whatever is asked for."""
+
+    def __init__(self, ids: list[int], most: int, *, total: bool = True) -> None:
+        self.ids, self.most, self.total = ids, most, total
+
+    def accounts(self, offset: int, i_customer: int | None = None) -> Listed:
+        page = tuple(self.ids[offset : offset + self.most])
+        return Listed(page, len(self.ids) if self.total else None)
+
+
+def job(spec: Mapping[str, Any], ident: str = "j1", **more: Any) -> Job:
+    usual: dict[str, Any] = {
+        "kind": "x",
+        "by": "ops@acme.example",
+        "created_at": datetime.now(UTC) + timedelta(seconds=1),
+        "dry_run": False,
+        "fix": False,
+        "rate": 100.0,
+        "state": JobState.RUNNING,
+        "cursor": {},
+        "slice": 1,
+        "total": None,
+    }
+    return Job(id=ident, spec=spec, **{**usual, **more})
+
+
+def whole(worker: Any, first: Job, size: int) -> list[Page]:
+    """All pages of a job."""
+    from dataclasses import replace
+
+    pages = [cast(Worker, worker).page(first, size)]
+    while pages[-1].cursor is not None:
+        pages.append(worker.page(replace(first, cursor=dict(pages[-1].cursor)), size))
+        assert len(pages) < 500
+    return pages
+
+
+def put(store: Store, ident: str, minutes_ago: float, **more: Any) -> None:
+    opened = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+    entry = {
+        "event_type": "SIM/Updated",
+        "variables": {"i_account": 1},
+        "i_event": ident,
+        "i_account": 1,
+        "owner": "account:1",
+        "handlers": ["hss", "crm"],
+        "state": "enriched",
+        "opened_at": opened,
+        "expire_at": opened + timedelta(days=92),
+        **more,
+    }
+    store.event(ident).set(entry)
+
+
+@pytest.fixture
+def events(store: Store) -> Store:
+    for number in range(7):
+        put(store, f"e{number}", 100 - number)
+    put(store, "blocked", 50, event_type="Account/Blocked", handlers=["crm"])
+    put(store, "other", 40, i_account=2, owner="account:2")
+    put(store, "repair", 30, event_type=RECONCILE, handlers=["hss"])
+    put(store, "old", 20, expire_at=NOW - timedelta(days=1))
+    return store
+
+
+def replayed(store: Store, size: int = 3, **spec: Any) -> list[str]:
+    sent = Sent()
+    whole(Replay(store, Asked(), sent), job(spec), size)
+    return sorted(ident for ident, _, _ in sent.replays)
+
+
+def test_each_event_once_by_pages_of_any_size(events: Store) -> None:
+    wanted = [f"e{n}" for n in range(7)] + ["other"]
+    for size in (1, 3, 100):
+        sent = Sent()
+        ident = f"by-{size}"
+        whole(Replay(events, Asked(), sent), job({"handler": "hss"}, ident), size)
+        assert sorted(each for each, _, _ in sent.replays) == wanted
+
+
+def test_what_is_chosen(events: Store) -> None:
+    assert replayed(events, account=2) == ["other", "other"]  # both its handlers
+    assert replayed(events, handler="crm", event_type="Account/*") == ["blocked"]
+    since = (datetime.now(UTC) - timedelta(minutes=95.5)).isoformat()
+    until = (datetime.now(UTC) - timedelta(minutes=93.5)).isoformat()
+    assert replayed(events, handler="hss", since=since, until=until) == ["e5", "e6"]
+    assert replayed(events, event="repair") == ["repair"]  # only when it is named
+    with pytest.raises(Terminal):
+        replayed(events, event="nothing")
+
+
+def test_by_outcome_of_the_newest_run(events: Store) -> None:
+    events.delivery("hss", "e1").set({"outcome": "rejected"})
+    events.delivery("hss", "e2").set({"outcome": "rejected"})
+    events.delivery("hss", "e2.1").set({"outcome": "delivered"})
+    events.event("e2").set({"runs": {"hss": {"n": 1, "job": "x"}}}, merge=True)
+    assert replayed(events, handler="hss", outcomes=["rejected"]) == ["e1"]
+
+
+def test_a_job_that_is_done_again_makes_no_second_run(events: Store) -> None:
+    sent = Sent()
+    worker = Replay(events, Asked(), sent)
+    for ident in ("j1", "j1", "j2"):
+        worker.page(job({"event": "e1", "handler": "hss"}, ident), 10)
+    assert sent.replays == [("e1", "hss", 1), ("e1", "hss", 1), ("e1", "hss", 2)]
+
+
+def test_a_dry_run_changes_nothing(events: Store) -> None:
+    before = events.read(events.event("e1"))
+    sent, handlers = Sent(), Asked()
+    page = Replay(events, handlers, sent).page(job({"event": "e1"}, dry_run=True), 10)
+    assert sorted(name for name, _, _ in handlers.questions) == ["crm", "hss"]
+    assert page.sent == 0
+    assert sent.replays == []
+    assert events.read(events.event("e1")) == before
+
+
+def test_expired_events_never_show(events: Store) -> None:
+    timeline = Timeline(events, {})
+    assert timeline.find("old") == []
+    assert "old" not in {story.event_id for story in timeline.latest(100)}
+    assert "old" not in {story.event_id for story in timeline.where("i_account", 1)}
+    finding = Finding(events, Asked(), lambda: Accounts([], 10))
+    subject = finding.owner(Owner("account", "1"))
+    assert "old" not in {story.event_id for story in subject.events}
+
+
+# ---- reconcile -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1000, 250, 7])
+@pytest.mark.parametrize("size", [1, 30, 100])
+def test_every_account_is_compared_once_however_much_is_listed_at_once(
+    store: Store, most: int, size: int
+) -> None:
+    ids = list(range(500, 1000 if size > 1 else 540))
+    handlers, sent = Asked(), Sent()
+    worker = Reconcile(store, handlers, Accounts(ids, most), sent)
+    pages = whole(worker, job({"handler": "hss"}), size)
+    asked = [o for _, path, q in handlers.questions if path == "/compare" for o in q["owners"]]
+    assert asked == [f"account:{each}" for each in ids]
+    assert sum(page.done for page in pages) == pages[0].total == len(ids)
+    assert [n for page in pages for n in page.seen] == ids
+
+
+def test_repairs_go_to_what_is_wrong_and_no_other(store: Store) -> None:
+    wrong = ["missing", "different", "left over", "unrecorded"]
+    fine = ["same", "waiting", "rejected", "unread"]
+    handlers = Asked({f"account:{n}": {"what": w} for n, w in enumerate(wrong + fine)})
+    for fix in (False, True):
+        sent = Sent()
+        worker = Reconcile(store, handlers, Accounts(list(range(8)), 1000), sent)
+        (page, *_) = whole(worker, job({"handler": "hss"}, fix=fix), 100)
+        assert page.sent == len(sent.repairs) == (4 if fix else 0)
+        assert sorted(sent.repairs) == [f"account:{n}" for n in range(4 if fix else 0)]
+        assert len(page.findings) == 7
+
+
+def test_what_the_ledger_knows_and_portabilling_does_not(store: Store) -> None:
+    for number in range(5):
+        data = {"key": f"k{number}", "owner": f"account:{number}"}
+        store.resource("hss", f"k{number}").set(data)
+    store.resource("hss", "gone").set({"key": "gone", "owner": None})
+    seen = store.client.document("jobs", "j1", "seen", "0")
+    seen.set({"bits": bytes([0b10110])})  # accounts 1, 2 and 4
+    handlers = Asked({})
+    worker = Reconcile(store, handlers, Accounts([], 9), Sent())
+    whole(worker, job({"handler": "hss"}, cursor={"phase": "ledger"}), 2)
+    asked = [o for _, path, q in handlers.questions if path == "/compare" for o in q["owners"]]
+    assert sorted(asked) == ["account:0", "account:3"]
