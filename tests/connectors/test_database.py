@@ -70,6 +70,14 @@ class TestSqlite(_OnSqlite):
         )
         assert row[9] is not None and mode == "wal"
 
+    def test_all_keys_page_by_page(self, connector: Database) -> None:
+        [(_, state)] = connector.desired(enriched(self.pb)).items()
+        for number in (7, 30, 200):
+            connector.create(str(number), state, make_call())
+        assert connector.keys("", 2, make_call()) == ["7", "30"]
+        assert connector.keys("30", 2, make_call()) == ["200"]
+        assert connector.keys("200", 2, make_call()) == []
+
     def test_a_write_lock_is_waited_for_until_the_deadline(
         self, connector: Database, system: Path
     ) -> None:
