@@ -6,28 +6,35 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nsps_local.cli import audit, connectors, events, handlers, jobs, retries, send, up
 from nsps_local.cli.errors import CommandError
 
-EXIT_REFUSED = 2
+EXIT_REFUSED, EXIT_INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``nsps``; returns its exit status: 0 done, 1 not so, 2 it cannot be carried out."""
-    parser = argparse.ArgumentParser(
-        prog="nsps", description="NSPS: from a PortaBilling webhook to provisioned systems."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (up, send, events, handlers, retries, jobs, audit, connectors):
-        module.add_to(commands)
-    options = parser.parse_args(arguments)
+    """Run ``nsps``; returns its exit status: 0 done, 1 not so, 2 it cannot be carried out, 130
+    interrupted with Ctrl-C."""
     try:
-        status: int = options.run(options)
+        return _run(arguments)
     except CommandError as error:
         sys.stderr.write(f"nsps: {error}\n")
         return EXIT_REFUSED
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         return 0
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    # Imported here: it takes a second, in which Ctrl-C must not end in a traceback.
+    from nsps_local.cli import audit, connectors, cost, events, handlers, jobs, retries, send, up
+
+    parser = argparse.ArgumentParser(
+        prog="nsps", description="NSPS: from a PortaBilling webhook to provisioned systems."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (up, send, events, handlers, retries, jobs, audit, cost, connectors):
+        module.add_to(commands)
+    options = parser.parse_args(arguments)
+    status: int = options.run(options)
     return status

@@ -1,0 +1,1 @@
+"""What a deployment costs: counted operations, the recorded program, and a list of prices."""
