@@ -85,7 +85,8 @@ def timeline(story: Story) -> Table:
         table.add_row(_since(start, each.last_at), name, _delivered(each))
         heard = _heard(each)
         if heard is not None:
-            table.add_row(_since(start, (each.espf or {}).get("told_at")), "", heard)
+            told_at = None if _knew(each) else (each.espf or {}).get("told_at")
+            table.add_row(_since(start, told_at), "", heard)
     return table
 
 
@@ -157,7 +158,14 @@ def _heard(each: Delivered) -> Text | None:
     if not espf["told"]:
         return Text(f"PortaBilling is to hear {espf['status']} ({espf['group']})", style="yellow")
     style = "red" if espf["status"] == "FAILED" else "green"
-    return Text(f"PortaBilling heard {espf['status']} ({espf['group']})", style=style)
+    heard = "has" if _knew(each) else "heard"
+    return Text(f"PortaBilling {heard} {espf['status']} ({espf['group']})", style=style)
+
+
+def _knew(each: Delivered) -> bool:
+    """Whether PortaBilling had this very status before: it is not told the same again."""
+    told, begun = _moment((each.espf or {}).get("told_at")), _moment(each.begun_at)
+    return told is not None and begun is not None and told < begun
 
 
 def _took(story: Story) -> str:
