@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
 from nsps.callbacks import Answers, Callbacks
 from nsps.connector.base import CallbackRequest
 from nsps.connector.load import asynchronous_connectors

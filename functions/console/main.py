@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
 from nsps.console.accounts import Lists
 from nsps.console.api import Api, ConsoleParts
 from nsps.console.find import Finding

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
 from nsps.callbacks import Answers
 from nsps.connector.load import asynchronous_connectors
 from nsps.deadlines import Deadlines

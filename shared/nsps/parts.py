@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import google.auth.jwt
 import google.cloud.firestore
-import google.cloud.secretmanager_v1.services.secret_manager_service
-import google.pubsub_v1  # noqa: F401 (as the three above)
+import google.cloud.secretmanager_v1.services.secret_manager_service  # noqa: F401 (all three)
 
 import nsps.espf.poster
 import nsps.espf.status_api
