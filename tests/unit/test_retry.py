@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nsps.outcome import Outcome, worst
 from nsps.retry import (
@@ -153,6 +153,7 @@ schedules = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(schedules, st.floats(0, 1))
 def test_every_schedule_ends_and_never_goes_back(schedule: Schedule, spread: float) -> None:
     planned = plan(schedule, START)

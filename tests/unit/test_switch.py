@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nsps import switch
 from nsps.connector.gate import PATIENCE_SECONDS, Gate
@@ -82,6 +82,7 @@ def test_one_event_that_can_never_work_is_no_reason() -> None:
     assert found.failed("account:2", now, None).opens_again()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 30), st.booleans()), max_size=80))
 def test_it_opens_exactly_by_its_rule(history: list[tuple[int, float, bool]]) -> None:
     found, now = Streak(), 0.0
@@ -135,6 +136,7 @@ def test_the_pace_doubles_every_ten_seconds(elapsed: float, rate: float) -> None
     assert switch.pace(elapsed, 3) == min(rate, 3)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=60),
     st.one_of(st.none(), st.floats(0.5, 200)),
@@ -156,6 +158,7 @@ def test_instances_together_never_get_more_than_the_pace(
         assert taken <= room + 1 + SAVED_SECONDS * switch.pace(start, top) + 1e-6
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1000), st.floats(0, 1000), st.floats(0.5, 64))
 def test_the_budget_is_the_pace_summed_up(one: float, other: float, top: float) -> None:
     sooner, later = sorted((one, other))
@@ -197,6 +200,7 @@ breakers = st.sampled_from([Breaker(), OPEN, COMING, switch.probing(OPEN, T0)])
 pauses = st.one_of(st.none(), st.just(PAUSED.pause))
 
 
+@settings(deadline=None)
 @given(st.builds(Switch, pauses, breakers, st.booleans()))
 def test_what_is_written_is_read_again(each: Switch) -> None:
     assert Switch.read(each.write()) == each
