@@ -126,6 +126,15 @@ class Attempts:
         self._poster.send(progress.post)
         return Verdict(True, progress.outcome, reason)
 
+    def postpone(self, work: Work, record: Mapping[str, Any], error: Transient) -> Verdict:
+        """What is wanted cannot be said yet; recorded, and tried again."""
+        reason = self._redact(str(error))
+        try:
+            self._poster.send(self._ledger.postpone(work, record, reason))
+        except Transient as unrecorded:  # the message comes again all the same
+            _log.warning("the failure could not be recorded: %s", unrecorded)
+        return _later(reason, error, error.retry_after)
+
     def _step(self, work: Work, progress: Progress, event: Enriched) -> Progress:
         self._watch.turn()
         if not self._ledger.may_call(work, progress):

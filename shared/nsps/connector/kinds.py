@@ -26,7 +26,7 @@ from nsps.event import RECONCILE, Owner
 from nsps.ledger.documents import Resource
 from nsps.ledger.ledger import Ledger, Work
 from nsps.ledger.protocol import Step, Todo
-from nsps.outcome import Terminal
+from nsps.outcome import Terminal, Transient
 from nsps.redact import Redactor
 from nsps.settings import HandlerSettings
 
@@ -116,6 +116,9 @@ class StateRunner(Runner):
         except Terminal as error:
             attempts = self._attempts(_Nothing())
             return attempts.reject(self._work(event, {}), record_of(event), str(error))
+        except Transient as error:
+            attempts = self._attempts(_Nothing())
+            return attempts.postpone(self._work(event, {}), record_of(event), error)
         performer = _StateCalls(self._connector, states, self._parts.redactor())
         return self._attempts(performer).run(self._work(event, states), event, record_of(event))
 
@@ -166,6 +169,8 @@ class MessageRunner(Runner):
             message = self._connector.message(event)
         except Terminal as error:
             return self._attempts(_Nothing()).reject(work, record, str(error))
+        except Transient as error:
+            return self._attempts(_Nothing()).postpone(work, record, error)
         if message is None:
             return self._nothing_to_send(work, event, record)
         redact = self._parts.redactor().text_for_store
@@ -220,6 +225,9 @@ class OrderRunner(Runner):
         except Terminal as error:
             attempts = self._attempts(_Nothing())
             return attempts.reject(self._work(event, {}), record_of(event), str(error))
+        except Transient as error:
+            attempts = self._attempts(_Nothing())
+            return attempts.postpone(self._work(event, {}), record_of(event), error)
         performer = _OrderCalls(self._connector, states, self._parts)
         return self._attempts(performer).run(self._work(event, states), event, record_of(event))
 

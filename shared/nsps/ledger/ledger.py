@@ -310,6 +310,21 @@ class Ledger:
 
         return self._store.transact(body)
 
+    def postpone(self, work: Work, record: Mapping[str, Any], reason: str) -> outbox.Post | None:
+        """What is wanted cannot be said yet (a secret cannot be read): before begin, nothing is
+        touched, the message comes again."""
+
+        def body(tx: Tx) -> outbox.Post | None:
+            view = self._view(tx, work)
+            begun = protocol.begin(view.delivery, view.watermark, work.t)
+            if begun is not Begun.GO:
+                return None
+            view.record(dict(record) | {"attempts": Increment(1), "t": work.t})
+            view.delivery = replace(view.delivery, t=work.t)
+            return view.retrying(reason, None)
+
+        return self._store.transact(body)
+
     def _settle(
         self,
         work: Work,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from nsps.connector import attempt
+from nsps.connector.base import Enriched, State
 from nsps.connector.verdict import Verdict
 from nsps.outcome import NoAnswer, Outcome, Terminal, Transient
 from nsps.store import Store
@@ -419,3 +421,26 @@ def test_a_status_that_could_not_be_posted_stays_due(store: Store) -> None:
     kit.poster.send_due()
     assert kit.espf.statuses == ["OK"]
     assert kit.poster.send_due() == 0
+
+
+def test_a_secret_that_cannot_be_read_yet_is_recorded_and_tried_again(store: Store) -> None:
+    class Waiting(Box):
+        ready = False
+
+        def desired(self, event: Enriched) -> Mapping[str, State]:
+            if not self.ready:
+                raise Transient("secret auc cannot be read: password=hunter2")
+            return super().desired(event)
+
+    box = Waiting()
+    kit = Kit(store, box)
+    event = sim_event()
+    verdict = kit.deliver(event)
+    assert (verdict.ack, verdict.outcome) == (False, Outcome.RETRYING)
+    kept = kit.delivery(event)
+    assert kept["retry"]["error"].startswith("secret auc cannot be read")
+    assert "hunter2" not in str(kept) + verdict.reason
+    assert kit.espf.statuses == ["RETRY"]
+    box.ready = True
+    assert kit.deliver(event).outcome is Outcome.DELIVERED
+    assert kit.espf.statuses == ["RETRY", "OK"]
