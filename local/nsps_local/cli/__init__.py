@@ -27,13 +27,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     # Imported here: it takes a second, in which Ctrl-C must not end in a traceback.
-    from nsps_local.cli import audit, connectors, cost, events, handlers, jobs, retries, send, up
+    from nsps_local.cli import (
+        audit,
+        connectors,
+        cost,
+        doctor,
+        events,
+        handlers,
+        jobs,
+        retries,
+        send,
+        up,
+    )
 
     parser = argparse.ArgumentParser(
         prog="nsps", description="NSPS: from a PortaBilling webhook to provisioned systems."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (up, send, events, handlers, retries, jobs, audit, cost, connectors):
+    for module in (up, send, events, handlers, retries, jobs, audit, cost, doctor, connectors):
         module.add_to(commands)
     options = parser.parse_args(arguments)
     status: int = options.run(options)

@@ -1,0 +1,289 @@
+"""The checks: of the stack on this machine, and of a deployed one as far as it shows itself.
+
+Every check answers with findings and never raises; no value of a secret is in what it says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import requests
+from google.api_core.exceptions import GoogleAPICallError, NotFound
+from google.cloud import secretmanager_v1
+from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
+    SecretManagerServiceGrpcTransport,
+)
+from nsps.espf import webhook_auth
+from nsps.espf.status_api import EspfStatusApi
+from nsps.outcome import DeliveryError
+from nsps.portabilling.client import PortaBilling
+from nsps.portabilling.login import ApiCredentials
+
+from nsps_local.doctor.finding import Finding, bad, good, unknown
+from nsps_local.pubsub.oidc import TokenIssuer
+from nsps_local.recording.topology import Function, Topology
+
+CALL_SECONDS = 20
+CLOCK_SECONDS = 5.0
+"""Tokens bear 10 s, ESPF's signatures 15 minutes; a machine that keeps time is within one."""
+OLD_SECONDS = 900
+
+
+class LocalStack:
+    """The stack on this machine. ``description``: its stack.json; ``topology``: its recording."""
+
+    def __init__(self, description: Mapping[str, Any], topology: Topology) -> None:
+        self._description, self._topology = description, topology
+        self._issuer = TokenIssuer(Path(description["state"]) / "pubsub")
+        settings = json.loads(topology.function("enrichment").env["NSPS_PORTABILLING"])
+        self._api_secret = _name(settings["credentials"])
+
+    def findings(self, register: bool = False) -> Iterator[Finding]:
+        """Everything. ``register``: missing ESPF groups are registered."""
+        yield from self._functions()
+        secrets, read = self._secrets()
+        yield from secrets
+        yield from self._portabilling(read.get(self._api_secret), register)
+        yield from self._handlers()
+        yield from self._queues()
+
+    # ---- functions ---------------------------------------------------------------------------
+
+    def _functions(self) -> Iterator[Finding]:
+        for function in self._topology.functions:
+            yield _answers(function.part, f"{function.url}/health")
+        yield clock("clock", self._topology.function("ingress").url + "/health")
+
+    def _handlers(self) -> Iterator[Finding]:
+        """Each asks its system, as the breaker does."""
+        for function in self._topology.functions:
+            if "NSPS_HANDLER" in function.env:
+                yield self._deep(function)
+
+    def _deep(self, function: Function) -> Finding:
+        what = f"{function.part}: its system"
+        push = json.loads(function.env["NSPS_PUSH"])
+        token = self._issuer.token(push["service_account"], push["audience"])
+        try:
+            answer = requests.get(
+                f"{function.url}/health?deep=1",
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=CALL_SECONDS,
+            )
+        except requests.RequestException as error:
+            return bad(what, f"cannot be asked: {type(error).__name__}", _SEE_LOG)
+        if answer.status_code == 200:
+            return good(what, "answers")
+        reason = _member(answer, "reason") or f"HTTP {answer.status_code}"
+        do = "look after the system, or correct the handler's settings and secrets"
+        return bad(what, reason, do)
+
+    # ---- secrets -----------------------------------------------------------------------------
+
+    def _secrets(self) -> tuple[list[Finding], dict[str, str]]:
+        """Each can be read, and says what its users expect."""
+        shapes = self._shapes()
+        found, read = [], {}
+        with grpc.insecure_channel(self._description["secret_manager"]["host"]) as channel:
+            client = secretmanager_v1.SecretManagerServiceClient(
+                transport=SecretManagerServiceGrpcTransport(channel=channel)
+            )
+            for name in self._topology.secrets:
+                path = f"projects/{self._topology.project}/secrets/{name}/versions/latest"
+                try:
+                    payload = client.access_secret_version(name=path, timeout=CALL_SECONDS).payload
+                    read[name] = payload.data.decode()
+                    found.append(_shaped(name, read[name], shapes.get(name)))
+                except NotFound:
+                    found.append(bad(f"secret {name}", "has no value", _add_version(name)))
+                except (GoogleAPICallError, UnicodeDecodeError) as error:
+                    said = f"cannot be read: {type(error).__name__}"
+                    found.append(bad(f"secret {name}", said, _add_version(name)))
+        return found, read
+
+    def _shapes(self) -> dict[str, Callable[[Any], object]]:
+        """How the secrets that are JSON must look; the others are texts."""
+        auth = json.loads(self._topology.function("ingress").env["NSPS_ESPF_AUTH"])
+
+        def webhook(document: Any) -> object:
+            return webhook_auth.credential(auth["method"], document)
+
+        shapes: dict[str, Callable[[Any], object]] = {
+            _name(r): webhook for r in auth["credentials"]
+        }
+        return shapes | {self._api_secret: ApiCredentials.parse}
+
+    # ---- PortaBilling ------------------------------------------------------------------------
+
+    def _portabilling(self, secret: str | None, register: bool) -> Iterator[Finding]:
+        url = str(self._description["portabilling"]["url"])
+        what = "PortaBilling"
+        try:
+            user = ApiCredentials.parse(json.loads(secret or ""))
+        except ValueError:
+            yield unknown(what, "the API user's secret cannot be used", "see the secret above")
+            return
+        api = EspfStatusApi(PortaBilling(url, lambda: user, CALL_SECONDS))
+        try:
+            groups = api.groups()
+        except DeliveryError as error:
+            yield bad(what, str(error), "correct nsps:portabilling and its secret, or the network")
+            return
+        yield good(what, "logged in, and the ESPF API answers")
+        yield clock("PortaBilling's clock", url)
+        yield from self._groups(api, groups, register)
+
+    def _groups(self, api: EspfStatusApi, there: set[str], register: bool) -> Iterator[Finding]:
+        for handler in json.loads(self._topology.function("retries").env["NSPS_HANDLERS"]):
+            group, what = handler["group"], f"{handler['name']}: ESPF group"
+            if group is None:
+                yield good(what, "none: PortaBilling is told nothing of it")
+            elif group in there:
+                yield good(what, f"{group} is registered")
+            elif register:
+                yield _registered(api, what, group)
+            else:
+                yield bad(
+                    what,
+                    f"{group} is not registered: PortaBilling refuses its statuses",
+                    "nsps doctor --register-groups, or POST /espf/v1/group/create "
+                    f'{{"name": "{group}"}}',
+                )
+
+    # ---- queues ------------------------------------------------------------------------------
+
+    def _queues(self) -> Iterator[Finding]:
+        control = self._description["pubsub"]["control"]
+        if control is None:
+            yield unknown("queues", "Google's emulator does not tell")
+            return
+        try:
+            metrics = requests.get(f"{control}/metrics", timeout=CALL_SECONDS).json()
+        except (requests.RequestException, ValueError) as error:
+            yield bad("queues", f"Pub/Sub does not tell: {type(error).__name__}", _SEE_LOG)
+            return
+        for path, figures in metrics["subscriptions"].items():
+            name, age = path.rpartition("/")[2], figures.get("oldest_unacked_seconds") or 0
+            said = f"{figures['backlog']} messages, the oldest {age:.0f} s"
+            if age > OLD_SECONDS:
+                do = "nsps handlers shows whether it is paused; else see the function's log"
+                yield bad(f"queue {name}", said, do)
+            elif figures["backlog"]:
+                yield good(f"queue {name}", said)
+
+
+def deployed(outputs: Mapping[str, str]) -> Iterator[Finding]:
+    """A deployed NSPS from outside: what must answer does, who must be refused is.
+
+    ``outputs``: as of ``pulumi stack output --json``; those that are missing are not looked at.
+    """
+    ingress, callbacks = outputs.get("webhook_url"), outputs.get("callbacks_url")
+    if ingress:
+        yield _answers("ingress", f"{ingress}/health")
+        yield _refuses(
+            "ingress without credentials",
+            "POST",
+            ingress,
+            (401, 503),
+            "nsps:espf names the wrong secrets, or their values are no credentials",
+        )
+        yield clock("clock", f"{ingress}/health")
+    if callbacks:
+        yield _answers("callbacks", f"{callbacks}/health")
+        yield _refuses(
+            "callbacks for nobody",
+            "POST",
+            f"{callbacks}/no-such-handler/",
+            (401, 403, 404),
+            "see the callbacks function's log",
+        )
+    if outputs.get("console_url"):
+        yield _refuses(
+            "console without an identity",
+            "GET",
+            f"{outputs['console_url']}/api/me",
+            (401, 403),
+            "only the people of nsps:console may be invokers of the console: take others away",
+        )
+    if not (ingress or callbacks):
+        yield bad("outputs", "name no webhook_url", "pulumi stack output --json > FILE")
+
+
+def clock(what: str, url: str) -> Finding:
+    """Whether a server's clock and ours agree, by the Date of its answer."""
+    try:
+        answer = requests.get(url, timeout=CALL_SECONDS)
+        there = parsedate_to_datetime(answer.headers["Date"])
+    except (requests.RequestException, KeyError, ValueError, TypeError):
+        return unknown(what, f"{url} tells no time")
+    off = (datetime.now(UTC) - there).total_seconds()
+    said = f"{abs(off):.0f} s {'behind' if off > 0 else 'ahead'} of this machine's"
+    if abs(off) > CLOCK_SECONDS:
+        return bad(what, said, "let both keep time by NTP: tokens and signatures depend on it")
+    return good(what, "agrees with this machine's")
+
+
+_SEE_LOG = "see the function's log, or start the stack again"
+
+
+def _answers(what: str, url: str) -> Finding:
+    try:
+        answer = requests.get(url, timeout=CALL_SECONDS)
+    except requests.RequestException as error:
+        return bad(what, f"does not answer: {type(error).__name__}", _SEE_LOG)
+    if answer.status_code == 200:
+        return good(what, "answers")
+    return bad(what, f"answers HTTP {answer.status_code}", _SEE_LOG)
+
+
+def _refuses(what: str, method: str, url: str, right: tuple[int, ...], do: str) -> Finding:
+    try:
+        answer = requests.request(method, url, data=b"{}", timeout=CALL_SECONDS)
+    except requests.RequestException as error:
+        return bad(what, f"does not answer: {type(error).__name__}", _SEE_LOG)
+    if answer.status_code in right:
+        return good(what, f"is refused (HTTP {answer.status_code})")
+    return bad(what, f"is answered HTTP {answer.status_code}", do)
+
+
+def _registered(api: EspfStatusApi, what: str, group: str) -> Finding:
+    try:
+        api.ensure_group(group)
+    except (DeliveryError, ValueError) as error:
+        return bad(what, str(error), "register it in PortaBilling")
+    return good(what, f"{group} is registered now")
+
+
+def _shaped(name: str, value: str, shape: Callable[[Any], object] | None) -> Finding:
+    what = f"secret {name}"
+    if not value.strip():
+        return bad(what, "is empty", _add_version(name))
+    if shape is None:
+        return good(what, "can be read")
+    try:
+        shape(json.loads(value))
+    except (ValueError, TypeError, KeyError):
+        do = "see docs/configuration.md for what is in it; " + _add_version(name)
+        return bad(what, "is not the JSON that it must be", do)
+    return good(what, "can be read")
+
+
+def _add_version(name: str) -> str:
+    return f"gcloud secrets versions add {name} --data-file=-, or --secrets of nsps up"
+
+
+def _name(reference: str) -> str:
+    return reference.removeprefix("sm://").partition("/")[0]
+
+
+def _member(answer: requests.Response, name: str) -> str:
+    try:
+        return str(answer.json()[name])
+    except (ValueError, KeyError, TypeError):
+        return ""

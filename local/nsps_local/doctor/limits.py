@@ -1,0 +1,88 @@
+"""Limits of Google's that a configuration can run into, reckoned from the recorded program. Pure.
+
+(Source: Google Cloud docs, quotas of Pub/Sub, Cloud Run and Direct VPC egress.)
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterator
+
+from nsps_local.doctor.finding import Finding, bad, good
+from nsps_local.recording.topology import Topology
+
+FILTER_BYTES = 256
+VARIABLE_BYTES = 32 * 1024
+ADDRESSES_AN_INSTANCE = 2
+"""While a revision replaces another, both have instances."""
+RESERVED_ADDRESSES = 4
+"""Of every subnetwork."""
+
+
+def findings(topology: Topology) -> Iterator[Finding]:
+    yield from _filters(topology)
+    yield from _variables(topology)
+    yield from _addresses(topology)
+    yield from _timeouts(topology)
+
+
+def _filters(topology: Topology) -> Iterator[Finding]:
+    longest = max(len(subscription.filter.encode()) for subscription in topology.subscriptions)
+    said = f"the longest has {longest} of {FILTER_BYTES} bytes"
+    if longest > FILTER_BYTES:
+        yield bad("filters", said, "give the handler a shorter name")
+    else:
+        yield good("filters", said)
+
+
+def _variables(topology: Topology) -> Iterator[Finding]:
+    """One variable of a function tells of every handler: with very many it may grow too large."""
+    size, where = max(
+        (len(value.encode()), f"{name} of {function.part}")
+        for function in topology.functions
+        for name, value in function.env.items()
+    )
+    said = f"the largest, {where}, has {size:,} of {VARIABLE_BYTES:,} bytes"
+    if size > VARIABLE_BYTES:
+        do = "shorten settings (long templates, large maps), or make two deployments of it"
+        yield bad("environment", said, do)
+    else:
+        yield good("environment", said)
+
+
+def _addresses(topology: Topology) -> Iterator[Finding]:
+    ranges = [
+        resource.inputs["ipCidrRange"]
+        for resource in topology.resources
+        if resource.type == "gcp:compute/subnetwork:Subnetwork"
+    ]
+    if not ranges:
+        return
+    there = ipaddress.ip_network(ranges[0]).num_addresses - RESERVED_ADDRESSES
+    instances = sum(
+        int(resource.inputs["serviceConfig"]["maxInstanceCount"])
+        for resource in topology.resources
+        if resource.type == "gcp:cloudfunctionsv2/function:Function"
+        and resource.inputs["serviceConfig"].get("directVpcNetworkInterfaces")
+    )
+    wanted = instances * ADDRESSES_AN_INSTANCE
+    said = f"{wanted} wanted at the most by {instances} instances, {there} there"
+    if wanted > there:
+        yield bad("addresses", said, "write smaller `max_instances` under nsps:sizes")
+    else:
+        yield good("addresses", said)
+
+
+def _timeouts(topology: Topology) -> Iterator[Finding]:
+    for function in topology.functions:
+        handler = json.loads(function.env.get("NSPS_HANDLER", "null"))
+        if handler is None:
+            continue
+        call = handler["call_timeout_seconds"]
+        if 2 * call + 30 > function.timeout_seconds:
+            yield bad(
+                f"{function.part}: time",
+                f"a call may take {call:g} s, the function has {function.timeout_seconds} s",
+                "write a smaller call_timeout_seconds, or make the system answer sooner",
+            )
