@@ -19,8 +19,7 @@ import nsps.espf.poster
 import nsps.espf.status_api
 import nsps.messages
 import nsps.portabilling.client
-import nsps.store
-import nsps.writes  # noqa: F401 (likewise)
+import nsps.store  # noqa: F401 (likewise)
 from nsps import log
 from nsps.http import Http
 from nsps.instance import Once

@@ -104,14 +104,12 @@ class Store:
 
     def create(self, reference: DocumentReference, fields: dict[str, Any]) -> datetime:
         """Make a document; returns when. Raises StoreUnavailable, and AlreadyExists as it is."""
-        batch = self.client.batch()
-        _add(batch, reference, fields, create=True)
-        return cast(datetime, self.call(batch.commit)[0].update_time)
+        return cast(datetime, self.call(lambda: reference.create(fields)).update_time)
 
     def merge(self, reference: DocumentReference, fields: dict[str, Any]) -> datetime:
         """Set these top-level fields, and leave others; returns when. Raises StoreUnavailable."""
         batch = self.client.batch()
-        _add(batch, reference, fields, create=False)
+        batch.set(reference, fields, merge=list(fields))
         return cast(datetime, self.call(batch.commit)[0].update_time)
 
     def find(self, query: Query) -> list[dict[str, Any]]:
@@ -179,24 +177,11 @@ class Tx:
 
     def flush(self) -> None:
         for reference, fields in self._writes.values():
-            _add(self.transaction, reference, fields, create=False)
+            self.transaction.set(reference, fields, merge=list(fields))
 
     def after(self, *, days: float = 0, seconds: float = 0) -> datetime:
         """That long after the server's time of this transaction."""
         return self.now + timedelta(days=days, seconds=seconds)
-
-
-def _add(batch: Any, reference: DocumentReference, fields: dict[str, Any], *, create: bool) -> None:
-    """Put a write into a batch or transaction."""
-    from nsps.writes import NotPlain, encoded
-
-    try:
-        batch._add_write_pbs([encoded(reference, fields, create=create)])
-    except NotPlain:
-        if create:
-            batch.create(reference, fields)
-        else:
-            batch.set(reference, fields, merge=list(fields))
 
 
 def _where(collection: CollectionReference, name: str, value: Any) -> Query:
