@@ -139,7 +139,8 @@ def read_file(file: Path) -> dict[str, Any]:
             [f"{file.name}: there is no such file: copy Pulumi.example.yaml"]
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError([f"{file.name}: cannot be read: {error}"]) from error
+        reason = " ".join(str(error).split())  # YAML's mistakes come in several lines
+        raise ConfigError([f"{file.name}: cannot be read: {reason}"]) from error
     config = content.get("config") if isinstance(content, dict) else None
     if not isinstance(config, dict):
         raise ConfigError([f"{file.name}: config: missing: write the keys below `config:`"])

@@ -42,20 +42,25 @@ def add_to(commands: Any) -> None:
 
 
 def _up(options: argparse.Namespace) -> int:
+    stopped = threading.Event()
+    # Not an exception: raised while Python forks for one of our processes, it would be ignored.
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had them ignored
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, lambda *_: stopped.set())
+
+    def go_on() -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+
     chosen = Options(
         options.config, options.state, options.port_base, options.emulators, options.secrets
     )
     try:
-        stack = Stack(chosen, say=_say, notice=lambda text: console.print(f"[yellow]{text}[/]"))
+        stack = Stack(chosen, _say, lambda text: console.print(f"[yellow]{text}[/]"), go_on)
         with console.status("starting"):
             description = stack.up()
     except CannotStart as error:
+        go_on()  # Ctrl-C reached the process that reads the configuration, too
         raise CommandError(str(error)) from error
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
     try:
         console.print(_where(description))
         if not description["portabilling"]["sandbox"]:  # the sandbox has every group registered

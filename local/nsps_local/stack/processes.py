@@ -58,11 +58,14 @@ class Child:
             process_group=0,  # a Ctrl-C in the terminal is for us; we end the children in order
         )
 
-    def wait_ready(self, seconds: float = READY_SECONDS) -> None:
-        """Raises CannotStart if it ends, or does not answer in time."""
+    def wait_ready(
+        self, go_on: Callable[[], None] = lambda: None, seconds: float = READY_SECONDS
+    ) -> None:
+        """Raises CannotStart if it ends, or does not answer in time; what ``go_on`` raises."""
         ends = time.monotonic() + seconds
         assert self.process is not None
         while not self.ready():
+            go_on()
             if self.process.poll() is not None:
                 raise CannotStart(f"{self.name} ended while it started: {self._last_words()}")
             if time.monotonic() > ends:

@@ -46,13 +46,18 @@ class Options:
 
 
 class Stack:
-    """One running stack. ``say``: told of each step; ``notice``: of what happens by itself."""
+    """One running stack. ``say``: told of each step; ``notice``: of what happens by itself;
+    ``go_on``: asked while it starts, raises what is to cut the start off."""
 
     def __init__(
-        self, options: Options, say: Callable[[str], None], notice: Callable[[str], None]
+        self,
+        options: Options,
+        say: Callable[[str], None],
+        notice: Callable[[str], None],
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         check_base(options.port_base)
-        self._options, self._say = options, say
+        self._options, self._say, self._go_on = options, say, go_on
         self._ports = Ports(options.port_base)
         self._state = options.state.resolve()
         self._processes = Processes(notice)
@@ -78,11 +83,12 @@ class Stack:
             raise
 
     def _up(self) -> dict[str, Any]:
+        given = secret_values.read_given(self._options.secrets)
         self._say("reading the configuration and recording the Pulumi program")
         self.topology = self._record()
         functions = [function.port for function in self.topology.functions]
         check_free([*self._emulators.own_ports(), *functions])
-        self.values = self._secret_values()
+        self.values = self._secret_values(given)
         self._say("starting Pub/Sub, Firestore and Secret Manager")
         for child in self._emulators.children(self.topology):
             self._start(child)
@@ -120,8 +126,13 @@ class Stack:
             self._lock.close()
 
     def _take_lock(self) -> None:
-        self._state.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._state / "lock").open("a+")
+        try:
+            self._state.mkdir(parents=True, exist_ok=True)
+            self._lock = (self._state / "lock").open("a+")
+        except OSError as error:
+            raise CannotStart(
+                f"--state {self._state}: cannot be made or written to: {error.strerror}"
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -152,8 +163,7 @@ class Stack:
             raise CannotStart(done.stderr.strip() or "the Pulumi program could not be recorded")
         return TypeAdapter(Topology).validate_json(done.stdout)
 
-    def _secret_values(self) -> dict[str, str]:
-        given = secret_values.read_given(self._options.secrets)
+    def _secret_values(self, given: Mapping[str, str]) -> dict[str, str]:
         names = set(self.topology.secrets)
         unknown = sorted(set(given) - names)
         if unknown:
@@ -239,7 +249,7 @@ class Stack:
         for child in children:
             self._processes.start(child)
         for child in children:
-            child.wait_ready()
+            child.wait_ready(self._go_on)
 
     def _function_child(self, function: Function) -> Child:
         command = [
@@ -293,7 +303,7 @@ class Stack:
 
     def _start(self, child: Child) -> None:
         self._processes.start(child)
-        child.wait_ready()
+        child.wait_ready(self._go_on)
 
     def _function(self, part: str) -> Function:
         return self.topology.function(part)
