@@ -107,7 +107,7 @@ KEYS: dict[str, tuple[TypeAdapter[Any], str]] = {
         "projects/PROJECT/locations/REGION/keyRings/RING/cryptoKeys/KEY",
     ),
 }
-_OPTIONAL = frozenset(
+OPTIONAL = frozenset(
     {
         "nsps:sizes",
         "nsps:digest_key",
@@ -117,7 +117,7 @@ _OPTIONAL = frozenset(
         "nsps:kms_key",
     }
 )
-_MODELS: dict[str, type[BaseModel]] = {
+MODELS: dict[str, type[BaseModel]] = {
     "nsps:portabilling": PortaBilling,
     "nsps:espf": Espf,
     "nsps:handlers": HandlerKeys,
@@ -206,7 +206,7 @@ class _Check:
     def _value(self, key: str, values: Mapping[str, Any]) -> Any:
         adapter, expected = KEYS[key]
         if values.get(key) is None:
-            if key not in _OPTIONAL:
+            if key not in OPTIONAL:
                 self._problem(key, f"missing: write {expected}")
             return None
         return self._parsed(adapter, values[key], key, expected)
@@ -217,7 +217,7 @@ class _Check:
         try:
             return adapter.validate_json(json.dumps(value, default=str), strict=True)
         except ValidationError as error:
-            model = _MODELS.get(where.partition("[")[0])
+            model = MODELS.get(where.partition("[")[0])
             for fault in _telling(error):
                 self._problem(where + _path(fault["loc"]), _said(fault, model, expected))
             return None

@@ -1,0 +1,205 @@
+"""``python -m infra.configuration_page``: writes docs/configuration.md.
+
+The page is made of what decides: the keys' models, the comments of Pulumi.example.yaml, and the
+connectors' manifests. ``--check`` writes nothing and fails if the page is not up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nsps.manifest import FILE, Manifest, Setting, load
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from infra.stack_config import KEYS, MODELS, OPTIONAL
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "configuration.md"
+EXAMPLE = "infra/Pulumi.example.yaml"
+MORE = {
+    "url": "PortaBilling's web server, where its API is.",
+    "kind": "Which kind the handler is, for a connector that can be several.",
+    "viewer": "May read.",
+    "operator": "May also pause, resume, replay and reconcile.",
+    "admin": "May do everything.",
+    "emails": "Who is written to.",
+    "max_instances": "No more than these, whatever comes.",
+    "when_installed": "On the local stack the handler is left out where this is not installed.",
+}
+"""Of keys that the example need not explain."""
+
+_BEGINNING = f"""\
+# Configuration
+
+<!-- Made by `python -m infra.configuration_page` from the models, {EXAMPLE} and the
+     connectors' manifests; a test fails when it is not up to date. -->
+
+A deployment is one file, `infra/Pulumi.<stack>.yaml`: one for each customer or PortaBilling
+environment. [{EXAMPLE}](../{EXAMPLE}) has every key; copy it and keep what you
+need. A wrong file is refused before anything is made, with every mistake at once: file, key, what
+is wrong, what to write. To see that without deploying, and what a stack would cost:
+
+```
+.venv/bin/python -m nsps_local.recording --config infra/Pulumi.acme.yaml > /dev/null
+.venv/bin/nsps cost --config infra/Pulumi.acme.yaml
+.venv/bin/nsps doctor --config infra/Pulumi.acme.yaml --outputs outputs.json
+```
+
+A second system of the same kind is six lines:
+
+```yaml
+    - name: hss-guest
+      connector: hss_osmocom
+      events: [SIM/*]
+      group: HSS-guest
+      settings:
+        host: hlr-guest.acme.example
+```
+
+No secret stands in the file: only names of secrets in Secret Manager, `NAME` or
+`NAME/versions/N`. What is in them:
+
+| secret | holds |
+|---|---|
+| `nsps:portabilling` credentials | `{{"login": "...", "password": "..."}}`, or `"token"` for it |
+| `nsps:espf` credentials, method basic | `{{"user": "...", "password": "..."}}` |
+| method custom | `{{"type": "...", "credentials": "..."}}` |
+| method signature | `{{"key_id": "...", "key": "..."}}` |
+| `nsps:digest_key` | any 32 random bytes, as text |
+| a handler's `contract_token` | the Bearer token, as text |
+| a handler's `secrets` | as its connector says, below |
+
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    said = comments((ROOT / EXAMPLE).read_text(encoding="utf-8"))
+    return "".join([_BEGINNING, *_keys(said), *_connectors()])
+
+
+def comments(text: str) -> dict[str, str]:
+    """Key (like nsps:espf.method) -> the comment above it in the example, the first of its kind."""
+    found: dict[str, str] = {}
+    way: list[tuple[int, str]] = []
+    above: list[str] = []
+    for line in text.splitlines():
+        if comment := re.match(r"\s+# ?(.*)", line):
+            above.append(comment[1])
+            continue
+        key = re.match(r"(?P<indent>\s+)(?:- )?(?P<key>[a-z]+:[a-z_]+|[a-z_]+):(\s|$)", line)
+        if key:
+            indent = len(line) - len(line.lstrip(" -"))
+            way = [(depth, name) for depth, name in way if depth < indent] + [(indent, key["key"])]
+            found.setdefault(".".join(name for _, name in way), " ".join(above))
+        above = []
+    return found
+
+
+def _keys(said: Mapping[str, str]) -> Iterator[str]:
+    yield "## Keys\n\n| key | | what it is |\n|---|---|---|\n"
+    for key, (_, expected) in KEYS.items():
+        need = "optional" if key in OPTIONAL else "required"
+        told = said.get(key) or f"{expected[:1].upper()}{expected[1:]}."
+        yield f"| `{key}` | {need} | {_cell(told)} |\n"
+    for key, model in MODELS.items():
+        yield f"\n### {key}\n\n"
+        yield "| key | write | default | what it is |\n|---|---|---|---|\n"
+        for name, field in model.model_fields.items():
+            told = said.get(f"{key}.{name}") or _of_sizes(said, name) or MORE.get(name, "")
+            yield (
+                f"| `{name}` | {_cell(field.description or '')} | {_default(field)} "
+                f"| {_cell(_without_default(told))} |\n"
+            )
+
+
+def _of_sizes(said: Mapping[str, str], name: str) -> str:
+    """Under nsps:sizes a function's name stands between."""
+    return next(
+        (
+            text
+            for key, text in said.items()
+            if key.startswith("nsps:sizes.") and key.endswith(f".{name}")
+        ),
+        "",
+    )
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is PydanticUndefined or value is None:
+        return ""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return f"`{json.dumps(value)}`"
+
+
+def _without_default(text: str) -> str:
+    """The table has a column for it."""
+    return re.sub(r"\s*Default: [^.;]*(\.(?=\s|$)|$)", "", text).strip()
+
+
+def _connectors() -> Iterator[str]:
+    yield "\n## Connectors\n\n"
+    yield "What goes under a handler's `settings` and `secrets`, by its `connector`.\n"
+    for file in sorted(ROOT.glob(f"functions/connectors/*/{FILE}")):
+        yield from _connector(load(file))
+
+
+def _connector(manifest: Manifest) -> Iterator[str]:
+    name = manifest.connector
+    yield f"\n### {name}: {manifest.title}\n\n{manifest.summary} "
+    yield f"[More](../functions/connectors/{name}/README.md).\n\n"
+    yield f"Kind: {' or '.join(manifest.kind)}. "
+    yield f"Usual events: {', '.join(f'`{event}`' for event in manifest.events)}. "
+    yield f"Reads: {', '.join(f'`{block}`' for block in manifest.requires) or 'nothing'}. "
+    yield f"Usual ESPF groups: {', '.join(manifest.groups) or 'none'}."
+    yield f" Bears {manifest.rate:g} calls a second.\n" if manifest.rate else "\n"
+    if manifest.settings:
+        yield "\n| setting | type | default | what it is |\n|---|---|---|---|\n"
+        for key, setting in manifest.settings.items():
+            yield f"| `{key}` | {_type(setting)} | {_setting_default(setting)} "
+            yield f"| {_cell(setting.description)} |\n"
+    if manifest.secrets:
+        yield "\n| secret | | what it is |\n|---|---|---|\n"
+        for key, secret in manifest.secrets.items():
+            need = "required" if secret.required else "optional"
+            yield f"| `{key}` | {need} | {_cell(secret.description)} |\n"
+
+
+def _type(setting: Setting) -> str:
+    if setting.choices:
+        return " or ".join(f"`{choice}`" for choice in setting.choices)
+    return setting.type
+
+
+def _setting_default(setting: Setting) -> str:
+    if setting.required:
+        return "required"
+    if setting.default is None:
+        return ""
+    text = json.dumps(setting.default)
+    return f"`{text}`".replace("|", "\\|")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").strip()
+
+
+def main() -> int:
+    if "--check" in sys.argv[1:]:
+        return 0 if PAGE.read_text(encoding="utf-8") == page() else 1
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
