@@ -80,7 +80,7 @@ def configuration(folder: Path, handlers: list[dict[str, Any]], **more: Any) -> 
     return file
 
 
-DATABASE = {
+DATABASE: dict[str, Any] = {
     "name": "subscribers",
     "connector": "database",
     "events": ["SIM/*", "Subscriber/*", "Account/*", "Account/*/*"],
@@ -89,7 +89,7 @@ DATABASE = {
 }
 
 
-SIMS = {
+SIMS: dict[str, Any] = {
     "name": "sims",
     "connector": "database",
     "events": ["SIM/*", "Account/*", "Account/*/*"],
