@@ -32,6 +32,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         connectors,
         cost,
         doctor,
+        erase,
         events,
         handlers,
         jobs,
@@ -44,7 +45,19 @@ def _run(arguments: Sequence[str] | None) -> int:
         prog="nsps", description="NSPS: from a PortaBilling webhook to provisioned systems."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (up, send, events, handlers, retries, jobs, audit, cost, doctor, connectors):
+    for module in (
+        up,
+        send,
+        events,
+        handlers,
+        retries,
+        jobs,
+        audit,
+        cost,
+        doctor,
+        erase,
+        connectors,
+    ):
         module.add_to(commands)
     options = parser.parse_args(arguments)
     status: int = options.run(options)
