@@ -20,6 +20,7 @@ from nsps_local.recording import (
     record,
 )
 
+from tests.infra import policy
 from tests.infra.arguments import faults
 from tests.infra.conftest import FIXTURES, ROOT, base, make_tree, record_values
 from tests.infra.test_configuration import valid_values
@@ -124,7 +125,7 @@ def _at_ports_of(topology: Topology, other: Topology) -> Topology:
 
 
 @settings(
-    max_examples=3,
+    max_examples=5,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -147,6 +148,7 @@ def test_every_valid_configuration_can_be_recorded(
     assert len(set(accounts)) == len(accounts)
     assert all(6 <= len(account) <= 30 for account in accounts)
     assert [fault for resource in topology.resources for fault in faults(resource)] == []
+    assert policy.faults(topology) == []
 
 
 def test_the_local_stack_of_the_repository_is_recorded_quickly_and_each_time_the_same(
