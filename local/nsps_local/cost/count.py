@@ -28,11 +28,14 @@ from nsps_local.cli.send import signed_headers
 from nsps_local.cost.model import Operations, read_prices
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.scenario import Sandbox
+from nsps_local.stack.errors import CannotStart
+from nsps_local.stack.ports import check_free
 from nsps_local.stack.scheduler import Scheduler
 from nsps_local.stack.stack import Options, Stack
 
 EVENTS = 10
 WAIT_SECONDS = 60
+_ROOM = 40
 _FIRST = 5_000_000
 _EXPIRING = ("events", "deliveries")
 
@@ -96,7 +99,15 @@ def _died(text: str) -> None:
 
 
 def _free_base() -> int:
-    return 22000 + os.getpid() % 300 * 40
+    """A port base with room for the stack. Raises CannotStart if there is none."""
+    first = 40000 + os.getpid() % 100 * 40
+    for base in range(first, first + 10 * _ROOM, _ROOM):
+        try:
+            check_free(list(range(base, base + _ROOM)))
+        except CannotStart:
+            continue
+        return base
+    raise CannotStart(f"no {_ROOM} free ports in a row from {first} on")
 
 
 def _configuration(handlers: int) -> dict[str, Any]:
