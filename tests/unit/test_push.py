@@ -135,13 +135,18 @@ def test_a_true_token_is_let_in_and_certificates_are_fetched_once(issuer: Issuer
         (403, {"email_verified": False}),
         (403, {"email_verified": "true"}),
         (401, {"iss": "https://evil.example"}),
-        (401, {"exp": int(time.time()) - 60}),
+        (401, {"exp": -60}),
         (401, {"exp": None}),
         (401, {"exp": "soon"}),
-        (401, {"iat": int(time.time()) + 600}),
+        (401, {"iat": 600}),
     ],
 )
 def test_every_claim_counts(issuer: Issuer, expected: int, changes: dict[str, Any]) -> None:
+    now = int(time.time())  # not when the tests were collected: a whole run takes a while
+    changes = {
+        name: now + value if isinstance(value, int) and name in ("exp", "iat") else value
+        for name, value in changes.items()
+    }
     assert status(guard_of(issuer), ONE.token(**changes)) == expected
 
 
