@@ -164,7 +164,8 @@ class Deployment:
                     "NSPS_ENRICHED_TOPIC": self._enriched.id,
                 },
                 secrets=(self._config.portabilling.credentials,),
-                size=_ALWAYS_ONE,
+                # Events that wait for a read of their account share it: many may wait at once.
+                size=replace(_ALWAYS_ONE, concurrency=80),
             )
         )
         self._database.grant("enrichment", enrichment.member)

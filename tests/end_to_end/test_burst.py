@@ -74,8 +74,7 @@ def change(stack: WholeStack, i_account: int, number: int, cards: list[int]) -> 
 def burst(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Burst]:
     folder = tmp_path_factory.mktemp("burst")
     with Recorder() as recorder:
-        sizes = {"nsps:sizes": {"enrichment": {"concurrency": 100}}}
-        config = configuration(folder, [DATABASE, webhook(recorder.url)], **sizes)
+        config = configuration(folder, [DATABASE, webhook(recorder.url)])
         stack = WholeStack(folder / "state", config)
         try:
             stack.start()
