@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,15 +54,15 @@ def runner(connector: Connector[Any], parts: Delivering) -> Runner:
     raise TypeError(f"{type(connector).__name__}: subclass one of the three kinds of connector")
 
 
-class Runner:
+class Runner(ABC):
     """Delivers enriched events through one connector."""
 
     def __init__(self, parts: Delivering) -> None:
         self._parts = parts
 
+    @abstractmethod
     def deliver(self, event: Enriched) -> Verdict:
         """Deliver one event; the verdict says whether its message is done with."""
-        raise NotImplementedError
 
     def _attempts(self, performer: Performer) -> Attempts:
         parts = self._parts
@@ -103,24 +104,41 @@ def record_of(event: Enriched) -> dict[str, Any]:
     }
 
 
-class StateRunner(Runner):
-    """Read, compare, write: for systems that hold a state per resource."""
+class _DesiringRunner(Runner):
+    """For systems of which a connector says what they should hold."""
 
-    def __init__(self, connector: StateConnector[Any], parts: Delivering) -> None:
+    def __init__(
+        self, connector: StateConnector[Any] | AsynchronousConnector[Any], parts: Delivering
+    ) -> None:
         super().__init__(parts)
-        self._connector = connector
+        self._desired = connector.desired
 
     def deliver(self, event: Enriched) -> Verdict:
         try:
-            states = self._connector.desired(event)
+            states = self._desired(event)
         except Terminal as error:
             attempts = self._attempts(_Nothing())
             return attempts.reject(self._work(event, {}), record_of(event), str(error))
         except Transient as error:
             attempts = self._attempts(_Nothing())
             return attempts.postpone(self._work(event, {}), record_of(event), error)
-        performer = _StateCalls(self._connector, states, self._parts.redactor())
-        return self._attempts(performer).run(self._work(event, states), event, record_of(event))
+        attempts = self._attempts(self._performer(states))
+        return attempts.run(self._work(event, states), event, record_of(event))
+
+    @abstractmethod
+    def _performer(self, states: Mapping[str, State]) -> Performer:
+        """How one step is performed towards these states."""
+
+
+class StateRunner(_DesiringRunner):
+    """Read, compare, write: for systems that hold a state per resource."""
+
+    def __init__(self, connector: StateConnector[Any], parts: Delivering) -> None:
+        super().__init__(connector, parts)
+        self._connector = connector
+
+    def _performer(self, states: Mapping[str, State]) -> Performer:
+        return _StateCalls(self._connector, states, self._parts.redactor())
 
 
 class _Nothing:
@@ -212,24 +230,15 @@ class _MessageCall:
         return Performed(True, {"action": "send", "answer": self._redact(answer)})
 
 
-class OrderRunner(Runner):
+class OrderRunner(_DesiringRunner):
     """Order now, answer later: one open order per resource."""
 
     def __init__(self, connector: AsynchronousConnector[Any], parts: Delivering) -> None:
-        super().__init__(parts)
+        super().__init__(connector, parts)
         self._connector = connector
 
-    def deliver(self, event: Enriched) -> Verdict:
-        try:
-            states = self._connector.desired(event)
-        except Terminal as error:
-            attempts = self._attempts(_Nothing())
-            return attempts.reject(self._work(event, {}), record_of(event), str(error))
-        except Transient as error:
-            attempts = self._attempts(_Nothing())
-            return attempts.postpone(self._work(event, {}), record_of(event), error)
-        performer = _OrderCalls(self._connector, states, self._parts)
-        return self._attempts(performer).run(self._work(event, states), event, record_of(event))
+    def _performer(self, states: Mapping[str, State]) -> Performer:
+        return _OrderCalls(self._connector, states, self._parts)
 
 
 class _OrderCalls:
