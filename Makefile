@@ -13,7 +13,7 @@ run: $(READY)  ## start the whole system on this machine and play a scenario
 	@$(BIN)/nsps up --scenario
 
 test: $(READY)  ## install what the tests need and run every one of them
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)  ## style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

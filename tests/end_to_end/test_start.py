@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from nsps_local.stack.ports import reserve_base
 
 from tests.end_to_end import processes
 from tests.end_to_end.whole_stack import (
@@ -22,7 +23,6 @@ from tests.end_to_end.whole_stack import (
     ROOT,
     WholeStack,
     configuration,
-    free_base,
     wait_for,
     webhook,
 )
@@ -35,7 +35,7 @@ ELSEWHERE = {"url": "https://portabilling.example.com", "credentials": "portabil
 def up(folder: Path, config: Path, *more: str, base: int | None = None) -> tuple[int, str]:
     """`nsps up` that is not to come up: its exit status and what it said on standard error."""
     command = [sys.executable, "-m", "nsps_local.cli", "up", "--state", str(folder / "state")]
-    command += ["--config", str(config), "--port-base", str(base or free_base()), *more]
+    command += ["--config", str(config), "--port-base", str(base or reserve_base()), *more]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
@@ -147,7 +147,7 @@ def test_a_port_base_without_room(tmp_path: Path, base: int) -> None:
 
 @pytest.mark.parametrize("offset", [0, 11], ids=["sandbox", "a function"])
 def test_a_busy_port(tmp_path: Path, offset: int) -> None:
-    base = free_base()
+    base = reserve_base()
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", base + offset))
@@ -221,7 +221,7 @@ def test_ctrl_c_in_a_terminal_while_it_starts(tmp_path: Path, reached: str) -> N
     """A terminal sends it to the whole foreground group."""
     command = [sys.executable, "-m", "nsps_local.cli", "up", "--state", str(tmp_path / "state")]
     command += ["--config", str(configuration(tmp_path, [DATABASE]))]
-    command += ["--port-base", str(free_base())]
+    command += ["--port-base", str(reserve_base())]
     with (tmp_path / "out").open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -24,12 +23,12 @@ from nsps_local.cli.running import Running
 from nsps_local.cli.send import signed_headers
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.scenario import Sandbox
+from nsps_local.stack.ports import reserve_base
 
 from tests.end_to_end import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90
-FUNCTIONS = 20  # ports that a stack may need
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 30, why: str = "") -> Any:
@@ -41,25 +40,6 @@ def wait_for(what: Callable[[], Any], seconds: float = 30, why: str = "") -> Any
             return value
         assert time.monotonic() < ends, f"not within {seconds} s: {why or what}"
         time.sleep(0.05)
-
-
-def free_base() -> int:
-    """A port base with room for a stack, below the ports that outgoing connections get."""
-    for number in range(440):
-        base = 10000 + (os.getpid() + number) % 440 * 50
-        if all(_free(port) for port in range(base, base + 10 + FUNCTIONS)):
-            return base
-    raise AssertionError("no free ports")
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def configuration(folder: Path, handlers: list[dict[str, Any]], **more: Any) -> Path:
@@ -137,7 +117,7 @@ class WholeStack:
     def __init__(self, state: Path, config: Path, secrets: Path | None = None) -> None:
         self.state = state
         self._command = [sys.executable, "-m", "nsps_local.cli", "up", "--state", str(state)]
-        self._command += ["--config", str(config), "--port-base", str(free_base())]
+        self._command += ["--config", str(config), "--port-base", str(reserve_base())]
         if secrets is not None:
             self._command += ["--secrets", str(secrets)]
         self.process: subprocess.Popen[bytes] | None = None

@@ -21,9 +21,9 @@ import requests
 import yaml
 
 from nsps_local.bench.processor import resident_mib
-from nsps_local.bench.world import free_base
 from nsps_local.cli.remote import LOCAL
 from nsps_local.pubsub.oidc import TokenIssuer
+from nsps_local.stack.ports import reserve_base
 from nsps_local.stack.stack import Options, Stack
 
 LOOK_SECONDS = 5.0
@@ -152,7 +152,7 @@ def _stack() -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="nsps-fill-") as folder:
         config = Path(folder) / "Pulumi.fill.yaml"
         config.write_text(yaml.safe_dump({"config": values}))
-        options = Options(config, Path(folder) / "state", free_base())
+        options = Options(config, Path(folder) / "state", reserve_base())
         stack = Stack(options, say=lambda _: None, notice=_notice)
         stack.up()
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,14 +16,13 @@ from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.types import PushConfig
 
 from nsps_local.cli.send import signed_headers
-from nsps_local.stack.errors import CannotStart
+from nsps_local.stack.ports import ROOM, reserve_base
 from nsps_local.stack.stack import Options, Stack
 
 HANDLER = "measured"
 READ_MILLISECONDS = 20
 READS = ("Account/get_account_info", "SIMCard/get_card_info")
 SERVICES = {"pubsub": "Pub/Sub", "firestore": "Firestore", "sandbox": "sandbox"}
-_ROOM = 30  # ports that a stack may need
 _ELSEWHERE = ["Customer/Blocked"]
 """An event that the bench never sends: these handlers only stand there, to be weighed."""
 
@@ -94,8 +92,8 @@ def running() -> Iterator[World]:
     """A stack with a temporary state and free ports. Raises CannotStart."""
     with tempfile.TemporaryDirectory(prefix="nsps-bench-") as folder:
         state = Path(folder) / "state"
-        base = free_base()
-        system_port = base + _ROOM
+        base = reserve_base()
+        system_port = base + ROOM - 2  # after the functions
         config = Path(folder) / "Pulumi.bench.yaml"
         config.write_text(yaml.safe_dump({"config": _configuration(system_port)}))
         stack = Stack(Options(config, state, base), say=lambda _: None, notice=_died)
@@ -157,21 +155,3 @@ def _configuration(system_port: int) -> dict[str, Any]:
         "nsps:digest_key": "digest-key",
         "nsps:handlers": [{"events": _ELSEWHERE, **handler} for handler in handlers],
     }
-
-
-def free_base() -> int:
-    """The first of enough free ports. Raises CannotStart."""
-    for base in range(21000 + os.getpid() % 200 * 50, 32000, 50):
-        if all(_free(port) for port in range(base, base + _ROOM + 2)):
-            return base
-    raise CannotStart("there are not enough free ports between 21000 and 32000")
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True

@@ -28,14 +28,12 @@ from nsps_local.cli.send import signed_headers
 from nsps_local.cost.model import Operations, read_prices
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.scenario import Sandbox
-from nsps_local.stack.errors import CannotStart
-from nsps_local.stack.ports import check_free
+from nsps_local.stack.ports import reserve_base
 from nsps_local.stack.scheduler import Scheduler
 from nsps_local.stack.stack import Options, Stack
 
 EVENTS = 10
 WAIT_SECONDS = 60
-_ROOM = 40
 _FIRST = 5_000_000
 _EXPIRING = ("events", "deliveries")
 
@@ -85,7 +83,7 @@ def _running(handlers: int) -> Iterator[tuple[Stack, dict[str, Any]]]:
     with tempfile.TemporaryDirectory(prefix="nsps-cost-") as folder:
         config = Path(folder) / "Pulumi.cost.yaml"
         config.write_text(yaml.safe_dump({"config": _configuration(handlers)}), encoding="utf-8")
-        options = Options(config, Path(folder) / "state", _free_base())
+        options = Options(config, Path(folder) / "state", reserve_base())
         stack = _Unhurried(options, say=lambda _: None, notice=_died)
         description = stack.up()
         try:
@@ -96,18 +94,6 @@ def _running(handlers: int) -> Iterator[tuple[Stack, dict[str, Any]]]:
 
 def _died(text: str) -> None:
     raise RuntimeError(f"a part of the stack did not last: {text}")
-
-
-def _free_base() -> int:
-    """A port base with room for the stack. Raises CannotStart if there is none."""
-    first = 40000 + os.getpid() % 100 * 40
-    for base in range(first, first + 10 * _ROOM, _ROOM):
-        try:
-            check_free(list(range(base, base + _ROOM)))
-        except CannotStart:
-            continue
-        return base
-    raise CannotStart(f"no {_ROOM} free ports in a row from {first} on")
 
 
 def _configuration(handlers: int) -> dict[str, Any]:

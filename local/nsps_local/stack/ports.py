@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
 
@@ -9,6 +10,11 @@ from nsps_local.stack.errors import CannotStart
 
 DEFAULT_BASE = 18600
 HOST = "127.0.0.1"
+ROOM = 50
+"""Ports that are enough for a stack, and for what a test or a benchmark runs beside it."""
+
+_SLOTS = range(10_000, 32_000, ROOM)  # below the ports that outgoing connections get
+_taken: list[socket.socket] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +82,23 @@ def check_free(ports: list[int]) -> None:
                     f"port {port} on {HOST} is in use: stop what listens there, or choose others "
                     "with --port-base"
                 ) from None
+
+
+def reserve_base() -> int:
+    """A port base with ``ROOM`` free ports, for a stack that must not meet another one.
+
+    The last of them stays bound while this process lives: two processes that look at the same time
+    never get the same base. Raises CannotStart.
+    """
+    for number in range(len(_SLOTS)):
+        base = _SLOTS[(os.getpid() + len(_taken) + number) % len(_SLOTS)]
+        guard = socket.socket()
+        try:
+            guard.bind((HOST, base + ROOM - 1))
+            check_free(list(range(base, base + ROOM - 1)))
+        except (OSError, CannotStart):
+            guard.close()
+            continue
+        _taken.append(guard)
+        return base
+    raise CannotStart(f"no {ROOM} free ports in a row between {_SLOTS.start} and {_SLOTS.stop}")
