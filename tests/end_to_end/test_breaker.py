@@ -31,6 +31,7 @@ from nsps.switch import State, Switch, Switches
 from tests.end_to_end import processes
 from tests.end_to_end.recorder import Received, Recorder
 from tests.end_to_end.whole_stack import ROOT, WholeStack, configuration, wait_for, webhook
+from tests.unit.outage import most_within
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -165,14 +166,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def spread(latencies: list[float]) -> str:
     half, most = latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
     return f"median {half * 1000:.0f} ms, 99th {most * 1000:.0f} ms"
-
-
-def most_within(moments: list[float], seconds: float) -> int:
-    """The most calls in any window of so many seconds."""
-    return max(
-        (bisect_left(moments, start + seconds) - index for index, start in enumerate(moments)),
-        default=0,
-    )
 
 
 def test_a_system_that_is_down_loses_nothing_and_delays_nobody(site: Site) -> None:
