@@ -147,7 +147,12 @@ def _all() -> list[tuple[str, Callable[[Store], object]]]:
     return [(where, ask) for where, asks in QUERIES.items() for ask in asks]
 
 
-@pytest.mark.parametrize(("where", "ask"), _all(), ids=lambda value: str(value)[:40])
+def _named(value: object) -> str:
+    """A name that is the same in each process that collects the tests."""
+    return value if isinstance(value, str) else getattr(value, "__name__", "ask")
+
+
+@pytest.mark.parametrize(("where", "ask"), _all(), ids=_named)
 def test_the_query_runs_with_the_declared_indexes(
     store: Store, where: str, ask: Callable[[Store], object]
 ) -> None:
