@@ -35,7 +35,7 @@ class Hook:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = (
-        128  # a burst must not overflow it: a refused connection is sent again late
+        128  # a burst must not overflow it: what is refused comes late
     )
 
 
