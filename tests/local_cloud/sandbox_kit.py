@@ -34,9 +34,7 @@ class Hook:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = (
-        128  # a burst must not overflow it: what is refused comes late
-    )
+    request_queue_size = 128  # a burst must not overflow it: what is refused comes late
 
 
 class Receiver:
