@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from google.cloud.firestore import DocumentReference, Increment
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from nsps.store import Known, Store, StoreUnavailable, Tx
 from nsps_local.firestore import FirestoreServer
 
@@ -157,3 +160,44 @@ def test_an_answer_that_is_lost_leaves_the_commit_in_doubt(rig: Rig) -> None:
 def test_an_aborted_commit_becomes_a_transaction(rig: Rig) -> None:
     ages = replace(rig.known, documents={})
     assert rig.store.transact_on(ages, rig.add(rig.there))[0] == [2]
+
+
+_TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | _TEXT | st.binary(max_size=4),
+    lambda inner: (
+        st.lists(inner.filter(lambda v: not isinstance(v, list)), max_size=3)
+        | st.dictionaries(_TEXT, inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_FIELDS = st.dictionaries(st.sampled_from(["state", "results", "retry"]), _VALUES, min_size=1)
+
+
+def _look(tx: Tx, at: DocumentReference) -> None:
+    tx.read([at])
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(first=_FIELDS, then=_FIELDS)
+def test_both_ways_leave_the_same_document(
+    rig: Rig, first: dict[str, Any], then: dict[str, Any]
+) -> None:
+    """Whatever names and values people's data holds, written anew or over what was there."""
+    left = []
+    for knows in (False, True):
+        document = rig.store.client.collection("pairs").document()
+        known = rig.store.transact_on(None, partial(_look, at=document))[1]
+        for fields in (first, then):
+
+            def body(tx: Tx, at: DocumentReference = document, new: Any = fields) -> None:
+                tx.read([at])
+                tx.merge(at, new)
+
+            _, known = rig.store.transact_on(known if knows else None, body)
+            assert known is not None
+            assert known.documents[document.path][0] == rig.fields(document)
+        left.append(rig.fields(document))
+    assert left[0] == left[1]
