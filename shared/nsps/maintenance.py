@@ -63,8 +63,6 @@ class Maintenance:
 
     def _asked(self, handler: str, switch: Switch, now: datetime) -> Switch:
         """Ask the system how it is, if it is time."""
-        if switch.breaker.state is State.HALF_OPEN:
-            return self._switches.close_idle(handler)
         if not probe_due(switch, now) or not self._switches.claim_probe(handler):
             return switch
         reason = self._probe(self._functions[handler])

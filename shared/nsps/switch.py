@@ -29,8 +29,6 @@ FREE_RATE = 64.0
 """Calls a second at which coming back is over."""
 SAVED_SECONDS = 2.0
 """Calls that were not made in time are lost, but for so many seconds' worth."""
-IDLE_SECONDS = 600.0
-"""A handler that comes back and has no events is taken to be well after so long."""
 KEPT_DAYS = 30
 """Pub/Sub keeps messages for 31 days, and one that waits may be a day old when the switch falls."""
 WARN_DAYS = 24
@@ -64,6 +62,7 @@ class Pause:
 class Breaker:
     """``failures``, ``reason``: what opened it last. ``probes``: asked in vain since it opened.
 
+    ``next_probe``: when the system is asked how it is; once more, while it is half open.
     ``granted``, ``well``: calls let through, and calls that succeeded, since it is half open.
     """
 
@@ -219,9 +218,12 @@ def probe_gap(probes: int) -> float:
 
 
 def probe_due(switch: Switch, now: datetime) -> bool:
-    """Whether to ask the system how it is; never while a person keeps it paused."""
+    """Whether to ask the system how it is; never while a person keeps it paused.
+
+    While it comes back too, once the rate has risen: without events nobody else closes it.
+    """
     breaker = switch.breaker
-    if switch.pause is not None or breaker.state is not State.OPEN:
+    if switch.pause is not None or breaker.state is State.CLOSED:
         return False
     return breaker.next_probe is None or breaker.next_probe <= now
 
@@ -233,13 +235,25 @@ def probing(breaker: Breaker, now: datetime) -> Breaker:
 
 
 def answered(breaker: Breaker, reason: str | None, now: datetime) -> Breaker:
-    """What a probe said: None for well, or why not."""
-    if breaker.state is not State.OPEN:
+    """What a probe said: None for well, or why not.
+
+    Well once, it comes back slowly; well once more, when the rate has risen, it closes.
+    """
+    if breaker.state is State.CLOSED:
         return breaker
+    if breaker.state is State.HALF_OPEN:
+        if reason is None:
+            return closed(breaker, now)
+        return opened(breaker, breaker.failures, reason, now)
     if reason is not None:
         return replace(breaker, reason=reason)
     return replace(
-        breaker, state=State.HALF_OPEN, next_probe=None, changed_at=now, granted=0.0, well=0
+        breaker,
+        state=State.HALF_OPEN,
+        next_probe=now + timedelta(seconds=RISING_SECONDS),
+        changed_at=now,
+        granted=0.0,
+        well=0,
     )
 
 
@@ -249,6 +263,8 @@ def pace(elapsed: float, top: float) -> float:
 
 
 _RISES = math.ceil(math.log2(FREE_RATE))
+RISING_SECONDS = _RISES * STEP_SECONDS
+"""After so long every handler that comes back has its full rate."""
 
 
 def budget(elapsed: float, top: float) -> float:
@@ -287,13 +303,6 @@ def closed(breaker: Breaker, now: datetime) -> Breaker:
         opened_at=breaker.opened_at,
         changed_at=now,
     )
-
-
-def idle(breaker: Breaker, now: datetime) -> bool:
-    """Whether it has been coming back for long and no event came."""
-    if breaker.state is not State.HALF_OPEN or breaker.changed_at is None:
-        return False
-    return now - breaker.changed_at >= timedelta(seconds=IDLE_SECONDS)
 
 
 # ---- turned by people ----------------------------------------------------------------------
@@ -393,10 +402,6 @@ class Switches:
             return (0 if switch.off else granted), after
 
         return self._store.transact(body)
-
-    def close_idle(self, handler: str) -> Switch:
-        """Close a breaker that has been half open for long. Raises StoreUnavailable."""
-        return self._turn(handler, lambda b, now: closed(b, now) if idle(b, now) else b)
 
     def endpoint(self, handler: str, *, off: bool) -> None:
         """Record what the tick did to the subscription. Raises StoreUnavailable."""

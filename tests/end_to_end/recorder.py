@@ -4,7 +4,9 @@ HTTP, which can be told to hang, to refuse, and to answer again."""
 from __future__ import annotations
 
 import json
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,11 +15,16 @@ from typing import Any, Self
 
 @dataclass(slots=True)
 class Received:
-    """One event as it came in. ``answered`` is None while it is being worked on."""
+    """One event as it came in. ``answered`` is None while it is being worked on.
+
+    ``began``, ``ended``: from when to when that was (Unix seconds); infinity while it goes on.
+    """
 
     body: dict[str, Any]
     number: int
     answered: int | None = None
+    began: float = field(default_factory=time.time)
+    ended: float = float("inf")
 
     @property
     def event_id(self) -> str:
@@ -38,6 +45,13 @@ class Received:
         sim = (self.body.get("pb_data") or {}).get("sim_info") or {}
         value: str | None = sim.get("imsi")
         return value
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that was killed is nothing to tell of."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @dataclass
@@ -83,7 +97,7 @@ class Recorder:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}/process-event"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -99,8 +113,10 @@ class Recorder:
             received = Received(body, len(self.received))
             self.received.append(received)
         self._free.wait(120)
-        received.answered = self.answer(received)
-        return received.answered
+        answer = self.answer(received)
+        received.ended = time.time()
+        received.answered = answer
+        return answer
 
     def hang(self) -> None:
         """From now on keep every caller waiting, until ``release``."""

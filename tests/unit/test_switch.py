@@ -176,9 +176,24 @@ def test_at_the_full_rate_and_with_a_success_it_closes() -> None:
     assert (closed.reason, closed.opened_at, closed.probes) == ("HTTP 503", T0, 0)
 
 
-def test_a_handler_without_events_is_taken_to_be_well() -> None:
-    assert not switch.idle(COMING, at(599)) and switch.idle(COMING, at(600))
-    assert not switch.idle(OPEN, at(10_000))
+def test_it_closes_without_events_when_the_system_is_well_once_more() -> None:
+    """As when what waited was delivered before the rate had risen, and nothing more comes."""
+    coming = switch.grant(COMING, 5, 5, at(15), None)[1]
+    assert coming.state is State.HALF_OPEN
+    assert not switch.probe_due(Switch(breaker=coming), at(59))
+    assert not switch.probe_due(replace(PAUSED, breaker=coming), at(60))
+    assert switch.probe_due(Switch(breaker=coming), at(60))
+    asked = switch.probing(coming, at(60))
+    assert not switch.probe_due(Switch(breaker=asked), at(60)), "two ticks at once ask once"
+    closed = switch.answered(asked, None, at(61))
+    assert (closed.state, closed.reason, closed.probes) == (State.CLOSED, "HTTP 503", 0)
+    assert switch.answered(closed, None, at(62)) == closed
+
+
+def test_it_opens_again_without_events_when_the_system_is_not_well() -> None:
+    again = switch.answered(switch.probing(COMING, at(60)), "/health answered 503", at(61))
+    assert (again.state, again.reason, again.opened_at) == (State.OPEN, "/health answered 503", T0)
+    assert again.next_probe == at(61 + 60), "as after one question in vain"
 
 
 # ---- how long -------------------------------------------------------------------------------
