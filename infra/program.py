@@ -89,7 +89,7 @@ class Deployment:
         self._around = Surroundings(
             platform=platform,
             sources=Sources(platform, root),
-            secrets=Secrets(platform),
+            secrets=Secrets(platform, config.existing),
             pushes=PushIdentity(platform),
             database_id=self._database.database_id,
             digest_key=config.digest_key,

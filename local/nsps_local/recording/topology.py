@@ -17,7 +17,6 @@ _FUNCTION = "gcp:cloudfunctionsv2/function:Function"
 _TOPIC = "gcp:pubsub/topic:Topic"
 _SUBSCRIPTION = "gcp:pubsub/subscription:Subscription"
 _JOB = "gcp:cloudscheduler/job:Job"
-_SECRET = "gcp:secretmanager/secret:Secret"  # noqa: S105 a resource's type
 _DATABASE = "gcp:firestore/database:Database"
 _INDEX = "gcp:firestore/index:Index"
 _FIELD = "gcp:firestore/field:Field"
@@ -154,7 +153,10 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A whole deployment. ``notes``: what is allowed in its configuration but worth saying."""
+    """A whole deployment. ``secrets``: those that any function may read.
+
+    ``notes``: what is allowed in its configuration but worth saying.
+    """
 
     project: str
     region: str
@@ -209,7 +211,7 @@ def read_topology(resources: Sequence[Resource], notes: Sequence[str]) -> Topolo
             )
         ),
         jobs=tuple(map(_job, by_type.get(_JOB, []))),
-        secrets=tuple(sorted(r.inputs["secretId"] for r in by_type.get(_SECRET, []))),
+        secrets=tuple(sorted({b.resource for b in bindings if b.kind == "secret"})),
         database=_database(databases[0], by_type),
         bindings=tuple(sorted(bindings, key=lambda b: (b.kind, b.resource, b.role, b.member))),
         notes=tuple(notes),
