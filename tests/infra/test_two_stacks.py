@@ -40,6 +40,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "gcp:firestore/field:Field": ("database", "collection", "field"),
     "gcp:firestore/index:Index": ("database", "collection", "queryScope", "fields"),
     "gcp:logging/metric:Metric": ("name",),
+    "gcp:logging/projectExclusion:ProjectExclusion": ("name",),
     "gcp:monitoring/alertPolicy:AlertPolicy": ("displayName",),
     "gcp:monitoring/dashboard:Dashboard": ("dashboardJson",),
     "gcp:monitoring/notificationChannel:NotificationChannel": ("displayName",),

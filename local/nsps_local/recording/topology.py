@@ -20,6 +20,8 @@ _JOB = "gcp:cloudscheduler/job:Job"
 _DATABASE = "gcp:firestore/database:Database"
 _INDEX = "gcp:firestore/index:Index"
 _FIELD = "gcp:firestore/field:Field"
+_EXCLUSION = "gcp:logging/projectExclusion:ProjectExclusion"
+_REQUEST_LOG = "/logs/run.googleapis.com%2Frequests"
 
 # A binding's type -> the input that names what is granted.
 _BINDINGS = {
@@ -51,7 +53,8 @@ class Resource:
 class Function:
     """A function. ``source``: its folder in the repository; ``secrets``: names it may read.
 
-    ``port`` and ``url`` are where the local stack must serve it; ``env`` is whole.
+    ``port`` and ``url`` are where the local stack must serve it; ``env`` is whole. ``behind_nat``:
+    it calls out through the deployment's network.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Function:
     timeout_seconds: int
     min_instances: int
     max_instances: int
+    behind_nat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,16 @@ class Topology:
     notes: tuple[str, ...] = ()
     resources: tuple[Resource, ...] = field(default=(), repr=False)
 
+    def keeps_request_lines(self, function: Function) -> bool:
+        """Whether Cloud Run's own line for a well answered request of the function is kept."""
+        return not any(
+            f'"{function.name}"' in resource.inputs["filter"]
+            and _REQUEST_LOG in resource.inputs["filter"]
+            and not resource.inputs.get("disabled")
+            for resource in self.resources
+            if resource.type == _EXCLUSION
+        )
+
     def function(self, part: str) -> Function:
         """The function of that part. Raises KeyError."""
         return _by(self.functions, "part", part)
@@ -252,6 +266,7 @@ def _function(resource: Resource, bindings: Sequence[Binding]) -> Function:
         timeout_seconds=int(service["timeoutSeconds"]),
         min_instances=int(service["minInstanceCount"]),
         max_instances=int(service["maxInstanceCount"]),
+        behind_nat=bool(service.get("directVpcNetworkInterfaces")),
     )
 
 
