@@ -22,7 +22,7 @@ def _make() -> Ingress:
     settings = IngressSettings.from_env(os.environ)
     # No line of this function names a subscriber, so its hashes need not be joined with others'.
     redactor = Redactor(random.token_bytes(32))
-    log.configure(function=settings.function, project=settings.project, redactor=redactor)
+    log.configure(project=settings.project, redactor=redactor)
     secrets = Secrets(settings.project, os.environ, on_read=redactor.register)
     return Ingress(settings, secrets, Publisher(), redactor)
 

@@ -228,7 +228,7 @@ def test_a_system_that_is_down_loses_nothing_and_delays_nobody(site: Site) -> No
     arrived = sorted(site.ill.took.keys() & sent, key=lambda event_id: site.ill.took[event_id][0])
     turned = sum(sent[later] < sent[sooner] for sooner, later in pairwise(arrived))
     attempts = Counter(
-        line["attempt"]
+        line["delivery_attempt"]
         for line in site.logged()
         if line.get("event_id") in sent and line["message"] in became
     )
