@@ -103,6 +103,13 @@ METRICS = (
         labels={"handler": "handler", "state": "state"},
     ),
     LogMetric(
+        "off-too-long",
+        "A handler that was switched off so long ago that Pub/Sub is about to drop what waits",
+        "nsps.maintenance",
+        messages=("switched off for too long",),
+        labels={"handler": "handler"},
+    ),
+    LogMetric(
         "parked",
         "Events that used up Pub/Sub's attempts and wait in Firestore, by handler",
         "nsps.retries",

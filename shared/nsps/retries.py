@@ -29,7 +29,13 @@ from nsps.espf.poster import Poster
 from nsps.event import EspfEvent, InvalidWebhook, Owner, SnapshotTime, owner_of, parse_webhook
 from nsps.ledger.ledger import note_status
 from nsps.maintenance import Maintenance
-from nsps.messages import MalformedMessage, Publisher, PushMessage, RawEventMessage
+from nsps.messages import (
+    ENRICHMENT,
+    MalformedMessage,
+    Publisher,
+    PushMessage,
+    RawEventMessage,
+)
 from nsps.outcome import Outcome, Transient
 from nsps.retry import LADDER, LAST_TRY_SECONDS, Ladder
 from nsps.routing import wants
@@ -42,7 +48,6 @@ T = TypeVar("T")
 
 _log = log.get(__name__)
 
-ENRICHMENT = "enrichment"
 SOURCE = "CloudPubSubDeadLetterSourceSubscription"
 SEND_SECONDS = 60.0
 RATE = 5.0
@@ -246,10 +251,14 @@ class Retries:
 
     def _end(self, name: str, token: str) -> Outcome | None:
         """The ladder's end: the event expires, and ESPF hears FAILED."""
-        posts = self._store.transact(lambda tx: self._expire(tx, name, token))
-        for post in posts or ():
+        ended = self._store.transact(lambda tx: self._expire(tx, name, token))
+        if ended is None:
+            return None
+        stage, event_id, posts = ended
+        _log.error("expired: all tries used", stage=stage, event_id=event_id)
+        for post in posts:
             self._poster.send(post)
-        return None if posts is None else Outcome.EXPIRED
+        return Outcome.EXPIRED
 
     def _hold(self, tx: Tx, name: str, token: str) -> dict[str, Any] | None:
         """Take a parked event to send it; None if another tick has it, or it needs no try."""
@@ -280,7 +289,10 @@ class Retries:
         about = self._about(data["stage"], data["delivery"], data["event_id"])
         tx.merge(about, {"next_try": next_try})
 
-    def _expire(self, tx: Tx, name: str, token: str) -> tuple[outbox.Post, ...] | None:
+    def _expire(
+        self, tx: Tx, name: str, token: str
+    ) -> tuple[str, str, tuple[outbox.Post, ...]] | None:
+        """Stage, event_id and what ESPF is to hear; None if another tick has it or it is done."""
         at = self._store.parked(name)
         data = tx.read([at])[at.path] or {}
         if data.get("held") != token:
@@ -296,8 +308,7 @@ class Retries:
         expired = {"next_try": None, "errors": [reason], "finished_at": tx.now}
         posts = self._failed(tx, {**data, **now_is}, reason)
         tx.merge(about, {word: Outcome.EXPIRED.value, **expired})
-        _log.error("expired: all tries used", stage=stage)
-        return posts
+        return stage, data["event_id"], posts
 
     def _failed(self, tx: Tx, about: Mapping[str, Any], reason: str) -> tuple[outbox.Post, ...]:
         """Note FAILED for the groups that hear of the event.

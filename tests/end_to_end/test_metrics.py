@@ -103,7 +103,12 @@ def _dead_letter(stack: WholeStack) -> None:
 
 
 def _paused_handler(stack: WholeStack) -> None:
-    switch.pause(stack.running.store, "subscribers", "operator@localhost", "a test")
+    """One that is paused, and one that has been for so long that messages are about to be lost."""
+    store = stack.running.store
+    for handler in ("subscribers", "recorder"):
+        switch.pause(store, handler, "operator@localhost", "a test")
+    long_ago = datetime.now(UTC) - timedelta(days=25)
+    store.handler("recorder").update({"pause.at": long_ago})
     stack.tick()
 
 
@@ -131,6 +136,7 @@ def test_every_metric_finds_its_lines_with_all_it_extracts(
         ("deliveries", "handler", {"subscribers", "recorder"}),
         ("webhooks-refused", "status", {401}),
         ("not-in-service", "state", {"paused"}),
+        ("off-too-long", "handler", {"recorder"}),
         ("parked", "handler", {"subscribers"}),
         ("expired", "handler", {"subscribers"}),
     ],

@@ -94,6 +94,7 @@ def test_who_is_told_of_what(acme: Topology) -> None:
         "Messages used up their attempts": "ERROR",
         "A handler fails": "ERROR",
         "A handler's system is down": "CRITICAL",
+        "A handler has been switched off for 24 days": "CRITICAL",
         "Webhooks are answered 5xx": "CRITICAL",
         "Webhooks are refused for ever": "CRITICAL",
         "Events were given up": "CRITICAL",

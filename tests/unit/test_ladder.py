@@ -15,9 +15,15 @@ import requests
 from nsps import retries as retries_module
 from nsps.connector.base import Enriched
 from nsps.event import Owner, SnapshotTime
-from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage, RawEventMessage
+from nsps.messages import (
+    ENRICHMENT,
+    EnrichedMessage,
+    MalformedMessage,
+    PushMessage,
+    RawEventMessage,
+)
 from nsps.outcome import Transient
-from nsps.retries import ENRICHMENT, SEND_SECONDS, Retries, Ticked, Upkeep
+from nsps.retries import SEND_SECONDS, Retries, Ticked, Upkeep
 from nsps.retry import LADDER
 from nsps.settings import HandlerSummary
 from nsps.snapshot import PbData

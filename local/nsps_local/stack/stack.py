@@ -356,7 +356,10 @@ class Stack:
                 "control": self._emulators.firestore_control,
                 "database": self.topology.database.name,
             },
-            "secret_manager": {"host": self._emulators.secret_manager},
+            "secret_manager": {
+                "host": self._emulators.secret_manager,
+                "control": self._emulators.secret_manager_control,
+            },
             "notes": list(self.topology.notes),
         }
         if self._with_sandbox:
