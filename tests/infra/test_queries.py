@@ -132,7 +132,9 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
         _resources("owner", "==", "account:1"),
     ],
     "console/find.parked": [
-        lambda store: Finding(store, cast(Any, SimpleNamespace(by_name={})), NOBODY).parked(["hss"], 1),
+        lambda store: Finding(store, cast(Any, SimpleNamespace(by_name={})), NOBODY).parked(
+            ["hss"], 1
+        ),
     ],
     "console/erase._deliveries": [lambda store: list(_erase(store)._deliveries("hss", "e"))],
     "console/erase._ledger": [lambda store: list(_erase(store)._ledger("hss"))],

@@ -282,7 +282,7 @@ def test_what_expires_is_logged_once_however_often_the_transaction_is_run(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Firestore runs a transaction's body again when another writer was faster."""
-    log.configure(function="retries", project="p", redactor=Redactor(b"k" * 32))
+    log.configure(project="p", redactor=Redactor(b"k" * 32))
     world.park("e1")
     world.due("hss.e1", last=True)
     once = Store.transact
@@ -290,7 +290,7 @@ def test_what_expires_is_logged_once_however_often_the_transaction_is_run(
     def twice(store: Store, body: Callable[[Tx], Any], **more: Any) -> Any:
         def run(tx: Tx) -> Any:
             body(tx)
-            return body(Tx(tx.transaction))
+            return body(tx)
 
         return once(store, run, **more)
 
