@@ -9,7 +9,7 @@ import secrets as random
 import google.cloud.secretmanager_v1.services.secret_manager_service
 import google.pubsub_v1  # noqa: F401 (nor the other)
 from nsps import log
-from nsps.ingress import Ingress, respond
+from nsps.flows.ingress import Ingress, respond
 from nsps.instance import Once
 from nsps.messages import Publisher
 from nsps.redact import Redactor

@@ -105,7 +105,7 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
     ],
     "ledger/orders.due": [lambda store: Orders(store).due("oms")],
     "ledger/orders._of_id": [lambda store: store.find(Orders(store)._of_id("oms", "1"))],
-    "retries._due": [_parked],
+    "flows/retries._due": [_parked],
     "timeline.where": [
         _timeline("i_event", "1"),
         _timeline("i_account", 1),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nsps.event import EspfEvent, event_id
-from nsps.ingress import Ingress, respond
+from nsps.flows.ingress import Ingress, respond
 from nsps.instance import Once
 from nsps.outcome import Transient
 from nsps.redact import Redactor

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import requests
-from nsps import retries as retries_module
 from nsps.connector.base import Enriched
 from nsps.event import Owner, SnapshotTime
+from nsps.flows import retries as retries_module
+from nsps.flows.retries import SEND_SECONDS, Retries, Ticked, Upkeep
 from nsps.messages import (
     ENRICHMENT,
     EnrichedMessage,
@@ -23,7 +24,6 @@ from nsps.messages import (
     RawEventMessage,
 )
 from nsps.outcome import Transient
-from nsps.retries import SEND_SECONDS, Retries, Ticked, Upkeep
 from nsps.retry import LADDER
 from nsps.settings import HandlerSummary
 from nsps.snapshot import PbData

@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from nsps import log, retries, switch
-from nsps.deadlines import Deadlines
+from nsps import log, switch
 from nsps.espf.poster import Poster
+from nsps.flows import retries
+from nsps.flows.deadlines import Deadlines
+from nsps.flows.retries import SOURCE, TICK_SECONDS, Retries, Upkeep
 from nsps.messages import ENRICHMENT, MalformedMessage, PushMessage
 from nsps.outcome import Transient
 from nsps.redact import Redactor
-from nsps.retries import SOURCE, TICK_SECONDS, Retries, Upkeep
 from nsps.settings import HandlerSummary, LadderSchedule, RetrySettings
 from nsps.store import Store, Tx
 from nsps.switch import Switch, Switches

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from nsps.connector.base import Enriched
 from nsps.event import SnapshotTime, owner_of
+from nsps.flows.retries import Retries, Upkeep
 from nsps.history import History
 from nsps.ledger.orders import LateAnswer, Orders, Said
 from nsps.messages import ENRICHMENT, RawEventMessage
 from nsps.outcome import NoAnswer, Terminal, Transient
-from nsps.retries import Retries, Upkeep
 from nsps.settings import HandlerSummary, PushSchedule, RetrySettings
 from nsps.snapshot import PbData
 from nsps.store import Store

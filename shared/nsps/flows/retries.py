@@ -23,12 +23,12 @@ from typing import Any, TypeVar
 from google.cloud.firestore import FieldFilter
 
 from nsps import log
-from nsps.deadlines import Deadlines
 from nsps.espf import outbox
 from nsps.espf.poster import Poster
 from nsps.event import EspfEvent, InvalidWebhook, Owner, SnapshotTime, owner_of, parse_webhook
+from nsps.flows.deadlines import Deadlines
+from nsps.flows.maintenance import Maintenance
 from nsps.ledger.ledger import note_status
-from nsps.maintenance import Maintenance
 from nsps.messages import (
     ENRICHMENT,
     MalformedMessage,
