@@ -62,8 +62,10 @@ A second system of the same kind is six lines:
         host: hlr-guest.acme.example
 ```
 
-No secret stands in the file: only names of secrets in Secret Manager, `NAME` or
-`NAME/versions/N`. What is in them:
+No secret stands in the file, only names. `NAME` is a secret of the deployment's own: the program
+makes it, empty, as `<deployment>-NAME` in Secret Manager (`acme-portabilling-api`), and you add its
+value. `existing:NAME` is one that the project has already, under just that name. Either may be
+pinned: `NAME/versions/N`. What is in them:
 
 | secret | holds |
 |---|---|

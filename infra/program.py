@@ -28,6 +28,7 @@ from infra.components.handler import (
 from infra.components.log_metrics import LogMetrics
 from infra.components.network import Egress
 from infra.components.platform import Platform
+from infra.components.request_lines import RequestLines
 from infra.components.scheduler import Tick
 from infra.components.secrets import Secrets
 from infra.components.sources import Sources
@@ -89,7 +90,7 @@ class Deployment:
         self._around = Surroundings(
             platform=platform,
             sources=Sources(platform, root),
-            secrets=Secrets(platform),
+            secrets=Secrets(platform, config.existing),
             pushes=PushIdentity(platform),
             database_id=self._database.database_id,
             digest_key=config.digest_key,
@@ -279,6 +280,7 @@ class Deployment:
         handlers = [handler.name for handler in self._config.handlers]
         parts = [*FUNCTIONS, *handlers]
         subscriptions = ["enrichment", "dead-letters", "jobs", *handlers]
+        RequestLines(platform, [part for part in parts if part != "console"])
         metrics = LogMetrics(platform, parts)
         Dashboard(platform, metrics, parts, subscriptions)
         AlertPolicies(platform, metrics, self._config.alerts, subscriptions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -19,6 +19,7 @@ from nsps.settings import BreakerRule, Kind, RetrySettings
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from infra.stack_keys import (
+    EXISTING,
     FUNCTIONS,
     SANDBOX,
     STATE,
@@ -54,7 +55,11 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class StackConfig:
-    """A whole configuration that holds together. ``notes``: allowed, but worth saying."""
+    """A whole configuration that holds together. ``notes``: allowed, but worth saying.
+
+    Secrets stand in it by their names in Secret Manager; ``existing``: those that the program does
+    not make.
+    """
 
     project: str
     region: str
@@ -68,6 +73,7 @@ class StackConfig:
     static_egress: bool
     alerts: Alerts
     kms_key: str | None
+    existing: frozenset[str]
     notes: tuple[str, ...] = ()
 
 
@@ -91,8 +97,9 @@ KEYS: dict[str, tuple[TypeAdapter[Any], str]] = {
         "a region of Google Cloud, like europe-west3",
     ),
     "nsps:deployment": (
-        TypeAdapter(Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,14}[a-z0-9]$")]),
-        "3 to 16 small letters, digits and '-', beginning with a letter, like acme",
+        # No '-': the first one ends it in every name, so no two deployments can share a name.
+        TypeAdapter(Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{2,15}$")]),
+        "3 to 16 small letters and digits, beginning with a letter, like acme",
     ),
     "nsps:portabilling": (TypeAdapter(PortaBilling), "{url, credentials}"),
     "nsps:espf": (TypeAdapter(Espf), "{credentials: [the name of a secret]}"),
@@ -178,20 +185,24 @@ class _Check:
         self._key(read["nsps:kms_key"], read["gcp:region"])
         if self._problems:
             raise ConfigError(self._problems)
-        deployment = read["nsps:deployment"]
+        ids = _SecretIds(read["nsps:deployment"])
+        portabilling, espf = read["nsps:portabilling"], read["nsps:espf"]
         return StackConfig(
             project=read["gcp:project"],
             region=read["gcp:region"],
-            deployment=deployment,
-            portabilling=read["nsps:portabilling"],
-            espf=read["nsps:espf"],
-            handlers=tuple(handler for handler in handlers if handler is not None),
+            deployment=read["nsps:deployment"],
+            portabilling=portabilling.model_copy(
+                update={"credentials": ids(portabilling.credentials)}
+            ),
+            espf=espf.model_copy(update={"credentials": tuple(map(ids, espf.credentials))}),
+            handlers=tuple(_with_secrets(handler, ids) for handler in handlers if handler),
             sizes=read["nsps:sizes"] or {},
-            digest_key=read["nsps:digest_key"] or f"{deployment}-digest-key",
+            digest_key=ids(read["nsps:digest_key"] or "digest-key"),
             static_egress=read["nsps:static_egress"] is not False,
             console=read["nsps:console"] or Console(),
             alerts=read["nsps:alerts"] or Alerts(),
             kms_key=read["nsps:kms_key"],
+            existing=frozenset(ids.existing),
             notes=tuple(self._notes),
         )
 
@@ -321,6 +332,31 @@ def _handler(keys: HandlerKeys, manifest: Manifest) -> Handler:
         breaker=keys.breaker,
         answer_within_hours=keys.answer_within_hours or 24.0,
     )
+
+
+class _SecretIds:
+    """Secrets' names in Secret Manager, for their names in the configuration.
+
+    They carry the deployment's name, so that two deployments in one project each have their own.
+    ``existing``: those of ``existing:NAME``, which is NAME itself and made by somebody else.
+    """
+
+    def __init__(self, deployment: str) -> None:
+        self._deployment = deployment
+        self.existing: set[str] = set()
+
+    def __call__(self, name: str) -> str:
+        if not name.startswith(EXISTING):
+            return f"{self._deployment}-{name}"
+        there = name.removeprefix(EXISTING)
+        self.existing.add(there.partition("/")[0])
+        return there
+
+
+def _with_secrets(handler: Handler, ids: Callable[[str], str]) -> Handler:
+    token = handler.contract_token
+    secrets = {name: ids(secret) for name, secret in handler.secrets.items()}
+    return replace(handler, secrets=secrets, contract_token=token and ids(token))
 
 
 def _handler_problems(

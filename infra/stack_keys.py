@@ -20,7 +20,10 @@ ATTRIBUTES = frozenset({"owner", "run", "handler", "data", "topic", "retry", "ti
 SANDBOX = "sandbox"
 STATE = "${state}"
 
-_SECRET_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}(/versions/([1-9][0-9]*|latest))?")
+EXISTING = "existing:"
+"""Before the name of a secret that somebody else made: the program only lets it be read."""
+
+_SECRET_NAME = re.compile(rf"({EXISTING})?[A-Za-z0-9_-]{{1,238}}(/versions/([1-9][0-9]*|latest))?")
 
 
 def _secret_name(name: str) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
-from nsps.callbacks import Answers, Callbacks
 from nsps.connector.base import CallbackRequest
 from nsps.connector.load import asynchronous_connectors
+from nsps.flows.callbacks import Answers, Callbacks
 from nsps.instance import Once
 from nsps.parts import InstanceParts
 from nsps.receiver import Reply, healthy

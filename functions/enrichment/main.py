@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
-from nsps.enrichment import Enrichment
+from nsps.flows.enrichment import Enrichment
 from nsps.history import History
 from nsps.instance import Once
 from nsps.messages import PushMessage, RawEventMessage

@@ -9,7 +9,7 @@ import secrets as random
 import google.cloud.secretmanager_v1.services.secret_manager_service
 import google.pubsub_v1  # noqa: F401 (nor the other)
 from nsps import log
-from nsps.ingress import Ingress, respond
+from nsps.flows.ingress import Ingress, respond
 from nsps.instance import Once
 from nsps.messages import Publisher
 from nsps.redact import Redactor
@@ -22,7 +22,7 @@ def _make() -> Ingress:
     settings = IngressSettings.from_env(os.environ)
     # No line of this function names a subscriber, so its hashes need not be joined with others'.
     redactor = Redactor(random.token_bytes(32))
-    log.configure(function=settings.function, project=settings.project, redactor=redactor)
+    log.configure(project=settings.project, redactor=redactor)
     secrets = Secrets(settings.project, os.environ, on_read=redactor.register)
     return Ingress(settings, secrets, Publisher(), redactor)
 

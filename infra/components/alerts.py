@@ -84,8 +84,8 @@ def policies(ingress: str, retries: str, subscriptions: str, old_minutes: int) -
             "Messages used up their attempts",
             "ERROR",
             "Pub/Sub gave up on messages after 100 attempts, some 16 hours. Nothing is lost: they "
-            "are parked and sent again for 30 days. Find the reason with `nsps events` and "
-            "`nsps explain`; `nsps replay` sends them at once when it is gone.",
+            "are parked and sent again for 30 days. `nsps retries` (list) tells which and why; "
+            "`nsps replay` sends them at once when the reason is gone.",
             (
                 Condition(
                     "pubsub.googleapis.com/subscription/dead_letter_message_count",
@@ -130,6 +130,15 @@ def policies(ingress: str, retries: str, subscriptions: str, old_minutes: int) -
             ),
         ),
         Alert(
+            "off-too-long",
+            "A handler has been switched off for 24 days",
+            "CRITICAL",
+            "It is paused, or its system is down, since so long that Pub/Sub is about to drop what "
+            "waits for it (`nsps handlers` says when). Resume it before; or afterwards reconcile "
+            "it: `nsps reconcile` brings the system to what PortaBilling has.",
+            (Condition("off-too-long", per=handler[:1]),),
+        ),
+        Alert(
             "ingress-fails",
             "Webhooks are answered 5xx",
             "CRITICAL",
@@ -158,8 +167,8 @@ def policies(ingress: str, retries: str, subscriptions: str, old_minutes: int) -
             "Events were given up",
             "CRITICAL",
             "After 30 days of tries an event was given up, and PortaBilling was told FAILED. "
-            "`nsps events` shows which; when the reason is gone, `nsps replay` or "
-            "`nsps reconcile`.",
+            "`nsps events` (--outcome expired) shows which; when the reason is gone, `nsps replay` "
+            "or `nsps reconcile`.",
             (Condition("expired", per=("metric.label.handler",)),),
         ),
         Alert(

@@ -28,12 +28,13 @@ class Encryption(pulumi.ComponentResource):
                 service=f"{service}.googleapis.com",
                 opts=pulumi.ResourceOptions(parent=self, depends_on=list(apis)),
             )
+            # Another deployment may use the same key: a teardown leaves the right where it is.
             grant = kms.CryptoKeyIAMMember(
                 f"{name}-{service}-uses-key",
                 crypto_key_id=key,
                 role="roles/cloudkms.cryptoKeyEncrypterDecrypter",
                 member=pulumi.Output.concat("serviceAccount:", agent.email),
-                opts=pulumi.ResourceOptions(parent=self),
+                opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
             )
             self.granted.append(grant)
         self.register_outputs({})

@@ -18,11 +18,14 @@ def reference(name: str) -> str:
 
 
 class Secrets(pulumi.ComponentResource):
-    """The secrets of one deployment, made when first granted."""
+    """The secrets of one deployment, made when first granted.
 
-    def __init__(self, platform: Platform) -> None:
+    ``existing``: those of the project that somebody else made; they are granted alone.
+    """
+
+    def __init__(self, platform: Platform, existing: frozenset[str]) -> None:
         super().__init__("nsps:index:Secrets", platform.name("secrets"))
-        self._platform = platform
+        self._platform, self._existing = platform, existing
         self._options = platform.below(self)
         self._made: dict[str, secretmanager.Secret] = {}
         self._granted: set[tuple[str, str]] = set()
@@ -37,7 +40,9 @@ class Secrets(pulumi.ComponentResource):
         secretmanager.SecretIamMember(
             self._platform.name(f"{part}-reads-{secret_id}"),
             project=self._platform.project,
-            secret_id=self._secret(secret_id).secret_id,
+            secret_id=secret_id
+            if secret_id in self._existing
+            else self._secret(secret_id).secret_id,
             role="roles/secretmanager.secretAccessor",
             member=member,
             opts=self._options,

@@ -34,6 +34,8 @@ _OWNER_KEYS = (
 
 RECONCILE = "NSPS/Reconcile"
 """Our own event: bring an owner's resources to what PortaBilling says, whatever the ledger says."""
+MESSAGE_KEY = "message/"
+"""How the key of a message's resource begins; its owner follows. It is in no external system."""
 
 
 class InvalidWebhook(ValueError):

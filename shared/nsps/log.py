@@ -1,11 +1,12 @@
 """One JSON line per record on standard output, as Cloud Logging reads it, redacted by default.
 
-    log.configure(function="hss", project="my-project", redactor=redactor)
+    log.configure(project="my-project", redactor=redactor)
     _log = log.get(__name__)
     with log.fields(event_id=ident, handler="hss"):
         _log.info("delivered", outcome="delivered", ms=31)
 
-Libraries log through the same formatter, from WARNING up.
+Libraries log through the same formatter, from WARNING up. Lines are paid for by the byte: what
+Cloud Logging knows by itself (which function wrote it), and what has no value, is not in them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _SEVERITY = {
     logging.CRITICAL: "CRITICAL",
 }
 # Ids that NSPS makes itself; what a request brings in these fields is checked where it comes in.
-_OWN_IDS = frozenset({"event_id", "message_id", "subscription", "topic", "function", "handler"})
+_OWN_IDS = frozenset({"event_id", "message_id", "subscription", "topic", "handler"})
 
 _fields: ContextVar[dict[str, Any]] = ContextVar("nsps_log_fields", default={})  # noqa: B039
 
@@ -81,12 +82,10 @@ def fields(**more: Any) -> Iterator[None]:
         _fields.reset(token)
 
 
-def configure(
-    *, function: str, project: str, redactor: Redactor, level: int = logging.INFO
-) -> None:
+def configure(*, project: str, redactor: Redactor, level: int = logging.INFO) -> None:
     """Send every log line of the process through one redacting formatter to standard output."""
     handler = _StandardOutput()
-    handler.setFormatter(JsonFormatter(function, project, redactor))
+    handler.setFormatter(JsonFormatter(project, redactor))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -122,9 +121,8 @@ class _StandardOutput(logging.Handler):
 class JsonFormatter(logging.Formatter):
     """A record as one line of JSON with the members that Cloud Logging knows."""
 
-    def __init__(self, function: str, project: str, redactor: Redactor) -> None:
+    def __init__(self, project: str, redactor: Redactor) -> None:
         super().__init__()
-        self._function = function
         self._project = project
         self._redactor = redactor
 
@@ -133,7 +131,6 @@ class JsonFormatter(logging.Formatter):
             "severity": _SEVERITY.get(record.levelno, "DEFAULT"),
             "message": self._redactor.text_for_log(record.getMessage()),
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
-            "function": self._function,
             "logger": record.name,
         }
         current = trace.current()
@@ -144,13 +141,14 @@ class JsonFormatter(logging.Formatter):
             line["request_id"] = current.trace_id
             line["unique_id"] = current.request_id
         given = {**_fields.get(), **getattr(record, "nsps_fields", {})}
+        given = {key: value for key, value in given.items() if value is not None}
         own = {key: given.pop(key) for key in list(given) if key in _OWN_IDS}
         line |= self._redactor.for_log(given)
-        line |= {key: str(value) for key, value in own.items() if value is not None}
+        line |= {key: str(value) for key, value in own.items()}
         if record.exc_info and record.exc_info[1] is not None:
             stack = "".join(traceback.format_exception(record.exc_info[1]))
             line["stack_trace"] = self._redactor.text_for_log(stack)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(line, ensure_ascii=False, default=str, separators=(",", ":"))
 
 
 def _log_uncaught(

@@ -102,7 +102,7 @@ class InstanceParts:
     def _log_with(self, redactor: Redactor) -> None:
         self._logging = redactor
         settings = self._settings
-        log.configure(function=settings.function, project=settings.project, redactor=redactor)
+        log.configure(project=settings.project, redactor=redactor)
 
 
 def _make_publisher() -> Publisher:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
@@ -12,7 +14,13 @@ from urllib.parse import quote
 from nsps.outcome import Unreachable
 
 if TYPE_CHECKING:
-    from google.cloud.firestore import Client, CollectionReference, DocumentReference, Query
+    from google.cloud.firestore import (
+        Client,
+        CollectionReference,
+        DocumentReference,
+        Query,
+        WriteBatch,
+    )
 
 T = TypeVar("T")
 
@@ -30,6 +38,24 @@ class StoreUnavailable(Unreachable):
     """Firestore could not be reached, or did not decide in time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Documents as a transaction left them, so that the next need not read them again.
+
+    ``documents``: path -> fields and update time, both None for one that is not there. Fields that
+    the server computes (a counter) are left out. ``read_at``: the server's time of a read that was
+    sent at ``sent`` on this process's clock: with what has passed since, never behind the server's.
+    """
+
+    documents: Mapping[str, tuple[dict[str, Any] | None, Any]]
+    read_at: datetime
+    sent: float
+
+
+class _NotKnown(Exception):
+    """What is known does not do: read in a transaction."""
+
+
 def open_store(project: str, database: str) -> Store:
     """The instance's one Firestore client (FIRESTORE_EMULATOR_HOST is honoured)."""
     from google.cloud import firestore
@@ -39,9 +65,13 @@ def open_store(project: str, database: str) -> Store:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Where every document is. Collections are listed in docs/reference."""
+    """Where every document is, and how documents are read and written.
+
+    ``clock``: this process's monotonic clock, in seconds.
+    """
 
     client: Client
+    clock: Callable[[], float] = time.monotonic
 
     def event(self, event_id: str) -> DocumentReference:
         return self.client.document("events", event_id)
@@ -123,17 +153,60 @@ class Store:
         Raises StoreUnavailable; the commit may then be in doubt, which every caller bears (each
         transaction may be run again).
         """
+        return self.transact_on(None, body, attempts=attempts)[0]
+
+    def transact_on(
+        self, known: Known | None, body: Callable[[Tx], T], *, attempts: int = 20
+    ) -> tuple[T, Known | None]:
+        """The same, and what is known of the documents afterwards.
+
+        With the ``known`` of an earlier transaction: if ``body`` reads nothing else and writes all
+        that it reads, its writes are committed at once, each on condition that its document is
+        still as it was known. That equals the transaction, without its reads. Otherwise, and where
+        a document has changed meanwhile, the transaction is run.
+        """
+        if known is not None:
+            try:
+                return self._on_what_is_known(known, body)
+            except _NotKnown:
+                pass
+        return self._in_transaction(body, attempts)
+
+    def _on_what_is_known(self, known: Known, body: Callable[[Tx], T]) -> tuple[T, Known | None]:
+        from google.api_core.exceptions import (
+            Aborted,
+            AlreadyExists,
+            FailedPrecondition,
+            GoogleAPICallError,
+            NotFound,
+            RetryError,
+        )
+
+        tx = _OnKnown(known, self.clock())
+        result = body(tx)
+        batch = self.client.batch()
+        tx.prepare(batch, self.client)
+        try:
+            return result, tx.left(batch.commit())
+        except (Aborted, AlreadyExists, FailedPrecondition, NotFound) as error:
+            raise _NotKnown from error
+        except (GoogleAPICallError, RetryError) as error:
+            raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
+
+    def _in_transaction(self, body: Callable[[Tx], T], attempts: int) -> tuple[T, Known | None]:
         from google.api_core.exceptions import GoogleAPICallError, RetryError
         from google.cloud.firestore import transactional
 
-        def once(transaction: Any) -> T:
-            tx = Tx(transaction)
+        def once(transaction: Any) -> tuple[T, _Reading]:
+            tx = _Reading(transaction, self.clock())
             result = body(tx)
             tx.flush()
-            return result
+            return result, tx
 
+        transaction = self.client.transaction(max_attempts=attempts)
         try:
-            return cast(T, transactional(once)(self.client.transaction(max_attempts=attempts)))
+            result, tx = cast("tuple[T, _Reading]", transactional(once)(transaction))
+            return result, tx.left(transaction.write_results or [])
         except (GoogleAPICallError, RetryError) as error:
             raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
         except ValueError as error:  # the client wraps what happened last in a ValueError
@@ -145,43 +218,113 @@ class Store:
             ) from error
 
 
-@dataclass(slots=True)
-class Tx:
+class Tx(ABC):
     """One run of a transaction: reads first, then writes that are sent with the commit."""
 
-    transaction: Any
-    now: datetime = _NEVER
-    """The server's time of the newest read: leases are counted from it."""
-    _writes: dict[str, tuple[DocumentReference, dict[str, Any]]] = field(default_factory=dict)
+    def __init__(self, now: datetime, sent: float) -> None:
+        self.now = now
+        """The server's time of the newest read: leases are counted from it."""
+        self._sent = sent
+        self._found: dict[str, tuple[dict[str, Any] | None, Any]] = {}
+        self._writes: dict[str, tuple[DocumentReference, dict[str, Any]]] = {}
 
+    @abstractmethod
     def read(self, references: Iterable[DocumentReference]) -> dict[str, dict[str, Any] | None]:
         """The documents by path; None for one that is not there."""
-        found: dict[str, dict[str, Any] | None] = {}
-        for snapshot in self.transaction.get_all(list(references)):
-            found[snapshot.reference.path] = snapshot.to_dict() if snapshot.exists else None
-            self.now = max(self.now, snapshot.read_time)
-        return found
 
+    @abstractmethod
     def query(self, query: Query) -> dict[str, dict[str, Any]]:
         """The documents that a query finds, by path; phantoms make the commit fail."""
-        found: dict[str, dict[str, Any]] = {}
-        for snapshot in self.transaction.get(query):
-            found[snapshot.reference.path] = snapshot.to_dict() or {}
-            self.now = max(self.now, snapshot.read_time)
-        return found
 
     def merge(self, reference: DocumentReference, fields: Mapping[str, Any]) -> None:
         """Set these top-level fields of the document, and leave its others."""
         _, before = self._writes.get(reference.path, (reference, {}))
         self._writes[reference.path] = (reference, {**before, **fields})
 
-    def flush(self) -> None:
-        for reference, fields in self._writes.values():
-            self.transaction.set(reference, fields, merge=list(fields))
-
     def after(self, *, days: float = 0, seconds: float = 0) -> datetime:
         """That long after the server's time of this transaction."""
         return self.now + timedelta(days=days, seconds=seconds)
+
+    def left(self, results: Sequence[Any]) -> Known | None:
+        """The documents as the commit with these write results left them."""
+        if len(results) != len(self._writes):
+            return None
+        documents = dict(self._found)
+        for (path, (_, fields)), written in zip(self._writes.items(), results, strict=True):
+            before, _ = documents.get(path, (None, None))
+            documents[path] = ({**(before or {}), **_told(fields)}, written.update_time)
+        return Known(documents, self.now, self._sent)
+
+
+class _Reading(Tx):
+    """On a transaction of the client."""
+
+    def __init__(self, transaction: Any, sent: float) -> None:
+        super().__init__(_NEVER, sent)
+        self._transaction = transaction
+
+    def read(self, references: Iterable[DocumentReference]) -> dict[str, dict[str, Any] | None]:
+        return {
+            snapshot.reference.path: self._note(snapshot)
+            for snapshot in self._transaction.get_all(list(references))
+        }
+
+    def query(self, query: Query) -> dict[str, dict[str, Any]]:
+        return {
+            snapshot.reference.path: self._note(snapshot) or {}
+            for snapshot in self._transaction.get(query)
+        }
+
+    def flush(self) -> None:
+        for reference, fields in self._writes.values():
+            self._transaction.set(reference, fields, merge=list(fields))
+
+    def _note(self, snapshot: Any) -> dict[str, Any] | None:
+        self.now = max(self.now, snapshot.read_time)
+        fields: dict[str, Any] | None = snapshot.to_dict() if snapshot.exists else None
+        self._found[snapshot.reference.path] = (fields, snapshot.update_time)
+        return fields
+
+
+class _OnKnown(Tx):
+    """On what an earlier transaction knew, without a read."""
+
+    def __init__(self, known: Known, now: float) -> None:
+        passed = timedelta(seconds=now - known.sent)
+        super().__init__(known.read_at + passed, now)
+        self._known = known
+
+    def read(self, references: Iterable[DocumentReference]) -> dict[str, dict[str, Any] | None]:
+        found: dict[str, dict[str, Any] | None] = {}
+        for reference in references:
+            if reference.path not in self._known.documents:
+                raise _NotKnown
+            self._found[reference.path] = self._known.documents[reference.path]
+            found[reference.path] = self._found[reference.path][0]
+        return found
+
+    def query(self, query: Query) -> dict[str, dict[str, Any]]:
+        raise _NotKnown
+
+    def prepare(self, batch: WriteBatch, client: Client) -> None:
+        """The writes, each on its condition. Raises _NotKnown if one of the reads has none."""
+        if self._writes.keys() != self._found.keys():
+            raise _NotKnown
+        for path, (reference, fields) in self._writes.items():
+            before, updated = self._found[path]
+            if before is None:
+                batch.create(reference, fields)
+            else:
+                unchanged = client.write_option(last_update_time=updated.timestamp_pb())
+                batch.update(reference, fields, option=unchanged)
+
+
+def _told(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields whose values are ours, and not computed by the server."""
+    from google.cloud.firestore import ArrayRemove, ArrayUnion, Increment
+
+    computed = (ArrayRemove, ArrayUnion, Increment)
+    return {name: value for name, value in fields.items() if not isinstance(value, computed)}
 
 
 def _where(collection: CollectionReference, name: str, value: Any) -> Query:

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from google.cloud.firestore import FieldFilter, Query
+from google.cloud.firestore import DocumentSnapshot, FieldFilter, Query
 
 from nsps.outcome import Outcome
 from nsps.retry import PUSH
+from nsps.settings import HandlerSummary
 from nsps.store import Store
 
 
@@ -82,10 +83,10 @@ def as_json(story: Story) -> dict[str, Any]:
 
 
 class Timeline:
-    """Reads stories. ``groups``: handler -> the ESPF group it reports to, if any."""
+    """Reads stories. ``handlers``: by name, as they are configured now."""
 
-    def __init__(self, store: Store, groups: Mapping[str, str | None]) -> None:
-        self._store, self._groups = store, groups
+    def __init__(self, store: Store, handlers: Mapping[str, HandlerSummary]) -> None:
+        self._store, self._handlers = store, handlers
 
     def find(self, name: str) -> list[Story]:
         """The event of an event_id, or the events of an i_event. Raises StoreUnavailable."""
@@ -106,8 +107,32 @@ class Timeline:
         query = self._store.events().order_by("opened_at", direction=Query.DESCENDING)
         return self._stories(query.limit(limit))
 
+    def search(
+        self, limit: int, handler: str | None, outcomes: frozenset[str]
+    ) -> tuple[list[Story], int]:
+        """The newest events that came to one of the outcomes (for the handler, if one is named),
+        newest first; and how many were looked through for them, SEARCHED at most."""
+        query = self._store.events().order_by("opened_at", direction=Query.DESCENDING)
+        found: list[Story] = []
+        looked, after = 0, None
+        while len(found) < limit and looked < SEARCHED:
+            page = query.start_after(after) if after is not None else query
+            snapshots = self._snapshots(page.limit(_SEARCH_PAGE))
+            looked += len(snapshots)
+            stories = self._told(snapshots)
+            found += [story for story in stories if came_to(story, handler, outcomes)]
+            if len(snapshots) < _SEARCH_PAGE:
+                break
+            after = snapshots[-1]
+        return found[:limit], looked
+
     def _stories(self, query: Query) -> list[Story]:
-        found = self._store.call(lambda: list(query.stream()))
+        return self._told(self._snapshots(query))
+
+    def _snapshots(self, query: Query) -> list[DocumentSnapshot[Any]]:
+        return self._store.call(lambda: list(query.stream()))
+
+    def _told(self, found: Iterable[DocumentSnapshot[Any]]) -> list[Story]:
         entries = [(snapshot.id, snapshot.to_dict() or {}) for snapshot in found]
         now = datetime.now(UTC)
         kept = [(ident, data) for ident, data in entries if not expired(data, now)]
@@ -124,7 +149,7 @@ class Timeline:
             for handler, run in runs_of(data):
                 delivery = store.delivery(handler, named(ident, run))
                 references[delivery.path] = delivery
-                group = self._groups.get(handler)
+                group = self._group(handler)
                 if group and data.get("i_account") is not None:
                     status = store.status(data["i_account"], group)
                     references[status.path] = status
@@ -183,7 +208,7 @@ class Timeline:
             results=tuple(plain(result) for result in data.get("results", [])),
             errors=tuple(data.get("errors", [])),
             retry=plain(data.get("retry")),
-            next_try=_next_try(data),
+            next_try=self._next_try(handler, data),
             summary=data.get("summary"),
             superseded_by=data.get("superseded_by"),
             orders=tuple(data.get("orders", [])),
@@ -200,7 +225,7 @@ class Timeline:
         documents: Mapping[str, dict[str, Any] | None],
     ) -> dict[str, Any] | None:
         """What PortaBilling heard for the account and the handler's group."""
-        group, i_account = self._groups.get(handler), event.get("i_account")
+        group, i_account = self._group(handler), event.get("i_account")
         if group is None or i_account is None:
             return None
         status = documents.get(self._store.status(i_account, group).path)
@@ -214,6 +239,45 @@ class Timeline:
             "refused": status.get("refused"),
             "of_this": status.get("t") == data.get("t"),
         }
+
+    def _group(self, handler: str) -> str | None:
+        known = self._handlers.get(handler)
+        return known.group if known else None
+
+    def _next_try(self, handler: str, data: Mapping[str, Any]) -> str | None:
+        """When a delivery is tried again by itself: by the ladder, or about then by Pub/Sub."""
+        if data.get("outcome") not in (None, _PARKED):
+            return None  # decided, or with its system; what the ladder planned is void
+        return _iso(data.get("next_try")) or self._next_attempt(handler, data)
+
+    def _next_attempt(self, handler: str, data: Mapping[str, Any]) -> str | None:
+        """About when Pub/Sub brings a failed delivery again, from the handler's own schedule; not
+        before the system asked to be called again."""
+        retry = data.get("retry")
+        if not retry or data.get("outcome"):
+            return None
+        known = self._handlers.get(handler)
+        push = known.retries.schedule.push if known else PUSH
+        gap = push.gap_after(max(1, data.get("attempts", 1)))
+        at: datetime = retry["at"] + timedelta(seconds=gap)
+        return _iso(max(at, retry.get("not_before") or at))
+
+
+SEARCHED = 2000
+"""Events that a search looks through at the most."""
+_SEARCH_PAGE = 200
+
+
+def came_to(story: Story, handler: str | None, outcomes: frozenset[str]) -> bool:
+    """Whether the newest delivery of a handler (of any, if none is named) came to one of these.
+
+    What has not ended and did not fail is ``waiting``; an event that PortaBilling could not be read
+    for counts by its own state.
+    """
+    newest = {each.handler: each.outcome or Outcome.WAITING.value for each in story.deliveries}
+    if handler is not None:
+        return newest.get(handler) in outcomes
+    return story.state in outcomes or any(outcome in outcomes for outcome in newest.values())
 
 
 RUNS_SHOWN = 5
@@ -243,22 +307,6 @@ def named(event_id: str, run: int) -> str:
 
 
 _PARKED = Outcome.PARKED.value
-
-
-def _next_try(data: Mapping[str, Any]) -> str | None:
-    """When a delivery is tried again by itself: by the ladder, or about then by Pub/Sub."""
-    if data.get("outcome") not in (None, _PARKED):
-        return None  # decided, or with its system; what the ladder had planned is kept, and void
-    return _iso(data.get("next_try")) or _next_attempt(data)
-
-
-def _next_attempt(data: Mapping[str, Any]) -> str | None:
-    """About when Pub/Sub brings a failed delivery again, from its schedule."""
-    retry = data.get("retry")
-    if not retry or data.get("outcome"):
-        return None
-    gap = PUSH.gap_after(max(1, data.get("attempts", 1)))
-    return _iso(retry["at"] + timedelta(seconds=gap))
 
 
 def expired(data: Mapping[str, Any], now: datetime) -> bool:

@@ -270,7 +270,7 @@ def check(site: Site, before: dict[str, float], sent: dict[str, float], well_at:
     turned = sum(sent[later] < sent[sooner] for sooner, later in pairwise(arrived))
     older = site.older_after_newer(arrived, done)
     attempts = Counter(
-        line["attempt"]
+        line["delivery_attempt"]
         for line in site.logged()
         if line.get("event_id") in sent and line["message"] in became
     )

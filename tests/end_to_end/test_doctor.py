@@ -67,7 +67,9 @@ def test_a_healthy_stack_is_found_well(doctor: Doctor) -> None:
     assert status == 0
     assert {"ingress", "enrichment", "callbacks", "retries", "console"} <= set(found)
     assert {"clock", "PortaBilling", "PortaBilling's clock", "filters", "environment"} <= set(found)
-    assert {"secret espf-webhook", "secret portabilling-api", "secret digest-key"} <= set(found)
+    assert {f"secret e2e-{n}" for n in ("espf-webhook", "portabilling-api", "digest-key")} <= set(
+        found
+    )
     assert {"subscribers: its system", "recorder: its system"} <= set(found)
     assert {"subscribers: ESPF group", "recorder: ESPF group"} <= set(found)
 
@@ -114,13 +116,13 @@ def test_a_secret_that_is_no_credential_is_named_but_not_shown(doctor: Doctor) -
     secrets = json.loads((doctor.stack.state / "secrets.json").read_text())
     canary = "hunter2-canary"
     try:
-        doctor.put("espf-webhook", json.dumps({"user": canary}))
+        doctor.put("e2e-espf-webhook", json.dumps({"user": canary}))
         status, found = doctor.finds()
     finally:
-        doctor.put("espf-webhook", secrets["espf-webhook"])
+        doctor.put("e2e-espf-webhook", secrets["e2e-espf-webhook"])
     assert status == 1
-    assert found["secret espf-webhook"]["state"] == "bad"
-    assert "gcloud secrets versions add espf-webhook" in found["secret espf-webhook"]["do"]
+    assert found["secret e2e-espf-webhook"]["state"] == "bad"
+    assert "gcloud secrets versions add e2e-espf-webhook" in found["secret e2e-espf-webhook"]["do"]
     assert canary not in json.dumps(found)
 
 

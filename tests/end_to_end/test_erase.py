@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from nsps_local.pubsub.oidc import TokenIssuer
 
 from tests.end_to_end.whole_stack import ROOT, WholeStack
 
@@ -29,6 +31,12 @@ def kept(stack: WholeStack, i_account: int) -> list[str]:
     return [path for path, body in text.items() if str(i_account) in path + body]
 
 
+def audit(stack: WholeStack) -> list[dict[str, Any]]:
+    """Who erased what."""
+    entries = stack.running.store.client.collection("audit").stream()
+    return [each.to_dict() or {} for each in entries]
+
+
 def test_an_account_is_erased_once_it_is_gone(stack: WholeStack) -> None:
     i_account, neighbour = (stack.new_account(stack.new_card()["i_sim_card"]) for _ in range(2))
     before = kept(stack, neighbour)
@@ -41,15 +49,19 @@ def test_an_account_is_erased_once_it_is_gone(stack: WholeStack) -> None:
 
     stack.do("close_account", i_account=i_account)  # its row stays, with the status terminated
     assert erase(stack, i_account)[0] == 1
+    assert audit(stack) == []
     status, said = erase(stack, i_account, "--held")
     assert status == 0, said
     assert "Nothing was deleted: write --yes" in said
     assert kept(stack, i_account)
 
-    status, said = erase(stack, i_account, "--held", "--yes")
+    status, said = erase(stack, i_account, "--held", "--yes", "--reason", "asked by letter")
     assert status == 0, said
     assert kept(stack, i_account) == []
     assert kept(stack, neighbour) == before
+    (entry,) = audit(stack)
+    assert (entry["who"], entry["target"]) == ("admin@localhost", f"account:{i_account}")
+    assert entry["reason"] == "asked by letter"
 
 
 def test_an_account_that_nobody_knows_leaves_nothing_to_delete(stack: WholeStack) -> None:
@@ -58,7 +70,10 @@ def test_an_account_that_nobody_knows_leaves_nothing_to_delete(stack: WholeStack
     assert "nothing is kept" in said
 
 
-def test_a_deployed_database_needs_both_names(stack: WholeStack) -> None:
-    status, said = erase(stack, 1, "--project", "p")
+def test_only_an_admin_erases(stack: WholeStack) -> None:
+    console = stack.description["console"]
+    issuer = TokenIssuer(stack.state / "pubsub")
+    operator = issuer.token("operator@localhost", console["audience"])
+    status, said = erase(stack, 1, "--yes", "--token", operator)
     assert status == 2
-    assert "--database" in said
+    assert "operator@localhost is operator: this needs admin" in said

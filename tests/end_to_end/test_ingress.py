@@ -385,6 +385,5 @@ def test_the_log_is_json_and_shows_no_secret(function: Function) -> None:
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     assert not any(secret in text for secret in (PASSWORD, WRONG, basic(PASSWORD)[6:]))
     accepted = [line for line in lines if line["message"] == "webhook accepted"]
-    assert accepted[-1]["status"] == 200
     assert accepted[-1]["request_id"]
     assert "Traceback" not in text

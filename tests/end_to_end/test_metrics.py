@@ -75,7 +75,7 @@ def _logged(stack: WholeStack, words: str) -> None:
 def _failing_system(stack: WholeStack, crm: Recorder, i_account: int) -> None:
     crm.answer = lambda _: 500
     stack.send("Account/Status/Changed", i_account=i_account, i_event=91_000)
-    wait_for(lambda: '"message": "retrying"' in stack.logs()["recorder"], 30, "a failed delivery")
+    wait_for(lambda: '"message":"retrying"' in stack.logs()["recorder"], 30, "a failed delivery")
     crm.answer = lambda _: 200
 
 
@@ -103,7 +103,12 @@ def _dead_letter(stack: WholeStack) -> None:
 
 
 def _paused_handler(stack: WholeStack) -> None:
-    switch.pause(stack.running.store, "subscribers", "operator@localhost", "a test")
+    """One that is paused, and one that has been for so long that messages are about to be lost."""
+    store = stack.running.store
+    for handler in ("subscribers", "recorder"):
+        switch.pause(store, handler, "operator@localhost", "a test")
+    long_ago = datetime.now(UTC) - timedelta(days=25)
+    store.handler("recorder").update({"pause.at": long_ago})
     stack.tick()
 
 
@@ -131,6 +136,7 @@ def test_every_metric_finds_its_lines_with_all_it_extracts(
         ("deliveries", "handler", {"subscribers", "recorder"}),
         ("webhooks-refused", "status", {401}),
         ("not-in-service", "state", {"paused"}),
+        ("off-too-long", "handler", {"recorder"}),
         ("parked", "handler", {"subscribers"}),
         ("expired", "handler", {"subscribers"}),
     ],

@@ -38,8 +38,8 @@ def base() -> dict[str, Any]:
         "gcp:project": "acme-provisioning",
         "gcp:region": "europe-west3",
         "nsps:deployment": "acme",
-        "nsps:portabilling": {"url": "https://pb.acme.example", "credentials": "acme-pb"},
-        "nsps:espf": {"credentials": ["acme-espf", "acme-espf-next"]},
+        "nsps:portabilling": {"url": "https://pb.acme.example", "credentials": "pb"},
+        "nsps:espf": {"credentials": ["espf", "espf-next"]},
         "nsps:handlers": [
             {
                 "name": "hss",
@@ -47,8 +47,8 @@ def base() -> dict[str, Any]:
                 "events": ["SIM/*", "Account/*"],
                 "group": "HSS",
                 "settings": {"host": "hlr.acme.example"},
-                "secrets": {"auc": "acme-auc/versions/3"},
-                "contract_token": "acme-hss-token",
+                "secrets": {"auc": "auc/versions/3"},
+                "contract_token": "hss-token",
             },
             {
                 "name": "hss-2",
@@ -63,8 +63,8 @@ def base() -> dict[str, Any]:
                 "events": ["Subscriber/*"],
                 "group": "Orders",
                 "settings": {"url": "https://oms.acme.example"},
-                "secrets": {"callback": "acme-oms"},
-                "contract_token": "acme-oms-token",
+                "secrets": {"callback": "oms"},
+                "contract_token": "oms-token",
             },
         ],
         "nsps:console": {

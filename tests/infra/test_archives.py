@@ -65,8 +65,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Topology:
         "gcp:region": "europe-west3",
         "nsps:deployment": "acme",
         "nsps:static_egress": False,
-        "nsps:portabilling": {"url": "https://pb.acme.example", "credentials": "acme-pb"},
-        "nsps:espf": {"credentials": ["acme-espf"]},
+        "nsps:portabilling": {"url": "https://pb.acme.example", "credentials": "pb"},
+        "nsps:espf": {"credentials": ["espf"]},
         "nsps:handlers": [_handler(connector) for connector in CONNECTORS],
     }
     config = folder / "Pulumi.whole.yaml"

@@ -64,6 +64,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("gcp:region", "europe", "gcp:region: not written as it must be: write a region"),
     ("gcp:region", None, "gcp:region: missing: write a region of Google Cloud, like europe-west3"),
     ("nsps:deployment", "a", "nsps:deployment: not written as it must be: write 3 to 16 small"),
+    (
+        "nsps:deployment",
+        "acme-2",
+        "nsps:deployment: not written as it must be: write 3 to 16 small",
+    ),
     ("nsps:deployment", 7, "nsps:deployment: not a text: write 3 to 16 small"),
     ("nsps:handler", [], "nsps:handler: unknown key: write nsps:handlers"),
     (
@@ -280,6 +285,18 @@ def test_a_value_that_may_be_a_secret_is_not_repeated() -> None:
     assert "canary" not in "".join(problems(values))
 
 
+def test_a_secret_carries_the_deployments_name_unless_it_is_there_already() -> None:
+    values = copy.deepcopy(base())
+    put("nsps:portabilling/credentials", "existing:pb-api/versions/2")(values)
+    config = check(values)
+    assert config.portabilling.credentials == "pb-api/versions/2"
+    assert config.existing == {"pb-api"}
+    assert config.espf.credentials == ("acme-espf", "acme-espf-next")
+    assert config.digest_key == "acme-digest-key"
+    assert config.handlers[0].secrets == {"auc": "acme-auc/versions/3"}
+    assert config.handlers[0].contract_token == "acme-hss-token"
+
+
 def test_a_custom_group_is_allowed_and_noted() -> None:
     (note,) = check(base()).notes
     assert note.startswith("Pulumi.test.yaml: nsps:handlers[2].group: Orders is not one of ESPF's")
@@ -369,7 +386,7 @@ def test_the_local_stack_is_valid_with_the_connectors_there_are() -> None:
 _names = st.from_regex(r"[a-z][a-z0-9-]{1,29}[a-z0-9]", fullmatch=True).filter(
     lambda name: name not in RESERVED | ATTRIBUTES and not name.startswith("goog")
 )
-_secrets = st.from_regex(r"[A-Za-z0-9_-]{1,40}(/versions/[1-9])?", fullmatch=True)
+_secrets = st.from_regex(r"(existing:)?[A-Za-z0-9_-]{1,40}(/versions/[1-9])?", fullmatch=True)
 _segments = st.sampled_from(["*", "SIM", "Account", "Sta*", "Updated"])
 _patterns = st.lists(_segments, min_size=2, max_size=4).map("/".join)
 _handlers = st.fixed_dictionaries(
@@ -398,7 +415,7 @@ _handlers = st.fixed_dictionaries(
 _whole: dict[str, st.SearchStrategy[Any]] = {
     "gcp:project": st.from_regex(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", fullmatch=True),
     "gcp:region": st.sampled_from(["europe-west3", "us-central1", "africa-south1"]),
-    "nsps:deployment": st.from_regex(r"[a-z][a-z0-9-]{1,14}[a-z0-9]", fullmatch=True),
+    "nsps:deployment": st.from_regex(r"[a-z][a-z0-9]{2,15}", fullmatch=True),
     "nsps:portabilling": st.fixed_dictionaries(
         {"url": st.sampled_from(["https://pb", "https://pb:8444"]), "credentials": _secrets},
         optional={"timeout_seconds": st.floats(1, 300)},

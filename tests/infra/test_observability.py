@@ -94,6 +94,7 @@ def test_who_is_told_of_what(acme: Topology) -> None:
         "Messages used up their attempts": "ERROR",
         "A handler fails": "ERROR",
         "A handler's system is down": "CRITICAL",
+        "A handler has been switched off for 24 days": "CRITICAL",
         "Webhooks are answered 5xx": "CRITICAL",
         "Webhooks are refused for ever": "CRITICAL",
         "Events were given up": "CRITICAL",
@@ -168,3 +169,15 @@ def test_the_customers_key_encrypts_messages_database_and_secrets(
         f"serviceAccount:service-0@gcp-sa-{service}.iam.gserviceaccount.com"
         for service in ("pubsub", "firestore", "secretmanager")
     }
+
+
+def test_a_request_that_went_well_is_told_of_once(acme: Topology) -> None:
+    """Cloud Run's own line for it is not kept, but for the console's, where people come in."""
+    (exclusion,) = of_type(acme, "gcp:logging/projectExclusion:ProjectExclusion")
+    assert exclusion.inputs["filter"].endswith("httpRequest.status<400")
+    assert (
+        '"projects/acme-provisioning/logs/run.googleapis.com%2Frequests"'
+        in (exclusion.inputs["filter"])
+    )
+    kept = {f.part for f in acme.functions if acme.keeps_request_lines(f)}
+    assert kept == {"console"}

@@ -11,11 +11,14 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from google.api_core.exceptions import FailedPrecondition
 from google.cloud.firestore import FieldFilter, Query
+from nsps.console.erase import _Search
+from nsps.console.find import Finding
 from nsps.console.jobs import Job, Jobs
 from nsps.console.replay import Replay
 from nsps.ledger.orders import Orders
@@ -86,6 +89,15 @@ def _event_of_number(store: Store) -> object:
     return store.find(query)
 
 
+def _erase(store: Store) -> _Search:
+    return _Search(store, 1, held=False)
+
+
+def _findings_of(store: Store) -> object:
+    store.client.document("jobs", "j").set({"state": "done"})
+    return list(_erase(store)._findings())
+
+
 QUERIES: dict[str, list[Callable[[Store], object]]] = {
     "store._where": [
         lambda store: store.find(store.resources_of("hss", "account:1")),
@@ -93,11 +105,14 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
     ],
     "ledger/orders.due": [lambda store: Orders(store).due("oms")],
     "ledger/orders._of_id": [lambda store: store.find(Orders(store)._of_id("oms", "1"))],
-    "retries._due": [_parked],
+    "flows/retries._due": [_parked],
     "timeline.where": [
         _timeline("i_event", "1"),
         _timeline("i_account", 1),
         _timeline("owner", "customer:1"),
+    ],
+    "timeline.search": [
+        lambda store: Timeline(store, {}).search(1, "hss", frozenset({"rejected"}))
     ],
     "timeline.latest": [lambda store: Timeline(store, {}).latest(1)],
     "console/replay._one": [_event_of_number],
@@ -115,6 +130,18 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
     "console/find._resources": [
         _resources("find", "array_contains", "001010000000001"),
         _resources("owner", "==", "account:1"),
+    ],
+    "console/find.parked": [
+        lambda store: Finding(store, cast(Any, SimpleNamespace(by_name={})), NOBODY).parked(
+            ["hss"], 1
+        ),
+    ],
+    "console/erase._deliveries": [lambda store: list(_erase(store)._deliveries("hss", "e"))],
+    "console/erase._ledger": [lambda store: list(_erase(store)._ledger("hss"))],
+    "console/erase._findings": [_findings_of],
+    "console/erase._where": [
+        lambda store: _erase(store)._where("events", "i_account", 1),
+        lambda store: _erase(store)._where("statuses", "i_account", 1),
     ],
     "console/api.audit": [_newest("audit", "at")],
 }
@@ -147,7 +174,12 @@ def _all() -> list[tuple[str, Callable[[Store], object]]]:
     return [(where, ask) for where, asks in QUERIES.items() for ask in asks]
 
 
-@pytest.mark.parametrize(("where", "ask"), _all(), ids=lambda value: str(value)[:40])
+def _named(value: object) -> str:
+    """A name that is the same in each process that collects the tests."""
+    return value if isinstance(value, str) else getattr(value, "__name__", "ask")
+
+
+@pytest.mark.parametrize(("where", "ask"), _all(), ids=_named)
 def test_the_query_runs_with_the_declared_indexes(
     store: Store, where: str, ask: Callable[[Store], object]
 ) -> None:

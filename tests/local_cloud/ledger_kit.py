@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import provisioning_model as model
@@ -130,7 +130,7 @@ class Played:
         self.store, self.clock, self.scenario, self.world = store, clock, scenario, world
         self.handler = handler or f"h{next(_handlers)}"
         self.dice = random.Random(seed)
-        self.ledger = Ledger(store, clock)
+        self.ledger = Ledger(replace(store, clock=clock))
         self.faults, self.refusals = scenario.faults, scenario.refusals
         self.actors = [Actor(job) for job in world.jobs]
         self.refused: dict[int, str] = {}

@@ -32,6 +32,11 @@ class Hook:
         return self.body["variables"]["i_event"]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # a burst must not overflow it: what is refused comes late
+
+
 class Receiver:
     """An endpoint for webhooks: answers come from `answers` one by one, then `usual`."""
 
@@ -67,8 +72,7 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/espf"
 
@@ -158,7 +162,7 @@ class Api:
         return self.http.request(verb, f"{self.url}/espf/v1/{path}", **options)
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 10) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
     """Wait until a condition holds; its value. Fails with the last value otherwise."""
     deadline = time.monotonic() + seconds
     while True:

@@ -6,8 +6,9 @@ import asyncio
 import itertools
 import json
 import math
-import os
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -84,10 +85,19 @@ def test_the_external_system_answers_after_its_time_and_notes_the_event() -> Non
 
 
 def test_processor_time_of_a_group_is_what_its_processes_used() -> None:
-    group = os.getpgrp()
-    before = processor.seconds_of({"us": group})["us"]
-    ends = time.process_time() + 0.3
-    while time.process_time() < ends:
-        pass
-    assert processor.seconds_of({"us": group})["us"] - before >= 0.25
-    assert processor.resident_mib(group) > 10
+    spin = (
+        "import sys, time\n"
+        "while time.process_time() < 0.3: pass\n"
+        "print(flush=True)\n"
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", spin]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as busy:
+        assert busy.stdin is not None
+        assert busy.stdout is not None
+        busy.stdout.readline()
+        assert 0.25 <= processor.seconds_of({"busy": busy.pid})["busy"] <= 0.6
+        assert processor.resident_mib(busy.pid) > 3
+        busy.stdin.close()

@@ -90,7 +90,7 @@ class Played:
         self.store, self.clock, self.scenario, self.world = store, clock, scenario, world
         self.handler = f"om{next(_handlers)}"
         self.dice = random.Random(seed)
-        self.ledger, self.orders = Ledger(store, clock), Orders(store)
+        self.ledger, self.orders = Ledger(replace(store, clock=clock)), Orders(store)
         self.faults, self.refusals = scenario.faults, scenario.refusals
         self.actors = [Actor(job) for job in world.jobs]
         self.now = 1 + max(job.t for job in world.jobs)
@@ -349,7 +349,7 @@ def test_a_rule_of_orders_left_out_breaks_a_promise(
 def ordered(store: Store, clock: Clock, job: Any) -> tuple[Ledger, str, Work, Progress, str]:
     """An order that is submitted, and whose acceptance is not noted yet."""
     handler = f"om{next(_handlers)}"
-    ledger, work = Ledger(store, clock), work_of(job, handler)
+    ledger, work = Ledger(replace(store, clock=clock)), work_of(job, handler)
     progress = ledger.begin(work, {})
     assert progress.at is At.CALL
     return ledger, handler, work, progress, ledger.intend(work, performed(progress), "add")
@@ -391,7 +391,7 @@ def test_the_removal_of_a_former_owners_state_is_an_order_of_its_own(
     handler = f"om{next(_handlers)}"
     claimed = {"key": "A", "owner": "account:X", "confirmed": "X active"}
     cloud.resource(handler, "A").set(claimed)
-    ledger, work = Ledger(cloud, clock), work_of(Y_HAS_A, handler)
+    ledger, work = Ledger(replace(cloud, clock=clock)), work_of(Y_HAS_A, handler)
     progress = ledger.begin(work, {})
     ledger.intend(work, performed(progress), "modify")
     progress = ledger.refused(work, progress, "no such profile")
@@ -453,7 +453,7 @@ def swapped(store: Store, clock: Clock) -> tuple[Ledger, str, Work, Progress]:
     handler = f"om{next(_handlers)}"
     had = {"key": "A", "owner": "account:X", "confirmed": "X active"}
     store.resource(handler, "A").set(had)
-    ledger, work = Ledger(store, clock), work_of(X_HAS_B, handler)
+    ledger, work = Ledger(replace(store, clock=clock)), work_of(X_HAS_B, handler)
     progress = ledger.begin(work, {})
     ledger.intend(work, performed(progress), "delete")
     progress = ledger.accepted(work, progress, "om-A")

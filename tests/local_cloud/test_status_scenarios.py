@@ -22,7 +22,7 @@ from nsps.espf.poster import Poster
 from nsps.event import SnapshotTime
 from nsps.ledger.ledger import note_status
 from nsps.outcome import NoAnswer, Outcome, Terminal, Transient
-from nsps.store import Store, Tx
+from nsps.store import Known, Store, Tx
 from nsps_local.firestore import FirestoreServer
 
 from tests.local_cloud.firestore_kit import client, post
@@ -118,16 +118,16 @@ class Played:
         while True:  # a commit in doubt is run again
             try:
                 with self._firestore():
-                    noted = self._note(delivery.t, report)
+                    noted, known = self._note(delivery.t, report)
                 break
             except Transient as error:
                 self.tell(f"noting {report} is in doubt: {error}")
         if self.dice.random() < 0.15:
             self.tell("crashes before its post")
             return
-        self._send(noted)
+        self._send(noted, known)
 
-    def _note(self, t: int, report: str) -> outbox.Post | None:
+    def _note(self, t: int, report: str) -> tuple[outbox.Post | None, Known | None]:
         status, _, message = report.partition(": ")
         time = SnapshotTime(f"2026-11-21T00:00:0{t}.000000Z/e")
         reference = self.store.status(I_ACCOUNT, self.group)
@@ -137,7 +137,7 @@ class Played:
             outcome = OUTCOMES[status]
             return note_status(self.store, tx, found, I_ACCOUNT, self.group, time, outcome, message)
 
-        noted = self.store.transact(body)
+        noted, known = self.store.transact_on(None, body)
         self.tell(f"t{t} notes {report}")
         if status and (t, status_model.phase_of(status)) >= self.newest:
             self.newest = (t, status_model.phase_of(status))
@@ -145,16 +145,16 @@ class Played:
                 self.known = None
             self.last = (status, message)
             self.noted.append(self.last)
-        return noted
+        return noted, known
 
     def _tick(self) -> None:
         self.tell("tick")
         with contextlib.suppress(Transient), self._firestore():
             self.poster.send_due()
 
-    def _send(self, noted: outbox.Post | None) -> None:
+    def _send(self, noted: outbox.Post | None, known: Known | None) -> None:
         with self._firestore():
-            self.poster.send(noted)
+            self.poster.send(noted, known)
 
     @contextlib.contextmanager
     def _firestore(self) -> Iterator[None]:

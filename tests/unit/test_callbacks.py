@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nsps.callbacks import MAX_BODY_BYTES, Answers, Callbacks
 from nsps.connector.base import Answer, AnswerState, CallbackInvalid, CallbackRequest
+from nsps.flows.callbacks import MAX_BODY_BYTES, Answers, Callbacks
 from nsps.outcome import Transient
 from nsps.receiver import Reply
 from nsps.secrets import SecretUnavailable

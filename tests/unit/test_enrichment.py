@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
-from nsps.enrichment import Enrichment
 from nsps.event import EspfEvent, Owner, SnapshotTime
+from nsps.flows.enrichment import Enrichment
 from nsps.history import History, unpacked
 from nsps.messages import MalformedMessage
 from nsps.outcome import Transient

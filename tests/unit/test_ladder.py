@@ -12,12 +12,18 @@ from typing import Any
 
 import pytest
 import requests
-from nsps import retries as retries_module
 from nsps.connector.base import Enriched
 from nsps.event import Owner, SnapshotTime
-from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage, RawEventMessage
+from nsps.flows import retries as retries_module
+from nsps.flows.retries import SEND_SECONDS, Retries, Ticked, Upkeep
+from nsps.messages import (
+    ENRICHMENT,
+    EnrichedMessage,
+    MalformedMessage,
+    PushMessage,
+    RawEventMessage,
+)
 from nsps.outcome import Transient
-from nsps.retries import ENRICHMENT, SEND_SECONDS, Retries, Ticked, Upkeep
 from nsps.retry import LADDER
 from nsps.settings import HandlerSummary
 from nsps.snapshot import PbData
@@ -300,6 +306,22 @@ def test_an_enriched_dead_letter_is_sent_as_espf_sent_it(rig: Rig, time: Time) -
     _, body, sent = rig.topics.sent[0]
     assert body == message.event.body()
     assert (sent["trace_id"], sent["received_at"]) == (message.trace.trace_id, message.received_at)
+
+
+@pytest.mark.parametrize(("stage", "told"), [("hss", {"HSS"}), (ENRICHMENT, {"HSS", "CRM"})])
+def test_a_function_that_never_started_is_told_of_too(
+    rig: Rig, time: Time, stage: str, told: set[str]
+) -> None:
+    """It has left nothing in the history; what the message says is enough to tell FAILED."""
+    message = raw()
+    rig.retries.park(dead_letter(message, stage))
+    for _ in range(80):
+        time.advance(12 * HOUR)
+        if rig.tick().expired:
+            break
+    assert {(account, group, status) for account, group, status, _ in rig.kit.espf.told} == {
+        (9, group, "FAILED") for group in told
+    }
 
 
 @pytest.mark.parametrize(

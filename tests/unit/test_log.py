@@ -27,7 +27,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     before = (root.handlers[:], root.level, sys.excepthook, threading.excepthook)
     redactor = Redactor(b"key")
     redactor.register(SecretValue("open sesame"))
-    log.configure(function="hss", project="demo", redactor=redactor)
+    log.configure(project="demo", redactor=redactor)
     yield lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     root.handlers[:], root.level = before[0], before[1]
     sys.excepthook, threading.excepthook = before[2], before[3]
@@ -36,13 +36,14 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
 
 def test_a_line_has_the_members_of_cloud_logging(lines: Any) -> None:
     with trace.use(TRACE), log.fields(event_id="e-1", handler="hss"):
-        log.get("nsps.test").info("delivered", outcome="delivered", ms=31, i_account=277147)
+        log.get("nsps.test").info(
+            "delivered", outcome="delivered", ms=31, i_account=277147, reason=None
+        )
     (line,) = lines()
     assert line.pop("time").endswith("+00:00")
     assert line == {
         "severity": "INFO",
         "message": "delivered",
-        "function": "hss",
         "logger": "nsps.test",
         "logging.googleapis.com/trace": "projects/demo/traces/0af7651916cd43dd8448eb211c80319c",
         "request_id": TRACE.trace_id,

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from nsps import retries, switch
-from nsps.deadlines import Deadlines
+from nsps import log, switch
 from nsps.espf.poster import Poster
-from nsps.messages import MalformedMessage, PushMessage
+from nsps.flows import retries
+from nsps.flows.deadlines import Deadlines
+from nsps.flows.retries import SOURCE, TICK_SECONDS, Retries, Upkeep
+from nsps.messages import ENRICHMENT, MalformedMessage, PushMessage
 from nsps.outcome import Transient
-from nsps.retries import ENRICHMENT, SOURCE, TICK_SECONDS, Retries, Upkeep
+from nsps.redact import Redactor
 from nsps.settings import HandlerSummary, LadderSchedule, RetrySettings
-from nsps.store import Store
+from nsps.store import Store, Tx
 from nsps.switch import Switch, Switches
 from nsps_local.firestore import FirestoreServer
 
@@ -275,6 +277,30 @@ def test_the_last_try_has_its_time_before_the_event_expires(world: World) -> Non
     assert told["errors"] == ["not delivered in 30 days: HTTP 503"]
     assert [each[2] for each in world.espf.told] == ["FAILED"]
     assert len(world.topic.sent) == 1 and world.retries.tick().expired == 0
+
+
+def test_what_expires_is_logged_once_however_often_the_transaction_is_run(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Firestore runs a transaction's body again when another writer was faster."""
+    log.configure(project="p", redactor=Redactor(b"k" * 32))
+    world.park("e1")
+    world.due("hss.e1", last=True)
+    once = Store.transact
+
+    def twice(store: Store, body: Callable[[Tx], Any], **more: Any) -> Any:
+        def run(tx: Tx) -> Any:
+            body(tx)
+            return body(tx)
+
+        return once(store, run, **more)
+
+    monkeypatch.setattr(Store, "transact", twice)
+    capsys.readouterr()
+    assert world.retries.tick().expired == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [line for line in lines if line["message"] == "expired: all tries used"]
+    assert [(each["stage"], each["event_id"]) for each in told] == [("hss", "e1")]
 
 
 def test_a_last_try_that_succeeds_is_not_called_expired(world: World) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from nsps.connector.base import Enriched
 from nsps.event import SnapshotTime, owner_of
+from nsps.flows.retries import Retries, Upkeep
 from nsps.history import History
 from nsps.ledger.orders import LateAnswer, Orders, Said
-from nsps.messages import RawEventMessage
+from nsps.messages import ENRICHMENT, RawEventMessage
 from nsps.outcome import NoAnswer, Terminal, Transient
-from nsps.retries import ENRICHMENT, Retries, Upkeep
-from nsps.settings import HandlerSummary
+from nsps.settings import HandlerSummary, PushSchedule, RetrySettings
 from nsps.snapshot import PbData
 from nsps.store import Store
 from nsps.timeline import Delivered, Story, Timeline
@@ -24,6 +24,10 @@ from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import IMSI, REDACTOR, Box, Clerk, Kit, Letters, new_store
 from tests.unit.flow_parts import Topics, dead_letter, raw
+
+
+def summary(name: str, group: str | None, **more: Any) -> HandlerSummary:
+    return HandlerSummary(name=name, connector="x", events=("SIM/*",), group=group, **more)
 
 
 class Rig:
@@ -36,12 +40,14 @@ class Rig:
         self.mail = Kit(store, self.letters, handler="mail", group=None)
         self.oms = Kit(store, self.clerk, handler="oms", group="PCRF")
         self.history = History(store, lambda: REDACTOR)
-        self.timeline = Timeline(store, {"hss": "HSS", "mail": None, "oms": "PCRF"})
+        self.timeline = Timeline(
+            store, {each.name: each for each in (summary("hss", "HSS"), summary("oms", "PCRF"))}
+        )
         rest: Any = None
         publisher: Any = Topics()
         self.retries = Retries(
             "demo",
-            [HandlerSummary(name="hss", connector="x", events=("SIM/*",), group="HSS")],
+            [summary("hss", "HSS")],
             store,
             lambda: publisher,
             "t",
@@ -159,6 +165,31 @@ def test_retrying(rig: Rig, error: Exception) -> None:
     gap = datetime.fromisoformat(told.next_try) - datetime.fromisoformat(told.retry["at"])
     assert gap == timedelta(seconds=10)
     assert told.espf is not None and (told.espf["status"], told.espf["told"]) == ("RETRY", True)
+
+
+def test_the_next_attempt_is_by_the_handlers_own_schedule(rig: Rig) -> None:
+    push = PushSchedule(minimum=100, maximum=300)
+    own = summary("hss", "HSS", retries=RetrySettings(push=push))
+    rig.timeline = Timeline(rig.store, {"hss": own})
+    message = rig.opened("hss")
+    event = rig.enriched(message)
+    for attempt, gap in ((1, 100), (2, 200), (3, 300), (4, 300)):
+        rig.box.seen.before = [None, Transient("busy")]
+        rig.hss.deliver(event)
+        told = rig.of(message)
+        assert told.attempts == attempt and told.retry is not None and told.next_try is not None
+        at = datetime.fromisoformat(told.retry["at"])
+        assert datetime.fromisoformat(told.next_try) - at == timedelta(seconds=gap)
+
+
+def test_the_next_attempt_is_not_before_the_system_asked_for_it(rig: Rig) -> None:
+    message = rig.opened("hss")
+    rig.box.seen.before = [None, Transient("busy", retry_after=3600)]
+    rig.hss.deliver(rig.enriched(message))
+    told = rig.of(message)
+    assert told.retry is not None and told.next_try is not None
+    gap = datetime.fromisoformat(told.next_try) - datetime.fromisoformat(told.retry["at"])
+    assert timedelta(seconds=3590) < gap < timedelta(seconds=3610)
 
 
 def test_rejected(rig: Rig) -> None:

@@ -42,7 +42,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     )
 
     parser = argparse.ArgumentParser(
-        prog="nsps", description="NSPS: from a PortaBilling webhook to provisioned systems."
+        prog="nsps",
+        description="NSPS: from a PortaBilling webhook to provisioned systems.",
+        epilog="What to do when something is wrong, by symptom: docs/operate.md. Each command "
+        "tells more with --help.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (

@@ -10,14 +10,20 @@ from typing import Any
 from rich.table import Table
 
 from nsps_local.cli.remote import Remote, add_console
-from nsps_local.cli.show import console
+from nsps_local.cli.show import console, spoken
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser("audit", help="who paused, resumed, replayed, repaired, and why")
-    add_console(parser)
-    parser.add_argument("--limit", type=int, default=50, help="how many (default: %(default)s)")
+    parser = commands.add_parser(
+        "audit",
+        help="who paused, resumed, replayed, repaired or erased, and why",
+        description="Every change that a person made, the newest first; kept for 3 months.",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", default=50, help="how many (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="what the table shows, as JSON")
+    add_console(parser)
     parser.set_defaults(run=_audit)
 
 
@@ -26,14 +32,15 @@ def _audit(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(entries, indent=1))
         return 0
+    if not entries:
+        console.print("Nobody has changed anything in the last 3 months.")
+        return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("when", "who", "role", "did", "to", "why"):
-        table.add_column(column)
+    for column in ("when", "who", "did", "to", "why"):
+        table.add_column(column, no_wrap=column in ("when", "to"), overflow="fold")
     for each in entries:
-        when = f"{datetime.fromisoformat(each['at']).astimezone():%Y-%m-%d %H:%M:%S}"
-        table.add_row(
-            when, each["who"], each["role"], _did(each), each["target"], each["reason"] or ""
-        )
+        when = f"{datetime.fromisoformat(each['at']).astimezone():%Y-%m-%d %H:%M}"
+        table.add_row(when, each["who"], _did(each), each["target"], each["reason"] or "")
     console.print(table)
     return 0
 
@@ -41,6 +48,6 @@ def _audit(options: argparse.Namespace) -> int:
 def _did(entry: dict[str, Any]) -> str:
     details = entry["details"]
     spec = {name: value for name, value in (details.get("spec") or {}).items() if value}
-    words = [entry["action"], *(f"{name}={value}" for name, value in spec.items())]
-    words += [name for name in ("dry_run", "fix") if details.get(name)]
+    words = [entry["action"], *(f"{name}={spoken(value)}" for name, value in spec.items())]
+    words += [name.replace("_", " ") for name in ("dry_run", "fix") if details.get(name)]
     return " ".join(words)

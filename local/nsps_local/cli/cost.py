@@ -50,9 +50,10 @@ def _cost(options: argparse.Namespace) -> int:
         if value is not None and value <= 0:
             raise CommandError(f"--{name} {value:g}: write a number above 0")
     topology = _recorded(options.config)
-    prices, counts = model.read_prices(), model.read_counts()
+    listed, counts = model.read_prices(), model.read_counts()
     if options.multi_region:
-        prices = prices.in_several_regions()
+        listed = listed.in_several_regions()
+    prices = listed.of(topology.region)
     monthly = options.subscribers * options.events
     rate = options.rate or monthly / model.MONTH_SECONDS
     own = sum("NSPS_HANDLER" in function.env for function in topology.functions)
@@ -80,8 +81,8 @@ def _cost(options: argparse.Namespace) -> int:
         f"{options.subscribers:,} subscribers with {options.events:g} events a month: "
         f"[bold]${month:,.0f} a month[/]\n"
     )
-    console.print(_beside(topology, counts, prices))
-    console.print(_footnote(counts, prices))
+    console.print(_beside(topology, counts, listed))
+    console.print(_footnote(topology, counts, prices))
     return 0
 
 
@@ -106,9 +107,9 @@ def _table(title: str, lines: list[Line]) -> Table:
 
 
 def _beside(topology: Topology, counts: Counts, prices: Prices) -> Table:
-    """Our figures at 40 events a second beside the published ones, which hold for that pace."""
+    """Beside the published figures, which hold for that pace and for a tier-1 region."""
     table = Table(
-        title="Dollars per million events at 40 a second",
+        title="Dollars per million events at 40 a second, in a tier-1 region",
         title_justify="left",
         box=None,
         header_style="bold",
@@ -123,9 +124,12 @@ def _beside(topology: Topology, counts: Counts, prices: Prices) -> Table:
     return table
 
 
-def _footnote(counts: Counts, prices: Prices) -> str:
-    return (
-        f"[bright_black]Operations counted on {counts.date}, list prices of {prices.date}, without "
-        f"free allowances. Not looked up, to be checked before quoting: "
-        f"{', '.join(prices.guessed)}.[/]"
+def _footnote(topology: Topology, counts: Counts, prices: Prices) -> str:
+    text = (
+        f"Operations counted on {counts.date}, list prices of {prices.date}, without free "
+        f"allowances. Firestore as in us-west1: {topology.region} may cost more. Not in it: "
+        "traffic to the internet and through the NAT, metrics and alerts, builds, backups."
     )
+    if prices.guessed:
+        text += f" To be checked before quoting: {', '.join(prices.guessed)}."
+    return f"[bright_black]{text}[/]"

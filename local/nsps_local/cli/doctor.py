@@ -28,7 +28,6 @@ def add_to(commands: Any) -> None:
         help="secrets, PortaBilling, systems, clock, limits: what is wrong, and what to do",
         description="Of the stack on this machine; with --outputs or --console, of a deployed one.",
     )
-    add_console(parser)
     parser.add_argument(
         "--outputs", type=Path, metavar="FILE", help="of `pulumi stack output --json`"
     )
@@ -38,7 +37,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--register-groups", action="store_true", help="register missing ESPF groups (local stack)"
     )
+    parser.add_argument("--wrong", action="store_true", help="say only what is not well")
     parser.add_argument("--json", action="store_true", help="what is found, as JSON")
+    add_console(parser)
     parser.set_defaults(run=_doctor)
 
 
@@ -46,13 +47,15 @@ def _doctor(options: argparse.Namespace) -> int:
     found = []
     for finding in _findings(options):
         found.append(finding)
-        if not options.json:
+        if not (options.json or (options.wrong and finding.state is State.GOOD)):
             _show(finding)
     if options.json:
         print(json.dumps([asdict(finding) for finding in found], indent=1))
     wrong = sum(finding.state is State.BAD for finding in found)
     if not options.json:
-        console.print(f"\n{wrong} of {len(found)} are wrong" if wrong else "\nAll is well.")
+        verb = "is" if wrong == 1 else "are"
+        said = f"{wrong} of {len(found)} {verb} wrong" if wrong else "All is well."
+        console.print(said if options.wrong and not wrong else f"\n{said}")
     return 1 if wrong else 0
 
 

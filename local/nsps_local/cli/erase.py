@@ -3,57 +3,45 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from typing import Any
 
-from nsps.outcome import Transient
-from nsps.store import Store, open_store
-
-from nsps_local import erase
 from nsps_local.cli.errors import CommandError
-from nsps_local.cli.running import Running, add_state
+from nsps_local.cli.remote import LOCAL_ADMIN, Remote, add_console
 from nsps_local.cli.show import console
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser("erase", help="delete what is kept of one account")
-    add_state(parser)
-    parser.add_argument("--account", type=int, required=True, metavar="I_ACCOUNT")
-    parser.add_argument(
-        "--project", help="of a deployed NSPS, as yourself: gcloud auth application-default login"
+    parser = commands.add_parser(
+        "erase",
+        help="delete what NSPS keeps of one account",
+        description="Says what is kept; deletes it with --yes, which needs the role admin. The "
+        "external systems are not touched: terminate the account in PortaBilling first.",
     )
-    parser.add_argument("--database", help="its database, like nsps-acme")
+    parser.add_argument("--account", type=int, required=True, metavar="I_ACCOUNT")
     parser.add_argument(
         "--held", action="store_true", help="even though a system still holds something of it"
     )
     parser.add_argument("--yes", action="store_true", help="delete; without it only say what")
+    parser.add_argument("--reason", default="", help="why, for the audit trail")
+    add_console(parser)
     parser.set_defaults(run=_erase)
 
 
 def _erase(options: argparse.Namespace) -> int:
-    if bool(options.project) != bool(options.database):
-        raise CommandError("write both --project and --database, or neither for the local stack")
-    store = _store(options)
-    try:
-        found = erase.find(store, options.account, held=options.held)
-        kinds = Counter(reference.parent.id for reference in found.documents)
-        said = ", ".join(f"{count} of {name}" for name, count in sorted(kinds.items()))
-        console.print(f"account {options.account}: {said or 'nothing is kept'}")
-        for reason in found.against:
-            console.print(f"[yellow]but {reason}[/]")
-        if not options.yes:
-            if found.documents:
-                console.print("Nothing was deleted: write --yes to delete them.")
-            return 1 if found.against else 0
-        console.print(f"{erase.erase(store, found)} documents deleted.")
-    except erase.NotYet as error:
-        raise CommandError(f"nothing was deleted: {error}") from error
-    except Transient as error:
-        raise CommandError(str(error)) from error
+    if options.account < 1:
+        raise CommandError(f"--account {options.account}: write the number of an account")
+    remote = Remote(options, LOCAL_ADMIN)
+    held = "true" if options.held else "false"
+    found = remote.get(f"accounts/{options.account}/kept", held=held)
+    said = ", ".join(f"{count} of {name}" for name, count in found["kept"].items())
+    console.print(f"account {options.account}: {said or 'nothing is kept'}")
+    for reason in found["against"]:
+        console.print(f"but {reason}", style="yellow", soft_wrap=True)
+    if not options.yes:
+        if found["kept"]:
+            console.print("Nothing was deleted: write --yes to delete them.")
+        return 1 if found["against"] else 0
+    body = {"held": options.held, "reason": options.reason}
+    deleted = remote.post(f"accounts/{options.account}/erase", body)["deleted"]
+    console.print(f"{deleted} documents deleted.")
     return 0
-
-
-def _store(options: argparse.Namespace) -> Store:
-    if options.project:
-        return open_store(options.project, options.database)
-    return Running(options.state).store

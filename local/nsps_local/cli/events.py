@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from nsps.timeline import Delivered, Story
+from nsps.timeline import SEARCHED, Delivered, Story
 
 from nsps_local.cli.errors import CommandError
 from nsps_local.cli.handlers import print_warnings
@@ -16,41 +16,86 @@ from nsps_local.cli.remote import Remote, add_console
 from nsps_local.cli.show import console, events_table, explained, timeline
 
 SUBJECTS = ("account", "customer", "imsi", "msisdn")
+_FORMS = "account:N, customer:N, imsi:NUMBER or msisdn:NUMBER"
 
 
 def add_to(commands: Any) -> None:
-    listing = commands.add_parser("events", help="the newest events and what became of them")
-    add_console(listing)
-    listing.add_argument("--limit", type=int, default=20, help="how many (default: %(default)s)")
+    listing = commands.add_parser(
+        "events",
+        help="the newest events and what became of them",
+        description="Of each event what became of it, handler by handler; what is not well first.",
+    )
+    listing.add_argument(
+        "--limit", type=int, metavar="N", default=20, help="how many (default: %(default)s)"
+    )
     listing.add_argument("--account", type=int, metavar="I_ACCOUNT", help="only of this account")
+    listing.add_argument(
+        "--outcome",
+        metavar="WORD",
+        help="only what came to this (several: a,b): rejected, expired, retrying, parked, ...",
+    )
+    listing.add_argument("--handler", help="with --outcome: for this handler")
     listing.add_argument("--json", action="store_true", help="what the table shows, as JSON")
+    add_console(listing)
     listing.set_defaults(run=_list)
     explain = commands.add_parser(
-        "explain", help="an event or a subscriber in plain words: what happened, what waits"
+        "explain",
+        help="an event or a subscriber in plain words: what happened, what waits, what to do",
+        description="nsps explain 7603, nsps explain msisdn:447700900001",
     )
-    add_console(explain)
     explain.add_argument(
-        "what", help="an event_id or i_event; account:N, customer:N, imsi:NUMBER, msisdn:NUMBER"
+        "what",
+        metavar="WHAT",
+        help=f"an event (event_id or i_event), or a subscriber: {_FORMS}",
     )
-    explain.add_argument("--wait", type=float, default=0, metavar="S", help="until it is finished")
+    explain.add_argument(
+        "--wait", type=float, default=0, metavar="SECONDS", help="wait until the event is finished"
+    )
     explain.add_argument("--json", action="store_true", help="what is shown, as JSON")
+    add_console(explain)
     explain.set_defaults(run=_explain)
 
 
 def _list(options: argparse.Namespace) -> int:
     if not 1 <= options.limit <= 1000:
         raise CommandError(f"--limit {options.limit}: write a number from 1 to 1000")
+    if options.outcome and options.account is not None:
+        raise CommandError("write --account or --outcome, not both")
+    if options.handler and not options.outcome:
+        raise CommandError("--handler goes with --outcome, for example --outcome rejected,parked")
     remote = Remote(options)
-    found = remote.get("events", limit=options.limit, account=options.account)["events"]
+    outcome = options.outcome.replace(" ", "_") if options.outcome else None
+    answer = remote.get(
+        "events",
+        limit=options.limit,
+        account=options.account,
+        handler=options.handler,
+        outcome=outcome,
+    )
     if options.json:
-        print(json.dumps(found, indent=1))
-    elif not found:
-        console.print("No events yet. Send one: nsps send SIM/Updated i_account=1 i_event=1")
-    else:
-        console.print(events_table(map(story_of, found)))
-    if not options.json:
-        print_warnings(remote.get("handlers")["handlers"])
+        print(json.dumps(answer["events"], indent=1))
+        return 0
+    _print_events(answer, options)
+    print_warnings(remote.get("handlers")["handlers"])
     return 0
+
+
+def _print_events(answer: Mapping[str, Any], options: argparse.Namespace) -> None:
+    looked = answer.get("looked_through")
+    if answer["events"]:
+        console.print(events_table(map(story_of, answer["events"])))
+    elif looked is not None:
+        console.print(f"None of the {looked} newest events came to that.")
+    elif options.account is not None:
+        console.print(f"No event of account {options.account} in the history (kept for 3 months).")
+    else:
+        console.print("No events yet. Send one: nsps send SIM/Updated i_account=1 i_event=1")
+    if looked is not None and looked >= SEARCHED:
+        console.print(
+            f"The {looked} newest events were looked through. All of them: nsps replay --handler "
+            "HANDLER --outcome WORD --since 3d --dry-run",
+            style="bright_black",
+        )
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -58,6 +103,8 @@ def _explain(options: argparse.Namespace) -> int:
     remote = Remote(options)
     if colon and kind in SUBJECTS:
         return _subject(remote, kind, value.removeprefix("+"), options)
+    if colon:
+        raise CommandError(f"{options.what}: write an event_id, an i_event, {_FORMS}")
     found = _wait(remote, options.what, options.wait)
     if options.json:
         print(json.dumps(found["events"], indent=1))
@@ -78,6 +125,8 @@ def _subject(remote: Remote, kind: str, value: str, options: argparse.Namespace)
         print(json.dumps(found, indent=1))
         return 0
     for each in found:
+        if each["owner"]:
+            console.print(each["owner"].replace(":", " "), style="bold")
         console.print(explained(each["words"]), soft_wrap=True)
     return 0
 
@@ -90,7 +139,10 @@ def _wait(remote: Remote, name: str, seconds: float) -> dict[str, Any]:
         if found and (over or all(each["final"] for each in found["events"])):
             return found
         if over:
-            raise CommandError(f"no event {name} in the history: `nsps events` lists the newest")
+            raise CommandError(
+                f"no event {name} in the history (kept for 3 months): `nsps events` lists the "
+                f"newest; for a subscriber write {_FORMS}"
+            )
         time.sleep(0.1)
 
 

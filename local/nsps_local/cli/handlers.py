@@ -17,19 +17,34 @@ from nsps_local.cli.show import console
 
 
 def add_to(commands: Any) -> None:
-    pausing = commands.add_parser("pause", help="stop sending to a system until it is resumed")
-    add_console(pausing)
-    pausing.add_argument("handler", metavar="HANDLER")
+    pausing = commands.add_parser(
+        "pause",
+        help="stop sending to a system until it is resumed",
+        description="Nothing is lost meanwhile: what comes for the system waits. No deployment "
+        "and no breaker ends a pause.",
+    )
+    pausing.add_argument("handler", metavar="HANDLER", help="its name: `nsps handlers` lists them")
     pausing.add_argument("--reason", required=True, help="why, for whoever finds it so")
+    add_console(pausing)
     pausing.set_defaults(run=_pause)
-    resuming = commands.add_parser("resume", help="send to a paused system again")
-    add_console(resuming)
-    resuming.add_argument("handler", metavar="HANDLER")
+    resuming = commands.add_parser(
+        "resume",
+        help="send to a paused system again",
+        description="What waited comes within a minute, in no particular order: the newest state "
+        "wins.",
+    )
+    resuming.add_argument("handler", metavar="HANDLER", help="its name")
     resuming.add_argument("--reason", default="", help="what has been done")
+    add_console(resuming)
     resuming.set_defaults(run=_resume)
-    listing = commands.add_parser("handlers", help="the external systems: which are sent to")
-    add_console(listing)
+    listing = commands.add_parser(
+        "handlers",
+        help="the external systems: which are in service, and why not",
+        description="in service; paused (by a person, until `nsps resume`); down (its breaker is "
+        "open, and asks by itself how it is); coming back (sent to slowly).",
+    )
     listing.add_argument("--json", action="store_true", help="what the table shows, as JSON")
+    add_console(listing)
     listing.set_defaults(run=_list)
 
 
@@ -60,10 +75,12 @@ def _list(options: argparse.Namespace) -> int:
         print(json.dumps({each["name"]: each["switch"] for each in handlers}, indent=1))
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("handler", "connector", "state", "since", "why"):
-        table.add_column(column)
+    for column in ("handler", "connector", "state", "since", "kept until", "why"):
+        table.add_column(column, no_wrap=column != "why", overflow="fold")
     for each in handlers:
-        table.add_row(each["name"], each["connector"], *_told(each["switch"], each["why"]))
+        kept = _clock(each["kept_until"])
+        state, since, why = _told(each["switch"])
+        table.add_row(each["name"], each["connector"], state, since, kept, why)
     console.print(table)
     print_warnings(handlers)
     return 0
@@ -76,21 +93,29 @@ def print_warnings(handlers: Iterable[Mapping[str, Any]]) -> None:
             console.print(each["warning"], style="red", markup=False, soft_wrap=True)
 
 
-def _told(switch: Mapping[str, Any], why: str) -> tuple[Text, str, str]:
+def _told(switch: Mapping[str, Any]) -> tuple[Text, str, str]:
     pause, breaker = switch["pause"], switch["breaker"]
     if pause is not None:
-        return Text("paused", style="yellow"), _clock(pause["at"]), why
+        return (
+            Text("paused", style="yellow"),
+            _clock(pause["at"]),
+            f"{pause['by']}: {pause['reason']}",
+        )
     if breaker["state"] == State.OPEN:
-        asked = f"; asked again about {_clock(breaker['next_probe'])}"
-        return Text("down", style="red"), _clock(breaker["opened_at"]), why + asked
+        asked = f"; asked again about {_moment(breaker['next_probe']):%H:%M:%S}"
+        return Text("down", style="red"), _clock(breaker["opened_at"]), breaker["reason"] + asked
     if breaker["state"] == State.HALF_OPEN:
         since = _clock(breaker["changed_at"])
-        return Text("coming back", style="cyan"), since, "it is well again, and sent to slowly"
-    return Text("sent to", style="green"), "", ""
+        return (
+            Text("coming back", style="cyan"),
+            since,
+            "its system is well again, and sent to slowly",
+        )
+    return Text("in service", style="green"), "", ""
 
 
 def _clock(text: str | None) -> str:
-    return f"{_moment(text):%Y-%m-%d %H:%M:%S}" if text else ""
+    return f"{_moment(text):%Y-%m-%d %H:%M}" if text else ""
 
 
 def _moment(text: str) -> datetime:

@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from nsps_local.cli.errors import CommandError
 from nsps_local.cli.remote import Remote, add_console
-from nsps_local.cli.show import console
+from nsps_local.cli.show import console, span, spoken
 
 LOOK_SECONDS = 0.5
 SHOWN = 100
@@ -40,15 +40,24 @@ _COLOURS = {
 def add_to(commands: Any) -> None:
     _add_replay(commands)
     _add_reconcile(commands)
-    parser = commands.add_parser("jobs", help="replays and reconciles: what runs, what was found")
-    add_console(parser)
-    parser.add_argument(
-        "what", nargs="?", choices=("show", "watch", "stop", "resume"), help="with one job"
+    parser = commands.add_parser(
+        "jobs",
+        help="replays and reconciles: what runs, what was found; watch, stop, resume one",
+        description="nsps jobs; nsps jobs show JOB; nsps jobs stop JOB --reason ...",
     )
-    parser.add_argument("job", nargs="?", metavar="JOB")
-    parser.add_argument("--limit", type=int, default=20, help="how many (default: %(default)s)")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("show", "watch", "stop", "resume"),
+        help="show what it found; watch it; stop it after the page it is at; resume it there",
+    )
+    parser.add_argument("job", nargs="?", metavar="JOB", help="as `nsps jobs` lists it")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", default=20, help="how many (default: %(default)s)"
+    )
     parser.add_argument("--reason", default="", help="of stop or resume, for the audit trail")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="what is shown, as JSON")
+    add_console(parser)
     parser.set_defaults(run=_jobs)
 
 
@@ -56,15 +65,16 @@ def _add_replay(commands: Any) -> None:
     parser = commands.add_parser(
         "replay",
         help="send events of the history again; PortaBilling is read anew for each",
-        description="nsps replay EVENT, or nsps replay --handler hss --outcome rejected --since 2h",
+        description="nsps replay EVENT, or nsps replay --handler hss --outcome rejected --since 2h."
+        " What is written is what PortaBilling has now, never what it had then.",
     )
-    add_console(parser)
     parser.add_argument("event", nargs="?", help="an event_id, or an i_event")
     parser.add_argument("--handler", help="only for this handler")
     parser.add_argument("--event-type", metavar="PATTERN", help="for example SIM/*")
     parser.add_argument("--account", type=int, metavar="I_ACCOUNT", help="only of this account")
     parser.add_argument(
         "--outcome",
+        metavar="WORD",
         action="append",
         default=[],
         help="only what came to this: rejected, expired, retrying, parked, delivered, ...",
@@ -75,6 +85,7 @@ def _add_replay(commands: Any) -> None:
         "--dry-run", action="store_true", help="show what would be written; write nothing"
     )
     _add_job_options(parser)
+    add_console(parser)
     parser.set_defaults(run=_replay)
 
 
@@ -82,22 +93,27 @@ def _add_reconcile(commands: Any) -> None:
     parser = commands.add_parser(
         "reconcile",
         help="compare PortaBilling with what a system holds; --fix repairs",
-        description="Exit status 1 if something is not as PortaBilling says.",
+        description="Compares, and touches nothing without --fix. Exit status 1 if something is "
+        "not as PortaBilling says.",
     )
-    add_console(parser)
-    parser.add_argument("handler", metavar="HANDLER")
+    parser.add_argument("handler", metavar="HANDLER", help="its name: `nsps handlers` lists them")
     whom = parser.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--account", type=int, metavar="I_ACCOUNT")
+    whom.add_argument("--account", type=int, metavar="I_ACCOUNT", help="one account")
     whom.add_argument("--customer", type=int, metavar="I_CUSTOMER", help="with all its accounts")
     whom.add_argument("--all", action="store_true", help="every account of PortaBilling")
     parser.add_argument("--fix", action="store_true", help="send an event for each that is wrong")
     _add_job_options(parser)
+    add_console(parser)
     parser.set_defaults(run=_reconcile)
 
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--rate", type=float, default=20.0, help="events sent a second (default: %(default)s)"
+        "--rate",
+        type=float,
+        metavar="R",
+        default=20.0,
+        help="events sent a second, at most 1000 (default: %(default)g)",
     )
     parser.add_argument("--reason", default="", help="why, for the audit trail")
     parser.add_argument("--detach", action="store_true", help="do not wait; see `nsps jobs`")
@@ -147,11 +163,11 @@ def _jobs(options: argparse.Namespace) -> int:
         _print_jobs(jobs, as_json=options.json)
         return 0
     if options.job is None:
-        raise CommandError(f"nsps jobs {options.what} JOB: `nsps jobs` lists them")
+        raise CommandError(f"write nsps jobs {options.what} JOB: `nsps jobs` lists them")
     if options.what in ("stop", "resume"):
         remote.post(f"jobs/{options.job}/{options.what}", {"reason": options.reason})
-        done = "is stopped after the page it is at" if options.what == "stop" else "goes on"
-        console.print(f"job {options.job} {done}")
+        done = "stops after the page it is at" if options.what == "stop" else "goes on where it was"
+        console.print(f"job {options.job} {done}: nsps jobs show {options.job}", soft_wrap=True)
         return 0
     if options.what == "watch":
         _watch(remote, options.job)
@@ -163,9 +179,8 @@ def _jobs(options: argparse.Namespace) -> int:
 
 def _follow(remote: Remote, job: str, options: argparse.Namespace) -> int:
     if options.detach:
-        print(
-            json.dumps({"job": job}) if options.json else f"job {job}: see `nsps jobs show {job}`"
-        )
+        said = f"job {job} has begun: nsps jobs watch {job}, or stop"
+        print(json.dumps({"job": job}) if options.json else said)
         return 0
     try:
         _watch(remote, job)
@@ -183,7 +198,9 @@ def _watch(remote: Remote, job: str) -> None:
         TimeElapsedColumn(),
         TextColumn("{task.fields[about]}"),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task(job, total=None, about="")
         while True:
             now = remote.get(f"jobs/{job}", limit=1)
@@ -226,7 +243,7 @@ def _print_finding(finding: Mapping[str, Any]) -> None:
     if finding.get("run"):
         title.append(f"  sent again (replay {finding['run']})", "green")
     if finding.get("message"):
-        title.append(f"  {finding['message']}", "not bold")
+        title.append(f"  would send: {finding['message']}", "not bold")
     console.print(title)
     for each in finding.get("resources", []):
         line = Text("  ")
@@ -243,33 +260,45 @@ def _change(has: Any, should: Any) -> str:
 def _summary(job: Mapping[str, Any]) -> Text:
     took = _seconds(job["created_at"], job["ended_at"])
     text = Text(f"{job['kind']} {job['id']}: {job['state']}", style="bold")
-    text.append(f"; {job['done']} looked at", "not bold")
+    text.append(f"; {_progress(job)} looked at", "not bold")
     for word, count in sorted(job["found"].items()):
         text.append(f", {count} ", "not bold").append(word, _COLOURS.get(word, "not bold"))
     if took is not None:
-        text.append(f"; {took:.1f} s", "not bold")
+        text.append(f"; {span(timedelta(seconds=took))}", "not bold")
+    if job["eta"]:
+        text.append(f"; until about {_clock(job['eta'])}", "not bold")
     if job["dry_run"]:
         text.append("; nothing was written", "not bold")
     if job["error"]:
         text.append(f"; {job['error']}", "red")
+    if job["stop"]:
+        text.append(f"; stopped by {job['stop']['by']}", "not bold")
+        text.append(f": {job['stop']['reason']}" if job["stop"]["reason"] else "", "not bold")
     return text
 
 
-def _print_jobs(jobs: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
+def _progress(job: Mapping[str, Any]) -> str:
+    whole = job["total"] and job["done"] != job["total"]
+    return f"{job['done']} of {job['total']}" if whole else f"{job['done']}"
+
+
+def _print_jobs(jobs: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(list(jobs), indent=1))
+        print(json.dumps(jobs, indent=1))
+        return
+    if not jobs:
+        console.print("No replay and no reconcile in the last 3 months.")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("job", "what", "by", "state", "looked at", "found", "until"):
-        table.add_column(column)
+    for column in ("job", "what", "state", "looked at", "found", "until"):
+        table.add_column(column, no_wrap=column in ("job", "until"), overflow="fold")
     for job in jobs:
         spec = {name: value for name, value in job["spec"].items() if value}
-        what = f"{job['kind']} {' '.join(f'{name}={value}' for name, value in spec.items())}"
+        what = f"{job['kind']} {' '.join(f'{name}={spoken(spec[name])}' for name in spec)}"
         what += " dry run" * job["dry_run"] + " fix" * job["fix"]
         found = ", ".join(f"{count} {word}" for word, count in sorted(job["found"].items()))
-        done = f"{job['done']}" + (f" of {job['total']}" if job["total"] else "")
         until = _clock(job["ended_at"] or job["eta"])
-        table.add_row(job["id"], what, job["by"], job["state"], done, found, until)
+        table.add_row(job["id"], what, job["state"], _progress(job), found, until)
     console.print(table)
 
 

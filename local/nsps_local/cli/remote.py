@@ -15,29 +15,33 @@ from nsps_local.cli.running import Running, add_state
 from nsps_local.pubsub.oidc import TokenIssuer
 
 CALL_SECONDS = 90
-LOCAL = "operator@localhost"
+LOCAL, LOCAL_ADMIN = "operator@localhost", "admin@localhost"
 TOKEN = "NSPS_TOKEN"  # noqa: S105 a variable's name
 
 
 def add_console(parser: argparse.ArgumentParser) -> None:
     """The options by which a command finds the console."""
-    add_state(parser)
-    parser.add_argument(
+    where = parser.add_argument_group(
+        "which NSPS", "The stack on this machine, or with a console's address a deployed one."
+    )
+    add_state(where)
+    where.add_argument(
         "--console",
         metavar="URL",
         default=os.environ.get("NSPS_CONSOLE_URL"),
-        help="the console of a deployed NSPS (or NSPS_CONSOLE_URL); default: this machine's stack",
+        help="the console of a deployed NSPS (or NSPS_CONSOLE_URL)",
     )
-    parser.add_argument(
+    where.add_argument(
         "--token",
-        help='who you are there: "$(gcloud auth print-identity-token)", also as NSPS_TOKEN',
+        help='who you are there (or NSPS_TOKEN): "$(gcloud auth print-identity-token)"',
     )
 
 
 class Remote:
-    """Calls the console as the operator. Raises CommandError with what the console says."""
+    """Calls the console: of a deployed NSPS as who the token says, of this machine's stack as the
+    ``local`` person. Raises CommandError with what the console says."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, local: str = LOCAL) -> None:
         if options.console:
             self._url = str(options.console).rstrip("/")
             self._token = options.token or os.environ.get(TOKEN, "")
@@ -53,7 +57,7 @@ class Remote:
             raise CommandError("the running stack has no console: start it again")
         self._url = console["url"]
         issuer = TokenIssuer(options.state / "pubsub")
-        self._token = options.token or issuer.token(LOCAL, console["audience"])
+        self._token = options.token or issuer.token(local, console["audience"])
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """GET /api/``path``; parameters that are None are left out."""

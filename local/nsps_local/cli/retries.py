@@ -1,4 +1,4 @@
-"""``nsps retries explain``: when a failed delivery is tried again."""
+"""``nsps retries``: when a failed delivery is tried again, and what waits for that in Firestore."""
 
 from __future__ import annotations
 
@@ -17,12 +17,26 @@ from nsps_local.cli.show import console
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser("retries", help="when failed deliveries are tried again")
+    parser = commands.add_parser(
+        "retries", help="when failed deliveries are tried again; which are parked, and why"
+    )
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
     explaining = parts.add_parser("explain", help="the schedule, with clock times from now")
-    add_console(explaining)
     explaining.add_argument("handler", nargs="?", help="a handler; default: the usual schedule")
+    add_console(explaining)
     explaining.set_defaults(run=_explain)
+    listing = parts.add_parser(
+        "list",
+        help="the parked events: what used up its quick attempts, and when it is tried again",
+        description="What waits for its next try after all quick attempts, the next first.",
+    )
+    listing.add_argument("handler", nargs="?", help="a handler, or enrichment; default: all")
+    listing.add_argument(
+        "--limit", type=int, metavar="N", default=20, help="of each handler (default: %(default)s)"
+    )
+    listing.add_argument("--json", action="store_true", help="what the table shows, as JSON")
+    add_console(listing)
+    listing.set_defaults(run=_list)
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -50,5 +64,28 @@ def _explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _list(options: argparse.Namespace) -> int:
+    parked = Remote(options).get("parked", handler=options.handler, limit=options.limit)["parked"]
+    if options.json:
+        print(json.dumps(parked, indent=1))
+        return 0
+    if not parked:
+        console.print(f"Nothing is parked{f' for {options.handler}' if options.handler else ''}.")
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("for", "i_event", "event type", "parked", "sent again", "next try", "why"):
+        table.add_column(column, no_wrap=column != "why", overflow="fold")
+    for each in parked:
+        since, following = (datetime.fromisoformat(each[key]) for key in ("parked_at", "next_try"))
+        times = f"{each['tries']} times" if each["tries"] != 1 else "once"
+        then = f"{_clock(following)}{' (expires)' if each['last'] else ''}"
+        number = each["i_event"] or each["event_id"]
+        table.add_row(
+            each["stage"], number, each["event_type"], _clock(since), times, then, each["reason"]
+        )
+    console.print(table)
+    return 0
+
+
 def _clock(moment: datetime) -> str:
-    return moment.astimezone().strftime("%a %d %b %H:%M:%S")
+    return moment.astimezone().strftime("%a %d %b %H:%M")

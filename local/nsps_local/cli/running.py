@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nsps.settings import HandlerSummary
 from nsps.store import Store, open_store
 from nsps.timeline import Timeline
 
@@ -17,13 +19,13 @@ from nsps_local.cli.errors import CommandError
 DEFAULT_STATE = Path(".nsps")
 
 
-def add_state(parser: argparse.ArgumentParser) -> None:
+def add_state(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--state",
         type=Path,
-        default=DEFAULT_STATE,
+        default=Path(os.environ.get("NSPS_STATE") or DEFAULT_STATE),
         metavar="DIR",
-        help="where the stack keeps its state (default: %(default)s)",
+        help="where this machine's stack keeps its state (or NSPS_STATE; default: .nsps)",
     )
 
 
@@ -50,5 +52,15 @@ class Running:
 
     @cached_property
     def timeline(self) -> Timeline:
-        handlers = self.description["handlers"].values()
-        return Timeline(self.store, {each["name"]: each["group"] for each in handlers})
+        return Timeline(self.store, summaries(self.description["handlers"]))
+
+
+def summaries(described: Mapping[str, Mapping[str, Any]]) -> dict[str, HandlerSummary]:
+    """The handlers of a stack.json, as the functions know each other's."""
+    known = HandlerSummary.model_fields
+    return {
+        name: HandlerSummary.model_validate_json(
+            json.dumps({key: value for key, value in each.items() if key in known})
+        )
+        for name, each in described.items()
+    }

@@ -19,30 +19,44 @@ from nsps_local.cli.errors import CommandError
 from nsps_local.cli.running import Running, add_state
 
 TIMEOUT_SECONDS = 30
+METHODS = ("basic", "custom", "signature")
 
 
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "send",
-        help="send a webhook to the ingress",
-        description="nsps send SIM/Updated i_account=1000889 i_event=5, or nsps send --file FILE",
+        help="send a webhook to the ingress, as ESPF does",
+        description="nsps send SIM/Updated i_account=1000889 i_event=5, or nsps send --file FILE."
+        " Another ingress than this machine's: --url with --auth.",
     )
-    add_state(parser)
     parser.add_argument("event_type", nargs="?", help="for example SIM/Updated")
     parser.add_argument("variables", nargs="*", metavar="NAME=VALUE", help="the event's variables")
     parser.add_argument("--file", type=Path, help="a webhook's JSON; - is standard input")
-    parser.add_argument("--url", help="another ingress than the running stack's")
+    parser.add_argument("--url", help="the webhook_url of a deployed NSPS; with --auth")
+    parser.add_argument(
+        "--auth",
+        type=Path,
+        metavar="FILE",
+        help='credentials: {"method": "basic", "credentials": {"user": ..., "password": ...}}; '
+        "custom and signature as their secrets; - is standard input",
+    )
+    add_state(parser)
     parser.set_defaults(run=_send)
 
 
 def _send(options: argparse.Namespace) -> int:
     body = _body(options)
-    ingress = Running(options.state).description["ingress"]
+    if options.url and options.auth is None:
+        raise CommandError("--url goes with --auth FILE: this machine's credentials are not shown")
+    ingress = {} if options.url else Running(options.state).description["ingress"]
+    auth = _auth(options.auth) if options.auth else ingress["auth"]
     url = options.url or ingress["url"]
     try:
-        answer = requests.post(
-            url, data=body, headers=signed_headers(ingress["auth"]), timeout=TIMEOUT_SECONDS
-        )
+        headers = signed_headers(auth)
+    except KeyError as missing:
+        raise CommandError(f"--auth: {missing} is missing") from None
+    try:
+        answer = requests.post(url, data=body, headers=headers, timeout=TIMEOUT_SECONDS)
     except requests.RequestException as error:
         raise CommandError(f"{url} does not answer: {type(error).__name__}") from error
     print(f"{answer.status_code} {answer.text.strip()}")
@@ -63,6 +77,21 @@ def _body(options: argparse.Namespace) -> bytes:
         raise CommandError("name an event type, for example: nsps send SIM/Updated i_account=1")
     variables = dict(_variable(text) for text in options.variables)
     return json.dumps({"event_type": options.event_type, "variables": variables}).encode()
+
+
+def _auth(file: Path) -> dict[str, Any]:
+    """How to sign, from a file: method, credentials, and the header if it is another."""
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        document = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--auth {file}: cannot be read as JSON: {error}") from None
+    if not isinstance(document, dict) or document.get("method") not in METHODS:
+        raise CommandError(
+            f'--auth {file}: write {{"method": "basic", "credentials": {{...}}}}; methods: '
+            f"{', '.join(METHODS)}"
+        )
+    return {"header": "Authorization", **document}
 
 
 def _variable(text: str) -> tuple[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
+from nsps.retry_table import duration
 from nsps.timeline import Delivered, Story
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +27,11 @@ COLOURS = {
 console = Console(highlight=False)
 
 
+def spoken(value: Any) -> str:
+    """A value of a job's specification, for people."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def coloured(outcome: str | None) -> Text:
     word = (outcome or "waiting").replace("_", " ")
     return Text(word, style=COLOURS.get(outcome or "waiting", ""))
@@ -34,26 +40,50 @@ def coloured(outcome: str | None) -> Text:
 def events_table(stories: Iterable[Story]) -> Table:
     """One line an event."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("received", "i_event", "event type", "owner", "handlers", "took"):
-        table.add_column(column, justify="right" if column == "took" else "left")
+    for column in ("received", "i_event", "event type", "owner", "became", "took"):
+        whole = column != "became"
+        justify: Literal["left", "right"] = "right" if column == "took" else "left"
+        table.add_column(column, justify=justify, no_wrap=whole, overflow="fold")
     for story in stories:
-        outcomes = Text()
-        for each in story.deliveries:
-            run = f"(replay {each.run}) " if each.run else ""
-            outcomes.append(f"{each.handler} {run}").append_text(coloured(each.outcome)).append(
-                "  "
-            )
-        if not story.deliveries:
-            outcomes = Text(story.state, style="bright_black")
         table.add_row(
-            _clock(story.received_at or story.opened_at),
+            _date(story.received_at or story.opened_at),
             story.i_event or "",
             story.event_type,
             story.owner,
-            outcomes,
+            _became(story),
             _took(story),
         )
     return table
+
+
+def _became(story: Story) -> Text:
+    """What became of an event, the handlers of like outcome together, what is not well first."""
+    if not story.deliveries or not story.enriched_at:
+        state = "PortaBilling not read" if story.retry else story.state
+        return Text(state, style="yellow" if story.retry else "bright_black")
+    handlers: dict[str, list[str]] = {}
+    for each in story.deliveries:
+        run = f" (replay {each.run})" if each.run else ""
+        handlers.setdefault(each.outcome or "waiting", []).append(each.handler + run)
+    text = Text()
+    for outcome in sorted(handlers, key=_URGENCY.index):
+        text.append("; " if text else "").append_text(coloured(outcome))
+        text.append(f" {', '.join(handlers[outcome])}")
+    return text
+
+
+_URGENCY = (
+    "expired",
+    "rejected",
+    "parked",
+    "retrying",
+    "waiting",
+    "accepted",
+    "delivered",
+    "unchanged",
+    "superseded",
+    "dry_run",
+)
 
 
 def timeline(story: Story) -> Table:
@@ -68,9 +98,9 @@ def timeline(story: Story) -> Table:
         show_header=False,
         padding=(0, 2, 0, 0),
     )
-    table.add_column(justify="right", style="bright_black")
-    table.add_column()
-    table.add_column()
+    table.add_column(justify="right", style="bright_black", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     start = _moment(story.received_at) or _moment(story.opened_at)
     table.add_row(_clock(story.received_at), "received", "published, and ESPF answered 200")
     if story.state == "unhandled":
@@ -94,7 +124,7 @@ def explained(words: Mapping[str, Any]) -> Text:
     """What the console says in plain words."""
     text = Text()
     for line in words["happened"]:
-        text.append(f"{_date(line['at']):<20}", "bright_black").append(f"{line['text']}\n")
+        text.append(f"{_date(line['at']):<17}", "bright_black").append(f"{line['text']}\n")
     if words["waiting"]:
         text.append("\nWaits:\n", "bold yellow")
         for each in words["waiting"]:
@@ -123,8 +153,6 @@ def _delivered(each: Delivered) -> Text:
         text.append(f"  {error}")
     if each.retry:
         text.append(f"  {each.retry['error']}")
-    if each.next_try and each.outcome != "delivered":
-        text.append(f"  next try about {_clock(each.next_try)}")
     if each.attempts > 1:
         text.append(f"  ({each.attempts} attempts)", style="bright_black")
     return text
@@ -149,7 +177,7 @@ def _change(before: Any, after: Any) -> str:
 
 def _heard(each: Delivered) -> Text | None:
     espf = each.espf
-    if espf is None or espf.get("status") is None:
+    if espf is None or espf.get("status") is None or each.begun_at is None:
         return None
     if not espf["of_this"]:
         return Text(f"PortaBilling heard of a newer one ({espf['group']})", style="bright_black")
@@ -173,14 +201,20 @@ def _took(story: Story) -> str:
     start = _moment(story.received_at)
     if not ends or start is None or not story.final:
         return ""
-    return f"{(max(ends) - start).total_seconds() * 1000:.0f} ms"
+    return span(max(ends) - start)
 
 
 def _since(start: datetime | None, text: str | None) -> str:
     moment = _moment(text)
     if moment is None or start is None:
         return ""
-    return f"+{(moment - start).total_seconds() * 1000:.0f} ms"
+    return f"+{span(moment - start)}"
+
+
+def span(passed: timedelta) -> str:
+    """How long something took: in milliseconds below ten seconds."""
+    seconds = passed.total_seconds()
+    return f"{seconds * 1000:.0f} ms" if abs(seconds) < 10 else duration(passed)
 
 
 def _clock(text: str | None) -> str:

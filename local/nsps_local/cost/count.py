@@ -24,6 +24,7 @@ from google.pubsub_v1 import SubscriberClient
 from nsps.store import open_store
 from nsps.timeline import Timeline
 
+from nsps_local.cli.running import summaries
 from nsps_local.cli.send import signed_headers
 from nsps_local.cost.model import Operations, read_prices
 from nsps_local.pubsub.oidc import TokenIssuer
@@ -127,9 +128,8 @@ class _Work:
         self._stack, self._description = stack, description
         os.environ["FIRESTORE_EMULATOR_HOST"] = description["firestore"]["host"]
         store = open_store(description["project"], description["firestore"]["database"])
-        handlers = description["handlers"].values()
         self._firestore = store.client
-        self._timeline = Timeline(store, {each["name"]: each["group"] for each in handlers})
+        self._timeline = Timeline(store, summaries(description["handlers"]))
         self._sandbox = Sandbox(description["sandbox"]["url"])
         self._events = 0
         self._pulled = {"published": 0, "pushed": 0}

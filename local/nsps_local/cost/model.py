@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -20,6 +20,8 @@ from nsps_local.recording.topology import Function, Topology
 MILLION = 1_000_000
 MONTH_SECONDS = 730 * 3600
 GIB, TIB = 2**30, 2**40
+NAT_MOST = 32
+"""Instances behind a NAT that are charged for; the others come free."""
 COUNTED = ("reads", "writes", "deletes", "published_bytes", "pushed_bytes", "log_bytes", "stored")
 
 
@@ -63,18 +65,29 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
+    """A price list, of a tier-1 region. ``guessed``: names of prices that were not confirmed."""
+
     date: str
     each: Mapping[str, float]
     guessed: tuple[str, ...]
     multi_region: Mapping[str, float]
+    dearer_regions: tuple[str, ...]
+    dearer: Mapping[str, float]
     assumptions: Mapping[str, Any]
 
     def __getitem__(self, name: str) -> float:
         return self.each[name]
 
     def in_several_regions(self) -> Prices:
-        each = {**self.each, **self.multi_region}
-        return Prices(self.date, each, self.guessed, self.multi_region, self.assumptions)
+        """With the database in several regions."""
+        return replace(self, each={**self.each, **self.multi_region})
+
+    def of(self, region: str) -> Prices:
+        """As far as prices are known to differ there: those of Cloud Run."""
+        if region not in self.dearer_regions:
+            return self
+        guessed = (*self.guessed, *self.dearer)
+        return replace(self, each={**self.each, **self.dearer}, guessed=guessed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,8 @@ def read_prices() -> Prices:
         each={name: float(entry["price"]) for name, entry in listed.items()},
         guessed=tuple(name for name, entry in listed.items() if entry["source"] == "memory"),
         multi_region=document["multi_region"],
+        dearer_regions=tuple(document["tier_2"]["regions"]),
+        dearer=document["tier_2"]["prices"],
         assumptions=document["assumptions"],
     )
 
@@ -118,7 +133,8 @@ def per_million(
     seconds = sum(stage.instance_seconds for stage in stages)
     running = sum(stage.instance_seconds * _a_second(stage.function, prices) for stage in stages)
     wire = each.published_bytes + each.pushed_bytes
-    logs = each.log_bytes + requests * prices.assumptions["request_log_bytes"]
+    beside = sum(stage.requests for stage in stages if topology.keeps_request_lines(stage.function))
+    logs = each.log_bytes + beside * prices.assumptions["request_log_bytes"]
     months = prices.assumptions["history_months"]
     return [
         Line("Pub/Sub", MILLION * wire / TIB * prices["pubsub_tib"], f"{wire:,.0f} bytes an event"),
@@ -133,7 +149,11 @@ def per_million(
             MILLION * each.stored / GIB * prices["firestore_gib_month"] * months,
             f"{each.stored:,.0f} bytes an event, for {months} months",
         ),
-        Line("Logs", MILLION * logs / GIB * prices["logging_gib"], f"{logs:,.0f} bytes an event"),
+        Line(
+            "Logs",
+            MILLION * logs / GIB * prices["logging_gib"],
+            f"{logs:,.0f} bytes an event; Cloud Run's own lines of {beside:g} requests",
+        ),
     ]
 
 
@@ -143,8 +163,14 @@ def per_month(topology: Topology, counts: Counts, prices: Prices) -> list[Line]:
     always = sum(function.min_instances for function in topology.functions)
     ticks = MONTH_SECONDS / 60
     tick = ticks * _firestore(counts.tick, prices) / MILLION
-    called = ticks / MILLION * prices["request_million"]
-    address = any("compute/address" in resource.type for resource in topology.resources)
+    called = ticks * (
+        prices["request_million"] / MILLION
+        + float(prices.assumptions["stage_seconds"]["tick"])
+        * sum(_a_second(f, prices) for f in topology.functions if f.part == "retries")
+    )
+    address = sum("compute/address" in resource.type for resource in topology.resources)
+    behind = sum(f.min_instances for f in topology.functions if f.behind_nat)
+    hours = MONTH_SECONDS / 3600
     return [
         Line("Minimum instances", idle, f"{always} that are always there"),
         Line(
@@ -158,7 +184,10 @@ def per_month(topology: Topology, counts: Counts, prices: Prices) -> list[Line]:
             f"{len(topology.secrets)} of them",
         ),
         Line(
-            "Reserved address", prices["address_month"] if address else 0.0, "1" if address else "0"
+            "Reserved address",
+            address * prices["address_month"]
+            + min(behind, NAT_MOST) * hours * prices["nat_instance_hour"],
+            f"{address}, and {behind} instances that are always behind it",
         ),
     ]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 import requests
-from google.api_core.exceptions import GoogleAPICallError, NotFound
+from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
 from google.cloud import secretmanager_v1
 from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
     SecretManagerServiceGrpcTransport,
@@ -30,6 +30,7 @@ from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.recording.topology import Function, Topology
 
 CALL_SECONDS = 20
+SECRET_SECONDS = 5
 CLOCK_SECONDS = 5.0
 """Tokens bear 10 s, ESPF's signatures 15 minutes; a machine that keeps time is within one."""
 OLD_SECONDS = 900
@@ -97,14 +98,18 @@ class LocalStack:
             for name in self._topology.secrets:
                 path = f"projects/{self._topology.project}/secrets/{name}/versions/latest"
                 try:
-                    payload = client.access_secret_version(name=path, timeout=CALL_SECONDS).payload
+                    payload = client.access_secret_version(
+                        name=path, timeout=SECRET_SECONDS, retry=None
+                    ).payload
                     read[name] = payload.data.decode()
                     found.append(_shaped(name, read[name], shapes.get(name)))
                 except NotFound:
                     found.append(bad(f"secret {name}", "has no value", _add_version(name)))
-                except (GoogleAPICallError, UnicodeDecodeError) as error:
+                except (GoogleAPICallError, RetryError) as error:
                     said = f"cannot be read: {type(error).__name__}"
-                    found.append(bad(f"secret {name}", said, _add_version(name)))
+                    found.append(bad(f"secret {name}", said, _SECRETS_AWAY))
+                except UnicodeDecodeError:
+                    found.append(bad(f"secret {name}", "is not UTF-8 text", _add_version(name)))
         return found, read
 
     def _shapes(self) -> dict[str, Callable[[Any], object]]:
@@ -229,6 +234,9 @@ def clock(what: str, url: str) -> Finding:
     return good(what, "agrees with this machine's")
 
 
+_SECRETS_AWAY = (
+    "see that Secret Manager answers; what ESPF sends is answered 503 and comes again meanwhile"
+)
 _SEE_LOG = "see the function's log, or start the stack again"
 
 

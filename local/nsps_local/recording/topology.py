@@ -17,10 +17,11 @@ _FUNCTION = "gcp:cloudfunctionsv2/function:Function"
 _TOPIC = "gcp:pubsub/topic:Topic"
 _SUBSCRIPTION = "gcp:pubsub/subscription:Subscription"
 _JOB = "gcp:cloudscheduler/job:Job"
-_SECRET = "gcp:secretmanager/secret:Secret"  # noqa: S105 a resource's type
 _DATABASE = "gcp:firestore/database:Database"
 _INDEX = "gcp:firestore/index:Index"
 _FIELD = "gcp:firestore/field:Field"
+_EXCLUSION = "gcp:logging/projectExclusion:ProjectExclusion"
+_REQUEST_LOG = "/logs/run.googleapis.com%2Frequests"
 
 # A binding's type -> the input that names what is granted.
 _BINDINGS = {
@@ -52,7 +53,8 @@ class Resource:
 class Function:
     """A function. ``source``: its folder in the repository; ``secrets``: names it may read.
 
-    ``port`` and ``url`` are where the local stack must serve it; ``env`` is whole.
+    ``port`` and ``url`` are where the local stack must serve it; ``env`` is whole. ``behind_nat``:
+    it calls out through the deployment's network.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Function:
     timeout_seconds: int
     min_instances: int
     max_instances: int
+    behind_nat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,10 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A whole deployment. ``notes``: what is allowed in its configuration but worth saying."""
+    """A whole deployment. ``secrets``: those that any function may read.
+
+    ``notes``: what is allowed in its configuration but worth saying.
+    """
 
     project: str
     region: str
@@ -168,6 +174,16 @@ class Topology:
     bindings: tuple[Binding, ...]
     notes: tuple[str, ...] = ()
     resources: tuple[Resource, ...] = field(default=(), repr=False)
+
+    def keeps_request_lines(self, function: Function) -> bool:
+        """Whether Cloud Run's own line for a well answered request of the function is kept."""
+        return not any(
+            f'"{function.name}"' in resource.inputs["filter"]
+            and _REQUEST_LOG in resource.inputs["filter"]
+            and not resource.inputs.get("disabled")
+            for resource in self.resources
+            if resource.type == _EXCLUSION
+        )
 
     def function(self, part: str) -> Function:
         """The function of that part. Raises KeyError."""
@@ -209,7 +225,7 @@ def read_topology(resources: Sequence[Resource], notes: Sequence[str]) -> Topolo
             )
         ),
         jobs=tuple(map(_job, by_type.get(_JOB, []))),
-        secrets=tuple(sorted(r.inputs["secretId"] for r in by_type.get(_SECRET, []))),
+        secrets=tuple(sorted({b.resource for b in bindings if b.kind == "secret"})),
         database=_database(databases[0], by_type),
         bindings=tuple(sorted(bindings, key=lambda b: (b.kind, b.resource, b.role, b.member))),
         notes=tuple(notes),
@@ -250,6 +266,7 @@ def _function(resource: Resource, bindings: Sequence[Binding]) -> Function:
         timeout_seconds=int(service["timeoutSeconds"]),
         min_instances=int(service["minInstanceCount"]),
         max_instances=int(service["maxInstanceCount"]),
+        behind_nat=bool(service.get("directVpcNetworkInterfaces")),
     )
 
 

@@ -56,6 +56,7 @@ class Control:
             ("/settings", self.settings, "GET"),
             ("/settings", self.change_settings, "POST"),
             ("/seed", self.seed, "POST"),
+            ("/groups/<name>", self.remove_group, "DELETE"),
         ):
             blueprint.add_url_rule(path, f"{method} {path}", answered(view), methods=[method])
         return blueprint
@@ -168,6 +169,11 @@ class Control:
         """Any part of the sections webhook, events and api, and admin; the rest stays as it is."""
         self._reconfigure(_body())
         return self.settings()
+
+    def remove_group(self, name: str) -> dict[str, Any]:
+        """An ESPF group that nobody has registered, from now on: its statuses are refused."""
+        self._parts.statuses.remove_group(name)
+        return {"groups": [each["name"] for each in self._parts.statuses.groups()]}
 
     def seed(self) -> dict[str, Any]:
         """{"accounts": n}: so many more subscribers, each with a card; no events."""

@@ -15,6 +15,7 @@ from flask import Blueprint, Response, request
 
 from nsps_local.sandbox.api import bearer_token, json_answer, with_faults
 from nsps_local.sandbox.calls import Calls
+from nsps_local.sandbox.domain import NotFound
 from nsps_local.sandbox.faults import Faults
 from nsps_local.sandbox.sessions import ApiFault, Sessions
 from nsps_local.sandbox.store import Row, Store
@@ -71,6 +72,13 @@ class StatusBook:
             i_group = max(FIRST_CUSTOM, last + 1)
             self._store.run("INSERT INTO status_groups VALUES (?, ?, 1)", i_group, name)
         return {"i_group": str(i_group), "name": name}
+
+    def remove_group(self, name: str) -> None:
+        """As if nobody had registered it; raises NotFound."""
+        with self._store.transaction():
+            if not self._store.row("SELECT 1 FROM status_groups WHERE name = ?", name):
+                raise NotFound(f"There is no group {name}.")
+            self._store.run("DELETE FROM status_groups WHERE name = ?", name)
 
     def tell(self, account: Row | None, body: dict[str, Any]) -> None:
         """Take one status; raises StatusError 400 for what is not exactly as documented, 404 for no

@@ -43,6 +43,7 @@ class Emulators:
         self.pubsub = self._host("PUBSUB_EMULATOR_HOST", ports.pubsub)
         self.firestore = self._host("FIRESTORE_EMULATOR_HOST", ports.firestore)
         self.secret_manager = f"{HOST}:{ports.secret_manager}"
+        self.secret_manager_control = f"http://{HOST}:{ports.secret_manager_control}"
         self.longest_retention = (7 if self._google else 31) * 86400
         self.pubsub_control = None if self._google else f"http://{HOST}:{ports.pubsub_control}"
         self.firestore_control = (

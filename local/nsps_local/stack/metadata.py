@@ -19,6 +19,11 @@ CERTS = "/certs"
 _FLAVOR = ("Metadata-Flavor", "Google")
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # all functions ask at once when a stack starts
+
+
 class MetadataServer:
     """Serves on ``host:port`` until stopped. ``token``: (service account, audience) -> token.
 
@@ -60,8 +65,7 @@ class MetadataServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), Handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="metadata", daemon=True
         )

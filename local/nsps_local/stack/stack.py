@@ -164,11 +164,13 @@ class Stack:
         return TypeAdapter(Topology).validate_json(done.stdout)
 
     def _secret_values(self, given: Mapping[str, str]) -> dict[str, str]:
-        names = set(self.topology.secrets)
+        names, own = set(self.topology.secrets), f"{self.topology.deployment}-"
+        # As the configuration names them, or as Secret Manager does.
+        given = {n if n in names else f"{own}{n}": value for n, value in given.items()}
         unknown = sorted(set(given) - names)
         if unknown:
             raise CannotStart(
-                f"--secrets: no part of the stack uses {unknown[0]!r}; it uses: "
+                f"--secrets: no part of the stack uses {unknown[0].removeprefix(own)!r}; it uses: "
                 f"{', '.join(sorted(names))}"
             )
         auth = json.loads(self._function("ingress").env["NSPS_ESPF_AUTH"])
@@ -354,7 +356,10 @@ class Stack:
                 "control": self._emulators.firestore_control,
                 "database": self.topology.database.name,
             },
-            "secret_manager": {"host": self._emulators.secret_manager},
+            "secret_manager": {
+                "host": self._emulators.secret_manager,
+                "control": self._emulators.secret_manager_control,
+            },
             "notes": list(self.topology.notes),
         }
         if self._with_sandbox:

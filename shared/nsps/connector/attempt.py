@@ -110,7 +110,7 @@ class Attempts:
                 asked = f"the system asked to be left alone for {progress.wait:.0f} s more"
                 return Verdict(False, Outcome.WAITING, asked, progress.wait)
             if progress.at not in (At.BUSY, At.LOST):
-                self._poster.send(progress.post)
+                self._poster.send(progress.post, progress.known)
                 return Verdict(True, progress.outcome, "; ".join(progress.errors))
             if self._clock() >= ends:
                 return Verdict(False, Outcome.WAITING, "another delivery is writing this resource")
@@ -123,7 +123,7 @@ class Attempts:
             progress = self._ledger.reject(work, record, reason)
         except Transient as error:
             return _later(str(error), error)
-        self._poster.send(progress.post)
+        self._poster.send(progress.post, progress.known)
         return Verdict(True, progress.outcome, reason)
 
     def postpone(self, work: Work, record: Mapping[str, Any], error: Transient) -> Verdict:

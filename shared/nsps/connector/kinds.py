@@ -23,7 +23,7 @@ from nsps.connector.base import (
 from nsps.connector.difference import changed, masked, plain, told
 from nsps.connector.verdict import Verdict
 from nsps.espf.poster import Poster
-from nsps.event import RECONCILE, Owner
+from nsps.event import MESSAGE_KEY, RECONCILE, Owner
 from nsps.ledger.documents import Resource
 from nsps.ledger.ledger import Ledger, Work
 from nsps.ledger.protocol import Step, Todo
@@ -211,7 +211,7 @@ class MessageRunner(Runner):
             owner=owner,
             i_account=event.owner.i_account,
             t=event.t,
-            wanted={f"message/{owner}": ident},
+            wanted={f"{MESSAGE_KEY}{owner}": ident},
             visible={},
             group=self._parts.handler.group,
             call_seconds=self._parts.handler.call_timeout_seconds,

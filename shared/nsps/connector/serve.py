@@ -151,14 +151,12 @@ class _Started:
         )
         first = message.run is None and message.rung is None
         received_at = message.received_at if first else None  # a replay's webhook is long ago
-        verdict = self.deliver(event, attempt=push.delivery_attempt, received_at=received_at)
+        verdict = self.deliver(event, received_at)
         if verdict.ack:
             return acknowledged()
         return again(verdict.reason, verdict.retry_after, held=verdict.held)
 
-    def deliver(
-        self, event: Enriched, attempt: int | None = None, received_at: str | None = None
-    ) -> Verdict:
+    def deliver(self, event: Enriched, received_at: str | None = None) -> Verdict:
         """Deliver with no more of the snapshot than the handler requires, and log one line.
 
         ``received_at``: when the webhook came in, where the time since then tells how fast we are.
@@ -173,7 +171,6 @@ class _Started:
                 handler=self.handler.name,
                 event_type=event.event.event_type,
                 owner=str(event.owner),
-                attempt=attempt,
                 ms=round((time.monotonic() - started) * 1000, 1),
                 since_webhook_ms=_since(received_at),
                 reason=verdict.reason or None,

@@ -17,14 +17,15 @@ from google.cloud.firestore import Query
 from pydantic import BaseModel, ValidationError
 
 from nsps import log, switch
-from nsps.console import words
+from nsps.console import erase, words
 from nsps.console.find import EVENTS, Finding, Subject
 from nsps.console.handlers import Handlers, UnknownHandler
 from nsps.console.identity import Identity, NotAllowed, Person, Role
 from nsps.console.jobs import JobConflict, Jobs, UnknownJob
-from nsps.console.requests import ReasonBody, ReconcileBody, ReplayBody
+from nsps.console.requests import EraseBody, ReasonBody, ReconcileBody, ReplayBody
 from nsps.event import Owner
-from nsps.outcome import Transient
+from nsps.messages import ENRICHMENT
+from nsps.outcome import Outcome, Transient
 from nsps.receiver import Reply
 from nsps.store import Store
 from nsps.switch import Switch, Switches, SwitchRefused, kept_until
@@ -35,6 +36,8 @@ _log = log.get(__name__)
 M = TypeVar("M", bound=BaseModel)
 MAX_LIMIT = 1000
 MAX_BODY_BYTES = 100_000
+_NO_EVENT = "no event {} in the history (kept for 3 months): `nsps events` lists the newest"
+_OUTCOMES = ", ".join(each.value for each in Outcome)
 
 
 class BadRequest(Exception):
@@ -98,7 +101,7 @@ class Api:
             return Reply(404, {"error": str(error)})
         except _MethodRefused as error:
             return Reply(405, {"error": str(error)}, {"Allow": error.allow})
-        except (SwitchRefused, JobConflict) as error:
+        except (SwitchRefused, JobConflict, erase.NotYet) as error:
             return Reply(409, {"error": str(error)})
         except Transient as error:
             return Reply(503, {"error": str(error)}, {"Retry-After": "5"})
@@ -129,6 +132,8 @@ class Api:
         limit = _limit(asked.query, EVENTS)
         timeline = self._parts.finding.timeline
         account = asked.query.get("account")
+        if "outcome" in asked.query:
+            return self._searched(asked, limit)
         if account is not None:
             found = timeline.where("i_account", _number("account", account), limit)
         elif "i_event" in asked.query:
@@ -137,14 +142,34 @@ class Api:
             found = timeline.latest(limit)
         return {"events": [as_json(story) for story in found]}
 
+    def _searched(self, asked: Asked, limit: int) -> dict[str, Any]:
+        """The newest events by what became of them."""
+        handler = asked.query.get("handler")
+        if handler is not None:
+            self._parts.handlers.get(handler)
+        outcomes = frozenset(asked.query["outcome"].split(","))
+        unknown = sorted(outcomes - {each.value for each in Outcome})
+        if unknown:
+            raise BadRequest(f"outcome: {unknown[0]!r} is none: write {_OUTCOMES}")
+        found, looked = self._parts.finding.timeline.search(limit, handler, outcomes)
+        return {"events": [as_json(story) for story in found], "looked_through": looked}
+
+    def parked(self, asked: Asked) -> dict[str, Any]:
+        handler = asked.query.get("handler")
+        if handler not in (None, ENRICHMENT):
+            self._parts.handlers.get(handler)
+        stages = [ENRICHMENT, *sorted(self._parts.handlers.by_name)] if not handler else [handler]
+        limit = _limit(asked.query, EVENTS)
+        return {"parked": self._parts.finding.parked(stages, limit)}
+
     def event(self, asked: Asked) -> dict[str, Any]:
         stories = self._parts.finding.timeline.find(asked.name)
         if not stories:
-            raise NotThere(f"no event {asked.name} in the history (kept for 3 months)")
-        switches = self._switches()
+            raise NotThere(_NO_EVENT.format(asked.name))
+        systems = self._systems()
         return {
             "events": [as_json(story) for story in stories],
-            "words": [words.of_story(story, switches).to_json() for story in stories],
+            "words": [words.of_story(story, systems).to_json() for story in stories],
         }
 
     def account(self, asked: Asked) -> dict[str, Any]:
@@ -156,7 +181,7 @@ class Api:
     def _owner(self, asked: Asked, kind: str) -> dict[str, Any]:
         owner = Owner(kind, str(_number(kind, asked.name)))
         return self._subject(
-            self._parts.finding.owner(owner, limit=_limit(asked.query, EVENTS)), self._switches()
+            self._parts.finding.owner(owner, limit=_limit(asked.query, EVENTS)), self._systems()
         )
 
     def find(self, asked: Asked) -> dict[str, Any]:
@@ -172,17 +197,17 @@ class Api:
                 "the last months: look in PortaBilling which account it belongs to, then ask for "
                 "account:N"
             )
-        switches = self._switches()
-        return {"found": [self._subject(each, switches) for each in subjects]}
+        systems = self._systems()
+        return {"found": [self._subject(each, systems) for each in subjects]}
 
-    def _subject(self, subject: Subject, switches: Mapping[str, Switch]) -> dict[str, Any]:
+    def _subject(self, subject: Subject, systems: words.Systems) -> dict[str, Any]:
         return {
             "owner": str(subject.owner) if subject.owner else None,
             "note": subject.note,
             "resources": [dict(each) for each in subject.resources],
             "statuses": [dict(each) for each in subject.statuses],
             "events": [as_json(story) for story in subject.events],
-            "words": words.of_subject(subject, switches).to_json(),
+            "words": words.of_subject(subject, systems).to_json(),
         }
 
     def handlers(self, asked: Asked) -> dict[str, Any]:
@@ -231,8 +256,9 @@ class Api:
         shown = [plain(_without(each, "expire_at")) for each in findings]
         return {**plain(_without(job, "expire_at")), "findings": shown}
 
-    def _switches(self) -> dict[str, Switch]:
-        return self._parts.switches.read_all(self._parts.handlers.by_name)[0]
+    def _systems(self) -> words.Systems:
+        handlers = self._parts.handlers.by_name
+        return words.Systems(self._parts.switches.read_all(handlers)[0], handlers)
 
     # ---- changing ------------------------------------------------------------------------------
 
@@ -252,6 +278,8 @@ class Api:
         body = _body(asked, ReplayBody)
         if body.handler is not None:
             self._parts.handlers.get(body.handler)
+        if body.event is not None and not self._parts.finding.timeline.find(body.event):
+            raise NotThere(_NO_EVENT.format(body.event))
         ident = self._parts.jobs.start(
             "replay",
             body.spec(),
@@ -274,6 +302,16 @@ class Api:
         )
         return {"job": ident}
 
+    def kept(self, asked: Asked) -> dict[str, Any]:
+        i_account, held = _number("account", asked.name), asked.query.get("held") == "true"
+        return _kept(erase.find(self._parts.store, i_account, held=held))
+
+    def erase(self, asked: Asked) -> dict[str, Any]:
+        i_account, body = _number("account", asked.name), _body(asked, EraseBody)
+        found = erase.find(self._parts.store, i_account, held=body.held)
+        count = erase.erase(self._parts.store, i_account, found, asked.person, body.reason)
+        return {**_kept(found), "deleted": count}
+
     def stop_job(self, asked: Asked) -> dict[str, Any]:
         self._parts.jobs.stop(asked.name, asked.person, _body(asked, ReasonBody).reason)
         return plain_job(self._parts.jobs.get(asked.name))
@@ -281,6 +319,10 @@ class Api:
     def resume_job(self, asked: Asked) -> dict[str, Any]:
         self._parts.jobs.resume(asked.name, asked.person, _body(asked, ReasonBody).reason)
         return plain_job(self._parts.jobs.get(asked.name))
+
+
+def _kept(found: erase.Found) -> dict[str, Any]:
+    return {"kept": found.kinds, "against": list(found.against)}
 
 
 def plain_job(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,6 +359,7 @@ class _Route:
 ROUTES = (
     _Route("GET", "/api/me", Role.viewer, Api.me),
     _Route("GET", "/api/events", Role.viewer, Api.events),
+    _Route("GET", "/api/parked", Role.viewer, Api.parked),
     _Route("GET", "/api/events/{name}", Role.viewer, Api.event),
     _Route("GET", "/api/accounts/{name}", Role.viewer, Api.account),
     _Route("GET", "/api/customers/{name}", Role.viewer, Api.customer),
@@ -328,6 +371,8 @@ ROUTES = (
     _Route("GET", "/api/jobs/{name}", Role.viewer, Api.job),
     _Route("POST", "/api/handlers/{name}/pause", Role.operator, Api.pause),
     _Route("POST", "/api/handlers/{name}/resume", Role.operator, Api.resume),
+    _Route("GET", "/api/accounts/{name}/kept", Role.viewer, Api.kept),
+    _Route("POST", "/api/accounts/{name}/erase", Role.admin, Api.erase),
     _Route("POST", "/api/replays", Role.operator, Api.replays),
     _Route("POST", "/api/reconciles", Role.operator, Api.reconciles),
     _Route("POST", "/api/jobs/{name}/stop", Role.operator, Api.stop_job),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -43,7 +44,7 @@ class Finding:
     timeline: Timeline = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "timeline", Timeline(self.store, self.handlers.groups))
+        object.__setattr__(self, "timeline", Timeline(self.store, self.handlers.by_name))
 
     def owner(self, owner: Owner, note: str = "", limit: int = EVENTS) -> Subject:
         """All there is of an owner. Raises Transient."""
@@ -84,6 +85,20 @@ class Finding:
             return [Subject(None, tuple(found), note=note)]
         return []
 
+    def parked(self, stages: Iterable[str], limit: int) -> list[dict[str, Any]]:
+        """Events that wait in Firestore for their next try, by stage, the next first.
+
+        Raises Transient.
+        """
+        found: list[dict[str, Any]] = []
+        for stage in stages:
+            query = self.store.client.collection("parked").where(
+                filter=FieldFilter("stage", "==", stage)
+            )
+            waits = query.where(filter=FieldFilter("next_try", ">", _LONG_AGO))
+            found += map(_parked, self.store.find(waits.order_by("next_try").limit(limit)))
+        return found
+
     def _resources(self, name: str, op: str, value: str) -> list[dict[str, Any]]:
         now = datetime.now(UTC)
         found = []
@@ -117,6 +132,26 @@ class Finding:
         return statuses
 
 
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def _parked(data: Mapping[str, Any]) -> dict[str, Any]:
+    event = json.loads(data["body"])
+    i_event = event.get("variables", {}).get("i_event")
+    return {
+        "stage": data["stage"],
+        "event_id": data["event_id"],
+        "event_type": event["event_type"],
+        "i_event": None if i_event is None else str(i_event),
+        "run": data.get("run"),
+        "parked_at": plain(data["parked_at"]),
+        "tries": data["tries"],
+        "next_try": plain(data["next_try"]),
+        "last": bool(data.get("last")),
+        "reason": data["reason"],
+    }
+
+
 def _resource(handler: str, data: Mapping[str, Any]) -> dict[str, Any]:
     lease = data.get("lease_until")
     return {
@@ -130,19 +165,3 @@ def _resource(handler: str, data: Mapping[str, Any]) -> dict[str, Any]:
         "changed_at": plain(data.get("changed_at")),
         "by": data.get("by"),
     }
-
-
-def parse_subject(text: str) -> tuple[str, str]:
-    """``account:N``, ``customer:N``, ``imsi:...`` or ``msisdn:...`` as (kind, value).
-
-    Raises ValueError.
-    """
-    kind, colon, value = text.partition(":")
-    value = value.strip().removeprefix("+")
-    if (
-        not colon
-        or kind not in ("account", "customer", "sim", "did", "imsi", "msisdn")
-        or not value
-    ):
-        raise ValueError(f"{text!r}: write account:N, customer:N, imsi:NUMBER or msisdn:NUMBER")
-    return kind, value

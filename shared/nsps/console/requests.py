@@ -5,13 +5,28 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nsps.console.jobs import DEFAULT_RATE, MAX_RATE
 from nsps.outcome import Outcome
 from nsps.settings import EventPattern
 
-Rate = Annotated[float, Field(gt=0, le=MAX_RATE)]
+
+def _rate(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_RATE:
+        return float(value)
+    raise ValueError(f"{value}: write events a second, above 0 and at most {MAX_RATE:g}")
+
+
+def _outcome(value: object) -> Outcome:
+    try:
+        return Outcome(str(value).replace(" ", "_"))
+    except ValueError:
+        words = ", ".join(each.value for each in Outcome)
+        raise ValueError(f"{value!r} is no outcome: write {words}") from None
+
+
+Rate = Annotated[float, BeforeValidator(_rate)]
 Reason = Annotated[str, Field(max_length=500)]
 
 
@@ -25,13 +40,20 @@ class ReasonBody(_Body):
     reason: Reason = ""
 
 
+class EraseBody(_Body):
+    """``held``: although a system still holds something of the account."""
+
+    held: bool = False
+    reason: Reason = ""
+
+
 class ReplayBody(_Body):
     """One ``event`` (an event_id or an i_event), or many by the other members."""
 
     event: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     handler: str | None = None
     event_type: EventPattern | None = None
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[Annotated[Outcome, BeforeValidator(_outcome)], ...] = ()
     account: Annotated[int, Field(ge=1)] | None = None
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None

@@ -4,15 +4,19 @@ was told and answered; what waits for what, until when; what an operator can do 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from nsps.console.find import Subject
-from nsps.event import RECONCILE
+from nsps.event import MESSAGE_KEY, RECONCILE
+from nsps.retry import PUSH
+from nsps.settings import HandlerSummary
 from nsps.switch import Switch, kept_until
 from nsps.timeline import Delivered, Story
 
-Switches = Mapping[str, Switch]
+NUMBERS_SHOWN = 3
+"""Of many events that wait for the same, so many are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +51,33 @@ class Words:
         }
 
 
-def of_story(story: Story, switches: Switches) -> Words:
+@dataclass(frozen=True, slots=True)
+class Systems:
+    """The handlers as they are now: how they are switched, and how they are configured."""
+
+    switches: Mapping[str, Switch] = field(default_factory=dict)
+    handlers: Mapping[str, HandlerSummary] = field(default_factory=dict)
+
+    def sends_messages(self, handler: str) -> bool:
+        known = self.handlers.get(handler)
+        return known is not None and known.kind == "message"
+
+    def off(self, handler: str) -> Switch | None:
+        """The switch of a handler that is paused or whose system is down."""
+        switch = self.switches.get(handler)
+        return switch if switch is not None and switch.off else None
+
+
+def of_story(story: Story, systems: Systems) -> Words:
     """An event in words."""
     lines = [*_beginning(story)]
     for each in story.deliveries:
         lines += _delivery(each)
-    waiting = [*_waiting(story, switches)]
-    advice = [*_advice(story, switches)]
     lines.sort(key=lambda line: line.at or "")
-    return Words(tuple(lines), tuple(waiting), tuple(dict.fromkeys(advice)))
+    return Words(tuple(lines), tuple(_waiting(story, systems)), _advice([story], systems))
 
 
-def of_subject(subject: Subject, switches: Switches) -> Words:
+def of_subject(subject: Subject, systems: Systems) -> Words:
     """A subscriber in words: the state first, then what its newest events came to."""
     name = _owner(str(subject.owner)) if subject.owner else "Nobody"
     lines = [Line(None, subject.note)] if subject.note else []
@@ -66,18 +85,14 @@ def of_subject(subject: Subject, switches: Switches) -> Words:
     if not subject.resources:
         lines.append(Line(None, f"{name} has nothing in any system that NSPS knows of"))
     lines += [Line(each["told_at"], _status(each)) for each in subject.statuses]
-    waiting: list[str] = []
-    advice: list[Advice] = []
     for story in subject.events:
         lines.append(Line(story.received_at or story.opened_at, _short(story)))
-        waiting += [
-            f"{story.event_type} ({_number(story)}): {w}" for w in _waiting(story, switches)
-        ]
-        advice += [*_advice(story, switches)]
     if not subject.events:
         lines.append(Line(None, "there is no event of it in the history (kept for 3 months)"))
-    advice += [*_reconciles(subject)]
-    return Words(tuple(lines), tuple(dict.fromkeys(waiting)), tuple(dict.fromkeys(advice)))
+    advice = (*_advice(subject.events, systems), *_reconciles(subject, systems))
+    return Words(
+        tuple(lines), tuple(_together(subject.events, systems)), tuple(dict.fromkeys(advice))
+    )
 
 
 # ---- what happened -----------------------------------------------------------------------------
@@ -103,14 +118,14 @@ def _beginning(story: Story) -> Iterator[Line]:
 
 def _delivery(each: Delivered) -> Iterator[Line]:
     name = f"{each.handler} (replay {each.run})" if each.run else each.handler
+    if each.summary:
+        yield Line(each.last_at, f"{name}: the message is: {each.summary}")
     for result in each.results:
         yield Line(each.last_at, f"{name}: {_result(result)}")
-    if each.summary:
-        yield Line(each.last_at, f"{name}: {each.summary}")
     for error in each.errors:
-        yield Line(each.last_at, f"{name} answered: {error}")
+        yield Line(each.last_at, f"{name}: {error}")
     if each.retry and each.outcome in (None, "retrying", "parked", "waiting"):
-        yield Line(each.retry.get("at"), f"{name} answered: {each.retry['error']}")
+        yield Line(each.retry.get("at"), f"{name}: {each.retry['error']}")
     if each.outcome:
         yield Line(each.finished_at or each.last_at, f"{name}: {_outcome(each)}")
     heard = _heard(each)
@@ -132,12 +147,23 @@ _RESULTS = {
 }
 
 
+_MESSAGES = {
+    "written": "the message was taken",
+    "superseded": "the message was left to a newer event",
+    "claimed by a newer snapshot": "a newer event's message came first, nothing was sent",
+    "refused": "the message was refused",
+}
+
+
 def _result(result: Mapping[str, Any]) -> str:
-    said = str(result.get("result", ""))
-    words = _RESULTS.get(said, f"{{key}} {said}").format(key=result.get("key", ""))
+    said, key = str(result.get("result", "")), str(result.get("key", ""))
+    if key.startswith(MESSAGE_KEY):
+        words = _MESSAGES.get(said, f"the message: {said}")
+    else:
+        words = _RESULTS.get(said, f"{{key}} {said}").format(key=key)
     fields = result.get("fields") or {}
     if fields:
-        words += f" ({', '.join(_change(name, *pair) for name, pair in fields.items())})"
+        words += f" ({', '.join(_change(name, *fields[name]) for name in sorted(fields))})"
     if result.get("order"):
         words += f" as order {result['order']}"
     if result.get("took_ms") is not None:
@@ -154,7 +180,7 @@ _OUTCOMES = {
     "unchanged": "done, the system had this state already",
     "accepted": "the system took the order and answers later",
     "retrying": "not done yet",
-    "rejected": "refused for good",
+    "rejected": "failed for good, it is not tried again by itself",
     "expired": "given up: all tries were used",
     "parked": "not done yet: all quick attempts were used",
     "waiting": "not done yet",
@@ -183,38 +209,82 @@ def _heard(each: Delivered) -> str:
 # ---- what waits --------------------------------------------------------------------------------
 
 
-def _waiting(story: Story, switches: Switches) -> Iterator[str]:
-    if story.state in ("received", "parked") and story.retry:
-        yield f"PortaBilling is read again {_when(story.next_try)}"
-    elif story.state == "received":
-        yield "it waits to be enriched"
+def _together(stories: Iterable[Story], systems: Systems) -> Iterator[str]:
+    """What many events wait for, each reason once."""
+    who: dict[str, list[Story]] = {}
+    for story in stories:
+        for text in _waiting(story, systems):
+            who.setdefault(text, []).append(story)
+    for text, waiting in who.items():
+        yield f"{_events(waiting)}: {text}"
+
+
+def _events(stories: list[Story]) -> str:
+    if len(stories) == 1:
+        return f"{stories[0].event_type} ({_number(stories[0])})"
+    shown = [each.i_event or each.event_id for each in stories[:NUMBERS_SHOWN]]
+    more = len(stories) - len(shown)
+    return f"{len(stories)} events ({', '.join(shown)}{f' and {more} more' if more else ''})"
+
+
+def _waiting(story: Story, systems: Systems) -> Iterator[str]:
+    if story.state in ("unhandled", "expired"):
+        return
+    if not story.enriched_at:
+        yield _unread(story)
     for each in story.deliveries:
-        if story.state in ("unhandled", "expired"):
-            break
-        if not each.final:
-            yield _waits(each, switches.get(each.handler), enriched=bool(story.enriched_at))
+        if not each.final and (story.enriched_at or each.begun_at):
+            yield _waits(each, systems)
         espf = each.espf
         untold = espf and espf.get("of_this") and espf.get("status") and not espf["told"]
         if espf and untold and not espf.get("refused"):
             told = f"{espf['status']} for {espf['group']}"
-            yield f"PortaBilling is to be told {told}, within a minute"
+            yield f"PortaBilling is to be told {told}, within a minute of its being there"
 
 
-def _waits(each: Delivered, switch: Switch | None, *, enriched: bool) -> str:
-    if switch is not None and switch.off and each.outcome != "accepted":
+def _unread(story: Story) -> str:
+    """What an event waits for that PortaBilling has not been read for."""
+    then = ", ".join(each.handler for each in story.deliveries)
+    if story.state == "parked":
+        return f"PortaBilling is read again {_when(story.next_try)}, then it goes to {then}"
+    if story.retry:
+        most = PUSH.maximum // 60
+        return f"PortaBilling is read again within {most} minutes, then it goes to {then}"
+    return f"PortaBilling is about to be read, then it goes to {then}"
+
+
+def _waits(each: Delivered, systems: Systems) -> str:
+    if each.outcome == "accepted":
+        return f"{each.handler}: {_answer(each, systems.handlers.get(each.handler))}"
+    switch = systems.off(each.handler)
+    if switch is not None:
         until = kept_until(switch)
         kept = f"; what waits is kept until {until:%Y-%m-%d %H:%M} UTC" if until else ""
+        if each.outcome == "parked":
+            kept = "; it is parked, and uses up no try meanwhile"
         return f"{each.handler}: {switch.why()}{kept}"
-    if each.outcome == "accepted":
-        orders = ", ".join(each.orders)
-        return f"{each.handler}: waits for the system's answer to {orders or 'its order'}"
     if each.waits_for:
         return f"{each.handler}: waits for {each.waits_for}"
     if each.outcome == "parked":
         return f"{each.handler}: tried again {_when(each.next_try)}, then every day"
     if each.retry:
         return f"{each.handler}: tried again {_when(each.next_try)} (so far {each.attempts} times)"
-    return f"{each.handler}: " + ("is about to have it" if enriched else "waits for enrichment")
+    return f"{each.handler}: is about to have it"
+
+
+def _answer(each: Delivered, handler: HandlerSummary | None) -> str:
+    """Of an order: which, since when, and what comes if nobody answers it."""
+    named = [str(result["order"]) for result in each.results if result.get("order")]
+    orders = ", ".join(named) or ", ".join(each.orders)
+    words = f"waits for the system's answer to order {orders}" if orders else "waits for its order"
+    if each.last_at is None:
+        return words
+    taken = datetime.fromisoformat(each.last_at)
+    words += f", taken at {taken:%Y-%m-%d %H:%M} UTC"
+    if handler is not None:
+        ends = taken + timedelta(hours=handler.answer_within_hours)
+        words += f"; not answered by {ends:%Y-%m-%d %H:%M} UTC, it is asked for or has failed"
+    return words
 
 
 def _when(text: str | None) -> str:
@@ -224,52 +294,83 @@ def _when(text: str | None) -> str:
 # ---- what can be done --------------------------------------------------------------------------
 
 
-def _advice(story: Story, switches: Switches) -> Iterator[Advice]:
-    for each in story.deliveries:
-        switch = switches.get(each.handler)
-        again = f"nsps replay {story.event_id} --handler {each.handler}"
-        if switch is not None and switch.pause is not None and not each.final:
-            yield Advice(f"Let {each.handler} go on", f"nsps resume {each.handler}")
-        elif each.outcome in ("rejected", "expired"):
-            yield Advice(f"Correct what {each.handler} complains of, then send it again", again)
-        elif each.retry and not each.final:
-            yield Advice(f"Send it to {each.handler} now instead of waiting", again)
-            yield Advice(
-                f"Stop {each.handler} while its system is repaired",
-                f'nsps pause {each.handler} --reason "..."',
-            )
-        elif each.final and story.i_account is not None:
-            yield Advice(
-                f"See whether {each.handler} still has what PortaBilling says",
-                f"nsps reconcile {each.handler} --account {story.i_account}",
-            )
+def _advice(stories: Iterable[Story], systems: Systems) -> tuple[Advice, ...]:
+    """Of each handler what its newest delivery calls for: what came before is of the past."""
+    newest: dict[str, tuple[Story, Delivered]] = {}
+    advice: list[Advice] = []
+    for story in stories:
+        if story.retry and not story.enriched_at:
+            advice.append(Advice("See how PortaBilling answers", "nsps doctor"))
+        for each in story.deliveries:
+            if each.outcome != "superseded" or each.handler not in newest:
+                newest[each.handler] = (story, each)
+    for story, each in newest.values():
+        advice += _for_delivery(story, each, systems)
+    return tuple(dict.fromkeys(advice))
 
 
-def _reconciles(subject: Subject) -> Iterator[Advice]:
+def _for_delivery(story: Story, each: Delivered, systems: Systems) -> Iterator[Advice]:
+    name, switch = each.handler, systems.off(each.handler)
+    again = f"nsps replay {story.event_id} --handler {name}"
+    if each.outcome in ("rejected", "expired"):
+        yield Advice(f"Correct what {name} complains of, then send it again", again)
+    elif each.final:
+        yield from _compare(story, name, systems)
+    elif switch is not None and switch.pause is not None:
+        yield Advice(f"Let {name} go on", f"nsps resume {name}")
+    elif switch is not None:
+        text = f"Look after the system of {name}; events go on by themselves when it is well"
+        yield Advice(text, "nsps handlers")
+    elif each.retry:
+        yield Advice(f"Send it to {name} now instead of waiting", again)
+        yield Advice(
+            f"Stop {name} while its system is repaired", f'nsps pause {name} --reason "..."'
+        )
+
+
+def _compare(story: Story, handler: str, systems: Systems) -> Iterator[Advice]:
+    if story.i_account is not None and not systems.sends_messages(handler):
+        yield _reconcile(handler, f"--account {story.i_account}")
+
+
+def _reconciles(subject: Subject, systems: Systems) -> Iterator[Advice]:
     if subject.owner is None or subject.owner.kind not in ("account", "customer"):
         return
-    option = f"--{subject.owner.kind} {subject.owner.id}"
     for handler in sorted({str(each["handler"]) for each in subject.resources}):
-        yield Advice(
-            f"See whether {handler} still has what PortaBilling says",
-            f"nsps reconcile {handler} {option}",
-        )
+        if not systems.sends_messages(handler):
+            yield _reconcile(handler, f"--{subject.owner.kind} {subject.owner.id}")
+
+
+def _reconcile(handler: str, whom: str) -> Advice:
+    return Advice(
+        f"See whether {handler} still has what PortaBilling says",
+        f"nsps reconcile {handler} {whom}",
+    )
 
 
 # ---- names -------------------------------------------------------------------------------------
 
 
 def _resource(each: Mapping[str, Any]) -> str:
-    handler, key = each["handler"], each["key"]
+    handler, key = each["handler"], str(each["key"])
+    if key.startswith(MESSAGE_KEY):
+        return f"{handler} {_message_state(each)}"
     if each["owner"] is None:
         return f"{handler}: {key} was removed"
-    state = ", ".join(f"{name} {value}" for name, value in (each["state"] or {}).items())
+    held = sorted((each["state"] or {}).items())
+    state = ", ".join(f"{name} {value}" for name, value in held if value is not None)
     words = f"{handler} holds {key}" + (f" ({state})" if state else "")
     if each["writing"]:
         return f"{words}; it is being written this moment"
     if each["pending"]:
         return f"{words}; a change has been ordered and not been answered"
     return words if each["sure"] else f"{words}; its last write is in doubt"
+
+
+def _message_state(each: Mapping[str, Any]) -> str:
+    if each["writing"]:
+        return "is being sent a message this moment"
+    return "took the last message" if each["sure"] else "did not take the last message"
 
 
 def _status(each: Mapping[str, Any]) -> str:
@@ -297,13 +398,3 @@ def _number(story: Story) -> str:
 def _owner(text: str) -> str:
     kind, _, ident = text.partition(":")
     return {"sim": "SIM card", "did": "number"}.get(kind, kind) + f" {ident}"
-
-
-def joined(words: Iterable[Words]) -> Words:
-    """Several into one."""
-    many = list(words)
-    return Words(
-        tuple(line for each in many for line in each.happened),
-        tuple(dict.fromkeys(text for each in many for text in each.waiting)),
-        tuple(dict.fromkeys(advice for each in many for advice in each.advice)),
-    )

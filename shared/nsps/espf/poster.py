@@ -10,7 +10,7 @@ from typing import Protocol
 
 from nsps.espf import outbox
 from nsps.outcome import NoAnswer, Terminal, Transient
-from nsps.store import Store, Tx
+from nsps.store import Known, Store, Tx
 
 _log = logging.getLogger(__name__)
 
@@ -30,11 +30,14 @@ class Poster:
     def __init__(self, store: Store, api: Callable[[], StatusApi]) -> None:
         self._store, self._api = store, api
 
-    def send(self, post: outbox.Post | None) -> None:
-        """Post it, and whatever was noted for the same account and group meanwhile."""
+    def send(self, post: outbox.Post | None, known: Known | None = None) -> None:
+        """Post it, and whatever was noted for the same account and group meanwhile.
+
+        ``known``: the documents as the transaction that noted it left them.
+        """
         while post is not None:
             try:
-                post = self._send(post)
+                post, known = self._send(post, known)
             except Transient as error:  # Firestore: the lease runs out, the tick posts it
                 _log.warning("a status could not be recorded as posted: %s", error)
                 return
@@ -53,23 +56,23 @@ class Poster:
             self.send(post)
         return taken
 
-    def _send(self, post: outbox.Post) -> outbox.Post | None:
-        refused = ""
+    def _send(
+        self, post: outbox.Post, known: Known | None
+    ) -> tuple[outbox.Post | None, Known | None]:
         try:
             self._api().post(post.i_account, post.group, post.status, post.message)
         except NoAnswer as error:  # rule hold: it may land yet; the lease runs out by itself
             _log.warning("ESPF did not answer a status: %s", error)
-            return None
+            return None, None
         except Transient as error:
             _log.warning("ESPF did not take a status now: %s", error)
-            self._store.transact(lambda tx: self._record(tx, post, posted=False))
-            return None
+            return self._store.transact_on(known, partial(self._record, post=post, posted=False))
         except Terminal as error:
-            refused = str(error)
-            _log.error("ESPF refused a status; next try in an hour: %s", refused)
-            self._store.transact(lambda tx: self._refused(tx, post, refused))
-            return None
-        return self._store.transact(lambda tx: self._record(tx, post, posted=True))
+            _log.error("ESPF refused a status; next try in an hour: %s", error)
+            return self._store.transact_on(
+                known, partial(self._refused, post=post, reason=str(error))
+            )
+        return self._store.transact_on(known, partial(self._record, post=post, posted=True))
 
     def _record(self, tx: Tx, post: outbox.Post, *, posted: bool) -> outbox.Post | None:
         reference = self._store.client.document(post.document)

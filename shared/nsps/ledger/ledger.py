@@ -2,13 +2,13 @@
 
 Steps between which no call lies share a transaction: ``begin`` is begin, list and the takes up to
 the first that needs a call; ``done`` is confirm, the further takes and finish with the status note.
-The usual event costs two transactions. Every transaction may be run again (a commit in doubt equals
-a crash just after it).
+The usual event costs one transaction and one commit: what ``begin`` left is known, so ``done`` of
+the last call writes on condition that it still stands. Every transaction may be run again (a commit
+in doubt equals a crash just after it).
 """
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from nsps.ledger import protocol
 from nsps.ledger.documents import Delivery, Resource, Watermark
 from nsps.ledger.protocol import Begun, Lease, Step, Taken, Todo
 from nsps.outcome import Outcome, Transient, worst
-from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, Tx
+from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Known, Store, Tx
 
 MARGIN_SECONDS = 2.0
 """M of the model: how far a call may overrun its deadline before it can no longer take effect."""
@@ -106,14 +106,16 @@ class Progress:
     errors: tuple[str, ...] = ()
     post: outbox.Post | None = None
     wait: float = 0.0
+    known: Known | None = None
+    """The documents as my last transaction left them."""
 
 
 class Ledger:
     """One handler's ledger."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._clock = clock
+        self._clock = store.clock
 
     # ---- the steps of an attempt -----------------------------------------------------------
 
@@ -140,7 +142,7 @@ class Ledger:
             progress = Progress(At.FINISHED, todo=tuple(protocol.plan(view.owned, work.wanted)))
             return view.go_on(progress, sent)
 
-        return self._store.transact(body)
+        return self._went(None, body)
 
     def may_call(self, work: Work, progress: Progress) -> bool:
         """Step 4: whether enough of the lease is left for the longest call (local)."""
@@ -337,7 +339,7 @@ class Ledger:
 
         def body(tx: Tx) -> Progress:
             sent = self._clock()
-            view = self._view(tx, work, keys=_keys(progress))
+            view = self._view(tx, work, takes=bool(progress.todo), keys=_keys(progress))
             after = settle(view.resource(step.key), work.token)
             if after is None:
                 return replace(progress, at=At.LOST)
@@ -352,7 +354,11 @@ class Ledger:
                 sent,
             )
 
-        return self._store.transact(body)
+        return self._went(progress.known, body)
+
+    def _went(self, known: Known | None, body: Callable[[Tx], Progress]) -> Progress:
+        progress, known = self._store.transact_on(known, body)
+        return replace(progress, known=known)
 
     def _view(
         self,
@@ -360,15 +366,18 @@ class Ledger:
         work: Work,
         *,
         listing: bool = False,
+        takes: bool = True,
         keys: tuple[str, ...] = (),
         orders: tuple[str, ...] = (),
     ) -> _View:
+        """The documents of a transaction. ``takes``: it may take a resource (rule recheck)."""
         store, handler = self._store, work.handler
         owned: dict[str, dict[str, Any]] = {}
         if listing:
             owned = tx.query(store.resources_of(handler, str(work.owner)))
             keys = tuple(work.wanted)
-        references = [store.delivery(handler, work.delivery), store.owner(handler, str(work.owner))]
+        references = [store.delivery(handler, work.delivery)]
+        references += [store.owner(handler, str(work.owner))] if takes else []
         references += [
             reference
             for reference in (store.resource(handler, key) for key in keys)
@@ -399,7 +408,7 @@ class _View:
         self._owner = store.owner(work.handler, str(work.owner))
         self.owned = [str(data["key"]) for data in owned.values()]
         self.delivery = Delivery.read(documents[self._delivery.path])
-        self.watermark = Watermark.read(documents[self._owner.path])
+        self.watermark = Watermark.read(documents.get(self._owner.path))
 
     def resource(self, key: str) -> Resource:
         return Resource.read(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from nsps.connector.base import Answer, AnswerState, Call
-from nsps.deadlines import Deadlines
+from nsps.flows.deadlines import Deadlines
 from nsps.ledger.orders import Heard
 from nsps.outcome import Terminal, Transient
 from nsps.store import Store

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from nsps.callbacks import Answers
 from nsps.connector.base import Action, Answer, AnswerState
+from nsps.flows.callbacks import Answers
 from nsps.ledger.orders import Heard
 from nsps.outcome import NoAnswer, Outcome, Terminal, Transient
 from nsps.store import Store

@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 from nsps.console.find import Subject
-from nsps.console.words import of_story, of_subject
+from nsps.console.words import Systems, of_story, of_subject
 from nsps.event import Owner
-from nsps.switch import Pause, Switch
+from nsps.settings import HandlerSummary
+from nsps.switch import Breaker, Pause, State, Switch
 from nsps.timeline import Delivered, Story
 
 AT = "2026-11-21T10:00:00.000+00:00"
+
+
+HSS = HandlerSummary(name="hss", connector="x", events=("SIM/*",))
+MAIL = HandlerSummary(name="mail", connector="x", events=("SIM/*",), kind="message")
 
 
 def delivered(**more: Any) -> Delivered:
@@ -65,7 +70,7 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
         "took_ms": 3.0,
     }
     espf = {"group": "HSS", "status": "OK", "told": True, "told_at": AT, "of_this": True}
-    words = of_story(story(delivered(results=(result,), espf=espf)), {})
+    words = of_story(story(delivered(results=(result,), espf=espf)), Systems())
     told = [line.text for line in words.happened]
     assert told[0].startswith("PortaBilling sent SIM/Updated (event 77) about account 1001")
     assert "hss: 001010000000001 was written (active from True to False)" in told[2]
@@ -89,7 +94,12 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
         ),
         ({"outcome": "rejected"}, None, "nsps replay e1 --handler hss"),
         ({"outcome": "expired"}, None, "nsps replay e1 --handler hss"),
-        ({"outcome": "accepted", "orders": ("o-1",)}, "answer to o-1", None),
+        ({"outcome": "accepted", "orders": ("o-1",)}, "answer to order o-1", None),
+        (
+            {"outcome": "accepted", "results": ({"key": "imsi:1", "order": "SO-9"},)},
+            "answer to order SO-9, taken at 2026-11-21 10:00 UTC; not answered by 2026-11-22 10:00",
+            None,
+        ),
         ({"outcome": None, "attempts": 0}, "is about to have it", None),
         (
             {"outcome": "waiting", "waits_for": "the answer to an earlier order"},
@@ -101,7 +111,7 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
 def test_what_waits_and_what_can_be_done(
     delivery: dict[str, Any], waits: str | None, command: str | None
 ) -> None:
-    words = of_story(story(delivered(**delivery)), {})
+    words = of_story(story(delivered(**delivery)), Systems(handlers={"hss": HSS}))
     assert len(words.waiting) == (0 if waits is None else 1)
     assert waits is None or waits in words.waiting[0]
     commands = [each.command for each in words.advice]
@@ -110,22 +120,77 @@ def test_what_waits_and_what_can_be_done(
 
 def test_a_paused_handler_says_who_and_until_when() -> None:
     paused = Switch(pause=Pause("ann@acme.example", datetime(2026, 11, 20, tzinfo=UTC), "cable"))
-    words = of_story(story(delivered(outcome=None)), {"hss": paused})
+    words = of_story(story(delivered(outcome=None)), Systems({"hss": paused}))
     assert "paused by ann@acme.example" in words.waiting[0]
     assert "kept until 2026-12-20" in words.waiting[0]
     assert [each.command for each in words.advice] == ["nsps resume hss"]
+
+
+def test_a_system_that_is_down_is_not_to_be_sent_to_now() -> None:
+    down = Switch(
+        breaker=Breaker(State.OPEN, 20, "HTTP 503", opened_at=datetime(2026, 11, 20, tzinfo=UTC))
+    )
+    failed = delivered(outcome="retrying", retry={"error": "HTTP 503", "at": AT}, next_try=AT)
+    words = of_story(story(failed), Systems({"hss": down}))
+    assert "its system is down: HTTP 503; what waits is kept until" in words.waiting[0]
+    assert [each.command for each in words.advice] == ["nsps handlers"]
+    parked = delivered(outcome="parked", retry={"error": "HTTP 503", "at": AT}, next_try=AT)
+    assert "uses up no try" in of_story(story(parked), Systems({"hss": down})).waiting[0]
+
+
+def test_while_portabilling_cannot_be_read_the_handlers_are_not_waited_for_one_by_one() -> None:
+    none: dict[str, Any] = {"outcome": None, "begun_at": None, "attempts": 0}
+    away = {"enriched_at": None, "retry": {"error": "HTTP 502", "at": AT}}
+    both = (delivered(**none), delivered(handler="mail", **none))
+    words = of_story(story(*both, state="received", **away), Systems())
+    assert words.waiting == (
+        "PortaBilling is read again within 10 minutes, then it goes to hss, mail",
+    )
+    assert [each.command for each in words.advice] == ["nsps doctor"]
+    words = of_story(story(*both, state="parked", next_try=AT, **away), Systems())
+    assert "read again about 2026-11-21 10:00:00 UTC" in words.waiting[0]
+
+
+def test_a_message_handler_is_spoken_of_as_one_and_not_compared() -> None:
+    result = {"key": "message/account:1001", "result": "written", "took_ms": 2.0}
+    sent = delivered(handler="mail", results=(result,), summary="SIM/Updated for account:1001")
+    words = of_story(story(sent), Systems(handlers={"mail": MAIL}))
+    told = [line.text for line in words.happened]
+    assert "mail: the message was taken; the system took 2 ms" in told
+    assert "mail: the message is: SIM/Updated for account:1001" in told
+    assert words.advice == ()
+
+
+def test_advice_is_of_the_newest_try_and_not_of_what_is_past() -> None:
+    refused, done = delivered(outcome="rejected"), delivered(run=1)
+    words = of_story(story(refused, done), Systems())
+    assert [each.command for each in words.advice] == ["nsps reconcile hss --account 1001"]
+    older, newer = story(refused, event_id="e1"), story(delivered(), event_id="e2")
+    subject = Subject(Owner("account", "1001"), events=(older, newer))
+    assert not any("replay" in each.command for each in of_subject(subject, Systems()).advice)
+
+
+def test_what_many_events_wait_for_is_said_once() -> None:
+    paused = Switch(pause=Pause("ann@acme.example", datetime(2026, 11, 20, tzinfo=UTC), "cable"))
+    events = tuple(
+        story(delivered(outcome=None), event_id=f"e{number}", i_event=str(number))
+        for number in range(1, 6)
+    )
+    words = of_subject(Subject(Owner("account", "1001"), events=events), Systems({"hss": paused}))
+    (waits,) = words.waiting
+    assert waits.startswith("5 events (1, 2, 3 and 2 more): hss: paused by ann@acme.example")
 
 
 def test_every_outcome_has_words() -> None:
     from nsps.outcome import Outcome
 
     for outcome in Outcome:
-        words = of_story(story(delivered(outcome=outcome.value)), {})
+        words = of_story(story(delivered(outcome=outcome.value)), Systems())
         assert all(line.text for line in words.happened)
 
 
 def test_a_subscriber_with_nothing_and_one_with_a_sim() -> None:
-    nothing = of_subject(Subject(Owner("account", "1001")), {})
+    nothing = of_subject(Subject(Owner("account", "1001")), Systems())
     assert any("has nothing in any system" in line.text for line in nothing.happened)
     resource = {
         "handler": "hss",
@@ -139,11 +204,11 @@ def test_a_subscriber_with_nothing_and_one_with_a_sim() -> None:
         "by": "e1",
     }
     subject = Subject(Owner("account", "1001"), (resource,), events=(story(delivered()),))
-    words = of_subject(subject, {})
+    words = of_subject(subject, Systems())
     assert "its last write is in doubt" in words.happened[0].text
     assert "nsps reconcile hss --account 1001" in {each.command for each in words.advice}
     replayed = replace(delivered(), run=2)
     assert (
         "(replay 2)"
-        in of_subject(replace(subject, events=(story(replayed),)), {}).happened[-1].text
+        in of_subject(replace(subject, events=(story(replayed),)), Systems()).happened[-1].text
     )

@@ -16,7 +16,7 @@ from nsps_local.cost.model import (
     read_prices,
     total,
 )
-from nsps_local.recording.topology import Database, Function, Job, Topology
+from nsps_local.recording.topology import Database, Function, Job, Resource, Topology
 
 PRICES = read_prices()
 NOTHING = Operations(0, 0, 0, 0, 0, 0, 0)
@@ -119,13 +119,48 @@ def test_what_is_paid_whatever_comes() -> None:
     idle = 2 * 730 * 3600 * (0.0000025 + 0.5 * 0.0000025)
     assert lines["Minimum instances"] == pytest.approx(idle)
     assert lines["Secrets"] == pytest.approx(2 * 0.06)
-    assert lines["Clock"] == pytest.approx(43800 / 1e6 * 0.4 + 0.10)
+    at_work = 0.3 * (0.000024 + 0.5 * 0.0000025)
+    assert lines["Clock"] == pytest.approx(43800 * (0.4 / 1e6 + at_work) + 0.10)
     assert lines["Reserved address"] == 0
+
+
+def test_cloud_runs_own_lines_are_paid_for_unless_the_program_excludes_them() -> None:
+    own = counts(replace(NOTHING, log_bytes=1000))
+    kept = "projects/p/logs/run.googleapis.com%2Frequests"
+    inputs = {"filter": f'service_name=("acme-ingress" OR "acme-hss") AND logName="{kept}"'}
+    exclusion = Resource("gcp:logging/projectExclusion:ProjectExclusion", "x", inputs, {})
+
+    def logs(*resources: Resource) -> float:
+        topology = replace(TOPOLOGY, resources=resources)
+        lines = per_million(topology, own, PRICES, 40, 1)
+        return next(line.dollars for line in lines if line.part == "Logs")
+
+    line = PRICES.assumptions["request_log_bytes"]
+    assert logs() == pytest.approx(1e6 / 2**30 * 0.5 * (1000 + 3 * line))
+    assert logs(exclusion) == pytest.approx(1e6 / 2**30 * 0.5 * (1000 + line))
+    off = replace(exclusion, inputs=inputs | {"disabled": True})
+    assert logs(off) == logs()
+
+
+def test_some_regions_are_dearer() -> None:
+    frankfurt = PRICES.of("europe-west3")
+    assert frankfurt["vcpu_second"] > PRICES["vcpu_second"]
+    assert frankfurt["firestore_write_100k"] == PRICES["firestore_write_100k"]
+    assert "vcpu_second" in frankfurt.guessed
+    assert PRICES.of("europe-west1") == PRICES
+
+
+def test_what_stands_behind_the_nat_is_paid_by_the_hour() -> None:
+    address = Resource("gcp:compute/address:Address", "acme-address", {}, {})
+    functions = (function("enrichment", min_instances=40, behind_nat=True), function("ingress"))
+    behind = replace(TOPOLOGY, functions=functions, resources=(address,))
+    lines = {line.part: line.dollars for line in per_month(behind, counts(NOTHING), PRICES)}
+    assert lines["Reserved address"] == pytest.approx(3.65 + 32 * 730 * 0.0014)
 
 
 def test_the_data_files_are_whole() -> None:
     assert read_counts().date <= PRICES.date or read_counts().date > "2026-01-01"
-    assert PRICES.guessed
-    assert set(PRICES.multi_region) < set(PRICES.each)
+    assert set(PRICES.guessed) <= set(PRICES.each)
+    assert set(PRICES.multi_region) | set(PRICES.dearer) < set(PRICES.each)
     lines = per_million(TOPOLOGY, read_counts(), PRICES, 40, 3)
     assert 5 < total(lines) < 200

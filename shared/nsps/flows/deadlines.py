@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nsps import log
-from nsps.callbacks import Answers
 from nsps.connector.base import Answer, AnswerState, AsynchronousConnector, Call
+from nsps.flows.callbacks import Answers
 from nsps.http import Deadline
 from nsps.ledger.orders import Orders
 from nsps.outcome import Terminal, Transient

@@ -6,13 +6,17 @@ deliveries waits, nothing is, nor while a system still holds something of it, un
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from google.cloud.firestore import Client, DocumentReference, FieldFilter
+
+from nsps import audit
+from nsps.console.identity import Person
 from nsps.outcome import Outcome
-from nsps.store import Store
+from nsps.store import Store, Tx
 
 AT_ONCE = 400
 _ENDED = ("unhandled", "enriched", Outcome.EXPIRED.value)
@@ -29,6 +33,11 @@ class Found:
     documents: tuple[DocumentReference, ...]
     against: tuple[str, ...]
 
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many there are of each collection."""
+        return dict(sorted(Counter(each.parent.id for each in self.documents).items()))
+
 
 def find(store: Store, i_account: int, *, held: bool = False) -> Found:
     """Everything that names the account. Raises StoreUnavailable.
@@ -38,13 +47,24 @@ def find(store: Store, i_account: int, *, held: bool = False) -> Found:
     search = _Search(store, i_account, held)
     documents = list(search.run())
     unique = {reference.path: reference for reference in documents}
-    return Found(tuple(unique.values()), tuple(search.against))
+    return Found(tuple(unique.values()), tuple(dict.fromkeys(search.against)))
 
 
-def erase(store: Store, found: Found) -> int:
-    """Delete what was found; how many documents. Raises NotYet, StoreUnavailable."""
+def erase(store: Store, i_account: int, found: Found, person: Person, reason: str) -> int:
+    """Delete what was found; how many documents. Raises NotYet, StoreUnavailable.
+
+    Who asked for it is written down first: what is cut off is seen, and can be done again.
+    """
     if found.against:
-        raise NotYet("; ".join(found.against))
+        raise NotYet(f"nothing was deleted: {'; '.join(found.against)}")
+
+    def note(tx: Tx) -> None:
+        target, details = f"account:{i_account}", {"documents": found.kinds}
+        tx.read([store.event("-")])  # the server's time
+        audit.note(store, tx, person.email, person.role.name, "erase", target, reason, details)
+
+    if found.documents:
+        store.transact(note)
     for start in range(0, len(found.documents), AT_ONCE):
         batch = store.client.batch()
         for reference in found.documents[start : start + AT_ONCE]:

@@ -202,7 +202,6 @@ def respond(request: Request, ingress: Callable[[], Ingress]) -> Response:
             i_event=accepted.event.entity("i_event"),
             message_id=accepted.message_id,
             shown=f"{accepted.shown.credential}/{accepted.shown.reading}",
-            status=200,
             ms=_ms(started),
         )
         return _json(200, {"event_id": accepted.event_id})

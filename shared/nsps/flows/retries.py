@@ -23,15 +23,22 @@ from typing import Any, TypeVar
 from google.cloud.firestore import FieldFilter
 
 from nsps import log
-from nsps.deadlines import Deadlines
 from nsps.espf import outbox
 from nsps.espf.poster import Poster
-from nsps.event import SnapshotTime
+from nsps.event import EspfEvent, InvalidWebhook, Owner, SnapshotTime, owner_of, parse_webhook
+from nsps.flows.deadlines import Deadlines
+from nsps.flows.maintenance import Maintenance
 from nsps.ledger.ledger import note_status
-from nsps.maintenance import Maintenance
-from nsps.messages import MalformedMessage, Publisher, PushMessage, RawEventMessage
+from nsps.messages import (
+    ENRICHMENT,
+    MalformedMessage,
+    Publisher,
+    PushMessage,
+    RawEventMessage,
+)
 from nsps.outcome import Outcome, Transient
 from nsps.retry import LADDER, LAST_TRY_SECONDS, Ladder
+from nsps.routing import wants
 from nsps.settings import HandlerSummary
 from nsps.store import HISTORY_DAYS, Store, Tx
 from nsps.switch import State, Switch
@@ -41,7 +48,6 @@ T = TypeVar("T")
 
 _log = log.get(__name__)
 
-ENRICHMENT = "enrichment"
 SOURCE = "CloudPubSubDeadLetterSourceSubscription"
 SEND_SECONDS = 60.0
 RATE = 5.0
@@ -105,7 +111,7 @@ class Retries:
         if run and not (run.isascii() and run.isdigit()):
             raise MalformedMessage("attribute run of a dead letter is not a number")
         delivery = f"{event_id}.{run}" if run else event_id
-        body = _body(push)
+        event = _event(push)
         kept = {
             "stage": stage,
             "handler": None if stage == ENRICHMENT else stage,
@@ -113,7 +119,10 @@ class Retries:
             "event_id": event_id,
             "run": int(run) if run else None,
             "delivery": delivery,
-            "body": body,
+            "body": json.dumps({"event_type": event.event_type, "variables": event.variables}),
+            "handlers": self._hearing(stage, event),
+            "i_account": _i_account(push, event),
+            "t": push.attributes.get("t", ""),
             "received_at": push.attributes.get("received_at", ""),
             "trace_id": push.attributes.get("trace_id", ""),
             "request_id": push.attributes.get("request_id", ""),
@@ -242,10 +251,14 @@ class Retries:
 
     def _end(self, name: str, token: str) -> Outcome | None:
         """The ladder's end: the event expires, and ESPF hears FAILED."""
-        posts = self._store.transact(lambda tx: self._expire(tx, name, token))
-        for post in posts or ():
+        ended = self._store.transact(lambda tx: self._expire(tx, name, token))
+        if ended is None:
+            return None
+        stage, event_id, posts = ended
+        _log.error("expired: all tries used", stage=stage, event_id=event_id)
+        for post in posts:
             self._poster.send(post)
-        return None if posts is None else Outcome.EXPIRED
+        return Outcome.EXPIRED
 
     def _hold(self, tx: Tx, name: str, token: str) -> dict[str, Any] | None:
         """Take a parked event to send it; None if another tick has it, or it needs no try."""
@@ -276,7 +289,10 @@ class Retries:
         about = self._about(data["stage"], data["delivery"], data["event_id"])
         tx.merge(about, {"next_try": next_try})
 
-    def _expire(self, tx: Tx, name: str, token: str) -> tuple[outbox.Post, ...] | None:
+    def _expire(
+        self, tx: Tx, name: str, token: str
+    ) -> tuple[str, str, tuple[outbox.Post, ...]] | None:
+        """Stage, event_id and what ESPF is to hear; None if another tick has it or it is done."""
         at = self._store.parked(name)
         data = tx.read([at])[at.path] or {}
         if data.get("held") != token:
@@ -290,26 +306,34 @@ class Retries:
         reason = f"not delivered in {self._ladder(stage).days:g} days: {data['reason']}"
         word = "state" if stage == ENRICHMENT else "outcome"
         expired = {"next_try": None, "errors": [reason], "finished_at": tx.now}
-        posts = self._failed(tx, stage, now_is, reason)
+        posts = self._failed(tx, {**data, **now_is}, reason)
         tx.merge(about, {word: Outcome.EXPIRED.value, **expired})
-        _log.error("expired: all tries used", stage=stage)
-        return posts
+        return stage, data["event_id"], posts
 
-    def _failed(
-        self, tx: Tx, stage: str, now_is: Mapping[str, Any], reason: str
-    ) -> tuple[outbox.Post, ...]:
-        """Note FAILED for the groups that hear of the event."""
-        i_account, t = now_is.get("i_account"), SnapshotTime(now_is.get("t") or "")
-        names = [stage] if stage != ENRICHMENT else now_is.get("handlers", [])
-        groups = {self._handlers[name].group for name in names if name in self._handlers}
-        posts: list[outbox.Post] = []
+    def _failed(self, tx: Tx, about: Mapping[str, Any], reason: str) -> tuple[outbox.Post, ...]:
+        """Note FAILED for the groups that hear of the event.
+
+        ``about``: what the message said when it was parked, and what the history says since. A
+        function that never started has left no history, and PortaBilling is told all the same.
+        """
+        i_account, t = about.get("i_account"), SnapshotTime(about.get("t") or "")
         if i_account is None:
             return ()
+        names = about.get("handlers", [])
+        groups = {self._handlers[name].group for name in names if name in self._handlers}
+        posts: list[outbox.Post] = []
         for group in sorted(filter(None, groups)):
             found = tx.read([self._store.status(i_account, group)])
             post = note_status(self._store, tx, found, i_account, group, t, Outcome.EXPIRED, reason)
             posts += [post] if post else []
         return tuple(posts)
+
+    def _hearing(self, stage: str, event: EspfEvent) -> list[str]:
+        """The handlers whose groups hear that the event has failed at this stage."""
+        if stage != ENRICHMENT:
+            return [stage]
+        summaries = self._handlers.values()
+        return [each.name for each in summaries if wants(each.events, event.event_type)]
 
     def _ladder(self, stage: str) -> Ladder:
         handler = self._handlers.get(stage)
@@ -355,13 +379,20 @@ def _done(stage: str, now_is: Mapping[str, Any]) -> bool:
     return outcome is not None and (Outcome(outcome).final or outcome == Outcome.ACCEPTED.value)
 
 
-def _body(push: PushMessage) -> str:
+def _event(push: PushMessage) -> EspfEvent:
     """The event as ESPF sent it, out of a raw or an enriched message."""
     try:
         document = json.loads(push.data)
     except (ValueError, RecursionError) as error:
         raise MalformedMessage("a dead letter's data is not JSON") from error
-    event = document.get("data", document) if isinstance(document, dict) else None
-    if not isinstance(event, dict) or "event_type" not in event:
-        raise MalformedMessage("a dead letter holds no event")
-    return json.dumps(event)
+    told = document.get("data", document) if isinstance(document, dict) else None
+    try:
+        return parse_webhook(json.dumps(told).encode())
+    except InvalidWebhook as error:
+        raise MalformedMessage(f"a dead letter holds no event: {error}") from error
+
+
+def _i_account(push: PushMessage, event: EspfEvent) -> int | None:
+    """The account that the event turned out to be about, or that it names."""
+    owner = push.attributes.get("owner", "")
+    return (Owner.parse(owner) if ":" in owner.strip(":") else owner_of(event, "-")).i_account

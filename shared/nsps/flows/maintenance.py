@@ -50,7 +50,7 @@ class Maintenance:
     def _keep(self, handler: str, switch: Switch, now: datetime) -> Switch:
         told = warning(handler, switch, now)
         if told:
-            _log.error(told, handler=handler)
+            _log.error("switched off for too long", handler=handler, reason=told)
         try:
             switch = self._asked(handler, switch, now)
             if switch.off or switch.breaker.state is not State.CLOSED:
