@@ -22,12 +22,12 @@ from typing import Any, cast
 
 from nsps.connector.gate import Gate
 from nsps.event import SnapshotTime
+from nsps.flows.maintenance import Maintenance
 from nsps.http import Answer, Http
 from nsps.identity_token import IdentityTokens
 from nsps.ledger import protocol
 from nsps.ledger.documents import Delivery, Resource, Watermark
 from nsps.ledger.protocol import Begun, Lease, Step, Taken, Todo
-from nsps.maintenance import Maintenance
 from nsps.outcome import Outcome
 from nsps.retry import PUSH
 from nsps.settings import HandlerLocation, HandlerSettings
@@ -266,7 +266,7 @@ class Outage:
         self._pump()
 
     def _tick(self) -> None:
-        breaker = self._maintenance.tick()["hss"].breaker
+        breaker = self._maintenance.tick()[0]["hss"].breaker
         if self.time.now > self.up_at and breaker.state == "closed" and self.closed_at is None:
             self.closed_at = self.time.now
         self.time.at(self.time.now + 60, self._tick)
