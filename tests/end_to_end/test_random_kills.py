@@ -301,7 +301,7 @@ def takes_its_time(chance: random.Random) -> Callable[[Received], int]:
 def place(tmp_path: Path) -> Iterator[Place]:
     chance = random.Random(SEED)
     with Recorder() as crm, Recorder() as mail:
-        every = webhook(mail.url, "mail", group="Mail")
+        every = webhook(mail.url, "mail", group="Mail", call_timeout_seconds=15)
         every["settings"]["ordering"] = "every"
         config = configuration(tmp_path, [SIMS, webhook(crm.url, "crm"), every])
         stack = WholeStack(tmp_path / "state", config)

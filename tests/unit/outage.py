@@ -183,6 +183,7 @@ class Outage:
     chance: random.Random = field(default_factory=lambda: random.Random(4711))
 
     events: dict[int, Event] = field(default_factory=dict)
+    """By the number of the message that brings it."""
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     attempts: Counter[int] = field(default_factory=Counter)
     calls: list[float] = field(default_factory=list)
@@ -213,6 +214,7 @@ class Outage:
         )
         self._window, self._in_flight = Window(), 0
         self._pushes = True
+        self._open: set[int] = set()
         self._next_settle = float("inf")
         self._watermarks: dict[str, Watermark] = {}
         self._resources: dict[str, Resource] = {}
@@ -246,6 +248,8 @@ class Outage:
 
     def turn(self, location: HandlerLocation, *, off: bool) -> None:
         self._pushes = not off
+        if not off:
+            self._shuffle()
         self._pump()
 
     def token(self, audience: str, deadline: object) -> str:
@@ -255,12 +259,20 @@ class Outage:
         """The handler's own check of its system."""
         return Answer(503 if self.down else 200, {}, b"{}", url)
 
+    def _shuffle(self) -> None:
+        """Google's Pub/Sub brings what it kept in no order; the embedded one would."""
+        numbers = list(self._open)
+        events = [self.events[number] for number in numbers]
+        self.chance.shuffle(events)
+        self.events.update(zip(numbers, events, strict=True))
+
     # ---- what happens by itself ------------------------------------------------------------------
 
     def _publish(self) -> None:
         number = len(self.events) + 1
         owner = f"account:{self.chance.randrange(self.owners)}"
         self.events[number] = Event(owner, SnapshotTime(f"{number:09}"), self.time.now)
+        self._open.add(number)
         self._backlog.add(number)
         self.time.at(number / self.rate, self._publish)
         self._pump()
@@ -305,6 +317,7 @@ class Outage:
         else:
             self._window.succeeded(in_flight)
             self._backlog.ack(push.mid, push.token)
+            self._open.discard(push.mid)
             self.outcomes[outcome] += 1
             self.attempts[push.attempt] += 1
         self.time.at(self.time.now, self._pump)
