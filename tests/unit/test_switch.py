@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -31,6 +31,7 @@ from nsps.switch import (
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import new_store
+from tests.unit.outage import Documents, VirtualTime
 
 T0 = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 OPEN = switch.opened(Breaker(), 20, "HTTP 503", T0)
@@ -410,3 +411,29 @@ def test_without_firestore_the_gate_stays_as_it_was(store: Store) -> None:
     one._switches = Away(store)
     clock.sleep(10)
     assert one.admit() is not None
+
+
+def test_those_who_waited_while_it_came_back_do_not_go_all_at_once() -> None:
+    """More threads than the rate: as where a deployment gives the function's size itself."""
+    time = VirtualTime()
+    documents = Documents(time.clock)
+    handler = HandlerSettings(
+        name="hss", connector="sample", events=("SIM/*",), max_rate=5, instance_rate=5
+    )
+    switches = Switches(cast(Store, documents))
+    one = Gate(handler, switches, clock=time.monotonic, sleep=time.sleep)
+    coming = replace(COMING, changed_at=time.clock(), granted=1e6)  # nobody is let through
+    documents.handler("hss").set(Switch(breaker=coming).write(), merge=True)
+    went: list[float] = []
+
+    def attempt() -> None:
+        assert one.admit() is None
+        one.turn()
+        went.append(time.now)
+
+    for _ in range(40):
+        time.at(0.0, lambda: time.start(attempt))
+    time.at(3.0, lambda: documents.handler("hss").set(Switch().write(), merge=True))
+    time.run(lambda: len(went) == 40, 60)
+    assert went[0] > 3, "it was to wait"
+    assert went[39] - went[0] == pytest.approx(39 / 5), "five a second"

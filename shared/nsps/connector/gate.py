@@ -61,10 +61,14 @@ class Gate:
         self._entries, self._calls = _Pace(handler.instance_rate), _Pace(handler.instance_rate)
 
     def admit(self) -> Held | None:
-        """Whether a delivery may go on to the system: None, or why not. May wait for its turn."""
-        held = self._door() or self._pace()
-        if held is not None:
-            return held
+        """Whether a delivery may go on to the system: None, or why not. May wait for its turn.
+
+        The pace comes last: all who waited while the handler came back go on at one moment.
+        """
+        return self._permit() or self._pace() or self._door()
+
+    def _permit(self) -> Held | None:
+        """Wait until the breaker lets this attempt through."""
         ends = self._clock() + PATIENCE_SECONDS
         with self._lock:
             self._waiting += 1

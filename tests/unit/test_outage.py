@@ -1,0 +1,71 @@
+"""An outage of one hour, with everything that came meanwhile delivered after it: in simulated time,
+so that nothing is shortened. See outage.py for what is real in it.
+
+NSPS_OUTAGE_RATE: events a second; 50 are 180 000 in the hour. CI takes a tenth of it: then the
+counts are a tenth, and no time is another.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from itertools import pairwise
+
+import pytest
+from nsps.outcome import Outcome
+
+from tests.unit.outage import Event, Outage, most_within
+
+RATE = float(os.environ.get("NSPS_OUTAGE_RATE", "5"))
+ALLOWED = 4 * RATE
+BEGINS, ENDS = 600.0, 600.0 + 3600.0
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_an_hour_of_outage_is_made_up_for() -> None:
+    random.seed(4711)
+    outage = Outage(RATE, ALLOWED, BEGINS, ENDS, owners=round(1200 * RATE))
+    outage.run(lambda: outage.time.now >= ENDS, ENDS + 1)
+    waited = outage.waits
+    assert outage.opened_at is not None
+    calls_while_down = sum(BEGINS <= moment < ENDS for moment in outage.calls)
+    outage.run(lambda: outage.waits < RATE and outage.closed_at is not None, ENDS + 7200)
+    back = next(moment for moment, _ in outage.written if moment > ENDS)
+    drained = outage.time.now - back
+    turned, older = order(outage.written)
+    highest = most_within([moment for moment in outage.calls if moment > ENDS], 5) / 5
+    rows = [
+        ("events waiting when it ended", f"{waited:,} of {RATE * 3600:,.0f}"),
+        ("breaker open after", f"{outage.opened_at - BEGINS:.1f} s"),
+        ("calls while it was down", f"{calls_while_down}"),
+        ("first call after the end", f"{back - ENDS:.0f} s"),
+        ("delivered", f"{outage.outcomes[Outcome.DELIVERED]:,}"),
+        ("superseded", f"{outage.outcomes[Outcome.SUPERSEDED]:,}"),
+        ("an older state after a newer one", f"{older}"),
+        ("neighbours in another order than sent", f"{turned:,}"),
+        ("drained in", f"{drained:.0f} s, new events going on at {RATE:g}/s"),
+        ("highest rate in any 5 s", f"{highest:.1f}/s of {ALLOWED:g}/s allowed"),
+        ("most attempts of one event", f"{max(outage.attempts)}"),
+    ]
+    print()
+    for name, value in rows:
+        print(f"| {name} | {value} |")
+    assert set(outage.outcomes) == {Outcome.DELIVERED, Outcome.SUPERSEDED}
+    assert sum(outage.outcomes.values()) + outage.waits >= len(outage.events) - ALLOWED
+    assert older == 0
+    assert highest <= ALLOWED * 1.02 + 0.2
+    came = waited + (back - ENDS) * RATE
+    assert drained <= came / (ALLOWED - RATE) + 120, "as fast as allowed, and the slow start"
+    assert max(outage.attempts) <= 12
+
+
+def order(written: list[tuple[float, Event]]) -> tuple[int, int]:
+    """Writes in another order than sent; and those of an older state after a newer one."""
+    turned = sum(later.sent_at < sooner.sent_at for (_, sooner), (_, later) in pairwise(written))
+    newest: dict[str, str] = {}
+    older = 0
+    for _, event in written:
+        older += event.t < newest.get(event.owner, "")
+        newest[event.owner] = max(event.t, newest.get(event.owner, ""))
+    return turned, older
