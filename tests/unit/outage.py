@@ -22,12 +22,12 @@ from typing import Any, cast
 
 from nsps.connector.gate import Gate
 from nsps.event import SnapshotTime
+from nsps.flows.maintenance import Maintenance
 from nsps.http import Answer, Http
 from nsps.identity_token import IdentityTokens
 from nsps.ledger import protocol
 from nsps.ledger.documents import Delivery, Resource, Watermark
 from nsps.ledger.protocol import Begun, Lease, Step, Taken, Todo
-from nsps.maintenance import Maintenance
 from nsps.outcome import Outcome
 from nsps.retry import PUSH
 from nsps.settings import HandlerLocation, HandlerSettings
