@@ -167,6 +167,7 @@ class Deployment:
                 secrets=(self._config.portabilling.credentials,),
                 # Events that wait for a read of their account share it: many may wait at once.
                 size=replace(_ALWAYS_ONE, concurrency=80),
+                internal=True,
             )
         )
         self._database.grant("enrichment", enrichment.member)
@@ -233,6 +234,7 @@ class Deployment:
                     *(s for h in self._waiting for s in h.secrets.values()),
                 ),
                 size=InstanceSize(max_instances=5),
+                internal=True,
             )
         )
         self._database.grant("retries", retries.member)
@@ -323,7 +325,7 @@ def _locations(made: dict[str, HandlerFunction]) -> pulumi.Output[str]:
     """NSPS_FUNCTIONS: where each handler's function is, and what feeds it."""
     each = {
         name: {
-            "url": handler.function.url,
+            "url": handler.function.uri,
             "audience": handler.function.audience,
             "subscription": handler.subscription.id,
         }

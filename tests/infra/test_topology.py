@@ -78,6 +78,19 @@ def test_only_what_verifies_its_callers_can_be_called_without_a_google_identity(
     assert everybody == {("function", f"acme-{part}") for part in PUBLIC}
 
 
+def test_the_internet_reaches_those_alone_that_somebody_there_must_reach(acme: Topology) -> None:
+    """hss and oms have a contract_token: another NSPS may use them."""
+    reached = {f.part for f in acme.functions if not f.internal}
+    assert reached == {"ingress", "callbacks", "console", "hss", "oms"}
+
+
+def test_without_a_network_of_its_own_handlers_are_asked_from_the_internet(
+    record_acme: Record,
+) -> None:
+    open_to_all = record_acme(base() | {"nsps:static_egress": False})
+    assert {f.part for f in open_to_all.functions if f.internal} == {"enrichment", "retries"}
+
+
 def test_every_other_function_is_called_by_the_invoker_handlers_by_two_more_the_console_by_people(
     acme: Topology,
 ) -> None:

@@ -53,7 +53,11 @@ def _told(args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
     project = inputs.get("project", "")
     match args.typ:
         case "gcp:cloudfunctionsv2/function:Function":
-            return name, {"url": _placeholder(name)}
+            address = _placeholder(name)
+            return name, {
+                "url": address,
+                "serviceConfig": {**inputs["serviceConfig"], "uri": address},
+            }
         case "gcp:pubsub/topic:Topic":
             return f"projects/{project}/topics/{name}", {}
         case "gcp:pubsub/subscription:Subscription":

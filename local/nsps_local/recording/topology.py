@@ -54,7 +54,7 @@ class Function:
     """A function. ``source``: its folder in the repository; ``secrets``: names it may read.
 
     ``port`` and ``url`` are where the local stack must serve it; ``env`` is whole. ``behind_nat``:
-    it calls out through the deployment's network.
+    it calls out through the deployment's network; ``internal``: the internet does not reach it.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Function:
     min_instances: int
     max_instances: int
     behind_nat: bool = False
+    internal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +268,7 @@ def _function(resource: Resource, bindings: Sequence[Binding]) -> Function:
         min_instances=int(service["minInstanceCount"]),
         max_instances=int(service["maxInstanceCount"]),
         behind_nat=bool(service.get("directVpcNetworkInterfaces")),
+        internal=service["ingressSettings"] == "ALLOW_INTERNAL_ONLY",
     )
 
 
