@@ -192,6 +192,7 @@ WRONG: list[tuple[str, Any, str]] = [
         "nsps:handlers[0].answer_within_hours: the connector hss_osmocom answers at once: write ",
     ),
     ("nsps:handlers/2/secrets", None, "nsps:handlers[2].secrets.callback: missing; the connector "),
+    ("nsps:console/domain", "https://x", "nsps:console.domain: not written as it must be: write a"),
     # alerts and encryption
     ("nsps:alerts", {"email": []}, "nsps:alerts.email: unknown key: write emails"),
     (
@@ -441,7 +442,7 @@ _optional: dict[str, st.SearchStrategy[Any]] = {
         optional={
             "viewer": st.lists(st.sampled_from(["a@b.example", "domain:b.example"]), unique=True),
             "admin": st.just(["ci@acme.iam.gserviceaccount.com", "a@b.example"]),
-            "iap_audience": st.just("/projects/1/locations/x/services/y"),
+            "domain": st.just("console.acme.example"),
         },
     ),
 }
