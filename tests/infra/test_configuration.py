@@ -330,6 +330,19 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
             read_file(file)
 
 
+def test_a_second_hss_is_six_lines_and_changes_nothing_of_the_first() -> None:
+    text = (ROOT / "infra" / "Pulumi.example.yaml").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"    - name: hss-guest\n(?:      .*\n)*", text)
+    assert len(lines.splitlines()) == 6
+    with_it = yaml.safe_load(text)["config"]
+    without = yaml.safe_load(text.replace(lines, ""))["config"]
+    before, after = (
+        load_stack(values, "Pulumi.example.yaml", CONNECTORS) for values in (without, with_it)
+    )
+    assert [h for h in after.handlers if h.name != "hss-guest"] == list(before.handlers)
+    assert {h.name for h in after.handlers} - {h.name for h in before.handlers} == {"hss-guest"}
+
+
 # ---- what a machine puts in place ----------------------------------------------------------
 
 

@@ -404,6 +404,7 @@ def test_the_database_is_the_deployments_own_and_documents_expire(acme: Topology
     (database,) = (r for r in acme.resources if r.type == "gcp:firestore/database:Database")
     assert database.inputs["pointInTimeRecoveryEnablement"] == "POINT_IN_TIME_RECOVERY_ENABLED"
     assert database.inputs["deleteProtectionState"] == "DELETE_PROTECTION_ENABLED"
+    assert database.inputs["deletionPolicy"] == "ABANDON"
     assert [r for r in acme.resources if r.type == "gcp:firestore/backupSchedule:BackupSchedule"]
 
 
