@@ -41,6 +41,13 @@ def handler(url: str) -> dict[str, Any]:
     }
 
 
+def plain_handler(url: str) -> dict[str, Any]:
+    """The same manager by its plain form, for events of its own: it cannot be asked."""
+    settings = {"url": f"{url}/orders", "profile": "plain", "allow_http": True}
+    more = {"name": "plain", "events": ["Subscriber/*"], "group": "PCRF", "settings": settings}
+    return handler(url) | more
+
+
 @dataclass
 class Place:
     """The stack, the order manager, and accounts to order for."""
@@ -143,7 +150,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     secrets.write_text(json.dumps({"oms-token": TOKEN, "oms-callback": CALLBACK_TOKEN}))
     arguments = ("--token", TOKEN, "--callback-token", CALLBACK_TOKEN)
     with order_manager.running(*arguments) as url:
-        stack = WholeStack(folder / "state", configuration(folder, [handler(url)]), secrets)
+        stack = WholeStack(
+            folder / "state", configuration(folder, [handler(url), plain_handler(url)]), secrets
+        )
         try:
             stack.start()
             callback = f"{stack.description['callbacks']['url']}/orders"
@@ -333,6 +342,100 @@ def test_callbacks_killed_while_it_takes_an_answer(place: Place, when: str) -> N
     stack.all_finished([i_event])
     assert place.outcome(i_event) == Outcome.DELIVERED
     assert place.told(i_account)[-1] == "OK"
+
+
+# ---- orders that are not answered in time ----------------------------------------------------
+
+
+def late(place: Place, hours: float = 24.1) -> None:
+    """The time that an order has is over, and the tick after that comes."""
+    wait_for(lambda: place.stack.backlog() == 0, 30, "nothing to be under way")
+    place.stack.advance("firestore", hours * 3600)
+    place.stack.tick()
+
+
+def kept(place: Place, order: dict[str, Any]) -> dict[str, Any]:
+    """What the ledger keeps of an order."""
+    store = place.stack.running.store
+    found = store.find(store.orders("orders").limit(500))
+    return next(each for each in found if each.get("order_id") == order["id"])
+
+
+def reasons(place: Place, i_event: int) -> str:
+    return "; ".join(place.stack.stories(i_event)[0].deliveries[0].errors)
+
+
+def test_an_order_that_was_done_without_a_word_is_asked_for(place: Place) -> None:
+    i_account, service, (i_event,) = place.account("silent")
+    place.ordered(service)
+    place.wait_outcome(i_event, Outcome.ACCEPTED)
+    place.wait_told(i_account, "IN_PROGRESS")
+    wait_for(lambda: place.orders(service)[0]["state"] == "completed", 30, "it to be done")
+    late(place, hours=23.8)
+    assert place.outcome(i_event) == Outcome.ACCEPTED, "it has a day"
+    late(place, hours=0.3)
+    place.wait_outcome(i_event, Outcome.DELIVERED)
+    place.wait_told(i_account, "IN_PROGRESS", "OK")
+    assert len(place.orders(service)) == 1, "it was asked for, not ordered again"
+
+
+def test_an_order_that_goes_on_for_thirty_days_has_failed_unless_it_is_done_later(
+    place: Place,
+) -> None:
+    i_account, service, (i_event,) = place.account("never")
+    order = place.ordered(service)
+    place.wait_outcome(i_event, Outcome.ACCEPTED)
+    late(place)
+    first = kept(place, order)["asked_at"]
+    place.stack.tick()
+    assert kept(place, order)["asked_at"] == first, "once an hour"
+    late(place, hours=1.1)
+    assert kept(place, order)["asked_at"] > first
+    assert place.outcome(i_event) == Outcome.ACCEPTED
+    late(place, hours=30 * 24)
+    place.wait_outcome(i_event, Outcome.REJECTED)
+    place.wait_told(i_account, "IN_PROGRESS", "FAILED")
+    assert "the system has been at it for 31 days" in reasons(place, i_event)
+
+    assert place.notify(order, "completed") == 204
+    place.wait_outcome(i_event, Outcome.DELIVERED)
+    place.wait_told(i_account, "IN_PROGRESS", "FAILED", "OK")
+    assert [each["said"] for each in kept(place, order)["heard"]][-2:] == ["failed", "done"]
+
+
+def test_an_order_that_cannot_be_asked_for_has_failed_unless_it_is_done_later(
+    place: Place,
+) -> None:
+    """The plain form has no question."""
+    i_account, _ = place.settled_account()
+    place.conduct("never")
+    before = place.told(i_account)
+    i_event = 940001
+    sent = place.stack.send("Subscriber/Updated", i_env=1, i_event=i_event, i_account=i_account)
+    assert sent.status_code == 200
+    place.wait_outcome(i_event, Outcome.ACCEPTED)
+    place.wait_told(i_account, *before, "IN_PROGRESS")
+    late(place)
+    place.wait_outcome(i_event, Outcome.REJECTED)
+    place.wait_told(i_account, *before, "IN_PROGRESS", "FAILED")
+    assert "the system did not answer within 24 hours" in reasons(place, i_event)
+
+    (ordered,) = [o for o in place.seen["orders"] if o["externalId"] in plain_orders(place)]
+    answer = requests.post(
+        f"{place.stack.description['callbacks']['url']}/plain",
+        json={"order": ordered["externalId"], "status": "done", "message": ""},
+        headers={"Authorization": f"Bearer {CALLBACK_TOKEN}"},
+        timeout=30,
+    )
+    assert answer.status_code == 204
+    place.wait_outcome(i_event, Outcome.DELIVERED)
+    place.wait_told(i_account, *before, "IN_PROGRESS", "FAILED", "OK")
+
+
+def plain_orders(place: Place) -> set[str]:
+    """The references of the orders in the plain form."""
+    store = place.stack.running.store
+    return {str(each["reference"]) for each in store.find(store.orders("plain").limit(500))}
 
 
 def posts(stack: WholeStack) -> int:

@@ -33,6 +33,7 @@ ROLES = {
     "account": {"roles/iam.serviceAccountTokenCreator", "roles/iam.serviceAccountUser"},
     "bucket": {"roles/storage.objectViewer"},
     "key": {"roles/cloudkms.cryptoKeyEncrypterDecrypter"},
+    "proxy": {"roles/iap.httpsResourceAccessor"},
     "project": set(IN_THE_PROJECT),
 }
 """The narrowest role for each sort of thing; whatever else is granted must be argued for here."""

@@ -107,7 +107,7 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
         lambda store: store.find(store.resources_of("hss", "account:1")),
         lambda store: store.find(store.statuses_due()),
     ],
-    "ledger/orders.due": [lambda store: Orders(store).due("oms")],
+    "ledger/orders.due": [lambda store: Orders(store).due("oms", NOW)],
     "ledger/orders._of_id": [lambda store: store.find(Orders(store)._of_id("oms", "1"))],
     "flows/retries._due": [_parked],
     "timeline.where": [

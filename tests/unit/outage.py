@@ -266,7 +266,7 @@ class Outage:
         self._pump()
 
     def _tick(self) -> None:
-        breaker = self._maintenance.tick()["hss"].breaker
+        breaker = self._maintenance.tick()[0]["hss"].breaker
         if self.time.now > self.up_at and breaker.state == "closed" and self.closed_at is None:
             self.closed_at = self.time.now
         self.time.at(self.time.now + 60, self._tick)

@@ -23,6 +23,10 @@ from nsps_local.recording.topology import Resource
 
 _FUNCTION = "gcp:cloudfunctionsv2/function:Function"
 _COMPONENT = "nsps:"
+_TOLD: Mapping[str, Mapping[str, Any]] = {
+    "gcp:compute/backendService:BackendService": {"generatedId": 4711},
+    "gcp:compute/globalAddress:GlobalAddress": {"address": "192.0.2.2"},
+}
 
 
 class _Recorder(Mocks):
@@ -73,7 +77,7 @@ def _told(args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
         case "gcp:compute/address:Address":
             return name, {"address": "192.0.2.1", "selfLink": f"addresses/{name}"}
         case _:
-            return name, {}
+            return name, dict(_TOLD.get(args.typ, {}))
 
 
 def _placeholder(function: str) -> str:

@@ -32,6 +32,10 @@ _BINDINGS = {
     "gcp:serviceaccount/iAMMember:IAMMember": ("account", "serviceAccountId"),
     "gcp:projects/iAMMember:IAMMember": ("project", "project"),
     "gcp:storage/bucketIAMMember:BucketIAMMember": ("bucket", "bucket"),
+    "gcp:iap/webBackendServiceIamMember:WebBackendServiceIamMember": (
+        "proxy",
+        "webBackendService",
+    ),
     "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": ("key", "cryptoKeyId"),
 }
 
@@ -147,7 +151,10 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A right. ``kind``: function, topic, subscription, secret, account, bucket, key or project."""
+    """A right.
+
+    ``kind``: function, topic, subscription, secret, account, bucket, key, proxy or project.
+    """
 
     kind: str
     resource: str

@@ -6,6 +6,7 @@ Also completes what was answered but, after a crash, not told to the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from nsps import log
@@ -37,13 +38,15 @@ class Deadlines:
         self._connectors, self._answers = connectors, answers
         self._orders = Orders(store)
 
-    def tick(self, handler: str, *, may_ask: bool, goes_on: Callable[[], bool]) -> int:
+    def tick(
+        self, handler: str, now: datetime, *, may_ask: bool, goes_on: Callable[[], bool]
+    ) -> int:
         """Deal with one handler's due orders while ``goes_on``; how many.
 
-        ``may_ask``: its system may be called. Raises Transient.
+        ``now``: Firestore's time. ``may_ask``: its system may be called. Raises Transient.
         """
         done = 0
-        for order in self._orders.due(handler):
+        for order in self._orders.due(handler, now):
             if not goes_on():
                 break
             if order.get("answer"):

@@ -39,13 +39,16 @@ class Maintenance:
         self._functions, self._switches = functions, switches
         self._subscriptions, self._http, self._tokens = subscriptions, http, tokens
 
-    def tick(self) -> dict[str, Switch]:
-        """Bring every handler to its switch; the switches afterwards. Raises StoreUnavailable."""
+    def tick(self) -> tuple[dict[str, Switch], datetime]:
+        """Bring every handler to its switch.
+
+        The switches afterwards, and Firestore's time at the beginning. Raises StoreUnavailable.
+        """
         switches, now = self._switches.read_all(self._functions)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             keep = partial(self._keep, now=now)
             after = pool.map(keep, switches, switches.values())
-            return dict(zip(switches, after, strict=True))
+            return dict(zip(switches, after, strict=True)), now
 
     def _keep(self, handler: str, switch: Switch, now: datetime) -> Switch:
         told = warning(handler, switch, now)

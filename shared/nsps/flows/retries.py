@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -162,16 +162,18 @@ class Retries:
     def tick(self) -> Ticked:
         """Switches, statuses, answered and late orders, parked events. Never raises.
 
-        Each handler's part is done beside the others': none waits for another.
+        Each handler's part is done beside the others': none waits for another. What is due is
+        decided by Firestore's clock, which also set the times: an instance's own may be wrong.
         """
         ends = self._clock() + TICK_SECONDS
-        switches = _guarded("the switches", self._upkeep.maintenance.tick)
+        kept = _guarded("the switches", self._upkeep.maintenance.tick)
         statuses = _guarded("the statuses", self._poster.send_due) or 0
-        if switches is None:  # what is paused cannot be known: the next tick sends
+        if kept is None:  # what is paused cannot be known: the next tick sends
             return Ticked(statuses, 0, 0, 0, {})
+        switches, now = kept
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            orders = pool.map(lambda name: self._orders(name, switches, ends), self._handlers)
-            parked = pool.map(lambda stage: self._parked(stage, ends), self._stages(switches))
+            orders = pool.map(lambda name: self._orders(name, switches, now, ends), self._handlers)
+            parked = pool.map(lambda stage: self._parked(stage, now, ends), self._stages(switches))
             went = [outcome for outcomes in parked for outcome in outcomes]
             return Ticked(
                 statuses=statuses,
@@ -192,7 +194,7 @@ class Retries:
         ]
         return [ENRICHMENT, *awake]
 
-    def _orders(self, name: str, switches: Mapping[str, Switch], ends: float) -> int:
+    def _orders(self, name: str, switches: Mapping[str, Switch], now: datetime, ends: float) -> int:
         """One handler's orders that are due."""
         if self._handlers[name].kind != "asynchronous":
             return 0
@@ -200,17 +202,17 @@ class Retries:
 
         def deal() -> int:
             return self._upkeep.deadlines.tick(
-                name, may_ask=may_ask, goes_on=lambda: self._clock() < ends
+                name, now, may_ask=may_ask, goes_on=lambda: self._clock() < ends
             )
 
         return _guarded(f"the orders of {name}", deal) or 0
 
-    def _parked(self, stage: str, ends: float) -> list[Outcome]:
+    def _parked(self, stage: str, now: datetime, ends: float) -> list[Outcome]:
         """One stage's due events, at the rate that its system bears."""
         handler = self._handlers.get(stage)
         rate = (handler.max_rate if handler else None) or RATE
         went: list[Outcome] = []
-        for number, data in enumerate(self._due(stage, math.ceil(rate * TICK_SECONDS))):
+        for number, data in enumerate(self._due(stage, now, math.ceil(rate * TICK_SECONDS))):
             if number:
                 self._sleep(1 / rate)
             if self._clock() >= ends:
@@ -219,10 +221,10 @@ class Retries:
             went += [outcome] if outcome else []
         return went
 
-    def _due(self, stage: str, limit: int) -> list[dict[str, Any]]:
+    def _due(self, stage: str, now: datetime, limit: int) -> list[dict[str, Any]]:
         parked = self._store.client.collection("parked")
         mine = parked.where(filter=FieldFilter("stage", "==", stage))
-        due = mine.where(filter=FieldFilter("next_try", "<=", datetime.now(UTC)))
+        due = mine.where(filter=FieldFilter("next_try", "<=", now))
         find = partial(self._store.find, due.order_by("next_try").limit(limit))
         return _guarded(f"the parked events of {stage}", find) or []
 

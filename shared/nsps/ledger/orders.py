@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -114,11 +114,12 @@ class Orders:
             fields["followers"] = ArrayRemove(list(followers))
         self._store.call(lambda: self._store.order(handler, reference).set(fields, merge=True))
 
-    def due(self, handler: str, limit: int = 200) -> list[dict[str, Any]]:
-        """Orders whose time is over: not answered by then, or answered and not completed."""
-        query = self._store.orders(handler).where(
-            filter=FieldFilter("due_at", "<=", datetime.now(UTC))
-        )
+    def due(self, handler: str, now: datetime, limit: int = 200) -> list[dict[str, Any]]:
+        """Orders whose time is over: not answered by then, or answered and not completed.
+
+        ``now``: Firestore's time, by which the orders' times were set.
+        """
+        query = self._store.orders(handler).where(filter=FieldFilter("due_at", "<=", now))
         return self._store.find(query.order_by("due_at").limit(limit))
 
     def claim(self, handler: str, reference: str, seconds: float) -> float | None:

@@ -57,7 +57,7 @@ class Waiting(Office):
         self.kit.store.order("hss", self.reference).set(fields, merge=True)
 
     def tick(self, *, may_ask: bool = True) -> int:
-        return self.deadlines.tick("hss", may_ask=may_ask, goes_on=lambda: True)
+        return self.deadlines.tick("hss", datetime.now(UTC), may_ask=may_ask, goes_on=lambda: True)
 
 
 def test_an_order_has_a_day_to_be_answered(store: Store) -> None:
