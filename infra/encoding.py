@@ -74,10 +74,13 @@ GCLOUD = "32555940559.apps.googleusercontent.com"
 """The audience of every token that ``gcloud auth print-identity-token`` gives to a person."""
 
 
-def console_json(console: Console, url: str) -> dict[str, object]:
-    """NSPS_CONSOLE. ``url``: the console's own address, the audience of tokens made out to it."""
+def console_json(console: Console, url: str, iap_audience: str | None) -> dict[str, object]:
+    """NSPS_CONSOLE. ``url``: the console's own address, the audience of tokens made out to it.
+
+    ``iap_audience``: of the Identity-Aware Proxy's assertions, where there is one.
+    """
     return {
         "audiences": [url, GCLOUD],
         "roles": console.model_dump(mode="json", include={"viewer", "operator", "admin"}),
-        "iap_audience": console.iap_audience,
+        "iap_audience": iap_audience,
     }

@@ -14,7 +14,7 @@ from pulumi.runtime import config as pulumi_config
 from infra.components.accounts import PushIdentity
 from infra.components.alerts import AlertPolicies
 from infra.components.apis import Apis
-from infra.components.console import members, proxy_agent
+from infra.components.console import Proxy, members
 from infra.components.dashboard import Dashboard
 from infra.components.encryption import Encryption
 from infra.components.firestore import Database, read_layout
@@ -167,6 +167,7 @@ class Deployment:
                 secrets=(self._config.portabilling.credentials,),
                 # Events that wait for a read of their account share it: many may wait at once.
                 size=replace(_ALWAYS_ONE, concurrency=80),
+                internal=True,
             )
         )
         self._database.grant("enrichment", enrichment.member)
@@ -233,6 +234,7 @@ class Deployment:
                     *(s for h in self._waiting for s in h.secrets.values()),
                 ),
                 size=InstanceSize(max_instances=5),
+                internal=True,
             )
         )
         self._database.grant("retries", retries.member)
@@ -243,7 +245,12 @@ class Deployment:
 
     def _console(self) -> Function:
         """What operators ask and do. People come with a Google identity, which it verifies."""
-        url = self._around.platform.audience("console")
+        platform, people = self._around.platform, members(self._config.console)
+        proxy = None
+        if self._config.console.domain:
+            service = platform.name("console")
+            proxy = Proxy(platform, service, self._config.console.domain, people)
+            pulumi.export("console_address", proxy.address)
         console = self._function(
             FunctionArgs(
                 part="console",
@@ -253,7 +260,9 @@ class Deployment:
                     **self._portabilling,
                     **self._handlers,
                     **self._functions,
-                    "NSPS_CONSOLE": json_text(console_json(self._config.console, url)),
+                    "NSPS_CONSOLE": pulumi.Output.from_input(
+                        proxy.audience if proxy else None
+                    ).apply(self._console_settings),
                     "NSPS_EVENTS_TOPIC": self._events.id,
                     "NSPS_JOBS_TOPIC": self._jobs.id,
                 },
@@ -261,10 +270,10 @@ class Deployment:
                 size=InstanceSize(max_instances=5),
             )
         )
-        for member in members(self._config.console):
+        for member in people:
             console.admit(member, member)
-        if self._config.console.iap_audience:
-            console.admit("iap", proxy_agent(self._around.platform, console))
+        if proxy:
+            console.admit("iap", proxy.member)
         self._database.grant("console", console.member)
         self._events.grant_publisher("console", console.member)
         self._jobs.grant_publisher("console", console.member)
@@ -274,6 +283,10 @@ class Deployment:
             SubscriptionArgs("jobs", self._jobs, console, None, path="/work"),
         )
         return console
+
+    def _console_settings(self, iap_audience: str | None) -> str:
+        url = self._around.platform.audience("console")
+        return json_text(console_json(self._config.console, url, iap_audience))
 
     def _watched(self, platform: Platform) -> None:
         """Numbers, a page to look at, and who is told."""
@@ -307,9 +320,9 @@ def _platform(config: StackConfig) -> Platform:
     """The deployment's place, with the APIs it uses and the customer's key, where there is one."""
     name = f"{config.deployment}-apis"
     also = [
-        *(["compute"] if config.static_egress else []),
+        *(["compute"] if config.static_egress or config.console.domain else []),
         *(["cloudkms"] if config.kms_key else []),
-        *(["iap"] if config.console.iap_audience else []),
+        *(["iap"] if config.console.domain else []),
     ]
     enabled = Apis(name, project=config.project, also=also).enabled
     there: list[pulumi.Resource] = [*enabled]
@@ -323,7 +336,7 @@ def _locations(made: dict[str, HandlerFunction]) -> pulumi.Output[str]:
     """NSPS_FUNCTIONS: where each handler's function is, and what feeds it."""
     each = {
         name: {
-            "url": handler.function.url,
+            "url": handler.function.uri,
             "audience": handler.function.audience,
             "subscription": handler.subscription.id,
         }

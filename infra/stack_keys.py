@@ -111,14 +111,17 @@ class Espf(_Keys):
 class Console(_Keys):
     """``nsps:console``: who may use the console, and as what.
 
-    ``iap_audience``: where the Identity-Aware Proxy stands before the console, the audience of its
-    assertions.
+    ``domain``: where people find it in a browser; an Identity-Aware Proxy stands there.
     """
 
     viewer: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
     operator: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
     admin: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
-    iap_audience: str | None = Field(default=None, min_length=1, description="/projects/...")
+    domain: str | None = Field(
+        default=None,
+        pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,}$",
+        description="a host's name, like console.acme.example",
+    )
 
 
 class Alerts(_Keys):

@@ -11,6 +11,7 @@ from nsps.console.accounts import Lists
 from nsps.console.api import Api, ConsoleParts
 from nsps.console.find import Finding
 from nsps.console.handlers import Handlers
+from nsps.console.health import Health
 from nsps.console.identity import Identity
 from nsps.console.jobs import Jobs, Worker
 from nsps.console.reconcile import Reconcile
@@ -55,6 +56,7 @@ class Function:
                 identity=Identity(settings.console, parts.http),
                 jobs=self.jobs,
                 finding=Finding(store, handlers, lists),
+                health=Health(handlers, parts.espf),
             )
         )
 

@@ -11,6 +11,7 @@ APIS = (
     "artifactregistry",
     "cloudbuild",
     "cloudfunctions",
+    "cloudresourcemanager",
     "cloudscheduler",
     "firestore",
     "iam",

@@ -70,6 +70,7 @@ class Database(pulumi.ComponentResource):
             concurrency_mode="OPTIMISTIC",
             point_in_time_recovery_enablement="POINT_IN_TIME_RECOVERY_ENABLED",
             delete_protection_state="DELETE_PROTECTION_ENABLED",
+            deletion_policy="ABANDON",  # a teardown leaves it: a person deletes it, knowing why
             cmek_config=firestore.DatabaseCmekConfigArgs(kms_key_name=platform.kms_key)
             if platform.kms_key
             else None,

@@ -39,9 +39,10 @@ class FunctionArgs:
 
     ``purpose``: a sentence for people. ``secrets``: names that it may read. ``also``: folders of
     the repository that it needs beside its own. ``public``: callable without a Google identity
-    (it authenticates by itself). ``calls_out``: leaves through the fixed address, where the
-    deployment has one. ``pushed``: Pub/Sub or the scheduler call it. ``callers``: other functions
-    of the deployment that do.
+    (it authenticates by itself). ``internal``: nothing on the internet reaches it, only Google's
+    pushes and ticks and the deployment's own network. ``calls_out``: leaves through the fixed
+    address, where the deployment has one. ``pushed``: Pub/Sub or the scheduler call it.
+    ``callers``: other functions of the deployment that do.
     """
 
     part: str
@@ -52,6 +53,7 @@ class FunctionArgs:
     size: InstanceSize
     timeout_seconds: int = 120
     public: bool = False
+    internal: bool = False
     calls_out: bool = True
     also: tuple[str, ...] = ()
     pushed: bool = True
@@ -72,7 +74,11 @@ class Surroundings:
 
 
 class Function(pulumi.ComponentResource):
-    """A function under an account of its own, with that account's rights to its secrets."""
+    """A function under an account of its own, with that account's rights to its secrets.
+
+    ``url``: where people and other systems find it, and what tokens for it are made out to.
+    ``uri``: its run.app address; only what comes there can count as internal.
+    """
 
     def __init__(self, around: Surroundings, args: FunctionArgs) -> None:
         platform = around.platform
@@ -99,6 +105,7 @@ class Function(pulumi.ComponentResource):
             opts=platform.below(self),
         )
         self.url: pulumi.Output[str] = self.function.url
+        self.uri: pulumi.Output[str] = self.function.service_config.apply(_uri)
         self._invoker()
         self.register_outputs({"url": self.url})
 
@@ -125,7 +132,7 @@ class Function(pulumi.ComponentResource):
             min_instance_count=size.min_instances,
             max_instance_count=size.max_instances,
             timeout_seconds=self._args.timeout_seconds,
-            ingress_settings="ALLOW_ALL",
+            ingress_settings="ALLOW_INTERNAL_ONLY" if self._args.internal else "ALLOW_ALL",
             all_traffic_on_latest_revision=True,
             service_account_email=self.account.email,
             environment_variables=self._environment(),
@@ -172,3 +179,9 @@ class Function(pulumi.ComponentResource):
             member=member,
             opts=platform.below(self),
         )
+
+
+def _uri(service: cloudfunctionsv2.outputs.FunctionServiceConfig | None) -> str:
+    if service is None or service.uri is None:
+        raise ValueError("Google has told no address of a function")
+    return service.uri

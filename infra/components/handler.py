@@ -85,6 +85,9 @@ class HandlerFunction(pulumi.ComponentResource):
                 size=args.size,
                 timeout_seconds=timeout_seconds(handler),
                 callers=CALLERS,
+                # Its callers count as internal where they come through the deployment's network;
+                # another NSPS never does.
+                internal=around.egress is not None and handler.contract_token is None,
             ),
         )
         args.database.grant(handler.name, self.function.member)

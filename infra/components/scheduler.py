@@ -30,7 +30,7 @@ class Tick(pulumi.ComponentResource):
             time_zone="Etc/UTC",
             attempt_deadline=f"{function.timeout_seconds}s",
             http_target=cloudscheduler.JobHttpTargetArgs(
-                uri=pulumi.Output.concat(function.url, "/tick"),
+                uri=pulumi.Output.concat(function.uri, "/tick"),
                 http_method="POST",
                 oidc_token=cloudscheduler.JobHttpTargetOidcTokenArgs(
                     service_account_email=pushes.account.email, audience=function.audience

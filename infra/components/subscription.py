@@ -56,9 +56,9 @@ class Subscription(pulumi.ComponentResource):
             ),
             dead_letter_policy=_dead_letters(args),
             push_config=pubsub.SubscriptionPushConfigArgs(
-                push_endpoint=pulumi.Output.concat(args.function.url, args.path)
+                push_endpoint=pulumi.Output.concat(args.function.uri, args.path)
                 if args.path
-                else args.function.url,
+                else args.function.uri,
                 oidc_token=pubsub.SubscriptionPushConfigOidcTokenArgs(
                     service_account_email=pushes.account.email, audience=args.function.audience
                 ),

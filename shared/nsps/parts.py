@@ -29,6 +29,7 @@ from nsps.settings import PortaBillingSettings, Shared
 
 if TYPE_CHECKING:
     from nsps.espf.poster import Poster
+    from nsps.espf.status_api import EspfStatusApi
     from nsps.messages import Publisher
     from nsps.portabilling.client import PortaBilling
     from nsps.store import Store
@@ -52,6 +53,7 @@ class InstanceParts:
         """The redactor with the deployment's digest key. Raises SecretUnavailable."""
         self.store: Once[Store] = Once(self._make_store)
         self.portabilling: Once[PortaBilling] = Once(self._make_portabilling)
+        self.espf: Once[EspfStatusApi] = Once(self._make_espf)
         self.poster: Once[Poster] = Once(self._make_poster)
         self.publisher: Once[Publisher] = Once(_make_publisher)
         # Until the digest key has been read, logs are redacted with a key that nobody knows.
@@ -86,12 +88,15 @@ class InstanceParts:
             refused=lambda: self.secrets.refresh(settings.credentials),
         )
 
-    def _make_poster(self) -> Poster:
-        from nsps.espf.poster import Poster
+    def _make_espf(self) -> EspfStatusApi:
         from nsps.espf.status_api import EspfStatusApi
 
-        content_type = self._portabilling.espf_status_content_type
-        return Poster(self.store(), lambda: EspfStatusApi(self.portabilling(), content_type))
+        return EspfStatusApi(self.portabilling(), self._portabilling.espf_status_content_type)
+
+    def _make_poster(self) -> Poster:
+        from nsps.espf.poster import Poster
+
+        return Poster(self.store(), self.espf)
 
     def _register(self, secret: SecretValue) -> None:
         """Every secret that is read is from then on taken out of logs and stored texts by value."""

@@ -236,7 +236,7 @@ class Secrets:
     def _manager(self) -> Any:
         with self._lock:
             if self._client is None:
-                self._client = _secret_manager_client(
+                self._client = secret_manager_client(
                     self._environ.get("SECRET_MANAGER_EMULATOR_HOST")
                 )
             return self._client
@@ -257,7 +257,7 @@ def _auth_error() -> type[Exception]:
     return GoogleAuthError
 
 
-def _secret_manager_client(emulator: str | None) -> Any:
+def secret_manager_client(emulator: str | None) -> Any:
     """The real client; Google's own does not look at an emulator's address itself."""
     import grpc
     from google.cloud.secretmanager_v1.services.secret_manager_service import (

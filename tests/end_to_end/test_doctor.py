@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
     SecretManagerServiceGrpcTransport,
 )
 from google.cloud.secretmanager_v1.types import SecretPayload
+from nsps_local.pubsub.oidc import TokenIssuer
 
 from tests.end_to_end.recorder import Recorder
 from tests.end_to_end.whole_stack import DATABASE, ROOT, WholeStack, configuration, webhook
@@ -156,3 +159,57 @@ def test_limits_are_reckoned_from_the_program(doctor: Doctor, tmp_path: Path) ->
     _, found = doctor.finds("--config", str(large))
     assert found["addresses"]["state"] == "bad"
     assert "max_instances" in found["addresses"]["do"]
+
+
+def test_a_deployed_system_is_asked_through_its_console(doctor: Doctor) -> None:
+    console = doctor.stack.description["console"]
+    issuer = TokenIssuer(doctor.stack.state / "pubsub")
+
+    def asked_by(who: str) -> tuple[int, dict[str, dict[str, Any]]]:
+        token = issuer.token(who, console["audience"])
+        return doctor.finds("--console", console["url"], "--token", token)
+
+    status, found = asked_by("operator@localhost")
+    assert status == 0, found
+    assert found["PortaBilling"]["said"] == "logged in, and the ESPF API answers"
+    assert found["recorder: its system"]["state"] == "good"
+    assert found["recorder"]["said"] == "is in service"
+
+    doctor.crm.health = lambda: 503
+    doctor.stack.portabilling_fault("status_api_down")
+    try:
+        status, found = asked_by("operator@localhost")
+    finally:
+        doctor.crm.health = lambda: 200
+        doctor.stack.well()
+    assert status == 1
+    assert {what for what, each in found.items() if each["state"] == "bad"} == {
+        "recorder: its system",
+        "PortaBilling",
+    }
+
+    status, found = asked_by("viewer@localhost")
+    assert status == 0
+    assert found["PortaBilling and the systems"]["state"] == "unknown"
+
+
+def test_an_ingress_that_cannot_read_its_credentials_is_found(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(b'{"error": "the webhook could not be checked: send it again"}')
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        file = tmp_path / "outputs.json"
+        file.write_text(json.dumps({"webhook_url": f"http://127.0.0.1:{server.server_port}"}))
+        status, found = doctor.finds("--outputs", str(file))
+        server.shutdown()
+    assert status == 1
+    assert found["ingress without credentials"]["said"] == "cannot read the secrets of nsps:espf"

@@ -12,6 +12,10 @@ PUBLIC = {
     "ingress": "ESPF has no Google identity; webhooks prove themselves by ESPF's own method",
     "callbacks": "external systems have none; each connector checks what its system shows",
 }
+FROM_THE_INTERNET = {
+    **PUBLIC,
+    "console": "people call it; Google lets through those of its roles",
+}
 NO_DEAD_LETTERS = {
     "dead-letters": "the last stop: it is tried until the 31 days of retention are over",
     "jobs": "a job's state is in its document; a push only continues it",
@@ -29,6 +33,7 @@ ROLES = {
     "account": {"roles/iam.serviceAccountTokenCreator", "roles/iam.serviceAccountUser"},
     "bucket": {"roles/storage.objectViewer"},
     "key": {"roles/cloudkms.cryptoKeyEncrypterDecrypter"},
+    "proxy": {"roles/iap.httpsResourceAccessor"},
     "project": set(IN_THE_PROJECT),
 }
 """The narrowest role for each sort of thing; whatever else is granted must be argued for here."""
@@ -45,6 +50,7 @@ def faults(topology: Topology) -> list[str]:
     return [
         *_bindings(topology),
         *_accounts(topology),
+        *_reachable(topology),
         *_subscriptions(topology),
         *_plain_secrets(topology),
     ]
@@ -84,6 +90,15 @@ def _accounts(topology: Topology) -> Iterator[str]:
     for binding in topology.bindings:
         if binding.kind == "account" and binding.resource in owners:
             yield f"{binding.member} may act as {owners[binding.resource]}"
+
+
+def _reachable(topology: Topology) -> Iterator[str]:
+    """Handlers are asked by functions of the deployment: without its network from the internet."""
+    for function in topology.functions:
+        handler = json.loads(function.env.get("NSPS_HANDLER", "null"))
+        excepted = handler and (handler.get("contract_token") or not function.behind_nat)
+        if not (function.internal or function.part in FROM_THE_INTERNET or excepted):
+            yield f"the internet reaches {function.name}"
 
 
 def _subscriptions(topology: Topology) -> Iterator[str]:

@@ -192,6 +192,7 @@ WRONG: list[tuple[str, Any, str]] = [
         "nsps:handlers[0].answer_within_hours: the connector hss_osmocom answers at once: write ",
     ),
     ("nsps:handlers/2/secrets", None, "nsps:handlers[2].secrets.callback: missing; the connector "),
+    ("nsps:console/domain", "https://x", "nsps:console.domain: not written as it must be: write a"),
     # alerts and encryption
     ("nsps:alerts", {"email": []}, "nsps:alerts.email: unknown key: write emails"),
     (
@@ -329,6 +330,19 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
             read_file(file)
 
 
+def test_a_second_hss_is_six_lines_and_changes_nothing_of_the_first() -> None:
+    text = (ROOT / "infra" / "Pulumi.example.yaml").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"    - name: hss-guest\n(?:      .*\n)*", text)
+    assert len(lines.splitlines()) == 6
+    with_it = yaml.safe_load(text)["config"]
+    without = yaml.safe_load(text.replace(lines, ""))["config"]
+    before, after = (
+        load_stack(values, "Pulumi.example.yaml", CONNECTORS) for values in (without, with_it)
+    )
+    assert [h for h in after.handlers if h.name != "hss-guest"] == list(before.handlers)
+    assert {h.name for h in after.handlers} - {h.name for h in before.handlers} == {"hss-guest"}
+
+
 # ---- what a machine puts in place ----------------------------------------------------------
 
 
@@ -441,7 +455,7 @@ _optional: dict[str, st.SearchStrategy[Any]] = {
         optional={
             "viewer": st.lists(st.sampled_from(["a@b.example", "domain:b.example"]), unique=True),
             "admin": st.just(["ci@acme.iam.gserviceaccount.com", "a@b.example"]),
-            "iap_audience": st.just("/projects/1/locations/x/services/y"),
+            "domain": st.just("console.acme.example"),
         },
     ),
 }

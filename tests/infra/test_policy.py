@@ -85,11 +85,17 @@ PLANTED: list[tuple[Callable[[Topology], Topology], str]] = [
         function("oms", service_account="1-compute@developer.gserviceaccount.com"),
         "runs under 1-compute@",
     ),
+    (function("hss-2", internal=False), "the internet reaches acme-hss-2"),
+    (function("enrichment", internal=False), "the internet reaches acme-enrichment"),
     (subscription("hss", dead_letter_topic=None), "acme-hss has no dead letters"),
     (subscription("hss", service_account=""), "acme-hss pushes without a token"),
     (environment("hss", "NSPS_API_TOKEN", "hunter2"), "NSPS_API_TOKEN is no reference"),
     (
-        environment("oms", "NSPS_HANDLER", '{"secrets": {"password": "hunter2"}}'),
+        environment(
+            "oms",
+            "NSPS_HANDLER",
+            '{"contract_token": "sm://t", "secrets": {"password": "hunter2"}}',
+        ),
         "NSPS_HANDLER.secrets.password is no reference",
     ),
     (

@@ -89,6 +89,10 @@ def _event_of_number(store: Store) -> object:
     return store.find(query)
 
 
+def _finding(store: Store) -> Finding:
+    return Finding(store, cast(Any, SimpleNamespace(by_name={})), NOBODY)
+
+
 def _erase(store: Store) -> _Search:
     return _Search(store, 1, held=False)
 
@@ -132,9 +136,7 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
         _resources("owner", "==", "account:1"),
     ],
     "console/find.parked": [
-        lambda store: Finding(store, cast(Any, SimpleNamespace(by_name={})), NOBODY).parked(
-            ["hss"], 1
-        ),
+        lambda store: _finding(store).parked(["hss"], 1),
     ],
     "console/erase._deliveries": [lambda store: list(_erase(store)._deliveries("hss", "e"))],
     "console/erase._ledger": [lambda store: list(_erase(store)._ledger("hss"))],

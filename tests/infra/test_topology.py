@@ -21,8 +21,10 @@ from nsps.settings import (
 )
 from nsps_local.recording import Binding, Topology
 
+from tests.infra import arguments
 from tests.infra.conftest import Record, base, record_values
 
+pytestmark = pytest.mark.filterwarnings("ignore:gcp:DeprecationWarning")
 HANDLERS = ("hss", "hss-2", "oms")
 PUBSUB_AGENT = "serviceAccount:service-0@gcp-sa-pubsub.iam.gserviceaccount.com"
 LAST = {"dead-letters", "jobs"}
@@ -78,6 +80,19 @@ def test_only_what_verifies_its_callers_can_be_called_without_a_google_identity(
     assert everybody == {("function", f"acme-{part}") for part in PUBLIC}
 
 
+def test_the_internet_reaches_those_alone_that_somebody_there_must_reach(acme: Topology) -> None:
+    """hss and oms have a contract_token: another NSPS may use them."""
+    reached = {f.part for f in acme.functions if not f.internal}
+    assert reached == {"ingress", "callbacks", "console", "hss", "oms"}
+
+
+def test_without_a_network_of_its_own_handlers_are_asked_from_the_internet(
+    record_acme: Record,
+) -> None:
+    open_to_all = record_acme(base() | {"nsps:static_egress": False})
+    assert {f.part for f in open_to_all.functions if f.internal} == {"enrichment", "retries"}
+
+
 def test_every_other_function_is_called_by_the_invoker_handlers_by_two_more_the_console_by_people(
     acme: Topology,
 ) -> None:
@@ -91,6 +106,32 @@ def test_every_other_function_is_called_by_the_invoker_handlers_by_two_more_the_
         ("acme-console", "domain:acme.example"),
     }
     assert of(acme, "function", "roles/run.invoker") == private | public | asked | people
+
+
+def test_the_proxy_lets_in_the_people_and_the_console_believes_no_other(
+    record_acme: Record,
+) -> None:
+    console = base()["nsps:console"] | {"domain": "console.acme.example"}
+    proxied = record_acme(base() | {"nsps:console": console})
+    people = {
+        "user:ops@acme.example",
+        "serviceAccount:ci@acme-provisioning.iam.gserviceaccount.com",
+        "domain:acme.example",
+    }
+    assert of(proxied, "proxy", "roles/iap.httpsResourceAccessor") == {
+        ("acme-proxy", person) for person in people
+    }
+    agent = "serviceAccount:service-0@gcp-sa-iap.iam.gserviceaccount.com"
+    assert ("acme-console", agent) in of(proxied, "function", "roles/run.invoker")
+    settings = ConsoleFunctionSettings.from_env(proxied.function("console").env).console
+    assert settings.iap_audience == "/projects/0/global/backendServices/4711"
+    (backend,) = (
+        r for r in proxied.resources if r.type == "gcp:compute/backendService:BackendService"
+    )
+    assert backend.inputs["iap"] == {"enabled": True}
+    # The console's own jobs are pushed past the proxy.
+    assert proxied.subscription("jobs").push_endpoint == f"{proxied.function('console').url}/work"
+    assert [fault for resource in proxied.resources for fault in arguments.faults(resource)] == []
 
 
 def test_a_handler_knows_who_may_ask_it(acme: Topology) -> None:
@@ -363,6 +404,7 @@ def test_the_database_is_the_deployments_own_and_documents_expire(acme: Topology
     (database,) = (r for r in acme.resources if r.type == "gcp:firestore/database:Database")
     assert database.inputs["pointInTimeRecoveryEnablement"] == "POINT_IN_TIME_RECOVERY_ENABLED"
     assert database.inputs["deleteProtectionState"] == "DELETE_PROTECTION_ENABLED"
+    assert database.inputs["deletionPolicy"] == "ABANDON"
     assert [r for r in acme.resources if r.type == "gcp:firestore/backupSchedule:BackupSchedule"]
 
 

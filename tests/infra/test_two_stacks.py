@@ -31,6 +31,18 @@ NAMES: dict[str, tuple[str, ...]] = {
     "gcp:cloudrunv2/serviceIamMember:ServiceIamMember": ("name", "role", "member"),
     "gcp:cloudscheduler/job:Job": ("name",),
     "gcp:compute/address:Address": ("name",),
+    "gcp:compute/backendService:BackendService": ("name",),
+    "gcp:compute/globalAddress:GlobalAddress": ("name",),
+    "gcp:compute/globalForwardingRule:GlobalForwardingRule": ("name",),
+    "gcp:compute/managedSslCertificate:ManagedSslCertificate": ("name",),
+    "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup": ("name",),
+    "gcp:compute/targetHttpsProxy:TargetHttpsProxy": ("name",),
+    "gcp:compute/uRLMap:URLMap": ("name",),
+    "gcp:iap/webBackendServiceIamMember:WebBackendServiceIamMember": (
+        "webBackendService",
+        "role",
+        "member",
+    ),
     "gcp:compute/network:Network": ("name",),
     "gcp:compute/router:Router": ("name",),
     "gcp:compute/routerNat:RouterNat": ("router", "name"),
@@ -70,7 +82,8 @@ def cloud_names(resources: Iterable[Resource]) -> list[str]:
 @pytest.fixture(scope="module")
 def record_as(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Topology]:
     def record(deployment: str, **more: Any) -> Topology:
-        own = {"nsps:deployment": deployment, "nsps:kms_key": KEY}
+        console = base()["nsps:console"] | {"domain": f"{deployment}.acme.example"}
+        own = {"nsps:deployment": deployment, "nsps:kms_key": KEY, "nsps:console": console}
         return record_values(base() | own | more, tmp_path_factory.mktemp(deployment), program)
 
     return record

@@ -17,7 +17,7 @@ FLOORS = {
     ),
     "what every function needs from its surroundings": (
         *("trace", "settings", "manifest", "secrets", "redact", "log", "instance", "http"),
-        *("identity_token",),
+        *("identity_token", "probe"),
     ),
     "PortaBilling, ESPF, Pub/Sub, Firestore": (
         *("store", "messages", "push", "receiver", "subscriptions", "audit", "switch"),

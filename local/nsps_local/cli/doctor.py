@@ -16,7 +16,8 @@ from nsps_local.cli.remote import Remote, add_console
 from nsps_local.cli.running import Running
 from nsps_local.cli.show import console
 from nsps_local.doctor import checks, limits
-from nsps_local.doctor.finding import Finding, State, bad, good
+from nsps_local.doctor.finding import Finding, State, bad, good, unknown
+from nsps_local.doctor.secrets import SecretVersions
 from nsps_local.recording import ConfigurationRejected, RecordingFailed, Topology, record
 
 _MARK = {State.GOOD: ("✓", "green"), State.BAD: ("✗", "red"), State.UNKNOWN: ("?", "yellow")}
@@ -26,7 +27,8 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
         help="secrets, PortaBilling, systems, clock, limits: what is wrong, and what to do",
-        description="Of the stack on this machine; with --outputs or --console, of a deployed one.",
+        description="Of the stack on this machine; with --outputs or --console, of a deployed one "
+        "(and with --config, whether its secrets are there and may be read).",
     )
     parser.add_argument(
         "--outputs", type=Path, metavar="FILE", help="of `pulumi stack output --json`"
@@ -60,13 +62,18 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _findings(options: argparse.Namespace) -> Iterator[Finding]:
+    elsewhere = options.outputs or options.console
     if options.config:
-        yield from limits.findings(_recorded(options.config))
+        topology = _recorded(options.config)
+        yield from limits.findings(topology)
+        if elsewhere:
+            yield from SecretVersions(topology).findings()
     if options.outputs:
         yield from checks.deployed(_outputs(options.outputs))
     if options.console:
         yield from _switches(options)
-    if options.outputs or options.console:
+        yield from _reached(options)
+    if elsewhere:
         return
     description = Running(options.state).description
     topology = _recorded(
@@ -89,6 +96,16 @@ def _switches(options: argparse.Namespace) -> Iterator[Finding]:
             yield bad(what, why, f"nsps resume {what}, or look after its system")
         else:
             yield good(what, "is in service")
+
+
+def _reached(options: argparse.Namespace) -> Iterator[Finding]:
+    """What a deployed console finds when it looks."""
+    try:
+        health = Remote(options).get("health")
+    except CommandError as error:
+        yield unknown("PortaBilling and the systems", str(error), "ask as an operator")
+        return
+    yield from checks.reached(health)
 
 
 def _outputs(file: Path) -> dict[str, str]:

@@ -51,7 +51,7 @@ def add_to(commands: Any) -> None:
         choices=("show", "watch", "stop", "resume"),
         help="show what it found; watch it; stop it after the page it is at; resume it there",
     )
-    parser.add_argument("job", nargs="?", metavar="JOB", help="as `nsps jobs` lists it")
+    parser.add_argument("job", nargs="?", metavar="JOB", help="as `nsps jobs` lists it, or last")
     parser.add_argument(
         "--limit", type=int, metavar="N", default=20, help="how many (default: %(default)s)"
     )
@@ -164,6 +164,8 @@ def _jobs(options: argparse.Namespace) -> int:
         return 0
     if options.job is None:
         raise CommandError(f"write nsps jobs {options.what} JOB: `nsps jobs` lists them")
+    if options.job == "last":
+        options.job = _last(remote)
     if options.what in ("stop", "resume"):
         remote.post(f"jobs/{options.job}/{options.what}", {"reason": options.reason})
         done = "stops after the page it is at" if options.what == "stop" else "goes on where it was"
@@ -172,6 +174,13 @@ def _jobs(options: argparse.Namespace) -> int:
     if options.what == "watch":
         _watch(remote, options.job)
     return _print_result(remote, options.job, as_json=options.json)
+
+
+def _last(remote: Remote) -> str:
+    """The newest job's id."""
+    for job in remote.get("jobs", limit=1)["jobs"]:
+        return str(job["id"])
+    raise CommandError("there is no job yet: `nsps replay` and `nsps reconcile` begin one")
 
 
 # ---- watching ----------------------------------------------------------------------------------

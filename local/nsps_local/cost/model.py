@@ -169,6 +169,7 @@ def per_month(topology: Topology, counts: Counts, prices: Prices) -> list[Line]:
         * sum(_a_second(f, prices) for f in topology.functions if f.part == "retries")
     )
     address = sum("compute/address" in resource.type for resource in topology.resources)
+    rules = sum("ForwardingRule" in resource.type for resource in topology.resources)
     behind = sum(f.min_instances for f in topology.functions if f.behind_nat)
     hours = MONTH_SECONDS / 3600
     return [
@@ -189,6 +190,7 @@ def per_month(topology: Topology, counts: Counts, prices: Prices) -> list[Line]:
             + min(behind, NAT_MOST) * hours * prices["nat_instance_hour"],
             f"{address}, and {behind} instances that are always behind it",
         ),
+        Line("Console's proxy", rules * hours * prices["forwarding_rule_hour"], f"{rules} of them"),
     ]
 
 

@@ -191,13 +191,7 @@ def deployed(outputs: Mapping[str, str]) -> Iterator[Finding]:
     ingress, callbacks = outputs.get("webhook_url"), outputs.get("callbacks_url")
     if ingress:
         yield _answers("ingress", f"{ingress}/health")
-        yield _refuses(
-            "ingress without credentials",
-            "POST",
-            ingress,
-            (401, 503),
-            "nsps:espf names the wrong secrets, or their values are no credentials",
-        )
+        yield _guarded(ingress)
         yield clock("clock", f"{ingress}/health")
     if callbacks:
         yield _answers("callbacks", f"{callbacks}/health")
@@ -218,6 +212,28 @@ def deployed(outputs: Mapping[str, str]) -> Iterator[Finding]:
         )
     if not (ingress or callbacks):
         yield bad("outputs", "name no webhook_url", "pulumi stack output --json > FILE")
+
+
+def reached(health: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the console's ``GET /api/health`` says of PortaBilling and each handler."""
+    wrong = health["portabilling"]
+    if wrong:
+        yield bad("PortaBilling", str(wrong), "correct nsps:portabilling and its secret")
+    else:
+        yield good("PortaBilling", "logged in, and the ESPF API answers")
+    for handler in health["handlers"]:
+        name, group = handler["name"], handler["group"]
+        if handler["system"]:
+            do = "look after the system, or correct the handler's settings and secrets"
+            yield bad(f"{name}: its system", str(handler["system"]), do)
+        else:
+            yield good(f"{name}: its system", "answers")
+        if handler["registered"] is False:
+            yield bad(
+                f"{name}: ESPF group",
+                f"{group} is not registered: PortaBilling refuses its statuses",
+                f'POST /espf/v1/group/create {{"name": "{group}"}}',
+            )
 
 
 def clock(what: str, url: str) -> Finding:
@@ -257,6 +273,26 @@ def _refuses(what: str, method: str, url: str, right: tuple[int, ...], do: str) 
         return bad(what, f"does not answer: {type(error).__name__}", _SEE_LOG)
     if answer.status_code in right:
         return good(what, f"is refused (HTTP {answer.status_code})")
+    return bad(what, f"is answered HTTP {answer.status_code}", do)
+
+
+_NO_CREDENTIALS = "could not be checked"
+"""What ingress answers while it cannot read whom to let in."""
+
+
+def _guarded(url: str) -> Finding:
+    """Ingress refuses who shows nothing, and can read what there is to be shown."""
+    what = "ingress without credentials"
+    try:
+        answer = requests.post(url, data=b"{}", timeout=CALL_SECONDS)
+    except requests.RequestException as error:
+        return bad(what, f"does not answer: {type(error).__name__}", _SEE_LOG)
+    if _NO_CREDENTIALS in answer.text:
+        do = "add their values (docs/deploy.md, step 4); its log says what is wrong with them"
+        return bad(what, "cannot read the secrets of nsps:espf", do)
+    if answer.status_code in (401, 503):
+        return good(what, f"is refused (HTTP {answer.status_code})")
+    do = "this is no ingress of NSPS: take the address from `pulumi stack output`"
     return bad(what, f"is answered HTTP {answer.status_code}", do)
 
 

@@ -23,6 +23,10 @@ from nsps_local.recording.topology import Resource
 
 _FUNCTION = "gcp:cloudfunctionsv2/function:Function"
 _COMPONENT = "nsps:"
+_TOLD: Mapping[str, Mapping[str, Any]] = {
+    "gcp:compute/backendService:BackendService": {"generatedId": 4711},
+    "gcp:compute/globalAddress:GlobalAddress": {"address": "192.0.2.2"},
+}
 
 
 class _Recorder(Mocks):
@@ -53,7 +57,11 @@ def _told(args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
     project = inputs.get("project", "")
     match args.typ:
         case "gcp:cloudfunctionsv2/function:Function":
-            return name, {"url": _placeholder(name)}
+            address = _placeholder(name)
+            return name, {
+                "url": address,
+                "serviceConfig": {**inputs["serviceConfig"], "uri": address},
+            }
         case "gcp:pubsub/topic:Topic":
             return f"projects/{project}/topics/{name}", {}
         case "gcp:pubsub/subscription:Subscription":
@@ -69,7 +77,7 @@ def _told(args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
         case "gcp:compute/address:Address":
             return name, {"address": "192.0.2.1", "selfLink": f"addresses/{name}"}
         case _:
-            return name, {}
+            return name, dict(_TOLD.get(args.typ, {}))
 
 
 def _placeholder(function: str) -> str:

@@ -32,6 +32,10 @@ _BINDINGS = {
     "gcp:serviceaccount/iAMMember:IAMMember": ("account", "serviceAccountId"),
     "gcp:projects/iAMMember:IAMMember": ("project", "project"),
     "gcp:storage/bucketIAMMember:BucketIAMMember": ("bucket", "bucket"),
+    "gcp:iap/webBackendServiceIamMember:WebBackendServiceIamMember": (
+        "proxy",
+        "webBackendService",
+    ),
     "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": ("key", "cryptoKeyId"),
 }
 
@@ -54,7 +58,7 @@ class Function:
     """A function. ``source``: its folder in the repository; ``secrets``: names it may read.
 
     ``port`` and ``url`` are where the local stack must serve it; ``env`` is whole. ``behind_nat``:
-    it calls out through the deployment's network.
+    it calls out through the deployment's network; ``internal``: the internet does not reach it.
     """
 
     name: str
@@ -74,6 +78,7 @@ class Function:
     min_instances: int
     max_instances: int
     behind_nat: bool = False
+    internal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,10 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A right. ``kind``: function, topic, subscription, secret, account, bucket, key or project."""
+    """A right.
+
+    ``kind``: function, topic, subscription, secret, account, bucket, key, proxy or project.
+    """
 
     kind: str
     resource: str
@@ -267,6 +275,7 @@ def _function(resource: Resource, bindings: Sequence[Binding]) -> Function:
         min_instances=int(service["minInstanceCount"]),
         max_instances=int(service["maxInstanceCount"]),
         behind_nat=bool(service.get("directVpcNetworkInterfaces")),
+        internal=service["ingressSettings"] == "ALLOW_INTERNAL_ONLY",
     )
 
 

@@ -20,6 +20,7 @@ from nsps import log, switch
 from nsps.console import erase, words
 from nsps.console.find import EVENTS, Finding, Subject
 from nsps.console.handlers import Handlers, UnknownHandler
+from nsps.console.health import Health
 from nsps.console.identity import Identity, NotAllowed, Person, Role
 from nsps.console.jobs import JobConflict, Jobs, UnknownJob
 from nsps.console.requests import EraseBody, ReasonBody, ReconcileBody, ReplayBody
@@ -67,6 +68,7 @@ class ConsoleParts:
     identity: Identity
     jobs: Jobs
     finding: Finding
+    health: Health
     switches: Switches = field(init=False)
 
     def __post_init__(self) -> None:
@@ -236,6 +238,9 @@ class Api:
             "warning": switch.warning(name, state, now),
         }
 
+    def health(self, asked: Asked) -> dict[str, Any]:
+        return self._parts.health.look()
+
     def audit(self, asked: Asked) -> dict[str, Any]:
         query = self._parts.store.client.collection("audit").order_by(
             "at", direction=Query.DESCENDING
@@ -369,6 +374,7 @@ ROUTES = (
     _Route("GET", "/api/audit", Role.viewer, Api.audit),
     _Route("GET", "/api/jobs", Role.viewer, Api.jobs),
     _Route("GET", "/api/jobs/{name}", Role.viewer, Api.job),
+    _Route("GET", "/api/health", Role.operator, Api.health),
     _Route("POST", "/api/handlers/{name}/pause", Role.operator, Api.pause),
     _Route("POST", "/api/handlers/{name}/resume", Role.operator, Api.resume),
     _Route("GET", "/api/accounts/{name}/kept", Role.viewer, Api.kept),

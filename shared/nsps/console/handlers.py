@@ -8,6 +8,7 @@ from typing import Any
 from nsps.http import Deadline, Http
 from nsps.identity_token import IdentityTokens
 from nsps.outcome import DeliveryError, Terminal, Transient
+from nsps.probe import probe
 from nsps.settings import HandlerLocation, HandlerSummary
 
 ASK_SECONDS = 90.0
@@ -40,6 +41,10 @@ class Handlers:
             there = ", ".join(sorted(self.by_name)) or "none"
             raise UnknownHandler(f"there is no handler {name!r}; there are: {there}")
         return self.by_name[name]
+
+    def probe(self, name: str) -> str | None:
+        """How a handler's system is: None for well, or why not."""
+        return probe(self._functions[name], self._http, self._tokens)
 
     def ask(self, name: str, path: str, question: Mapping[str, Any]) -> dict[str, Any]:
         """POST a question to a handler's function. Raises Terminal (it refuses), Transient."""

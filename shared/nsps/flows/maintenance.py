@@ -12,16 +12,16 @@ from datetime import datetime
 from functools import partial
 
 from nsps import log
-from nsps.http import Deadline, Http
+from nsps.http import Http
 from nsps.identity_token import IdentityTokens
-from nsps.outcome import DeliveryError, Transient
+from nsps.outcome import Transient
+from nsps.probe import probe
 from nsps.settings import HandlerLocation
 from nsps.subscriptions import Subscriptions
 from nsps.switch import State, Switch, Switches, probe_due, warning
 
 _log = log.get(__name__)
 
-PROBE_SECONDS = 15.0
 AT_ONCE = 8
 
 
@@ -68,32 +68,10 @@ class Maintenance:
         """Ask the system how it is, if it is time."""
         if not probe_due(switch, now) or not self._switches.claim_probe(handler):
             return switch
-        reason = self._probe(self._functions[handler])
+        reason = probe(self._functions[handler], self._http, self._tokens)
         write = _log.info if reason is None else _log.warning
         write("the system was asked how it is", handler=handler, reason=reason or "well")
         return self._switches.probed(handler, reason)
-
-    def _probe(self, location: HandlerLocation) -> str | None:
-        """None for well, or why not: the connector's own check, by the handler's function."""
-        deadline = Deadline(PROBE_SECONDS)
-        try:
-            token = self._tokens.token(location.audience, deadline)
-            answer = self._http.request(
-                "GET",
-                f"{location.url}/health?deep=1",
-                deadline=deadline,
-                headers={"Authorization": f"Bearer {token}"},
-                idempotent=True,
-            )
-        except DeliveryError as error:
-            return f"its function cannot be asked: {error}"
-        if answer.status == 200:
-            return None
-        try:
-            reason = answer.json().get("reason")
-        except (ValueError, AttributeError, DeliveryError):
-            reason = None
-        return str(reason or f"its function answers HTTP {answer.status}")
 
     def _endpoint(self, handler: str, switch: Switch) -> None:
         location = self._functions[handler]

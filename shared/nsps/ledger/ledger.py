@@ -32,6 +32,8 @@ TRANSACTION_SECONDS = 8.0
 DOUBT_SECONDS = 900.0
 """How long an order whose submission got no answer keeps its resource from other orders."""
 
+MOST_RESULTS = 50
+"""How many results a delivery keeps: the newest."""
 LONGEST_WAIT_SECONDS = 86400.0
 """The longest Retry-After that is honoured: a day."""
 
@@ -294,6 +296,7 @@ class Ledger:
                 if resource.held_by(work.token):
                     free = protocol.not_ordered(resource, work.token, refused=False)
                     view.put(progress.step, protocol.give_back(free, work.token))
+            view.keep(progress)
             return view.retrying(error, retry_after)
 
         return self._store.transact(body)
@@ -493,28 +496,47 @@ class _View:
         return self.finish(progress)
 
     def _wait(self, progress: Progress, taken: Taken, resource: Resource) -> Progress:
+        self.keep(progress)
         if taken is Taken.BUSY:
             return replace(progress, at=At.BUSY)
         assert resource.pending is not None
         self.put_order(resource.pending.reference, {"followers": ArrayUnion([self._work.delivery])})
-        self.record({"waits_for": "the answer to an earlier order", "results": progress.results})
+        self.record({"waits_for": "the answer to an earlier order"})
         return replace(progress, at=At.QUEUED, outcome=Outcome.WAITING)
 
     def _join(self, progress: Progress, reference: str) -> Progress:
         self.put_order(reference, {"deliveries": ArrayUnion([self._work.delivery])})
         return replace(progress, orders=(*progress.orders, reference))
 
+    def keep(self, progress: Progress) -> None:
+        """What this attempt has done, for people: another one will finish the delivery."""
+        if progress.results:
+            self.record({"results": self._so_far(progress)})
+
+    def _so_far(self, progress: Progress) -> list[dict[str, Any]]:
+        mine = [dict(result) for result in progress.results]
+        return [*self._earlier(progress), *mine][-MOST_RESULTS:]
+
+    def _earlier(self, progress: Progress) -> list[dict[str, Any]]:
+        """What earlier attempts and copies of this delivery did and could not finish."""
+        kept = (self._documents[self._delivery.path] or {}).get("results") or []
+        return [each for each in kept if each["result"] in _DONE and each not in progress.results]
+
     def finish(self, progress: Progress, *, check: bool = True) -> Progress:
         """Step 6: the outcome, and in the same transaction what ESPF is to hear."""
         work, now = self._work, self._tx.now
         if check and not protocol.may_finish(self.delivery, work.t):
+            if self.delivery.outcome is None or not self.delivery.outcome.final:
+                self.keep(progress)
             return replace(progress, at=At.STOPPED)
+        if any(each["result"] in _CHANGED for each in self._earlier(progress)):
+            progress = replace(progress, outcome=worst(progress.outcome, Outcome.DELIVERED))
         waits = progress.outcome is Outcome.ACCEPTED
         if waits:
             progress = self._answered_already(progress)
         fields: dict[str, Any] = {
             "outcome": progress.outcome.value,
-            "results": [dict(result) for result in progress.results],
+            "results": self._so_far(progress),
             "errors": list(progress.errors),
             "retry": None,
             "waits_for": None,
@@ -658,6 +680,8 @@ def _keys(progress: Progress) -> tuple[str, ...]:
 
 
 _ORDERS = uuid.UUID("0f2f5f7c-3b1e-5d39-8a68-2f8f52c9a0aa")
+_CHANGED = frozenset({"written", "removed"})
+_DONE = _CHANGED | {"ordered"}
 _ANSWERED = {"done": Outcome.DELIVERED, "failed": Outcome.REJECTED}
 _SAY = {
     Taken.UNCHANGED: "unchanged",

@@ -352,6 +352,47 @@ def test_another_attempt_is_waited_for(store: Store) -> None:
     assert box.writes == ["create", "change"]
 
 
+def test_what_an_older_copy_of_the_delivery_wrote_is_told(store: Store) -> None:
+    """It may not decide the delivery, but it is what was written for it."""
+    box = Box()
+    kit = Kit(store, box)
+    event = sim_event(1)
+    newer = replace(event, t=sim_event(2).t)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        entered.set()
+        assert go_on.wait(10)
+
+    box.seen.after = [slowly]
+    threads = [threading.Thread(target=kit.deliver, args=(copy,)) for copy in (event, newer)]
+    threads[0].start()
+    assert entered.wait(10)
+    threads[1].start()
+    while kit.delivery(event)["t"] != newer.t:
+        threads[1].join(0.02)
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert box.writes == ["create"]
+    told = kit.delivery(event)
+    assert told["outcome"] == "delivered"
+    assert [each["result"] for each in told["results"]] == ["written", "unchanged"]
+
+
+def test_what_was_done_before_a_failure_is_told_in_the_end(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    assert kit.deliver(sim_event(1)).ack
+    swapped = sim_event(2, imsi=OTHER_IMSI)
+    box.seen.before = [None, None, Transient("not now")]  # delete, read, create
+    assert not kit.deliver(swapped).ack
+    assert [each["result"] for each in kit.delivery(swapped)["results"]] == ["removed"]
+    assert kit.deliver(swapped).outcome is Outcome.DELIVERED
+    told = [(each["key"], each["result"]) for each in kit.delivery(swapped)["results"]]
+    assert told == [(IMSI, "removed"), (OTHER_IMSI, "written")]
+
+
 def test_who_waits_too_long_gives_the_message_back(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

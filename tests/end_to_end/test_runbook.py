@@ -1,0 +1,50 @@
+"""The runbook holds: each of its situations is brought about, and each of its commands prints what
+the page says. One stack for all, in the page's order.
+
+To write the page's outputs anew from what the commands print: NSPS_WRITE_RUNBOOK=1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.end_to_end.runbook_page import PAGE, Section, same, sections, written
+from tests.end_to_end.runbook_site import Site, site
+from tests.end_to_end.runbook_situations import SITUATIONS
+
+pytestmark = pytest.mark.timeout(300)
+
+WRITE = bool(os.environ.get("NSPS_WRITE_RUNBOOK"))
+SECTIONS = sections(PAGE.read_text(encoding="utf-8"))
+printed: dict[str, list[list[str]]] = {}
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with site(tmp_path_factory.mktemp("runbook")) as made:
+        yield made
+    if WRITE:
+        PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), printed), encoding="utf-8")
+
+
+def test_each_section_has_its_situation_and_no_other() -> None:
+    assert [section.title for section in SECTIONS] == list(SITUATIONS)
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.title)
+def test_the_page_says_what_the_commands_print(operator: Site, section: Section) -> None:
+    """A situation yields before each block of its section: what it is brought into by then."""
+    situation = SITUATIONS[section.title](operator)
+    for number, block in enumerate(section.blocks, 1):
+        assert next(situation, "over") is None, f"{section.title} has more than {number} blocks"
+        outputs = [operator.run(command.line) for command in block]
+        printed.setdefault(section.title, []).append(outputs)
+        for command, output in zip(block, outputs, strict=True):
+            assert WRITE or same(command.output, output), (
+                f"$ {command.line}\n--- the page says\n{chr(10).join(command.output)}\n"
+                f"--- it printed\n{output}"
+            )
+    assert next(situation, "over") == "over", f"{section.title} has fewer blocks"
