@@ -290,7 +290,8 @@ def test_the_clock_ticks_every_minute_under_the_invokers_name(acme: Topology) ->
 
 def test_only_retries_may_change_a_subscription_and_only_the_handlers(acme: Topology) -> None:
     editors = {(handler, "retries") for handler in HANDLERS}
-    assert of(acme, "subscription", "roles/pubsub.editor") == editors
+    role = "projects/acme-provisioning/roles/acme_push_endpoint"
+    assert of(acme, "subscription", role) == editors
     invoker = "acme-invoker@acme-provisioning.iam.gserviceaccount.com"
     assert of(acme, "account", "roles/iam.serviceAccountUser") == {(invoker, "retries")}
 
