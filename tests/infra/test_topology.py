@@ -409,6 +409,15 @@ def test_the_database_is_the_deployments_own_and_documents_expire(acme: Topology
     assert [r for r in acme.resources if r.type == "gcp:firestore/backupSchedule:BackupSchedule"]
 
 
+def test_subscribers_data_stays_in_the_region(acme: Topology) -> None:
+    topics = [r for r in acme.resources if r.type == "gcp:pubsub/topic:Topic"]
+    assert {
+        tuple(t.inputs["messageStoragePolicy"]["allowedPersistenceRegions"]) for t in topics
+    } == {("europe-west3",)}
+    (database,) = (r for r in acme.resources if r.type == "gcp:firestore/database:Database")
+    assert database.inputs["locationId"] == "europe-west3"
+
+
 def test_all_that_calls_out_leaves_through_one_reserved_address(acme: Topology) -> None:
     (nat,) = (r for r in acme.resources if r.type == "gcp:compute/routerNat:RouterNat")
     assert nat.inputs["natIps"] == ["addresses/acme-address"]
