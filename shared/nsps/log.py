@@ -148,7 +148,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             stack = "".join(traceback.format_exception(record.exc_info[1]))
             line["stack_trace"] = self._redactor.text_for_log(stack)
-        return json.dumps(line, ensure_ascii=False, default=str, separators=(",", ":"))
+        return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def _log_uncaught(
