@@ -119,7 +119,7 @@ class Deployment:
         for handler in made.values():
             handler.function.allow(retries)
             handler.function.allow(console)
-            handler.subscription.grant_editor("retries", retries.member)
+            handler.subscription.grant_endpoint("retries", retries.member)
         self._around.pushes.grant_use("retries", retries.member)
         self._watched(platform)
 

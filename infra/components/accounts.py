@@ -43,7 +43,8 @@ class PushIdentity(pulumi.ComponentResource):
     """Who calls the functions that are not public: the account in every push and tick token.
 
     Pub/Sub's own service agent may make tokens in its name, and nobody else; it is also the one
-    that moves messages to the dead letters.
+    that moves messages to the dead letters. ``endpoint_role``: a role of the deployment's own, to
+    change where a subscription pushes: Google's narrowest may also read and delete it.
     """
 
     def __init__(self, platform: Platform) -> None:
@@ -66,6 +67,17 @@ class PushIdentity(pulumi.ComponentResource):
             member=self.pubsub_agent,
             opts=options,
         )
+        role_id = f"{platform.deployment}_push_endpoint"
+        self.endpoint_role = projects.IAMCustomRole(
+            platform.name("push-endpoint"),
+            project=platform.project,
+            role_id=role_id,
+            title=f"NSPS {platform.deployment}: push endpoints",
+            description="See a subscription, and change where it pushes",
+            permissions=["pubsub.subscriptions.get", "pubsub.subscriptions.update"],
+            opts=options,
+        )
+        self.endpoint_role_name = f"projects/{platform.project}/roles/{role_id}"
         self._platform, self._options = platform, options
         self.register_outputs({})
 

@@ -39,7 +39,7 @@ class Subscription(pulumi.ComponentResource):
 
     def __init__(self, platform: Platform, pushes: PushIdentity, args: SubscriptionArgs) -> None:
         super().__init__("nsps:index:Subscription", platform.name(f"{args.name}-subscription"))
-        self._platform, self._name = platform, args.name
+        self._platform, self._pushes, self._name = platform, pushes, args.name
         self._options = options = platform.below(self)
         self.subscription = pubsub.Subscription(
             platform.name(args.name),
@@ -79,15 +79,16 @@ class Subscription(pulumi.ComponentResource):
             )
         self.register_outputs({})
 
-    def grant_editor(self, part: str, member: pulumi.Input[str]) -> None:
-        """Let a member change this subscription: its push endpoint."""
+    def grant_endpoint(self, part: str, member: pulumi.Input[str]) -> None:
+        """Let a member change where this subscription pushes."""
+        made = pulumi.ResourceOptions(depends_on=[self._pushes.endpoint_role])
         pubsub.SubscriptionIAMMember(
-            self._platform.name(f"{part}-edits-{self._name}"),
+            self._platform.name(f"{part}-turns-{self._name}"),
             project=self._platform.project,
             subscription=self.subscription.name,
-            role="roles/pubsub.editor",
+            role=self._pushes.endpoint_role_name,
             member=member,
-            opts=self._options,
+            opts=pulumi.ResourceOptions.merge(self._options, made),
         )
 
 

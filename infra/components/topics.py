@@ -21,6 +21,10 @@ class Topic(pulumi.ComponentResource):
             project=platform.project,
             name=platform.name(name),
             kms_key_name=platform.kms_key,
+            # Subscribers' data stays in the region, wherever a publisher's request comes in.
+            message_storage_policy=pubsub.TopicMessageStoragePolicyArgs(
+                allowed_persistence_regions=[platform.region]
+            ),
             labels=platform.labels,
             opts=self._options,
         )

@@ -224,7 +224,8 @@ class Tx(ABC):
     def __init__(self, now: datetime, sent: float) -> None:
         self.now = now
         """The server's time of the newest read: leases are counted from it."""
-        self._sent = sent
+        self.sent = sent
+        """When its first read was sent, on this process's clock."""
         self._found: dict[str, tuple[dict[str, Any] | None, Any]] = {}
         self._writes: dict[str, tuple[DocumentReference, dict[str, Any]]] = {}
 
@@ -253,7 +254,7 @@ class Tx(ABC):
         for (path, (_, fields)), written in zip(self._writes.items(), results, strict=True):
             before, _ = documents.get(path, (None, None))
             documents[path] = ({**(before or {}), **_told(fields)}, written.update_time)
-        return Known(documents, self.now, self._sent)
+        return Known(documents, self.now, self.sent)
 
 
 class _Reading(Tx):

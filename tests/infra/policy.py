@@ -25,10 +25,12 @@ IN_THE_PROJECT = {
     "roles/cloudbuild.builds.builder": "Google's own role for building; there is no narrower one",
 }
 PRIMITIVE = {"roles/owner", "roles/editor", "roles/viewer"}
+OWN_ROLES = {"push_endpoint": {"pubsub.subscriptions.get", "pubsub.subscriptions.update"}}
+"""Roles of the deployment's own, where Google's narrowest is too wide, and all that they allow."""
 ROLES = {
     "function": {"roles/run.invoker"},
     "topic": {"roles/pubsub.publisher"},
-    "subscription": {"roles/pubsub.subscriber", "roles/pubsub.editor"},
+    "subscription": {"roles/pubsub.subscriber", "push_endpoint"},
     "secret": {"roles/secretmanager.secretAccessor"},
     "account": {"roles/iam.serviceAccountTokenCreator", "roles/iam.serviceAccountUser"},
     "bucket": {"roles/storage.objectViewer"},
@@ -49,6 +51,7 @@ def faults(topology: Topology) -> list[str]:
     """Every breach of the policy, one line each."""
     return [
         *_bindings(topology),
+        *_own_roles(topology),
         *_accounts(topology),
         *_reachable(topology),
         *_subscriptions(topology),
@@ -58,6 +61,7 @@ def faults(topology: Topology) -> list[str]:
 
 def _bindings(topology: Topology) -> Iterator[str]:
     parts = {function.name: function.part for function in topology.functions}
+    own = f"projects/{topology.project}/roles/{topology.deployment}_"
     for binding in topology.bindings:
         shown = f"{binding.role} on {binding.kind} {binding.resource} for {binding.member}"
         if binding.member in ("allUsers", "allAuthenticatedUsers"):
@@ -66,10 +70,19 @@ def _bindings(topology: Topology) -> Iterator[str]:
                 yield f"open to everybody: {shown}"
         if binding.role in PRIMITIVE:
             yield f"a primitive role: {shown}"
-        elif binding.role not in ROLES[binding.kind]:
+        elif binding.role.removeprefix(own) not in ROLES[binding.kind]:
             yield f"not on the list of roles: {shown}"
         elif binding.kind == "project":
             yield from _project_wide(binding, topology, shown)
+
+
+def _own_roles(topology: Topology) -> Iterator[str]:
+    for resource in topology.resources:
+        if resource.type == "gcp:projects/iAMCustomRole:IAMCustomRole":
+            name = resource.inputs["roleId"].removeprefix(f"{topology.deployment}_")
+            more = set(resource.inputs["permissions"]) - OWN_ROLES.get(name, set())
+            if more:
+                yield f"the role {name} allows {', '.join(sorted(more))}"
 
 
 def _project_wide(binding: Binding, topology: Topology, shown: str) -> Iterator[str]:

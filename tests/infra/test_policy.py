@@ -74,6 +74,17 @@ PLANTED: list[tuple[Callable[[Topology], Topology], str]] = [
     (granted("project", "acme", "roles/editor", f"serviceAccount:{HSS}"), "a primitive role"),
     (granted("topic", "acme-jobs", "roles/owner", f"serviceAccount:{HSS}"), "a primitive role"),
     (granted("project", "acme", "roles/pubsub.admin", f"serviceAccount:{HSS}"), "not on the list"),
+    (
+        granted("subscription", "acme-hss", "roles/pubsub.editor", f"serviceAccount:{HSS}"),
+        "not on the list",
+    ),
+    (
+        resource(
+            "gcp:projects/iAMCustomRole:IAMCustomRole",
+            {"roleId": "acme_push_endpoint", "permissions": ["pubsub.subscriptions.delete"]},
+        ),
+        "the role push_endpoint allows pubsub.subscriptions.delete",
+    ),
     (granted("secret", "acme-pb", "roles/secretmanager.admin", "user:a@b"), "not on the list"),
     (granted("project", "acme", "roles/datastore.user", f"serviceAccount:{HSS}"), "every database"),
     (

@@ -290,7 +290,8 @@ def test_the_clock_ticks_every_minute_under_the_invokers_name(acme: Topology) ->
 
 def test_only_retries_may_change_a_subscription_and_only_the_handlers(acme: Topology) -> None:
     editors = {(handler, "retries") for handler in HANDLERS}
-    assert of(acme, "subscription", "roles/pubsub.editor") == editors
+    role = "projects/acme-provisioning/roles/acme_push_endpoint"
+    assert of(acme, "subscription", role) == editors
     invoker = "acme-invoker@acme-provisioning.iam.gserviceaccount.com"
     assert of(acme, "account", "roles/iam.serviceAccountUser") == {(invoker, "retries")}
 
@@ -406,6 +407,15 @@ def test_the_database_is_the_deployments_own_and_documents_expire(acme: Topology
     assert database.inputs["deleteProtectionState"] == "DELETE_PROTECTION_ENABLED"
     assert database.inputs["deletionPolicy"] == "ABANDON"
     assert [r for r in acme.resources if r.type == "gcp:firestore/backupSchedule:BackupSchedule"]
+
+
+def test_subscribers_data_stays_in_the_region(acme: Topology) -> None:
+    topics = [r for r in acme.resources if r.type == "gcp:pubsub/topic:Topic"]
+    assert {
+        tuple(t.inputs["messageStoragePolicy"]["allowedPersistenceRegions"]) for t in topics
+    } == {("europe-west3",)}
+    (database,) = (r for r in acme.resources if r.type == "gcp:firestore/database:Database")
+    assert database.inputs["locationId"] == "europe-west3"
 
 
 def test_all_that_calls_out_leaves_through_one_reserved_address(acme: Topology) -> None:

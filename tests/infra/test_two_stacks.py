@@ -56,6 +56,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "gcp:monitoring/alertPolicy:AlertPolicy": ("displayName",),
     "gcp:monitoring/dashboard:Dashboard": ("dashboardJson",),
     "gcp:monitoring/notificationChannel:NotificationChannel": ("displayName",),
+    "gcp:projects/iAMCustomRole:IAMCustomRole": ("roleId",),
     "gcp:projects/iAMMember:IAMMember": ("role", "member"),
     "gcp:pubsub/subscription:Subscription": ("name",),
     "gcp:pubsub/subscriptionIAMMember:SubscriptionIAMMember": ("subscription", "role", "member"),

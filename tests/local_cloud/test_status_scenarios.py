@@ -49,6 +49,9 @@ class Played:
     """One scenario by one seed, in a group of its own."""
 
     def __init__(self, name: str, store: Store, url: str, seed: int, *, shaken: bool) -> None:
+        self.seconds = 0.0
+        """The instances' monotonic clock: it goes on with the server's."""
+        store = replace(store, clock=lambda: self.seconds)
         self.store, self.url, self.shaken = store, url, shaken
         self.group = f"{name}/{seed}/{shaken}"
         self.dice = random.Random(self.group)
@@ -125,6 +128,11 @@ class Played:
         if self.dice.random() < 0.15:
             self.tell("crashes before its post")
             return
+        if noted is not None and self.faults and self.dice.random() < 0.1:
+            self.faults -= 1
+            self.tell("is slow before its post")
+            self._clock(PAST_A_LEASE)
+            self._meanwhile()
         self._send(noted, known)
 
     def _note(self, t: int, report: str) -> tuple[outbox.Post | None, Known | None]:
@@ -171,6 +179,7 @@ class Played:
 
     def _clock(self, seconds: float) -> None:
         post(f"{self.url}/clock", {"advance": seconds})
+        self.seconds += seconds
 
     # ---- the end ---------------------------------------------------------------------------------
 
@@ -225,6 +234,7 @@ def test_espf_is_told_the_newest_outcome(
 
 _note, _take, _posted = outbox.note, outbox.take, outbox.posted
 MUTANTS: dict[str, tuple[str, Any]] = {
+    "check": ("Post.may_start", lambda *_: True),
     "order": ("note", lambda doc, t, *more: _note(replace(doc, t=min(t, doc.t)), t, *more)),
     "phase": ("note", lambda doc, *more: _note(replace(doc, phase=-1), *more)),
     "same": ("note", lambda doc, *more: _note(replace(doc, status="(another)"), *more)),
@@ -238,7 +248,7 @@ def test_a_rule_left_out_of_the_outbox_breaks_a_promise(
     rule: str, store: Store, server: FirestoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     function, mutant = MUTANTS[rule]
-    monkeypatch.setattr(outbox, function, mutant)
+    monkeypatch.setattr(f"nsps.espf.outbox.{function}", mutant)
     with pytest.raises(AssertionError, match="BROKEN"):
         for seed in range(1000, 1060):
             for name in status_model.SCENARIOS:

@@ -29,6 +29,7 @@ class Rules:
     lease: bool = True      # one poster at a time for one (account, group)
     hold: bool = True       # after a post without an answer the lease is left to run out
     timeouts: bool = True   # no post outlives the lease it was started under
+    check: bool = True      # no post is started by a poster whose lease has run out
     same: bool = True       # noting what is noted already (status and message) is no new revision
 
 
@@ -40,6 +41,7 @@ RULES_IN_WORDS = {
     "lease": "one poster at a time",
     "hold": "lease kept after a post without an answer",
     "timeouts": "lease longer than the longest post",
+    "check": "lease looked at before the post",
     "same": "what is noted already (status and message) is no new revision",
 }
 
@@ -90,7 +92,7 @@ class Status(NamedTuple):
 
 
 class Poster(NamedTuple):
-    at: str = "idle"            # idle, posting, done
+    at: str = "idle"            # idle, taken, posting, done
     status: str = ""
     revision: int = 0
 
@@ -127,7 +129,7 @@ class Model:
                 result.append(Step(("posts directly", number, state.direct[number]),
                                    state._replace(espf=state.direct[number], direct=empty)))
                 if state.faults:
-                    result.append(Step(("crashes before its post", number),
+                    result.append(Step(("crashes with its outcome", number),
                                        state._replace(direct=empty, faults=state.faults - 1)))
         if self.rules.outbox:
             for me in range(POSTERS):
@@ -175,8 +177,19 @@ class Model:
             if doc.posted and len(set(state.since)) == 1:
                 again = f"{doc.status} is posted again although ESPF is known to have it"
             return [Step(("takes", me, doc.status),
-                         self.put(state, me, Poster("posting", doc.status, doc.revision))._replace(doc=taken), again)]
+                         self.put(state, me, Poster("taken", doc.status, doc.revision))._replace(doc=taken), again)]
         mine = doc.lease == me or not rules.lease
+        if poster.at == "taken":
+            # LOCAL: enough of the lease left for the longest post? Then start it.
+            if rules.check and not mine:
+                result.append(Step(("finds its lease gone", me), self.put(state, me, Poster())))
+            else:
+                result.append(Step(("starts to post", me, poster.status),
+                                   self.put(state, me, poster._replace(at="posting"))))
+            if state.faults:
+                gone = doc._replace(lease=ABANDONED if doc.lease == me else doc.lease)
+                result.append(Step(("crashes before its post", me),
+                                   self.put(state, me, Poster())._replace(doc=gone, faults=state.faults - 1)))
         if poster.at == "posting":
             # THE CALL. Under `timeouts` the lease cannot run out before the call has ended.
             after = self.put(state, me, poster._replace(at="done"))._replace(espf=poster.status)
@@ -206,7 +219,7 @@ class Model:
                 gone = doc._replace(lease=ABANDONED if doc.lease == me else doc.lease)
                 result.append(Step(("crashes after its post", me),
                                    self.put(state, me, Poster())._replace(doc=gone, faults=state.faults - 1)))
-        if state.faults and doc.lease == me and (poster.at == "done" or not rules.timeouts):
+        if state.faults and doc.lease == me and (poster.at != "posting" or not rules.timeouts):
             result.append(Step(("is slow, its lease runs out", me),
                                state._replace(doc=doc._replace(lease=FREE), faults=state.faults - 1)))
         return result
@@ -228,7 +241,7 @@ class Model:
         what, who, *more = label
         status = f" {more[0]}" if more else ""
         if what in ("notes", "is noted already", "is older, not noted", "says nothing", "has the outcome", "posts directly",
-                    "crashes before its post"):
+                    "crashes with its outcome"):
             return f"d{who + 1}(t{self.deliveries[who].t}) {what}{status}"
         if what == "lands late":
             return f"a post nobody waits for lands only now:{status}"

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from nsps_local.cli.remote import Remote, add_console
-from nsps_local.cli.show import console, spoken
+from nsps_local.cli.show import asked_for, console
 
 
 def add_to(commands: Any) -> None:
@@ -47,7 +47,8 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _did(entry: dict[str, Any]) -> str:
     details = entry["details"]
-    spec = {name: value for name, value in (details.get("spec") or {}).items() if value}
-    words = [entry["action"], *(f"{name}={spoken(value)}" for name, value in spec.items())]
+    words = [entry["action"]]
+    if details.get("spec"):
+        words.append(asked_for(entry["action"], details["spec"]))
     words += [name.replace("_", " ") for name in ("dry_run", "fix") if details.get(name)]
     return " ".join(words)

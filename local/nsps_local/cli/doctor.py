@@ -130,6 +130,6 @@ def _recorded(config: Path, **where: Any) -> Topology:
 def _show(finding: Finding) -> None:
     mark, style = _MARK[finding.state]
     line = Text(f"{mark} ", style=style).append(finding.what, style="bold")
-    console.print(line.append(f"  {finding.said}", style="not bold default"))
+    console.print(line.append(f"  {finding.said}", style="not bold default"), soft_wrap=True)
     if finding.state is not State.GOOD and finding.do:
         console.print(Text(f"    → {finding.do}"), soft_wrap=True)

@@ -34,7 +34,7 @@ def _erase(options: argparse.Namespace) -> int:
     held = "true" if options.held else "false"
     found = remote.get(f"accounts/{options.account}/kept", held=held)
     said = ", ".join(f"{count} of {name}" for name, count in found["kept"].items())
-    console.print(f"account {options.account}: {said or 'nothing is kept'}")
+    console.print(f"account {options.account}: {said or 'nothing is kept'}", soft_wrap=True)
     for reason in found["against"]:
         console.print(f"but {reason}", style="yellow", soft_wrap=True)
     if not options.yes:

@@ -13,7 +13,7 @@ from nsps.timeline import SEARCHED, Delivered, Story
 from nsps_local.cli.errors import CommandError
 from nsps_local.cli.handlers import print_warnings
 from nsps_local.cli.remote import Remote, add_console
-from nsps_local.cli.show import console, events_table, explained, timeline
+from nsps_local.cli.show import console, events_table, explained, headline
 
 SUBJECTS = ("account", "customer", "imsi", "msisdn")
 _FORMS = "account:N, customer:N, imsi:NUMBER or msisdn:NUMBER"
@@ -110,8 +110,7 @@ def _explain(options: argparse.Namespace) -> int:
         print(json.dumps(found["events"], indent=1))
         return 0
     for document, words in zip(found["events"], found["words"], strict=True):
-        console.print(timeline(story_of(document)))
-        console.print()
+        console.print(headline(story_of(document)), soft_wrap=True)
         console.print(explained(words), soft_wrap=True)
     return 0
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,10 +16,11 @@ from rich.text import Text
 
 from nsps_local.cli.errors import CommandError
 from nsps_local.cli.remote import Remote, add_console
-from nsps_local.cli.show import console, span, spoken
+from nsps_local.cli.show import asked_for, console, span
 
 LOOK_SECONDS = 0.5
-SHOWN = 100
+SHOWN, JSON_SHOWN, MAX_SHOWN = 10, 100, 1000
+"""Findings that a finished job prints; `nsps jobs show` prints more."""
 NOT_CLEAN = frozenset(
     {"missing", "different", "left over", "unrecorded", "foreign", "rejected", "unread"}
 )
@@ -173,7 +174,7 @@ def _jobs(options: argparse.Namespace) -> int:
         return 0
     if options.what == "watch":
         _watch(remote, options.job)
-    return _print_result(remote, options.job, as_json=options.json)
+    return _print_result(remote, options.job, options.limit, as_json=options.json)
 
 
 def _last(remote: Remote) -> str:
@@ -196,7 +197,7 @@ def _follow(remote: Remote, job: str, options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         console.print(f"job {job} goes on without you: `nsps jobs stop {job}` ends it")
         return 130
-    return _print_result(remote, job, as_json=options.json)
+    return _print_result(remote, job, JSON_SHOWN if options.json else SHOWN, as_json=options.json)
 
 
 def _watch(remote: Remote, job: str) -> None:
@@ -228,15 +229,16 @@ def _about(job: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _print_result(remote: Remote, job: str, *, as_json: bool) -> int:
-    done = remote.get(f"jobs/{job}", limit=SHOWN)
+def _print_result(remote: Remote, job: str, limit: int, *, as_json: bool) -> int:
+    """Print what a job found, so many findings; the exit status."""
+    done = remote.get(f"jobs/{job}", limit=min(limit + 1, MAX_SHOWN))
     if as_json:
         print(json.dumps(done, indent=1))
     else:
-        for finding in done["findings"]:
+        for finding in done["findings"][:limit]:
             _print_finding(finding)
-        if len(done["findings"]) == SHOWN:
-            console.print(f"... only the first {SHOWN} are shown")
+        if len(done["findings"]) > limit:
+            console.print(f"and more: nsps jobs show {job} --limit {MAX_SHOWN}")
         console.print(_summary(done), soft_wrap=True)
     if done["state"] in ("failed", "stopped"):
         return 1
@@ -257,13 +259,21 @@ def _print_finding(finding: Mapping[str, Any]) -> None:
     for each in finding.get("resources", []):
         line = Text("  ")
         line.append(each["what"], _COLOURS.get(each["what"], "")).append(f"  {each['key']}  ")
-        fields = [f"{name}: {_change(*pair)}" for name, pair in each["fields"].items()]
-        line.append(", ".join(fields)).append(f"  {each['reason']}", "bright_black")
+        line.append(", ".join(_fields(each))).append(f"  {each['reason']}", "bright_black")
         console.print(line)
 
 
-def _change(has: Any, should: Any) -> str:
-    return f"{'nothing' if has is None else has} → {'nothing' if should is None else should}"
+def _fields(resource: Mapping[str, Any]) -> Iterator[str]:
+    """What it should have; and what it has, where the system has it at all."""
+    for name, (has, should) in sorted(resource["fields"].items()):
+        if resource["what"] == "missing":
+            yield f"{name} {should}"
+        else:
+            yield f"{name}: {_value(has)} → {_value(should)}"
+
+
+def _value(value: Any) -> str:
+    return "nothing" if value is None else str(value)
 
 
 def _summary(job: Mapping[str, Any]) -> Text:
@@ -302,8 +312,7 @@ def _print_jobs(jobs: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     for column in ("job", "what", "state", "looked at", "found", "until"):
         table.add_column(column, no_wrap=column in ("job", "until"), overflow="fold")
     for job in jobs:
-        spec = {name: value for name, value in job["spec"].items() if value}
-        what = f"{job['kind']} {' '.join(f'{name}={spoken(spec[name])}' for name in spec)}"
+        what = f"{job['kind']} {asked_for(job['kind'], job['spec'])}"
         what += " dry run" * job["dry_run"] + " fix" * job["fix"]
         found = ", ".join(f"{count} {word}" for word, count in sorted(job["found"].items()))
         until = _clock(job["ended_at"] or job["eta"])

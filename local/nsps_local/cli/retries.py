@@ -76,13 +76,14 @@ def _list(options: argparse.Namespace) -> int:
     for column in ("for", "i_event", "event type", "parked", "sent again", "next try", "why"):
         table.add_column(column, no_wrap=column != "why", overflow="fold")
     for each in parked:
-        since, following = (datetime.fromisoformat(each[key]) for key in ("parked_at", "next_try"))
-        times = f"{each['tries']} times" if each["tries"] != 1 else "once"
-        then = f"{_clock(following)}{' (expires)' if each['last'] else ''}"
-        number = each["i_event"] or each["event_id"]
-        table.add_row(
-            each["stage"], number, each["event_type"], _clock(since), times, then, each["reason"]
+        since, following = (
+            f"{datetime.fromisoformat(each[key]).astimezone():%d %b %H:%M}"
+            for key in ("parked_at", "next_try")
         )
+        times = {0: "not yet", 1: "once"}.get(each["tries"], f"{each['tries']} times")
+        then = f"{following}{' (expires)' if each['last'] else ''}"
+        number = each["i_event"] or each["event_id"]
+        table.add_row(each["stage"], number, each["event_type"], since, times, then, each["reason"])
     console.print(table)
     return 0
 

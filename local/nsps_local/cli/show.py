@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from nsps.event import MESSAGE_KEY, RECONCILE
 from nsps.retry_table import duration
 from nsps.timeline import Delivered, Story
 from rich.console import Console
@@ -27,8 +28,17 @@ COLOURS = {
 console = Console(highlight=False)
 
 
-def spoken(value: Any) -> str:
-    """A value of a job's specification, for people."""
+def asked_for(kind: str, spec: Mapping[str, Any]) -> str:
+    """A job's specification, for people."""
+    words = [f"{name}={_spoken(name, value)}" for name, value in spec.items() if value]
+    if kind == "reconcile" and not (spec.get("account") or spec.get("customer")):
+        words.append("all")
+    return " ".join(words)
+
+
+def _spoken(name: str, value: Any) -> str:
+    if name in ("since", "until"):
+        return f"{datetime.fromisoformat(value).astimezone():%Y-%m-%dT%H:%M}"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -47,7 +57,7 @@ def events_table(stories: Iterable[Story]) -> Table:
     for story in stories:
         table.add_row(
             _date(story.received_at or story.opened_at),
-            story.i_event or "",
+            "" if story.event_type == RECONCILE else story.i_event or "",
             story.event_type,
             story.owner,
             _became(story),
@@ -86,12 +96,17 @@ _URGENCY = (
 )
 
 
+def headline(story: Story) -> Text:
+    """Which event it is."""
+    title = Text(f"{story.event_type}", style="bold")
+    number = "" if story.event_type == RECONCILE else f"  i_event {story.i_event}"
+    return title.append(f"{number}  {story.owner}  {story.event_id}", style="not bold")
+
+
 def timeline(story: Story) -> Table:
     """An event's way, line by line, with how long each part took."""
-    title = Text(f"{story.event_type}", style="bold")
-    title.append(f"  i_event {story.i_event}  {story.owner}  {story.event_id}", style="not bold")
     table = Table(
-        title=title,
+        title=headline(story),
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -159,7 +174,8 @@ def _delivered(each: Delivered) -> Text:
 
 
 def _result(result: Mapping[str, Any]) -> str:
-    words = f"{result.get('key', '')} {result.get('result', '')}"
+    key = str(result.get("key", ""))
+    words = f"{'message' if key.startswith(MESSAGE_KEY) else key} {result.get('result', '')}"
     fields = result.get("fields") or {}
     if fields:
         changes = (f"{name} {_change(*pair)}" for name, pair in sorted(fields.items()))

@@ -14,7 +14,12 @@ from typing import Any
 
 import grpc
 import requests
-from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
+from google.api_core.exceptions import (
+    DeadlineExceeded,
+    GoogleAPICallError,
+    NotFound,
+    ServiceUnavailable,
+)
 from google.cloud import secretmanager_v1
 from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
     SecretManagerServiceGrpcTransport,
@@ -105,9 +110,12 @@ class LocalStack:
                     found.append(_shaped(name, read[name], shapes.get(name)))
                 except NotFound:
                     found.append(bad(f"secret {name}", "has no value", _add_version(name)))
-                except (GoogleAPICallError, RetryError) as error:
+                except (ServiceUnavailable, DeadlineExceeded) as error:
+                    said = f"cannot be reached: {type(error).__name__}"
+                    return [*found, bad("Secret Manager", said, _SECRETS_AWAY)], read
+                except GoogleAPICallError as error:
                     said = f"cannot be read: {type(error).__name__}"
-                    found.append(bad(f"secret {name}", said, _SECRETS_AWAY))
+                    found.append(bad(f"secret {name}", said, _add_version(name)))
                 except UnicodeDecodeError:
                     found.append(bad(f"secret {name}", "is not UTF-8 text", _add_version(name)))
         return found, read
@@ -251,7 +259,7 @@ def clock(what: str, url: str) -> Finding:
 
 
 _SECRETS_AWAY = (
-    "see that Secret Manager answers; what ESPF sends is answered 503 and comes again meanwhile"
+    "wait, or see that it answers; what ESPF sends is answered 503 meanwhile and comes again"
 )
 _SEE_LOG = "see the function's log, or start the stack again"
 

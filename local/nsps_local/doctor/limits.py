@@ -18,12 +18,17 @@ ADDRESSES_AN_INSTANCE = 2
 """While a revision replaces another, both have instances."""
 RESERVED_ADDRESSES = 4
 """Of every subnetwork."""
+BEHIND_A_NETWORK = 100
+"""Instances of one function with Direct VPC egress, before Google raises the quota."""
+SERVICE_NAME = 49
+"""Characters of a Cloud Run service's name, which a function's is too."""
 
 
 def findings(topology: Topology) -> Iterator[Finding]:
     yield from _filters(topology)
     yield from _variables(topology)
     yield from _addresses(topology)
+    yield from _functions(topology)
     yield from _timeouts(topology)
 
 
@@ -72,6 +77,20 @@ def _addresses(topology: Topology) -> Iterator[Finding]:
         yield bad("addresses", said, "write smaller `max_instances` under nsps:sizes")
     else:
         yield good("addresses", said)
+
+
+def _functions(topology: Topology) -> Iterator[Finding]:
+    """What each function may run into by itself."""
+    for function in topology.functions:
+        if len(function.name) > SERVICE_NAME:
+            said = f"{function.name} has {len(function.name)} of {SERVICE_NAME} characters"
+            yield bad(f"{function.part}: name", said, "write a shorter name for the handler")
+        if function.behind_nat and function.max_instances > BEHIND_A_NETWORK:
+            yield bad(
+                f"{function.part}: instances",
+                f"{function.max_instances} may run, {BEHIND_A_NETWORK} get into the network",
+                "write smaller `max_instances` under nsps:sizes, or have Google raise the quota",
+            )
 
 
 def _timeouts(topology: Topology) -> Iterator[Finding]:

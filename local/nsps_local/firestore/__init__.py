@@ -12,7 +12,8 @@ backups. Every project and every database id exists.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nsps_local.firestore.indexes import Indexes
@@ -28,6 +29,7 @@ class FirestoreServer(EmbeddedServer):
 
     `indexes` is a file like firestore.indexes.json: queries that need another index are refused.
     `ttl` lists fields as "collectionGroup.field"; documents whose time there is past are deleted.
+    `monotonic`: by which the server's clock runs, in seconds.
     """
 
     def __init__(
@@ -38,9 +40,10 @@ class FirestoreServer(EmbeddedServer):
         indexes: Path | str | None = None,
         ttl: Sequence[str] = (),
         host: str = "127.0.0.1",
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
-            lambda: service(state_dir, indexes, ttl),
+            lambda: service(state_dir, indexes, ttl, monotonic),
             host=host,
             port=port,
             control_port=control_port,
@@ -48,7 +51,10 @@ class FirestoreServer(EmbeddedServer):
 
 
 def service(
-    state_dir: Path | str, indexes: Path | str | None = None, ttl: Sequence[str] = ()
+    state_dir: Path | str,
+    indexes: Path | str | None = None,
+    ttl: Sequence[str] = (),
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> FirestoreService:
     """The service on a state directory. Raises ValueError where indexes or ttl make no sense."""
     fields = []
@@ -61,4 +67,4 @@ def service(
         except Refused as refused:
             raise ValueError(f'The TTL field "{name}": {refused.text}') from None
     declared = Indexes.read(Path(indexes)) if indexes is not None else None
-    return FirestoreService(Path(state_dir), declared, fields)
+    return FirestoreService(Path(state_dir), declared, fields, monotonic)

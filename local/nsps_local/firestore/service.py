@@ -8,7 +8,8 @@ import logging
 import math
 import secrets
 import string
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
@@ -64,8 +65,9 @@ class FirestoreService:
         state: FilePath,
         indexes: Indexes | None = None,
         ttl: Sequence[tuple[str, Path]] = (),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = Store(state)
+        self._store = Store(state, monotonic)
         self._indexes = indexes
         self._ttl = tuple(ttl)
         self._transactions = Transactions(self._store)

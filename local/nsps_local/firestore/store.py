@@ -11,8 +11,9 @@ import json
 import logging
 import os
 import sqlite3
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -152,7 +153,7 @@ def _weight(record: Record | None) -> int:
 class Store:
     """The documents of all databases, in the directory `state`."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = state / "firestore.sqlite"
         self._sql = sqlite3.connect(
@@ -176,7 +177,7 @@ class Store:
         for db, group in self._sql.execute("SELECT DISTINCT db, grp FROM docs"):
             self._groups.setdefault(db, set()).add(group)
         last = self._meta("last", 0)
-        self.clock = Clock(last, self._meta("advanced", 0.0))
+        self.clock = Clock(last, self._meta("advanced", 0.0), monotonic=monotonic)
         self.history = History(last)
 
     def close(self) -> None:

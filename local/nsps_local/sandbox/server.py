@@ -83,6 +83,11 @@ class Sandbox:
             raise RuntimeError("The sandbox is not started.")
         return f"http://{self._address[0]}:{self._server.port}"
 
+    @property
+    def app(self) -> Flask:
+        """Its web application, for those who call it without a port."""
+        return self._app
+
     def start(self) -> Sandbox:
         """Listen, then send events. The port takes requests when this returns."""
         listener = _listen(*self._address)

@@ -15,6 +15,7 @@ from google.cloud.firestore import Client, DocumentReference, FieldFilter
 
 from nsps import audit
 from nsps.console.identity import Person
+from nsps.event import MESSAGE_KEY
 from nsps.outcome import Outcome
 from nsps.store import Store, Tx
 
@@ -131,7 +132,8 @@ class _Search:
         if self._store.read(owner) is not None:
             yield owner
         for resource in self._all(self._store.resources_of(handler, self._owner)):
-            if self._held:
+            in_system = not str((resource.to_dict() or {}).get("key", "")).startswith(MESSAGE_KEY)
+            if self._held or not in_system:
                 yield resource.reference
             else:
                 self.against.append(

@@ -69,7 +69,7 @@ class Finding:
         found = self._resources("find", "array_contains", number)
         owners = {str(each["owner"]): str(each["handler"]) for each in found if each.get("owner")}
         subjects = [
-            self.owner(Owner.parse(text), f"{label} {number} is {text}'s in {handler}")
+            self.owner(Owner.parse(text), f"{label} {number} is {_said(text)}'s in {handler}")
             for text, handler in sorted(owners.items())
         ]
         if subjects:
@@ -130,6 +130,10 @@ class Finding:
                     }
                 )
         return statuses
+
+
+def _said(owner: str) -> str:
+    return owner.replace(":", " ")
 
 
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)

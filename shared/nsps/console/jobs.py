@@ -165,6 +165,8 @@ class Jobs:
                     "done": 0,
                     "sent": 0,
                     "total": None,
+                    "run_at": tx.now,
+                    "run_done": 0,
                     "found": {},
                     "kept": 0,
                     "error": None,
@@ -209,10 +211,11 @@ class Jobs:
             if data["state"] not in (JobState.STOPPED, JobState.FAILED):
                 raise JobConflict(f"job {ident} cannot be resumed: it is {data['state']}")
             fields = {"state": JobState.RUNNING.value, "stop": None, "error": None}
+            run = {"run_at": tx.now, "run_done": data["done"]}
             number = int(data["slice"]) + 1
             tx.merge(
                 _job(self._store, ident),
-                {**fields, "ended_at": None, "slice": number, "updated_at": tx.now},
+                {**fields, **run, "ended_at": None, "slice": number, "updated_at": tx.now},
             )
             audit.note(self._store, tx, person.email, person.role.name, "resume job", ident, reason)
             return number
@@ -331,7 +334,7 @@ class Jobs:
             fields |= {"state": JobState.DONE.value, "ended_at": tx.now, "eta": None}
         elif not over:
             fields |= {"cursor": dict(page.cursor or {})}
-            fields["eta"] = _eta(data["created_at"], tx.now, fields["done"], total)
+            fields["eta"] = _eta(data | fields, tx.now)
         if over or data["state"] != JobState.RUNNING:
             fields |= {"lease": None, "lease_until": None}
         tx.merge(reference, fields)
@@ -456,13 +459,18 @@ def _added(before: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]
     return {word: before.get(word, 0) + more.get(word, 0) for word in {*before, *more}}
 
 
-def _eta(begun: datetime, now: datetime, done: int, total: int | None) -> datetime | None:
-    if not total or not done or done > total:
+def _eta(job: Mapping[str, Any], now: datetime) -> datetime | None:
+    """When it ends at the pace since it was begun or resumed, and no faster than its rate."""
+    total, done = job["total"], job["done"]
+    here = done - job.get("run_done", 0)
+    if not total or here <= 0 or done > total:
         return None
-    return now + timedelta(seconds=(now - begun).total_seconds() * (total - done) / done)
+    took = (now - job.get("run_at", job["created_at"])).total_seconds()
+    each = max(took / here, job["sent"] / done / job["rate"])
+    return now + timedelta(seconds=(total - done) * each)
 
 
-_INTERNAL = ("cursor", "slice", "published", "lease", "lease_until", "kept")
+_INTERNAL = ("cursor", "slice", "published", "lease", "lease_until", "kept", "run_at", "run_done")
 
 
 def _shown(ident: str, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nsps.console.find import Subject
 from nsps.event import MESSAGE_KEY, RECONCILE
-from nsps.retry import PUSH
+from nsps.retry import LADDER, PUSH
 from nsps.settings import HandlerSummary
 from nsps.switch import Switch, kept_until
 from nsps.timeline import Delivered, Story
@@ -130,7 +130,7 @@ def _delivery(each: Delivered) -> Iterator[Line]:
         yield Line(each.finished_at or each.last_at, f"{name}: {_outcome(each)}")
     heard = _heard(each)
     if heard:
-        yield Line((each.espf or {}).get("told_at"), heard)
+        yield heard
 
 
 _RESULTS = {
@@ -195,15 +195,25 @@ def _outcome(each: Delivered) -> str:
     return f"{words}, at attempt {each.attempts}" if each.attempts > 1 else words
 
 
-def _heard(each: Delivered) -> str:
+def _heard(each: Delivered) -> Line | None:
+    """What PortaBilling was told; it is not told again what it was told before."""
     espf = each.espf
     if espf is None or espf.get("status") is None or not espf.get("of_this"):
-        return ""
+        return None
+    told_at = espf.get("told_at")
     if espf.get("refused"):
-        return f"PortaBilling refused the status for {espf['group']}: {espf['refused']}"
+        why = f"PortaBilling refused the status for {espf['group']}: {espf['refused']}"
+        return Line(told_at, why)
     if not espf["told"]:
-        return ""
-    return f"PortaBilling was told {espf['status']} for {espf['group']}"
+        return None
+    if told_at and each.begun_at and _moment(told_at) < _moment(each.begun_at):
+        ended = each.finished_at or each.last_at
+        return Line(ended, f"PortaBilling has {espf['status']} for {espf['group']} from before")
+    return Line(told_at, f"PortaBilling was told {espf['status']} for {espf['group']}")
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 # ---- what waits --------------------------------------------------------------------------------
@@ -221,7 +231,7 @@ def _together(stories: Iterable[Story], systems: Systems) -> Iterator[str]:
 
 def _events(stories: list[Story]) -> str:
     if len(stories) == 1:
-        return f"{stories[0].event_type} ({_number(stories[0])})"
+        return _event(stories[0])
     shown = [each.i_event or each.event_id for each in stories[:NUMBERS_SHOWN]]
     more = len(stories) - len(shown)
     return f"{len(stories)} events ({', '.join(shown)}{f' and {more} more' if more else ''})"
@@ -239,7 +249,7 @@ def _waiting(story: Story, systems: Systems) -> Iterator[str]:
         untold = espf and espf.get("of_this") and espf.get("status") and not espf["told"]
         if espf and untold and not espf.get("refused"):
             told = f"{espf['status']} for {espf['group']}"
-            yield f"PortaBilling is to be told {told}, within a minute of its being there"
+            yield f"PortaBilling is to be told {told}: it is tried each minute"
 
 
 def _unread(story: Story) -> str:
@@ -266,7 +276,9 @@ def _waits(each: Delivered, systems: Systems) -> str:
     if each.waits_for:
         return f"{each.handler}: waits for {each.waits_for}"
     if each.outcome == "parked":
-        return f"{each.handler}: tried again {_when(each.next_try)}, then every day"
+        known = systems.handlers.get(each.handler)
+        days = known.retries.ladder.days if known else LADDER.days
+        return f"{each.handler}: tried again {_when(each.next_try)}, and further for {days:g} days"
     if each.retry:
         return f"{each.handler}: tried again {_when(each.next_try)} (so far {each.attempts} times)"
     return f"{each.handler}: is about to have it"
@@ -279,7 +291,7 @@ def _answer(each: Delivered, handler: HandlerSummary | None) -> str:
     words = f"waits for the system's answer to order {orders}" if orders else "waits for its order"
     if each.last_at is None:
         return words
-    taken = datetime.fromisoformat(each.last_at)
+    taken = _moment(each.last_at)
     words += f", taken at {taken:%Y-%m-%d %H:%M} UTC"
     if handler is not None:
         ends = taken + timedelta(hours=handler.answer_within_hours)
@@ -306,6 +318,7 @@ def _advice(stories: Iterable[Story], systems: Systems) -> tuple[Advice, ...]:
                 newest[each.handler] = (story, each)
     for story, each in newest.values():
         advice += _for_delivery(story, each, systems)
+    advice.sort(key=lambda each: each.command.startswith(_RECONCILE))  # what is not well first
     return tuple(dict.fromkeys(advice))
 
 
@@ -341,10 +354,13 @@ def _reconciles(subject: Subject, systems: Systems) -> Iterator[Advice]:
             yield _reconcile(handler, f"--{subject.owner.kind} {subject.owner.id}")
 
 
+_RECONCILE = "nsps reconcile"
+
+
 def _reconcile(handler: str, whom: str) -> Advice:
     return Advice(
         f"See whether {handler} still has what PortaBilling says",
-        f"nsps reconcile {handler} {whom}",
+        f"{_RECONCILE} {handler} {whom}",
     )
 
 
@@ -383,12 +399,18 @@ def _status(each: Mapping[str, Any]) -> str:
 
 def _short(story: Story) -> str:
     came = ", ".join(f"{d.handler} {_word(d)}" for d in story.deliveries) or story.state
-    return f"{story.event_type} ({_number(story)}): {came}"
+    return f"{_event(story)}: {came}"
 
 
 def _word(each: Delivered) -> str:
     run = f" (replay {each.run})" if each.run else ""
     return (each.outcome or "waiting").replace("_", " ") + run
+
+
+def _event(story: Story) -> str:
+    if story.event_type == RECONCILE:
+        return f"a reconcile's repair ({story.event_id})"
+    return f"{story.event_type} ({_number(story)})"
 
 
 def _number(story: Story) -> str:

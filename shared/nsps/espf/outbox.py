@@ -16,6 +16,10 @@ from nsps.event import BEFORE_ALL, SnapshotTime
 
 POST_SECONDS = 30.0
 """Lease of one post of a status to ESPF."""
+CALL_SECONDS = 18.0
+"""C of the model: the longest that a post may take, with the login that it may need."""
+MARGIN_SECONDS = 2.0
+"""M of the model: how far it may overrun that before it can no longer take effect."""
 
 PHASE = {"RETRY": 0, "IN_PROGRESS": 1, "OK": 2, "FAILED": 2}
 
@@ -69,7 +73,10 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One status to be posted now: the revision is remembered, whatever is noted meanwhile."""
+    """One status to be posted now: the revision is remembered, whatever is noted meanwhile.
+
+    ``sent``: when the transaction that took the lease was sent, on this process's monotonic clock.
+    """
 
     document: str
     i_account: int
@@ -78,6 +85,11 @@ class Post:
     message: str
     revision: int
     token: str
+    sent: float
+
+    def may_start(self, clock: float) -> bool:
+        """Whether enough of the lease is left for the longest post (rule check)."""
+        return clock - self.sent <= POST_SECONDS - CALL_SECONDS - MARGIN_SECONDS
 
 
 def note(doc: Status, t: SnapshotTime, status: str, message: str) -> Status:

@@ -59,8 +59,12 @@ class Poster:
     def _send(
         self, post: outbox.Post, known: Known | None
     ) -> tuple[outbox.Post | None, Known | None]:
+        api = self._api()
+        if not post.may_start(self._store.clock()):
+            _log.warning("a status came too late to its post; the next tick posts it")
+            return None, None
         try:
-            self._api().post(post.i_account, post.group, post.status, post.message)
+            api.post(post.i_account, post.group, post.status, post.message)
         except NoAnswer as error:  # rule hold: it may land yet; the lease runs out by itself
             _log.warning("ESPF did not answer a status: %s", error)
             return None, None
@@ -85,7 +89,7 @@ class Poster:
         taken = outbox.take(after, token, tx.now, tx.after(seconds=outbox.POST_SECONDS))
         fields = (taken or after).write() | {"refused": None, "posted_at": tx.now}
         tx.merge(reference, fields)
-        return _post(post.document, post.i_account, post.group, taken, token)
+        return _post(post.document, post.i_account, post.group, taken, token, tx.sent)
 
     def _refused(self, tx: Tx, post: outbox.Post, reason: str) -> None:
         reference = self._store.client.document(post.document)
@@ -104,12 +108,13 @@ class Poster:
         if taken is None:
             return None
         tx.merge(reference, taken.write())
-        return _post(path, data["i_account"], data["group"], taken, token)
+        return _post(path, data["i_account"], data["group"], taken, token, tx.sent)
 
 
 def _post(
-    path: str, i_account: int, group: str, taken: outbox.Status | None, token: str
+    path: str, i_account: int, group: str, taken: outbox.Status | None, token: str, sent: float
 ) -> outbox.Post | None:
     if taken is None:
         return None
-    return outbox.Post(path, i_account, group, taken.status, taken.message, taken.revision, token)
+    status, message, revision = taken.status, taken.message, taken.revision
+    return outbox.Post(path, i_account, group, status, message, revision, token, sent)

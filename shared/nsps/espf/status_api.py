@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+from nsps.espf.outbox import CALL_SECONDS
 from nsps.http import Answer
 from nsps.outcome import Terminal, Transient
 from nsps.portabilling.client import PortaBilling
@@ -36,8 +37,9 @@ class EspfStatusApi:
     def post(self, i_account: int, group: str, status: str, message: str = "") -> None:
         """Post one status: OK, IN_PROGRESS, RETRY or FAILED, for a registered service group.
 
-        The message is cut to 4000 characters. Raises Transient (try again), NoAnswer (it may have
-        been taken), Terminal (PortaBilling does not know the account or the group).
+        The message is cut to 4000 characters; a post takes CALL_SECONDS at most. Raises Transient
+        (try again), NoAnswer (it may have been taken), Terminal (PortaBilling does not know the
+        account or the group).
         """
         if status not in STATUSES:
             raise ValueError(f"ESPF status {status!r}: write one of {', '.join(sorted(STATUSES))}")
@@ -74,6 +76,7 @@ class EspfStatusApi:
             self._path + path,
             body=body,
             content_type=self._content_type,
+            within=CALL_SECONDS,
         )
 
 

@@ -611,14 +611,14 @@ def note_status(
     group: str | None,
     t: SnapshotTime,
     outcome: Outcome,
-    message: str,
+    reason: str,
 ) -> outbox.Post | None:
     """Note what ESPF is to hear, in the caller's transaction; the post, if it is free to go out."""
     if group is None or i_account is None or outcome.espf_status is None:
         return None
     reference = store.status(i_account, group)
     before = outbox.Status.read(documents.get(reference.path))
-    doc = outbox.note(before, t, outcome.espf_status, message)
+    doc = outbox.note(before, t, outcome.espf_status, reason)
     token = uuid.uuid4().hex
     taken = outbox.take(doc, token, tx.now, tx.after(seconds=outbox.POST_SECONDS))
     if (taken or doc) == before:
@@ -628,7 +628,14 @@ def note_status(
     if taken is None:
         return None
     return outbox.Post(
-        reference.path, i_account, group, taken.status, taken.message, taken.revision, token
+        reference.path,
+        i_account,
+        group,
+        taken.status,
+        taken.message,
+        taken.revision,
+        token,
+        tx.sent,
     )
 
 

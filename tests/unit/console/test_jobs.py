@@ -226,6 +226,29 @@ def test_no_more_is_sent_than_the_rate_allows(store: Store) -> None:
     assert bench.slept == [pytest.approx(2.0, abs=0.1)]  # one event a page, the last one is over
 
 
+def test_the_end_is_estimated_from_this_run_and_its_rate() -> None:
+    now = datetime(2026, 11, 21, 10, tzinfo=UTC)
+    job: dict[str, Any] = {
+        "created_at": now - timedelta(days=1),
+        "run_at": now - timedelta(seconds=10),
+        "run_done": 100,
+        "done": 200,
+        "sent": 0,
+        "rate": 20.0,
+        "total": 1200,
+    }
+
+    def left(**more: Any) -> float | None:
+        eta = jobs_module._eta(job | more, now)
+        return (eta - now).total_seconds() if eta else None
+
+    assert left() == pytest.approx(100), "stopped for a day meanwhile: that is no pace"
+    assert left(sent=200) == pytest.approx(100)
+    assert left(sent=200, rate=1.0) == pytest.approx(1000), "what is to be sent has its rate"
+    assert left(sent=50, rate=1.0) == pytest.approx(250)
+    assert left(total=None) is None and left(run_done=200) is None and left(done=1300) is None
+
+
 def test_findings_are_kept_up_to_a_limit_and_all_counted(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,7 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
         ),
         (
             {"outcome": "parked", "retry": {"error": "away", "at": AT}, "next_try": AT},
-            "then every day",
+            "and further for 30 days",
             "nsps replay e1 --handler hss",
         ),
         ({"outcome": "rejected"}, None, "nsps replay e1 --handler hss"),

@@ -44,6 +44,16 @@ def test_a_status_is_posted_with_the_token_of_the_main_api(
     assert len(api.called("Session/login")) == 1
 
 
+def test_a_post_ends_before_its_lease_whatever_other_calls_may_take(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsps.espf.status_api.CALL_SECONDS", 0.3)
+    api.answers[STATUS] = fake_api.hang
+    client = PortaBilling(api.url, lambda: ApiCredentials("nsps", "right"), timeout_seconds=300)
+    with pytest.raises(NoAnswer):
+        EspfStatusApi(client).post(1000889, "HSS", "OK")
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
 def test_the_content_type_can_be_chosen(api: FakeApi, content_type: str) -> None:
     seen: list[str] = []

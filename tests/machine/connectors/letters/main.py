@@ -1,0 +1,24 @@
+"""A connector of kind message, for a system in memory."""
+
+from __future__ import annotations
+
+from nsps.connector.base import Call, Enriched, Message, MessageConnector
+
+from tests.machine.connectors.settings import SystemSettings
+from tests.machine.systems import SYSTEMS
+
+
+class Letters(MessageConnector[SystemSettings]):
+    """A letter for each event."""
+
+    settings_model = SystemSettings
+
+    def check(self, call: Call) -> None:
+        SYSTEMS[self.settings.system].check()
+
+    def message(self, event: Enriched) -> Message | None:
+        return Message(f"about {event.event.event_type}", event.event.event_type)
+
+    def send(self, message: Message, call: Call) -> str:
+        SYSTEMS[self.settings.system].send(message.content, call)
+        return "taken"

@@ -1,0 +1,112 @@
+"""The product with one rule left out, in each way that the machine must notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+from nsps.espf import outbox
+from nsps.event import BEFORE_ALL
+from nsps.flows.callbacks import Answers
+from nsps.flows.enrichment import Enrichment
+from nsps.flows.retries import Retries
+from nsps.history import unpacked
+from nsps.ledger import protocol
+from nsps.ledger.ledger import Ledger
+from nsps.messages import Publisher
+from nsps.outcome import Transient
+from nsps.portabilling.freshness import Fresh, FreshReads
+from nsps.snapshot import PbData
+
+from tests.unit.ledger.test_protocol_is_the_model import MUTANTS as PROTOCOL
+
+Patch = tuple[Any, str, Any]
+
+
+def _published_or_not(real: Callable[..., str]) -> Callable[..., str]:
+    def publish(self: Publisher, *given: Any, **named: Any) -> str:
+        try:
+            return real(self, *given, **named)
+        except Transient:
+            return "never mind"
+
+    return publish
+
+
+def _from_the_history(self: Enrichment, raw: Any, event: Any, owner: Any, *rest: Any) -> Any:
+    """What a replayed event said when it came first is sent again."""
+    if raw.run is not None:
+        kept = self._history._store.read(self._history._store.event(raw.event_id)) or {}
+        snapshot = unpacked(kept.get("snapshot"))
+        if snapshot is not None:
+            return owner, Fresh(PbData.from_contract(snapshot), rest[-1].t)
+    return _read(self, raw, event, owner, *rest)
+
+
+def _any_cached(self: FreshReads[Any], key: Any, received: Any, read: Callable[[], Any]) -> Any:
+    """A plain cache: what was read a moment ago will do."""
+    cached = self._cached(key)
+    return _get(self, key, received, read) if cached is None else cached
+
+
+def _not_advanced(self: Retries, tx: Any, name: str, token: str, tries: int) -> None:
+    tx.merge(self._store.parked(name), {"next_try": None})
+
+
+def _without_followers(self: Answers, handler: str, delivery: str) -> None:
+    """Whoever waited behind an order is forgotten."""
+
+
+def _note_any(doc: Any, t: Any, status: str, message: str) -> Any:
+    return _note(replace(doc, t=BEFORE_ALL, phase=-1), t, status, message)
+
+
+def _posted_now(doc: Any, revision: int, token: str) -> Any:
+    return _posted(doc, doc.revision, token)
+
+
+def _lease_is_given_back(self: Ledger, *given: Any, **named: Any) -> Any:
+    return _not_done(self, *given, **{**named, "answered": True})
+
+
+def _orders_at_once(pending: Any, lease: Any) -> bool:
+    return True
+
+
+_read, _get = Enrichment._read, FreshReads.get
+_note, _posted, _not_done = outbox.note, outbox.posted, Ledger.not_done
+
+FLOWS: Mapping[str, Patch] = {
+    "200 before Pub/Sub has confirmed": (
+        Publisher, "publish", lambda: _published_or_not(Publisher.publish),
+    ),
+    "a replay sends what was read then": (Enrichment, "_read", lambda: _from_the_history),
+    "a plain cache of PortaBilling": (FreshReads, "get", lambda: _any_cached),
+    "a status in any order": (outbox, "note", lambda: _note_any),
+    "posted whatever was noted since": (outbox, "posted", lambda: _posted_now),
+    "the lease is given back without an answer": (Ledger, "not_done", lambda: _lease_is_given_back),
+    "a parked event is forgotten once sent": (Retries, "_advance", lambda: _not_advanced),
+    "two orders at once for a SIM card": (protocol, "_may_order", lambda: _orders_at_once),
+    "who waits behind an order is forgotten": (Answers, "send_again", lambda: _without_followers),
+}  # fmt: skip
+
+NAMES = [*FLOWS, *(f"ledger: {name}" for name in PROTOCOL)]
+
+AT_ONCE = ("a plain cache of PortaBilling", "a replay sends what was read then")
+"""Those that the first histories find."""
+
+
+@contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """Inside, the product does without this rule."""
+    if name in FLOWS:
+        where, what, make = FLOWS[name]
+        instead = make()
+    else:
+        where = protocol
+        what, instead = PROTOCOL[name.removeprefix("ledger: ")]
+    with mock.patch.object(where, what, instead):
+        yield
