@@ -12,6 +12,7 @@ from typing import Any
 
 from google.cloud.firestore import DocumentSnapshot, FieldFilter, Query
 
+from nsps.messages import ENRICHMENT
 from nsps.outcome import Outcome
 from nsps.retry import PUSH
 from nsps.settings import HandlerSummary
@@ -307,6 +308,15 @@ def named(event_id: str, run: int) -> str:
 
 
 _PARKED = Outcome.PARKED.value
+
+
+def settled(stage: str, data: Mapping[str, Any]) -> bool:
+    """Whether what was parked for a stage needs no further try: ``data`` is its event's entry, or
+    its delivery. What was ordered is waited for elsewhere."""
+    if stage == ENRICHMENT:
+        return data.get("state") in ("enriched", "unhandled", Outcome.EXPIRED.value)
+    outcome = data.get("outcome")
+    return outcome is not None and (Outcome(outcome).final or outcome == Outcome.ACCEPTED.value)
 
 
 def expired(data: Mapping[str, Any], now: datetime) -> bool:

@@ -16,7 +16,7 @@ FENCE, END = "```console\n", "```\n"
 _VOLATILE = (
     (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<id>"),
     (r"\b\d{8}-\d{6}-[0-9a-f]{6}\b", "<job>"),
-    (r"\b\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?( UTC)?", "<time>"),
+    (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?( UTC)?", "<time>"),
     (r"\b((Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?\d\d [A-Z][a-z]{2} \d\d:\d\d(:\d\d)?", "<time>"),
     (r"\b\d\d:\d\d:\d\d\b", "<time>"),
     (r"[+-]*\b\d+(\.\d+)? (ms|s|min|h)\b( \d+ (s|min))?", "<span>"),

@@ -26,6 +26,7 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
     SecretManagerServiceGrpcTransport,
 )
 from google.cloud.secretmanager_v1.types import SecretPayload
+from nsps.connector.gate import CACHE_SECONDS
 from nsps.outcome import Outcome
 from nsps.settings import HandlerLocation
 from nsps.store import Store
@@ -96,6 +97,11 @@ class Site:
     def switch(self, handler: str) -> Switch:
         return Switches(self.store).read(handler)
 
+    @staticmethod
+    def pause_known() -> None:
+        """Every instance has looked at its switch since: none goes by an older one for longer."""
+        time.sleep(CACHE_SECONDS)
+
     def wait_in_service(self, handler: str) -> None:
         """Its breaker closes with a call that succeeds."""
 
@@ -129,12 +135,17 @@ class Site:
 
         wait_for(so, 60, f"event {i_event} to be finished for all but {but}")
 
-    def until_job(self, kind: str, state: str) -> None:
-        def so() -> bool:
-            jobs = [each.to_dict() or {} for each in self.store.client.collection("jobs").stream()]
-            return any(each["kind"] == kind and each["state"] == state for each in jobs)
+    def until_first_page(self, kind: str) -> None:
+        """A running job of that kind has done something."""
+        wait_for(lambda: any(each["done"] for each in self._running(kind)), 30, f"a page of {kind}")
 
-        wait_for(so, 30, f"a {kind} to be {state}")
+    def until_over(self, kind: str) -> None:
+        """No job of that kind is running any more."""
+        wait_for(lambda: not self._running(kind), 60, f"the end of {kind}")
+
+    def _running(self, kind: str) -> list[dict[str, Any]]:
+        jobs = [each.to_dict() or {} for each in self.store.client.collection("jobs").stream()]
+        return [each for each in jobs if each["kind"] == kind and each["state"] == "running"]
 
     def event_id(self, i_event: int) -> str:
         return self.stack.stories(i_event)[-1].event_id

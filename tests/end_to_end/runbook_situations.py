@@ -80,6 +80,7 @@ def _changes(site: Site, first: int) -> None:
 
 def stopped(site: Site) -> Iterator[None]:
     yield
+    site.pause_known()
     site.stack.send("SIM/Updated", i_account=277001, i_event=9101)
     site.until_others_have(9101, "hss")
     yield
@@ -101,6 +102,7 @@ def left_paused(site: Site) -> Iterator[None]:
 
 def deployed_over(site: Site) -> Iterator[None]:
     site.run('nsps pause subscribers --reason "new database server"')
+    site.pause_known()
     site.stack.tick()
     location, subscriptions = site.location("subscribers"), site.subscriptions()
     subscriptions.turn(location, off=False)  # as a deployment does
@@ -227,8 +229,10 @@ def empty(site: Site) -> Iterator[None]:
     site.change("delete from subscribers")
     site.stack.post("/sandbox/seed", accounts=60)
     yield
+    site.until_over("reconcile")
     yield
-    wait_for(lambda: _rows(site) >= 67, 60, "the rows")
+    yield
+    wait_for(lambda: _rows(site) >= 68, 60, "the rows")
     site.idle()
     yield
 
@@ -240,7 +244,7 @@ def _rows(site: Site) -> int:
 
 def replay_gone_wrong(site: Site) -> Iterator[None]:
     yield
-    site.until_job("replay", "running")
+    site.until_first_page("replay")
     yield
     yield
     site.idle()

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from nsps_local.pubsub.oidc import TokenIssuer
 
 from tests.end_to_end.runbook_page import PAGE, Section, same, sections, written
 from tests.end_to_end.runbook_site import Site, site
@@ -55,3 +56,37 @@ def test_the_page_says_what_the_commands_print(operator: Site, section: Section)
     assert next(situation, "over") == "over", "the page has fewer blocks than the situation"
     left_open.clear()
     assert WRITE or not wrong, "\n".join(wrong)
+
+
+def test_the_same_commands_by_a_consoles_address_and_a_token(operator: Site) -> None:
+    """As of a deployed NSPS: nothing of this machine's stack is looked at."""
+    console = operator.stack.description["console"]
+    issuer = TokenIssuer(operator.stack.state / "pubsub")
+    where = f"--state /nowhere --console {console['url']}"
+    for command, who, said in (
+        ("events --limit 1", "viewer", "received"),
+        ("events --outcome rejected", "viewer", "rejected"),
+        ("explain account:277001", "viewer", "subscribers holds 277001"),
+        ("explain imsi:001010000000001", "viewer", "is account 277001's"),
+        ("handlers", "viewer", "in service"),
+        ("retries list", "viewer", "Nothing is parked."),
+        ("retries explain hss", "viewer", "the schedule of hss"),
+        ("jobs", "viewer", "reconcile handler=subscribers"),
+        ("audit", "viewer", "for the vendor"),
+        ("doctor", "viewer", "All is well."),
+        ("pause hss --reason tests", "viewer", "viewer@localhost is viewer: this needs operator"),
+        ("pause hss --reason tests", "operator", "hss is paused"),
+        ("resume hss", "operator", "hss is resumed"),
+        ("reconcile subscribers --account 277001", "operator", "1 same"),
+        ("replay 7601 --handler subscribers --dry-run", "operator", "nothing was written"),
+        ("jobs show last", "operator", "nothing was written"),
+        ("erase --account 277001", "operator", "Nothing was deleted"),
+        ("erase --account 1 --yes", "operator", "this needs admin"),
+    ):
+        token = issuer.token(f"{who}@localhost", console["audience"])
+        printed = operator.run(f"nsps {command} {where} --token {token}")
+        assert said in printed, f"nsps {command}: {printed}"
+    printed = operator.run(f"nsps events {where} --token nonsense")
+    assert "show a Google ID token" in printed
+    printed = operator.run(f"nsps events {where}")
+    assert "NSPS_TOKEN" in printed

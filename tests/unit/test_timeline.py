@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from nsps import timeline
 from nsps.connector.base import Enriched
 from nsps.event import SnapshotTime, owner_of
 from nsps.flows.retries import Retries, Upkeep
@@ -292,6 +293,30 @@ def test_what_has_expired_is_not_shown_though_firestore_keeps_it_a_while(rig: Ri
     rig.store.event(message.event_id).set({"expire_at": past}, merge=True)
     assert rig.timeline.find(message.event_id) == []
     assert rig.timeline.latest(10) == []
+
+
+def test_events_are_searched_for_by_what_became_of_them(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline, "_SEARCH_PAGE", 2)
+    done, refused = rig.opened("hss", i_event=1), rig.opened("hss", i_event=2)
+    rig.hss.deliver(rig.enriched(done, 3))
+    rig.box.seen.before = [None, Terminal("no such profile")]
+    rig.hss.deliver(rig.enriched(refused, 4, blocked=True))
+    for number in range(3, 6):
+        rig.opened("hss", "mail", i_event=number)
+
+    def search(*outcomes: str, handler: str | None = None, limit: int = 9) -> tuple[list[str], int]:
+        found, looked = rig.timeline.search(limit, handler, frozenset(outcomes))
+        return [story.i_event or "" for story in found], looked
+
+    assert search("rejected") == (["2"], 5)
+    assert search("rejected", handler="mail") == ([], 5)
+    assert search("waiting", handler="mail") == (["5", "4", "3"], 5)
+    assert search("rejected", "delivered", handler="hss") == (["2", "1"], 5)
+    assert search("waiting", limit=1) == (["5"], 2)
+    monkeypatch.setattr(timeline, "SEARCHED", 4)
+    assert search("delivered") == ([], 4)
 
 
 def test_a_replay_is_not_the_story_of_the_first_run(rig: Rig) -> None:

@@ -255,7 +255,8 @@ def _print_finding(finding: Mapping[str, Any]) -> None:
         title.append(f"  sent again (replay {finding['run']})", "green")
     if finding.get("message"):
         title.append(f"  would send: {finding['message']}", "not bold")
-    console.print(title)
+    if title:  # what nobody owns has none
+        console.print(title)
     for each in finding.get("resources", []):
         line = Text("  ")
         line.append(each["what"], _COLOURS.get(each["what"], "")).append(f"  {each['key']}  ")

@@ -30,7 +30,7 @@ console = Console(highlight=False)
 
 def asked_for(kind: str, spec: Mapping[str, Any]) -> str:
     """A job's specification, for people."""
-    words = [f"{name}={_spoken(name, value)}" for name, value in spec.items() if value]
+    words = [f"{name}={_spoken(name, value)}" for name, value in sorted(spec.items()) if value]
     if kind == "reconcile" and not (spec.get("account") or spec.get("customer")):
         words.append("all")
     return " ".join(words)

@@ -13,8 +13,9 @@ from google.cloud.firestore import FieldFilter
 from nsps.console.accounts import Lists
 from nsps.console.handlers import Handlers
 from nsps.event import Owner
+from nsps.messages import ENRICHMENT
 from nsps.store import Store
-from nsps.timeline import Story, Timeline, expired, plain
+from nsps.timeline import Story, Timeline, expired, plain, settled
 
 EVENTS = 20
 
@@ -91,13 +92,29 @@ class Finding:
         Raises Transient.
         """
         found: list[dict[str, Any]] = []
+        now = datetime.now(UTC)
         for stage in stages:
             query = self.store.client.collection("parked").where(
                 filter=FieldFilter("stage", "==", stage)
             )
             waits = query.where(filter=FieldFilter("next_try", ">", _LONG_AGO))
-            found += map(_parked, self.store.find(waits.order_by("next_try").limit(limit)))
+            kept = self.store.find(waits.order_by("next_try").limit(limit))
+            found += map(_parked, self._unsettled(data for data in kept if not expired(data, now)))
         return found
+
+    def _unsettled(self, kept: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those that were not delivered meanwhile: the tick finds that out at their next try."""
+        places = {_about(self.store, data): data for data in kept}
+        if not places:
+            return []
+        client = self.store.client
+        about = self.store.call(lambda: list(client.get_all(list(map(client.document, places)))))
+        waiting = {
+            each.reference.path
+            for each in about
+            if not settled(places[each.reference.path]["stage"], each.to_dict() or {})
+        }
+        return [data for path, data in places.items() if path in waiting]
 
     def _resources(self, name: str, op: str, value: str) -> list[dict[str, Any]]:
         now = datetime.now(UTC)
@@ -137,6 +154,13 @@ def _said(owner: str) -> str:
 
 
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def _about(store: Store, data: Mapping[str, Any]) -> str:
+    """The path of what a parked event is about: its history entry, or its delivery."""
+    if data["stage"] == ENRICHMENT:
+        return str(store.event(data["event_id"]).path)
+    return str(store.delivery(data["stage"], data["delivery"]).path)
 
 
 def _parked(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from nsps.routing import wants
 from nsps.settings import HandlerSummary
 from nsps.store import HISTORY_DAYS, Store, Tx
 from nsps.switch import State, Switch
+from nsps.timeline import settled
 from nsps.trace import from_attributes
 
 T = TypeVar("T")
@@ -272,7 +273,7 @@ class Retries:
             return None
         about = self._about(data["stage"], data["delivery"], data["event_id"])
         now_is = tx.read([about])[about.path] or {}
-        if _done(data["stage"], now_is):
+        if settled(data["stage"], now_is):
             tx.merge(at, {"next_try": None, "done_at": tx.now})
             return None
         tx.merge(at, {"held": token, "held_until": tx.after(seconds=SEND_SECONDS)})
@@ -303,7 +304,7 @@ class Retries:
         about = self._about(stage, data["delivery"], data["event_id"])
         now_is = tx.read([about])[about.path] or {}
         tx.merge(at, {"next_try": None, "held": None, "held_until": None, "done_at": tx.now})
-        if _done(stage, now_is):
+        if settled(stage, now_is):
             return None
         reason = f"not delivered in {self._ladder(stage).days:g} days: {data['reason']}"
         word = "state" if stage == ENRICHMENT else "outcome"
@@ -372,13 +373,6 @@ def _guarded(what: str, do: Callable[[], T]) -> T | None:
     except Exception as error:
         _log.error(f"{what} wait for the next tick: an unexpected error", error=error)
     return None
-
-
-def _done(stage: str, now_is: Mapping[str, Any]) -> bool:
-    if stage == ENRICHMENT:
-        return now_is.get("state") in ("enriched", "unhandled", Outcome.EXPIRED.value)
-    outcome = now_is.get("outcome")
-    return outcome is not None and (Outcome(outcome).final or outcome == Outcome.ACCEPTED.value)
 
 
 def _event(push: PushMessage) -> EspfEvent:
