@@ -122,8 +122,6 @@ FLOWS: Mapping[str, Sequence[Patch]] = {
 }
 """What is patched, and by what, made of the real one."""
 
-NAMES = [*FLOWS, *(f"ledger: {name}" for name in PROTOCOL)]
-
 
 @contextmanager
 def mutated(name: str) -> Iterator[None]:
