@@ -94,6 +94,8 @@ class SteppedStore(Store):
 
 def _committed(commit: Callable[[], Any]) -> Any:
     attempt = steps.current()
+    if attempt is not None and attempt.unrecorded is not None:
+        steps.stop("records")
     if steps.fails():
         if attempt is not None:
             attempt.cut()

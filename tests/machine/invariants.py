@@ -112,8 +112,9 @@ def _out_of_order(seen: Sequence[Seen]) -> Iterator[str]:
     for each in seen:
         if each.what not in (CLAIM, RELEASE):
             continue
-        for before in (newest.get((each.key, each.owner)), claims.get(each.key)):
-            if before is not None and each.t < before.t:
+        before_it = (newest.get((each.key, each.owner)), claims.get(each.key))
+        for before in {id(one): one for one in before_it if one is not None}.values():
+            if each.t < before.t:
                 yield f"after '{before}' came the older '{each}'"
         newest[each.key, each.owner] = each
         if each.what == CLAIM:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -15,6 +15,7 @@ from nsps.flows.enrichment import Enrichment
 from nsps.flows.retries import Retries
 from nsps.history import unpacked
 from nsps.ledger import protocol
+from nsps.ledger.documents import Watermark
 from nsps.ledger.ledger import Ledger
 from nsps.messages import Publisher
 from nsps.outcome import Transient
@@ -23,7 +24,7 @@ from nsps.snapshot import PbData
 
 from tests.unit.ledger.test_protocol_is_the_model import MUTANTS as PROTOCOL
 
-Patch = tuple[Any, str, Any]
+Patch = tuple[Any, str, Callable[[Any], Any]]
 
 
 def _published_or_not(real: Callable[..., str]) -> Callable[..., str]:
@@ -72,41 +73,66 @@ def _lease_is_given_back(self: Ledger, *given: Any, **named: Any) -> Any:
     return _not_done(self, *given, **{**named, "answered": True})
 
 
+def _without_a_watermark(delivery: Any, watermark: Any, t: Any) -> Any:
+    return _begin(delivery, Watermark(), t)
+
+
+def _whatever_is_newer(step: Any, resource: Any, _: Any, *given: Any, **named: Any) -> Any:
+    return _take(step, replace(resource, claim_t=BEFORE_ALL), Watermark(), *given, **named)
+
+
+def _as_if_new(delivery: Any, watermark: Any, t: Any) -> Any:
+    return _begin(replace(delivery, outcome=None), watermark, t)
+
+
+def _as_if_asked(*given: Any, **named: Any) -> Any:
+    return _take(*given, **{**named, "asked": True})
+
+
 def _orders_at_once(pending: Any, lease: Any) -> bool:
     return True
 
 
+_begin, _take = protocol.begin, protocol.take
 _read, _get = Enrichment._read, FreshReads.get
 _note, _posted, _not_done = outbox.note, outbox.posted, Ledger.not_done
 
-FLOWS: Mapping[str, Patch] = {
-    "200 before Pub/Sub has confirmed": (
-        Publisher, "publish", lambda: _published_or_not(Publisher.publish),
-    ),
-    "a replay sends what was read then": (Enrichment, "_read", lambda: _from_the_history),
-    "a plain cache of PortaBilling": (FreshReads, "get", lambda: _any_cached),
-    "a status in any order": (outbox, "note", lambda: _note_any),
-    "posted whatever was noted since": (outbox, "posted", lambda: _posted_now),
-    "the lease is given back without an answer": (Ledger, "not_done", lambda: _lease_is_given_back),
-    "a parked event is forgotten once sent": (Retries, "_advance", lambda: _not_advanced),
-    "two orders at once for a SIM card": (protocol, "_may_order", lambda: _orders_at_once),
-    "who waits behind an order is forgotten": (Answers, "send_again", lambda: _without_followers),
-}  # fmt: skip
-
-NAMES = [*FLOWS, *(f"ledger: {name}" for name in PROTOCOL)]
-
-AT_ONCE = ("a plain cache of PortaBilling", "a replay sends what was read then")
-"""Those that the first histories find."""
+FLOWS: Mapping[str, Sequence[Patch]] = {
+    "200 before Pub/Sub has confirmed": [(Publisher, "publish", _published_or_not)],
+    "a replay sends what was read then": [(Enrichment, "_read", lambda _: _from_the_history)],
+    "a plain cache of PortaBilling": [(FreshReads, "get", lambda _: _any_cached)],
+    "an older snapshot is written": [
+        (protocol, "begin", lambda _: _without_a_watermark),
+        (protocol, "take", lambda _: _whatever_is_newer),
+    ],
+    "the lease is given back without an answer": [
+        (Ledger, "not_done", lambda _: _lease_is_given_back)
+    ],
+    "a message that was sent is sent again": [
+        (protocol, "begin", lambda _: _as_if_new),
+        (protocol, "take", lambda _: _as_if_asked),
+    ],
+    "a status in any order": [(outbox, "note", lambda _: _note_any)],
+    "posted whatever was noted since": [(outbox, "posted", lambda _: _posted_now)],
+    "a parked event is forgotten once sent": [(Retries, "_advance", lambda _: _not_advanced)],
+    "two orders at once for a SIM card": [(protocol, "_may_order", lambda _: _orders_at_once)],
+    "who waits behind an order is forgotten": [
+        (Answers, "send_again", lambda _: _without_followers)
+    ],
+}
+"""What is patched, and by what, made of the real one."""
 
 
 @contextmanager
 def mutated(name: str) -> Iterator[None]:
     """Inside, the product does without this rule."""
     if name in FLOWS:
-        where, what, make = FLOWS[name]
-        instead = make()
+        patches = FLOWS[name]
     else:
-        where = protocol
         what, instead = PROTOCOL[name.removeprefix("ledger: ")]
-    with mock.patch.object(where, what, instead):
+        patches = [(protocol, what, lambda _: instead)]
+    with ExitStack() as stack:
+        for where, what, make in patches:
+            patch = mock.patch.object(where, what, make(getattr(where, what)))
+            stack.enter_context(patch)
         yield

@@ -1,9 +1,9 @@
 """Attempts that stop at chosen points, one at a time: the machine says who goes on, and how.
 
 An attempt is one handling of one message (or webhook, tick, callback) by a function instance. It
-runs in a thread of its own and stops after each Firestore commit, and before and after each call of
-an external system, publish and status to ESPF. Between two stops it runs alone, so a history is the
-same each time it is played.
+runs in a thread of its own and stops after each Firestore commit, before one that records an
+effect, and before and after each call of an external system, publish and status to ESPF. Between
+two stops it runs alone, so a history is the same each time it is played.
 """
 
 from __future__ import annotations

@@ -92,6 +92,8 @@ class System:
 
     def _call(self, seen: Seen, call: Call, effect: Callable[[], None]) -> None:
         self.check()
+        if call.deadline.expired:
+            raise NoAnswer("too late to be sent")
         instead = self.next.pop(0) if self.next else ""
         doing = Doing(seen.key, _name(steps.current()), call.deadline, effect)
         self._enter(doing)

@@ -62,6 +62,10 @@ class Unsettled(AssertionError):
     """The faults have ended, time has passed, and something is still not finished."""
 
 
+class Elsewhere(AssertionError):
+    """A history by hand is not what its writer thought."""
+
+
 class Violated(AssertionError):
     """A promise that was not kept."""
 
@@ -350,6 +354,15 @@ class World:
         if attempt := self._picked(number):
             self._tell(f"{attempt.name} runs from {attempt.at}")
             self._run(attempt)
+
+    def until(self, number: int, where: str) -> None:
+        """An attempt goes on until it is there. Raises Elsewhere if it never comes there."""
+        attempt = self.attempts[number]
+        while attempt.at != where:
+            if attempt.ended or attempt.waits:
+                raise Elsewhere(f"{attempt.name} does not come to {where!r}: at {attempt.at!r}")
+            self._go(attempt, Go.ON)
+        self._tell(f"{attempt.name} is at {where}")
 
     def hurt(self, number: int, how: Go) -> None:
         """Something goes wrong for an attempt, which goes on to its next stop."""
