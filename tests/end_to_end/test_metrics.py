@@ -75,7 +75,7 @@ def _logged(stack: WholeStack, words: str) -> None:
 def _failing_system(stack: WholeStack, crm: Recorder, i_account: int) -> None:
     crm.answer = lambda _: 500
     stack.send("Account/Status/Changed", i_account=i_account, i_event=91_000)
-    wait_for(lambda: '"message":"retrying"' in stack.logs()["recorder"], 30, "a failed delivery")
+    wait_for(lambda: '"message": "retrying"' in stack.logs()["recorder"], 30, "a failed delivery")
     crm.answer = lambda _: 200
 
 
