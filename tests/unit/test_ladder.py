@@ -5,16 +5,15 @@ Time is simulated: Firestore's clock is moved, and the retries' own with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import requests
 from nsps.connector.base import Enriched
 from nsps.event import Owner, SnapshotTime
-from nsps.flows import retries as retries_module
 from nsps.flows.retries import SEND_SECONDS, Retries, Ticked, Upkeep
 from nsps.messages import (
     ENRICHMENT,
@@ -66,29 +65,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirestoreServer
 
 
 @pytest.fixture(scope="module")
-def module_time(server: FirestoreServer) -> Time:
+def time(server: FirestoreServer) -> Time:
     return Time(server.control_url)
-
-
-@pytest.fixture
-def time(module_time: Time, monkeypatch: pytest.MonkeyPatch) -> Time:
-    class Moved(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Any:
-            return module_time.now()
-
-    monkeypatch.setattr(retries_module, "datetime", Moved)
-    return module_time
 
 
 class Rest:
     """The other things that a tick does."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime]) -> None:
         self.switches: dict[str, Switch] = {}
+        self._now = now
 
-    def tick(self, *_: Any, **__: Any) -> Any:
-        return self.switches
+    def tick(self) -> tuple[dict[str, Switch], datetime]:
+        return self.switches, self._now()
 
 
 class NoOrders:
@@ -99,8 +88,8 @@ class NoOrders:
 class Rig:
     """A handler whose system fails, and the retries."""
 
-    def __init__(self, store: Store) -> None:
-        self.store, self.topics, self.rest = store, Topics(), Rest()
+    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+        self.store, self.topics, self.rest = store, Topics(), Rest(now)
         self.box = Box()
         self.kit = Kit(store, self.box)
         rest: Any = self.rest
@@ -152,7 +141,7 @@ class Rig:
 
 @pytest.fixture
 def rig(server: FirestoreServer, time: Time) -> Rig:
-    return Rig(new_store(server.target))
+    return Rig(new_store(server.target), time.now)
 
 
 def test_the_whole_ladder_over_thirty_days(rig: Rig, time: Time) -> None:
