@@ -20,7 +20,10 @@ from nsps.settings import check_secret_ref
 
 TTL_SECONDS = 300.0
 STALE_SECONDS = 3600.0
-REFRESH_SECONDS = 10.0
+RETRY_SECONDS = 10.0
+"""After a read that failed, while the value read before serves."""
+REFUSED_SECONDS = 2.0
+"""Between two reads of a value that was refused."""
 CALL_SECONDS = 5.0
 _FAILURE_SECONDS = 1.0
 
@@ -145,7 +148,7 @@ class Secrets:
         if not entry.lock.acquire(blocking=usable is None) and usable:
             return usable
         try:
-            pause = REFRESH_SECONDS if usable else _FAILURE_SECONDS
+            pause = RETRY_SECONDS if usable else _FAILURE_SECONDS
             if asked_at - entry.tried_at >= pause:
                 self._read_into(entry, ref)
             return self._answer(entry, ref)
@@ -153,13 +156,18 @@ class Secrets:
             entry.lock.release()
 
     def refresh(self, ref: str) -> SecretValue:
-        """Read the secret again, because its value was refused; at most once per 10 s."""
+        """Read the secret again, because its value was refused; at most every 2 s.
+
+        Raises SecretUnavailable while it cannot be read: then nobody knows what is right.
+        """
         asked_at = self._clock()
         entry = self._entry(ref)
         with entry.lock:
-            if entry.tried_at < asked_at and asked_at - entry.refreshed_at >= REFRESH_SECONDS:
+            if entry.tried_at < asked_at and asked_at - entry.refreshed_at >= REFUSED_SECONDS:
                 entry.refreshed_at = asked_at
                 self._read_into(entry, ref)
+            if entry.error is not None:
+                raise entry.error
             return self._answer(entry, ref)
 
     def _answer(self, entry: _Entry, ref: str) -> SecretValue:
