@@ -102,6 +102,14 @@ class Machine(RuleBasedStateMachine):
         self.world.deliver(number, slot, stops=stops, twice=twice)
 
     @precondition(lambda self: self.world.bag)
+    @rule(number=ANY, other=ANY, how=st.sampled_from(list(Go)), stops=st.sampled_from([0, 1, 99]))
+    def race(self, number: int, other: int, how: Go, stops: int) -> None:
+        """A message is brought; something happens at its call; another is brought meanwhile."""
+        self.world.deliver(number, 0)
+        self.world.hurt_at(-1, "calls", how)
+        self.world.deliver(other, 1, stops=stops)
+
+    @precondition(lambda self: self.world.bag)
     @rule(number=ANY)
     def bring(self, number: int) -> None:
         """A message is brought, and its attempt runs to its end."""
@@ -121,6 +129,15 @@ class Machine(RuleBasedStateMachine):
     @rule(number=ANY, how=st.sampled_from([Go.LOST, Go.FAIL, Go.LATE]))
     def hurt(self, number: int, how: Go) -> None:
         self.world.hurt(number, how)
+
+    @precondition(lambda self: self.world.attempts)
+    @rule(
+        number=ANY,
+        where=st.sampled_from(["calls", "calls", "called", "records", "publishes", "posts"]),
+        how=st.sampled_from([Go.LOST, Go.FAIL, Go.LATE, Go.LATE]),
+    )
+    def hurt_at(self, number: int, where: str, how: Go) -> None:
+        self.world.hurt_at(number, where, how)
 
     @precondition(lambda self: self.world.attempts)
     @rule(number=ANY, late=st.booleans())

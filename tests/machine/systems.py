@@ -101,6 +101,7 @@ class System:
             self._answered(seen, doing, instead, steps.stop(f"calls {self.name}"))
         except Crashed as crash:
             doing.detached = crash.late and not seen.cut
+            seen.cut = True
             raise
         finally:
             if not doing.detached and doing in self.under_way:

@@ -16,7 +16,7 @@ from tests.machine.cloud import Cloud
 from tests.machine.rules import play, played
 
 HISTORIES = int(os.environ.get("NSPS_MACHINE_HISTORIES", "0"))
-FEW = 60
+FEW = 50
 
 
 @pytest.mark.timeout(300 + 10 * HISTORIES)

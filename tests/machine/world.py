@@ -370,6 +370,16 @@ class World:
             self._tell(f"{attempt.name} {how.value} at {attempt.at}")
             self._go(attempt, how)
 
+    def hurt_at(self, number: int, where: str, how: Go) -> None:
+        """An attempt goes on until it is there (if it comes there), and something goes wrong."""
+        attempt = self._picked(number)
+        while attempt and not (attempt.ended or attempt.waits):
+            if attempt.at.startswith(where):
+                self._tell(f"{attempt.name} {how.value} at {attempt.at}")
+                self._go(attempt, how)
+                return
+            self._go(attempt, Go.ON)
+
     def crash(self, number: int, *, late: bool = False) -> None:
         """An attempt's instance dies, with all attempts that it had."""
         if picked := self._picked(number):
