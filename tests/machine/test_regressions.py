@@ -38,7 +38,7 @@ def test_a_status_that_is_posted_after_its_lease_has_run_out(cloud: Cloud) -> No
         world.send_through()
         world.change("block", 0)
         world.send_through()
-        world.deliver(0, 0, stops=3)
+        world.deliver(0, 0, stops=4)
         assert world.attempts[0].at == "wrote"
         world.advance(31.0)
         world.trouble(0, "refuse")
