@@ -20,6 +20,26 @@ class History:
     handler: str
     play: Callable[[World], None]
 
+    @property
+    def common(self) -> bool:
+        """Whether Hypothesis comes upon such a history soon, too."""
+        return self.without in _COMMON
+
+
+_COMMON = frozenset(
+    {
+        "a message that was sent is sent again",
+        "a plain cache of PortaBilling",
+        "a status in any order",
+        "an older snapshot is written",
+        "ledger: lease",
+        "posted whatever was noted since",
+        "the lease is given back without an answer",
+        "two orders at once for a SIM card",
+        "who waits behind an order is forgotten",
+    }
+)
+
 
 def _two(world: World, first: str = "assign", second: str = "block") -> None:
     """Two changes of one account, each with an event that is enriched before the next."""

@@ -1,9 +1,9 @@
 """The machine proves what it says: leave a rule out of the product, and a promise is broken.
 
-    NSPS_MACHINE_MUTANTS=200 .venv/bin/python -m pytest tests/machine/test_mutants.py -s
+    NSPS_MACHINE_MUTANTS=60 .venv/bin/python -m pytest tests/machine/test_mutants.py -s
 
-lets Hypothesis look for each of them, in at most so many histories; without it only the histories
-by hand are played.
+lets Hypothesis look for those that are not rare, in at most so many histories; without it only the
+histories by hand are played.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def test_without_its_rule_it_breaks_one(cloud: Cloud, name: str) -> None:
 
 @pytest.mark.skipif(not MOST, reason="a long run: NSPS_MACHINE_MUTANTS says how many histories")
 @pytest.mark.timeout(300 + 20 * MOST)
-@pytest.mark.parametrize("rule", sorted({each.without for each in HISTORIES.values()}))
+@pytest.mark.parametrize(
+    "rule", sorted({each.without for each in HISTORIES.values() if each.common})
+)
 def test_hypothesis_finds_it(cloud: Cloud, rule: str) -> None:
     played.clear()
     with mutated(rule):
