@@ -120,18 +120,18 @@ def _where(description: dict[str, Any]) -> Table:
 
 
 def _next(description: dict[str, Any]) -> str:
-    lines = ["", "[bold]NSPS is up.[/] In another terminal, from this folder:"]
+    """What to try now; fits into 80 columns."""
     command = ".venv/bin/nsps"
-    if "sandbox" in description:
-        lines.append(
-            f"  open {description['sandbox']['url']}   change a subscriber, watch it arrive"
-        )
-    lines += [
-        f"  {command} events                  what happened",
-        f"  {command} explain I_EVENT         one event, step by step (or account:N, imsi:N)",
-        f"  {command} reconcile HANDLER --all PortaBilling against a system",
-        f"  {command} send SIM/Updated i_account=277001 i_event=9001",
-        "  docs/                             write a connector, the rules, the configuration",
-        "Ctrl-C stops everything.",
+    tries = [
+        (f"{command} events", "what happened"),
+        (f"{command} explain I_EVENT", "one event (or account:N, imsi:N)"),
+        (f"{command} reconcile HANDLER --all", "PortaBilling against a system"),
+        (f"{command} send SIM/Updated i_account=277001 i_event=9001", ""),
+        ("docs/operate.md", "what to do when something is wrong"),
+        ("docs/connectors.md", "write a connector"),
     ]
-    return "\n".join(lines)
+    if "sandbox" in description:
+        tries.insert(0, (f"open {description['sandbox']['url']}", "change a subscriber, watch it"))
+    lines = ["", "[bold]NSPS is up.[/] In another terminal, from this folder:"]
+    lines += [f"  {what:<41}{why}".rstrip() for what, why in tries]
+    return "\n".join([*lines, "Ctrl-C stops everything."])
