@@ -176,7 +176,7 @@ def stack(tmp_path: Path) -> Iterator[WholeStack]:
             made.kill()
 
 
-def ended(stack: WholeStack, everything: set[int], seconds: float = 20) -> None:
+def ended(stack: WholeStack, everything: set[int], seconds: float = 60) -> None:
     assert len(everything) > 9, "there was to be something to end"
     wait_for(lambda: not any(map(processes.alive, everything)), seconds, "everything to end")
     assert left_behind(stack.state) == []
