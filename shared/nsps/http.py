@@ -283,15 +283,6 @@ class Http:
         return {"verify": self._session.verify, "cert": self._session.cert}
 
 
-_FAILURES = (
-    requests.RequestException,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-    OSError,
-    ValueError,
-)
-
-
 class _StaleConnection(Exception):
     """A kept-alive connection was dead before the first byte of an answer."""
 

@@ -18,7 +18,6 @@ PUBLISH_SECONDS = 10.0
 ENRICHMENT = "enrichment"
 """The stage before every handler's, as dead letters and parked events name it."""
 _HANDLER = re.compile(r"[a-z][a-z0-9-]{1,30}")
-_NOT_HANDLERS = frozenset({"owner", "run", "rung"})
 
 
 class MalformedMessage(ValueError):
