@@ -52,7 +52,7 @@ class SecretValue:
         return self._ref
 
     def reveal(self) -> str:
-        """The secret itself, without the line end that editors and ``echo`` leave behind."""
+        """The secret itself, without the byte order mark and line end that editors leave."""
         return self._value
 
     def json(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class Secrets:
 
     def _read_into(self, entry: _Entry, ref: str) -> None:
         try:
-            value = SecretValue(self._read(ref).rstrip("\r\n"), ref)
+            value = SecretValue(_without_editor_marks(self._read(ref)), ref)
         except SecretUnavailable as error:
             entry.error = error
             if entry.value is not None:
@@ -248,6 +248,11 @@ class Secrets:
                     self._environ.get("SECRET_MANAGER_EMULATOR_HOST")
                 )
             return self._client
+
+
+def _without_editor_marks(text: str) -> str:
+    """The text without the byte order mark and the line end that editors and ``echo`` add."""
+    return text.removeprefix("\ufeff").rstrip("\r\n")
 
 
 def _read_file(ref: str) -> str:

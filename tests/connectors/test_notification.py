@@ -396,7 +396,14 @@ class TestReplies:
             ("RCPT", "421 4.3.2 shutting down", Transient, "421"),
             ("RCPT", "530 5.7.0 Authentication required", Transient, "secrets user and password"),
             ("RCPT", "550 5.1.1 <ann@example.net>: unknown", Terminal, "<<address>>: unknown"),
-            ("RCPT", "554 5.7.1 relay access denied", Terminal, "554"),
+            ("RCPT", "550 no such user here", Terminal, "no such user"),
+            ("RCPT", "552 5.2.2 <ann@example.net>: over quota", Terminal, "over quota"),
+            ("RCPT", "554 5.7.1 <ann@example.net>: Relay access denied", Transient, "sender"),
+            ("RCPT", "550 5.4.5 Daily user sending limit exceeded", Transient, "sending limit"),
+            ("RCPT", "550 5.7.1 Helo command rejected", Transient, "ehlo_name"),
+            ("RCPT", "554 5.7.1 Client host rejected: Access denied", Transient, "Client host"),
+            ("DATA", "550 5.4.5 Daily user sending limit exceeded", Transient, "sending limit"),
+            ("DATA", "554 5.2.252 SendAsDenied", Transient, "SendAsDenied"),
             ("DATA", "452 4.3.1 disk full", Transient, "452"),
             ("DATA", "554 5.7.1 looks like spam", Terminal, "looks like spam"),
         ],
@@ -429,6 +436,14 @@ class TestReplies:
     @pytest.mark.parametrize("greeting", ["554 5.7.1 you are blocked", "421 too busy"])
     def test_a_server_that_does_not_want_to_talk(self, greeting: str) -> None:
         with Scripted([greeting]) as port, pytest.raises(Transient, match="does not want to talk"):
+            deliver(connector(port))
+
+    def test_a_server_that_refuses_our_name_is_tried_again(self) -> None:
+        refusal = "550 5.7.1 Helo command rejected"
+        with (
+            Scripted(["220 hi", refusal, refusal]) as port,
+            pytest.raises(Transient, match="ehlo_name"),
+        ):
             deliver(connector(port))
 
     def test_silence_after_the_final_dot_is_no_answer(self) -> None:

@@ -118,6 +118,12 @@ def test_a_rotated_credential_is_found_by_one_refresh() -> None:
     assert vault.refreshed == 2
 
 
+def test_an_unusable_credential_that_was_corrected_serves_at_once() -> None:
+    vault = Vault({"sm://one": {"user": "espf"}}, {"sm://one": OLD})
+    assert post(ingress(vault))[0] == 200
+    assert vault.refreshed > 0
+
+
 @pytest.mark.parametrize("failure_status", [401, 503])
 def test_a_wrong_password_is_refused_as_configured(failure_status: int) -> None:
     topic = Topic()

@@ -91,6 +91,14 @@ def test_secret_manager_is_read_and_cached(manager: tuple[Manager, str]) -> None
     assert [value.reveal() for value in seen] == ["one", "two", "seven"]
 
 
+@pytest.mark.parametrize("text", ["\ufeffvalue", "value\r\n", "\ufeffvalue\n"])
+def test_what_an_editor_adds_is_no_part_of_a_secret(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(text.encode())
+    assert Secrets("demo", {}).get(f"file:{file}").reveal() == "value"
+    assert Secrets("demo", {"S": text}).get("env:S").reveal() == "value"
+
+
 def test_the_cached_value_serves_an_hour_while_secret_manager_is_away(
     manager: tuple[Manager, str],
 ) -> None:

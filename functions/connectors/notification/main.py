@@ -69,6 +69,43 @@ _STANDING = {
 }
 
 
+# Steps at which a server can refuse a recipient or a message; elsewhere it refuses us.
+_RCPT, _DATA, _MESSAGE = "RCPT TO", "DATA", "the message"
+_OURS = "the settings host, sender and ehlo_name"
+_ENHANCED = re.compile(r"^\s*(5\.\d{1,3}\.\d{1,3})\b")
+# RFC 3463: the address does not exist, the mailbox is closed or full, the message is too large.
+_OF_THE_RECIPIENT = frozenset(
+    ["5.1.0", "5.1.1", "5.1.2", "5.1.3", "5.1.4", "5.1.6", "5.1.10"]
+    + ["5.2.0", "5.2.1", "5.2.2", "5.2.3", "5.3.4"]
+)
+# What servers write when they refuse the client, the sender or its quota, whatever the code.
+_OF_OUR_SETUP = re.compile(
+    r"relay|send ?as|quota|(sending|rate|user|daily|hourly).{0,20}limit|\b(ehlo|helo)\b"
+    r"|client host|sender|authenticat|not (permitted|allowed|authori[sz]ed)"
+    r"|block(ed|list)|blacklist|reputation",
+    re.IGNORECASE,
+)
+
+
+def speaks_of_the_mail(step: str, text: str) -> bool:
+    """Whether a 5xx reply refuses the recipient or the message, and not the sending side.
+
+    Only then is it final: a refused set-up is corrected, and the mail must still go out.
+    (Sources: RFC 5321 section 4.2, RFC 3463.)
+    """
+    if step not in (_RCPT, _DATA, _MESSAGE):
+        return False
+    found = _ENHANCED.match(text)
+    code = found.group(1) if found else ""
+    if code in _OF_THE_RECIPIENT:
+        return True  # a full mailbox is said to be over quota, too
+    if _OF_OUR_SETUP.search(text):
+        return False
+    if step == _RCPT:
+        return not code
+    return code in ("", "5.7.1") or code.startswith("5.6.")
+
+
 def _blank_none(value: object) -> object:
     return "" if value is None else value
 
@@ -140,6 +177,9 @@ class Settings(BaseModel):
     port: int | None = Field(default=None, ge=1, le=65535)
     security: Literal["none", "starttls", "tls"] = "starttls"
     sender: str
+    ehlo_name: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
+    )
     to: str = "{{ account_info.email }}"
     templates: dict[str, Wording] = Field(default_factory=dict)
     default_templates: bool = True
@@ -284,7 +324,7 @@ class NotificationConnector(MessageConnector[Settings]):
     @contextmanager
     def _conversation(self, deadline: Deadline) -> Iterator[Conversation]:
         """A server that is ready to take a message. Every fault of it comes out as Transient."""
-        smtp = Conversation(deadline)
+        smtp = Conversation(deadline, self.settings.ehlo_name or self.sender.domain)
         try:
             self._greet(smtp)
             yield smtp
@@ -368,8 +408,9 @@ class NotificationConnector(MessageConnector[Settings]):
     def _expect_sender(self, reply: tuple[int, bytes]) -> None:
         """A refused sender is a fault of the configuration: it holds for every mail alike."""
         code, text = reply
-        too_big = code == 552 or b"5.3.4" in text
-        if 500 <= code <= 599 and not too_big:
+        if code == 552 or b"5.3.4" in text:
+            raise Terminal(f"{self._where} answered MAIL FROM with {code} {_clean(text)}")
+        if 500 <= code <= 599:
             raise Transient(
                 f"{self._where} refuses the sender: {code} {_clean(text)}; correct sender"
             )
@@ -384,14 +425,14 @@ class NotificationConnector(MessageConnector[Settings]):
         for address in to:
             code, text = smtp.rcpt(address)
             if code not in (250, 251, 252):
-                refusals.append(self._refusal(code, text, "RCPT TO"))
+                refusals.append(self._refusal(code, text, _RCPT))
         for refusal in refusals:
             if isinstance(refusal, Transient) or len(refusals) == len(to):
                 raise refusal
         return f"; {len(refusals)} of {len(to)} addresses refused" if refusals else ""
 
     def _hand_over(self, smtp: Conversation, mail: bytes) -> str:
-        self._expect(smtp.docmd("DATA"), "DATA", good=(354,))
+        self._expect(smtp.docmd("DATA"), _DATA, good=(354,))
         smtp.send(_dotted(mail))  # an error in here: the final dot did not leave, all is void
         try:
             code, text = smtp.getreply()
@@ -400,14 +441,18 @@ class NotificationConnector(MessageConnector[Settings]):
                 f"{self._where} had the whole mail and did not answer ({type(error).__name__}): "
                 "it may have been sent"
             ) from None
-        self._expect((code, text), "the message")
+        self._expect((code, text), _MESSAGE)
         return f"{code} {_clean(text)}"
 
     def _refusal(self, code: int, text: bytes | str, step: str) -> Transient | Terminal:
         said = f"{self._where} answered {step} with {code} {_clean(text)}"
         if code in _STANDING:
             return Transient(f"{said}: {_STANDING[code]}")
-        return Terminal(said) if 500 <= code <= 599 else Transient(said)
+        if not 500 <= code <= 599:
+            return Transient(said)
+        if speaks_of_the_mail(step, text if isinstance(text, str) else text.decode("latin-1")):
+            return Terminal(said)
+        return Transient(f"{said}; this concerns the sending side: check the server and {_OURS}")
 
     def _compose(self, mail: Mail, reference: str, utf8: bool) -> bytes:
         policy = SMTPUTF8_POLICY if utf8 else SMTP_POLICY.clone(cte_type="7bit")
@@ -426,8 +471,8 @@ class NotificationConnector(MessageConnector[Settings]):
 class Conversation(smtplib.SMTP):
     """smtplib with one deadline for the whole conversation, not one per read."""
 
-    def __init__(self, deadline: Deadline) -> None:
-        super().__init__(local_hostname="nsps.invalid")
+    def __init__(self, deadline: Deadline, ehlo_name: str) -> None:
+        super().__init__(local_hostname=ehlo_name)
         self._deadline = deadline
 
     def open(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[int, bytes]:

@@ -133,11 +133,14 @@ class Ingress:
     def _authenticated(self, request: Request, now: datetime) -> webhook_auth.Match:
         """Which credential was shown.
 
-        When none fits, the secrets are read once more, because one may just have been rotated.
+        When none fits, the secrets are read once more: one may just have been rotated or corrected.
         A refusal is 401, after which ESPF deletes the event, unless the deployment asks for 503:
         then ESPF keeps sending it until its password is corrected.
         """
-        match = self._verified(request, now, self._secrets.get)
+        try:
+            match = self._verified(request, now, self._secrets.get)
+        except Refused:  # an unusable value may have been corrected since it was cached
+            match = None
         if match is None:
             match = self._verified(request, now, self._secrets.refresh)
         if match is None:
