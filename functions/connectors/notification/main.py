@@ -74,10 +74,7 @@ _RCPT, _DATA, _MESSAGE = "RCPT TO", "DATA", "the message"
 _OURS = "the settings host, sender and ehlo_name"
 _ENHANCED = re.compile(r"^\s*(5\.\d{1,3}\.\d{1,3})\b")
 # RFC 3463: the address does not exist, the mailbox is closed or full, the message is too large.
-_OF_THE_RECIPIENT = frozenset(
-    ["5.1.0", "5.1.1", "5.1.2", "5.1.3", "5.1.4", "5.1.6", "5.1.10"]
-    + ["5.2.0", "5.2.1", "5.2.2", "5.2.3", "5.3.4"]
-)
+_OF_THE_RECIPIENT = re.compile(r"5\.1\.(0|1|2|3|4|6|10)|5\.2\.[0-3]|5\.3\.4")
 # What servers write when they refuse the client, the sender or its quota, whatever the code.
 _OF_OUR_SETUP = re.compile(
     r"relay|send ?as|quota|(sending|rate|user|daily|hourly).{0,20}limit|\b(ehlo|helo)\b"
@@ -97,7 +94,7 @@ def speaks_of_the_mail(step: str, text: str) -> bool:
         return False
     found = _ENHANCED.match(text)
     code = found.group(1) if found else ""
-    if code in _OF_THE_RECIPIENT:
+    if _OF_THE_RECIPIENT.fullmatch(code):
         return True  # a full mailbox is said to be over quota, too
     if _OF_OUR_SETUP.search(text):
         return False
