@@ -9,9 +9,10 @@ from typing import Any, Literal
 from nsps.event import MESSAGE_KEY, RECONCILE
 from nsps.retry_table import duration
 from nsps.timeline import Delivered, Story
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from nsps_local.cli.printable import bounded, safe_console
 
 COLOURS = {
     "delivered": "green",
@@ -25,7 +26,10 @@ COLOURS = {
     "expired": "red",
 }
 
-console = Console(highlight=False)
+console = safe_console()
+
+_VALUE_WIDTH = 60
+"""What a table's column shows of a value that comes from outside."""
 
 
 def asked_for(kind: str, spec: Mapping[str, Any]) -> str:
@@ -57,9 +61,9 @@ def events_table(stories: Iterable[Story]) -> Table:
     for story in stories:
         table.add_row(
             _date(story.received_at or story.opened_at),
-            "" if story.event_type == RECONCILE else story.i_event or "",
-            story.event_type,
-            story.owner,
+            "" if story.event_type == RECONCILE else bounded(story.i_event or "", _VALUE_WIDTH),
+            bounded(story.event_type, _VALUE_WIDTH),
+            bounded(story.owner, _VALUE_WIDTH),
             _became(story),
             _took(story),
         )
