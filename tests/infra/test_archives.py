@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from nsps.manifest import FILE, load
+from nsps.manifest import FILE, Setting, load
 from nsps_local.recording import Topology, record
 
 from infra.bundle import BUILT
@@ -36,7 +36,7 @@ VALUES = {
     "url": "https://system.acme.example",
     "sender": "nsps@acme.example",
 }
-"""What the connectors must be told; a connector with another required setting gets it here."""
+"""Required settings whose value must have a form of its own."""
 
 # A function may carry library code that it never runs, and so not what that code needs.
 NOT_NEEDED = (
@@ -51,7 +51,11 @@ def _handler(connector: str) -> dict[str, Any]:
         "name": HANDLERS[connector],
         "connector": connector,
         "events": ["SIM/*"],
-        "settings": {n: VALUES[n] for n, setting in manifest.settings.items() if setting.required},
+        "settings": {
+            name: _value(name, setting)
+            for name, setting in manifest.settings.items()
+            if setting.required
+        },
         "secrets": {n: f"{connector}-{n}" for n, secret in manifest.secrets.items()},
     }
 
@@ -72,6 +76,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Topology:
     config = folder / "Pulumi.whole.yaml"
     config.write_text(yaml.safe_dump({"config": values}), encoding="utf-8")
     return record(config, port_base=9000, state=folder / "state")
+
+
+def _value(name: str, setting: Setting) -> Any:
+    samples = {"number": 1, "boolean": True, "list": ["one"], "map": {}}
+    choice = setting.choices[0] if setting.choices else "one"
+    return VALUES.get(name, samples.get(setting.type, choice))
 
 
 def environment(wanted: str) -> Path:

@@ -61,8 +61,8 @@ def _list(options: argparse.Namespace) -> int:
         raise CommandError(f"--limit {options.limit}: write a number from 1 to 1000")
     if options.outcome and options.account is not None:
         raise CommandError("write --account or --outcome, not both")
-    if options.handler and not options.outcome:
-        raise CommandError("--handler goes with --outcome, for example --outcome rejected,parked")
+    if options.handler and options.account is not None:
+        raise CommandError("write --account or --handler, not both")
     remote = Remote(options)
     outcome = options.outcome.replace(" ", "_") if options.outcome else None
     answer = remote.get(

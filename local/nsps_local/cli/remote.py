@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -42,6 +43,7 @@ class Remote:
     ``local`` person. Raises CommandError with what the console says."""
 
     def __init__(self, options: argparse.Namespace, local: str = LOCAL) -> None:
+        self._state: Path | None = None if options.console else options.state
         if options.console:
             self._url = str(options.console).rstrip("/")
             self._token = options.token or os.environ.get(TOKEN, "")
@@ -90,6 +92,8 @@ class Remote:
                 headers={"Authorization": f"Bearer {self._token}"},
                 timeout=CALL_SECONDS,
             )
+        except requests.ConnectionError as error:
+            raise CommandError(self._not_running()) from error
         except requests.RequestException as error:
             raise CommandError(
                 f"the console at {self._url} does not answer: {type(error).__name__}"
@@ -106,3 +110,13 @@ class Remote:
                 said or f"the console at {self._url} answers HTTP {answer.status_code}"
             )
         return document
+
+    def _not_running(self) -> str:
+        if self._state is None:
+            return (
+                f"the console at {self._url} cannot be reached: check the address and the network"
+            )
+        return (
+            f"the stack with the state in {self._state} is not running any more (nothing answers "
+            f"at {self._url}): start it with `nsps up`"
+        )

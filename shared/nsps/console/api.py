@@ -134,7 +134,7 @@ class Api:
         limit = _limit(asked.query, EVENTS)
         timeline = self._parts.finding.timeline
         account = asked.query.get("account")
-        if "outcome" in asked.query:
+        if "outcome" in asked.query or "handler" in asked.query:
             return self._searched(asked, limit)
         if account is not None:
             found = timeline.where("i_account", _number("account", account), limit)
@@ -149,8 +149,10 @@ class Api:
         handler = asked.query.get("handler")
         if handler is not None:
             self._parts.handlers.get(handler)
-        outcomes = frozenset(asked.query["outcome"].split(","))
-        unknown = sorted(outcomes - {each.value for each in Outcome})
+        every = {each.value for each in Outcome}
+        named = asked.query.get("outcome")
+        outcomes = frozenset(named.split(",") if named else every)
+        unknown = sorted(outcomes - every)
         if unknown:
             raise BadRequest(f"outcome: {unknown[0]!r} is none: write {_OUTCOMES}")
         found, looked = self._parts.finding.timeline.search(limit, handler, outcomes)
