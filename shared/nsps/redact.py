@@ -318,6 +318,8 @@ class Redactor:
                 named = _plain(text[start:end])
             elif self._instead(name, named, "", personal=personal) is not None:
                 start, end = _value_span(text, match.end(), whole_line=name in _WHOLE_LINE)
+                if start == match.end() and _is_prose(name, match[0], text[start:end]):
+                    continue
                 shown = self._instead(name, named, text[start:end], personal=personal)
                 pieces += [text[at:start], shown if shown and start < end else ""]
                 at = end
@@ -376,10 +378,18 @@ class _Known:
 _known: ContextVar[_Known | None] = ContextVar("nsps_known", default=None)
 _ROW_ID = re.compile(r"-?[0-9]{1,12}")  # PortaBilling's own numbering says nothing of anybody
 _DECODER = json.JSONDecoder()
+_NUMBERS = frozenset({"imsi", "msisdn", "iccid", "imei"})
+"""Labels of values that always have digits."""
 _T = TypeVar("_T")
 _MASKED = re.compile(r"[a-z]+#[0-9a-f]{12}|\*\*\*")
 _WHOLE_LINE = frozenset({"authorization", "proxyauthorization", "cookie", "setcookie"})
 _NOT_SECRET_PARTS = frozenset({"user", "username", "login", "type", "keyid", "url", "name"})
+
+
+def _is_prose(name: str, pair: str, value: str) -> bool:
+    """Whether what follows a number's name is a word, as in "refused the MSISDN: tried again"."""
+    word = value.isalpha() and value.isascii()
+    return word and pair.endswith(": ") and _label(name, "") in _NUMBERS
 
 
 def _plain(name: str) -> str:

@@ -154,6 +154,15 @@ def test_a_number_has_one_hash_wherever_it_stands() -> None:
     assert hashes != {Redactor(b"another").for_log({"msisdn": number})["msisdn"].partition("#")[2]}
 
 
+def test_prose_after_a_field_s_name_stays_readable() -> None:
+    prose = "the system refused the MSISDN: tried again later"
+    assert REDACTOR.text_for_log(prose) == prose
+    assert "447700900001" not in REDACTOR.text_for_log("the MSISDN: 447700900001")
+    assert "alice" not in REDACTOR.text_for_log("msisdn=alice") + REDACTOR.text_for_log(
+        '{"msisdn": "alice"}'
+    )
+
+
 def test_masking_twice_changes_nothing() -> None:
     once = REDACTOR.for_log({"imsi": "250011234567890", "ki": "x", "text": "imsi=250011234567890"})
     assert REDACTOR.for_log(once) == once
