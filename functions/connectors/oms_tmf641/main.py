@@ -180,7 +180,8 @@ class OrderManagement(AsynchronousConnector[Settings]):
         form = tmf_order if self._standard else plain_order
         answer = self._request("POST", self.settings.orders_url, call, form(order, self.settings))
         if answer.ok:
-            return tmf_id(answer, order) if self._standard else plain_id(answer, order)
+            name = tmf_id if self._standard else plain_id
+            return name(answer, order, self.settings)
         if self._standard and says_exists(answer):
             known = self._look_up(order.reference, call)
             if known is not None:
@@ -446,26 +447,39 @@ def _value_type(value: Any) -> str:
     return "array" if isinstance(value, list) else "string"
 
 
-def tmf_id(answer: HttpAnswer, order: Order) -> str:
+def tmf_id(answer: HttpAnswer, order: Order, settings: Settings) -> str:
     """The id by which notifications will name the order. Raises NoAnswer, Terminal."""
     if not answer.body.strip() and answer.status in (202, 204):
         return order.reference
     document = answer.json()
     if not isinstance(document, dict):
         raise NoAnswer(f"{answer.url}: the answer to the order is no service order")
-    if document.get("state") == "rejected":
-        raise Terminal(f"the order manager rejected the order: {message_of(document)}".rstrip(": "))
+    refuse_failed(document, document.get("state"), settings)
     return _text(document.get("id")) or order.reference
 
 
-def plain_id(answer: HttpAnswer, order: Order) -> str:
-    """Our reference, unless the answer gives the order a name of its own."""
+def refuse_failed(document: Mapping[str, Any], word: object, settings: Settings) -> None:
+    """Read the state in the order's own answer as a notification's. Raises Terminal if it failed.
+
+    A word that nobody knows says nothing yet: the order was taken, and its answer is waited for.
+    """
+    try:
+        state = settings.state(word)
+    except CallbackInvalid:
+        return
+    if state is AnswerState.FAILED:
+        raise Terminal(f"the order manager rejected the order: {message_of(document)}".rstrip(": "))
+
+
+def plain_id(answer: HttpAnswer, order: Order, settings: Settings) -> str:
+    """Our reference, unless the answer gives the order a name of its own. Raises Terminal."""
     try:
         document = json.loads(answer.body)
     except (ValueError, RecursionError):
         return order.reference
     if not isinstance(document, dict):
         return order.reference
+    refuse_failed(document, document.get("status", document.get("state")), settings)
     return _text(document.get("order")) or _text(document.get("id")) or order.reference
 
 
