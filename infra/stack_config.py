@@ -323,7 +323,7 @@ def _handler(keys: HandlerKeys, manifest: Manifest) -> Handler:
         events=keys.events,
         requires=tuple(dict.fromkeys([*manifest.requires, *keys.requires])),
         group=keys.group,
-        call_timeout_seconds=keys.call_timeout_seconds,
+        call_timeout_seconds=keys.call_timeout_seconds or manifest.call_timeout_seconds,
         settings=manifest.complete(keys.settings),
         secrets=keys.secrets,
         contract_token=keys.contract_token,

@@ -158,7 +158,9 @@ class HandlerKeys(_Keys):
     group: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
         default=None, description="the name of an ESPF group"
     )
-    call_timeout_seconds: float = Field(default=15.0, gt=0, le=480, description="seconds, 1 to 480")
+    call_timeout_seconds: float | None = Field(
+        default=None, gt=0, le=480, description="seconds, 1 to 480"
+    )
     settings: dict[str, Any] = Field(default={}, description="{setting: value}")
     secrets: dict[str, SecretName] = Field(default={}, description="{secret: name of a secret}")
     contract_token: SecretName | None = Field(default=None, description="the name of a secret")

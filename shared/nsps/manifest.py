@@ -125,6 +125,7 @@ class Quality(_Part):
 
 class Manifest(_Part):
     """``connector.yaml``. ``rate``: calls a second that the system takes, if it says so.
+    ``call_timeout_seconds``: what a handler gets for one call unless it says otherwise.
 
     ``kind`` is one kind, or the list of those that the connector can be (the first is what a
     handler gets that does not say). ``requires``: the blocks of pb_data it needs. ``groups``: the
@@ -138,6 +139,7 @@ class Manifest(_Part):
     events: tuple[EventPattern, ...] = Field(min_length=1)
     requires: tuple[Block, ...] = ()
     groups: tuple[str, ...] = ()
+    call_timeout_seconds: float = Field(default=15.0, gt=0, le=480)
     settings: dict[str, Setting] = {}
     secrets: dict[str, SecretNeed] = {}
     rate: float | None = Field(default=None, gt=0)

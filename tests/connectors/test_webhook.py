@@ -140,6 +140,11 @@ class TestAnExistingConnector:
             "updated_at": event.updated_at,
         }
 
+    def test_an_event_without_data_carries_an_empty_object(self) -> None:
+        """The contract's pb_data defaults to {}; a published connector crashes on null."""
+        message = connector("https://partner.example").message(enriched({}))
+        assert message.content["pb_data"] == {}
+
     def test_it_is_well(self, sample: Sample) -> None:
         connector(sample.url).check(make_call())
         connector(sample.url, health_url=f"{sample.origin}/no-such-page").check(make_call())

@@ -503,3 +503,23 @@ def test_anything_else_is_refused_with_a_report_or_taken_never_a_crash(
         check(broken)
     except ConfigError as refused:
         assert all(line.startswith("Pulumi.test.yaml: ") for line in refused.problems)
+
+
+@pytest.mark.parametrize(("keys", "seconds"), [({}, 45), ({"call_timeout_seconds": 5}, 5)])
+def test_a_call_takes_as_long_as_its_connector_s_contract_allows(
+    keys: dict[str, Any], seconds: float
+) -> None:
+    values = base()
+    values["nsps:handlers"] = [
+        {
+            "name": "partner",
+            "connector": "webhook",
+            "events": ["SIM/*"],
+            "settings": {"url": "https://partner.acme.example/process-event"},
+            "secrets": {"token": "partner-token"},
+            **keys,
+        }
+    ]
+    real = ROOT / "functions" / "connectors"
+    (handler,) = load_stack(values, "Pulumi.test.yaml", real).handlers
+    assert handler.call_timeout_seconds == seconds

@@ -144,7 +144,7 @@ class WebhookConnector(MessageConnector[Settings]):
         return {
             "event_id": event.event_id,
             "data": event.event.body(),
-            "pb_data": event.pb.to_contract() or None,
+            "pb_data": event.pb.to_contract(),
             "handler_id": self.parts.handler,
             "status": "queued",
             "created_at": event.created_at,
