@@ -243,7 +243,7 @@ def _waiting(story: Story, systems: Systems) -> Iterator[str]:
     if not story.enriched_at:
         yield _unread(story)
     for each in story.deliveries:
-        if not each.final and (story.enriched_at or each.begun_at):
+        if not each.final and (story.enriched_at or each.begun_at or each.outcome):
             yield _waits(each, systems)
         espf = each.espf
         untold = espf and espf.get("of_this") and espf.get("status") and not espf["told"]
