@@ -281,6 +281,8 @@ def _waits(each: Delivered, systems: Systems) -> str:
         return f"{each.handler}: tried again {_when(each.next_try)}, and further for {days:g} days"
     if each.retry:
         return f"{each.handler}: tried again {_when(each.next_try)} (so far {each.attempts} times)"
+    if systems.handlers and each.handler not in systems.handlers:
+        return f"{each.handler}: is not part of this deployment any more; nothing more comes"
     return f"{each.handler}: is about to have it"
 
 
