@@ -92,27 +92,33 @@ class History:
     def enriched(
         self, raw: RawEventMessage, owner: Owner, t: SnapshotTime, pb: PbData, *, read_ms: float
     ) -> None:
-        """Record that the event was published with this snapshot. Raises StoreUnavailable."""
+        """Record that the event was published with this snapshot. Raises StoreUnavailable.
+
+        A replay has reached one handler only: the event itself may still be on its way to all.
+        """
         snapshot, size = self._compressed(pb)
-        self._merge(
-            raw.event_id,
-            {
-                "state": "enriched",
-                "owner": str(owner),
-                "i_account": owner.i_account,
-                "enriched_at": self._now(),
-                "t": t,
-                "read_ms": read_ms,
-                "snapshot": snapshot,
-                "snapshot_bytes": size,
-                "retry": None,
-            },
-        )
+        fields: dict[str, Any] = {
+            "owner": str(owner),
+            "i_account": owner.i_account,
+            "t": t,
+            "snapshot": snapshot,
+            "snapshot_bytes": size,
+        }
+        if raw.run is None:
+            reached_all = {"state": "enriched", "enriched_at": self._now(), "retry": None}
+            fields |= reached_all | {"read_ms": read_ms}
+        self._merge(raw.event_id, fields)
 
     def failed(self, raw: RawEventMessage, error: str) -> None:
         """Record why enrichment could not be done this time. Raises StoreUnavailable."""
         told = self._redactor().text_for_store(error)
-        self._merge(raw.event_id, {"retry": {"error": told, "at": self._now()}})
+        retry = {"retry": {"error": told, "at": self._now()}}
+        if raw.run is None or raw.handler is None:
+            self._merge(raw.event_id, retry)
+            return
+        delivery = self._store.delivery(raw.handler, f"{raw.event_id}.{raw.run}")
+        ends = {"expire_at": self._now() + timedelta(days=HISTORY_DAYS)}
+        self._store.merge(delivery, retry | ends)  # a replay's failure is its own
 
     def _compressed(self, pb: PbData) -> tuple[bytes | None, int]:
         kept = self._redactor().for_store(pb.to_contract())

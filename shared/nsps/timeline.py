@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from google.cloud.firestore import DocumentSnapshot, FieldFilter, Query
+from google.cloud.firestore import DocumentReference, DocumentSnapshot, FieldFilter, Query
 
-from nsps.messages import ENRICHMENT
 from nsps.outcome import Outcome
 from nsps.retry import PUSH
 from nsps.settings import HandlerSummary
@@ -310,10 +309,22 @@ def named(event_id: str, run: int) -> str:
 _PARKED = Outcome.PARKED.value
 
 
-def settled(stage: str, data: Mapping[str, Any]) -> bool:
-    """Whether what was parked for a stage needs no further try: ``data`` is its event's entry, or
-    its delivery. What was ordered is waited for elsewhere."""
-    if stage == ENRICHMENT:
+def about_parked(store: Store, parked: Mapping[str, Any]) -> tuple[DocumentReference, str]:
+    """The document that tells how something parked is, and in which field.
+
+    A replay that could not be read is its handler's delivery: the event belongs to all handlers.
+    """
+    replayed_for = parked["only"] if parked["run"] is not None else None
+    handler = parked["handler"] or replayed_for
+    if handler is None:
+        return store.event(parked["event_id"]), "state"
+    return store.delivery(handler, parked["delivery"]), "outcome"
+
+
+def settled(field: str, data: Mapping[str, Any]) -> bool:
+    """Whether what was parked needs no further try: ``data`` is the ``state`` of its event's entry,
+    or the ``outcome`` of its delivery. What was ordered is waited for elsewhere."""
+    if field == "state":
         return data.get("state") in ("enriched", "unhandled", Outcome.EXPIRED.value)
     outcome = data.get("outcome")
     return outcome is not None and (Outcome(outcome).final or outcome == Outcome.ACCEPTED.value)

@@ -246,6 +246,32 @@ def test_a_replay_goes_to_its_one_handler_with_a_fresh_read(rig: Rig) -> None:
     assert len(rig.topics.sent) == 2
 
 
+def test_a_replay_before_the_event_was_read_leaves_it_to_come_to_all(rig: Rig) -> None:
+    rig.reader.faults = [Transient("HTTP 502")]
+    message = raw()
+    with pytest.raises(Transient):
+        rig.enrichment.handle(message)
+    rig.enrichment.handle(raw(handler="hss", run=1))
+    entry = rig.entry(message)
+    assert (entry["state"], entry.get("enriched_at")) == ("received", None)
+    assert "HTTP 502" in entry["retry"]["error"]
+    rig.enrichment.handle(message)
+    (_, _, replayed), (_, _, original) = rig.topics.sent
+    assert "crm" not in replayed and original["crm"] == "1"
+    assert rig.entry(message)["state"] == "enriched"
+
+
+def test_a_replay_that_cannot_be_read_fails_by_itself(rig: Rig) -> None:
+    message = raw()
+    rig.enrichment.handle(message)
+    rig.reader.faults = [Transient("HTTP 502")]
+    with pytest.raises(Transient):
+        rig.enrichment.handle(raw(handler="hss", run=1))
+    assert rig.entry(message)["retry"] is None
+    failed = rig.store.read(rig.store.delivery("hss", f"{message.event_id}.1")) or {}
+    assert "HTTP 502" in failed["retry"]["error"]
+
+
 def test_events_of_one_owner_have_times_in_the_order_in_which_they_were_received(rig: Rig) -> None:
     for number in range(5):
         rig.enrichment.handle(raw(variables={"i_event": 10 + number, "i_account": 9}))

@@ -179,6 +179,19 @@ def test_enrichments_dead_letters_have_their_own_ladder(world: World) -> None:
     assert "handler" not in world.topic.sent[0]
 
 
+def test_a_parked_replay_marks_its_own_delivery_and_not_the_event(world: World) -> None:
+    world.park("e1", ENRICHMENT)
+    attributes = {"event_id": "e2", SOURCE: "projects/p/subscriptions/acme-enrichment"}
+    attributes |= {"handler": "hss", "run": "1"}
+    world.store.event("e2").set({"state": "received", "handlers": ["hss", "iptv"]})
+    world.retries.park(PushMessage(json.dumps(BODY).encode(), attributes, "1", "", None, ""))
+    assert (world.store.read(world.store.event("e2")) or {})["state"] == "received"
+    assert world.delivery("e2.1")["outcome"] == "parked"
+    world.store.event("e2").set({"state": "enriched"}, merge=True)  # the original came to all
+    world.due(f"{ENRICHMENT}.e2.1")
+    assert world.retries.tick().sent == 1
+
+
 def test_a_paused_or_broken_handlers_events_wait_without_using_a_try(world: World) -> None:
     world.park("e1")
     world.park("e2", "iptv")

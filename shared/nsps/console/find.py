@@ -13,9 +13,8 @@ from google.cloud.firestore import FieldFilter
 from nsps.console.accounts import Lists
 from nsps.console.handlers import Handlers
 from nsps.event import Owner
-from nsps.messages import ENRICHMENT
 from nsps.store import Store
-from nsps.timeline import Story, Timeline, expired, plain, settled
+from nsps.timeline import Story, Timeline, about_parked, expired, plain, settled
 
 EVENTS = 20
 
@@ -104,7 +103,10 @@ class Finding:
 
     def _unsettled(self, kept: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those that were not delivered meanwhile: the tick finds that out at their next try."""
-        places = {_about(self.store, data): data for data in kept}
+        places = {}
+        for data in kept:
+            reference, field = about_parked(self.store, data)
+            places[reference.path] = (field, data)
         if not places:
             return []
         client = self.store.client
@@ -112,9 +114,9 @@ class Finding:
         waiting = {
             each.reference.path
             for each in about
-            if not settled(places[each.reference.path]["stage"], each.to_dict() or {})
+            if not settled(places[each.reference.path][0], each.to_dict() or {})
         }
-        return [data for path, data in places.items() if path in waiting]
+        return [data for path, (_, data) in places.items() if path in waiting]
 
     def _resources(self, name: str, op: str, value: str) -> list[dict[str, Any]]:
         now = datetime.now(UTC)
@@ -154,13 +156,6 @@ def _said(owner: str) -> str:
 
 
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-def _about(store: Store, data: Mapping[str, Any]) -> str:
-    """The path of what a parked event is about: its history entry, or its delivery."""
-    if data["stage"] == ENRICHMENT:
-        return str(store.event(data["event_id"]).path)
-    return str(store.delivery(data["stage"], data["delivery"]).path)
 
 
 def _parked(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,13 +152,13 @@ class Replay:
             names = tuple(
                 handler
                 for handler in entry.handlers
-                if _outcome(by_path[places[entry.id, handler].path]) in outcomes
+                if _came_to(entry, handler, by_path[places[entry.id, handler].path]) in outcomes
             )
             chosen += [_Entry(entry.id, entry.data, names)] if names else []
         return chosen
 
     def _newest(self, entry: _Entry, handler: str) -> Any:
-        run = (entry.data.get("runs") or {}).get(handler, {}).get("n", 0)
+        run = _last_run(entry, handler)
         return self._store.delivery(handler, f"{entry.id}.{run}" if run else entry.id)
 
     # ---- what is done with each --------------------------------------------------------------
@@ -229,6 +229,19 @@ def _count(
 
 def _changing(resources: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [each for each in resources if each["what"] != "same"]
+
+
+def _last_run(entry: _Entry, handler: str) -> int:
+    return int((entry.data.get("runs") or {}).get(handler, {}).get("n", 0))
+
+
+def _came_to(entry: _Entry, handler: str, delivery: Mapping[str, Any]) -> str:
+    """What the newest delivery came to; an event that was never read has its own state instead."""
+    state = str(entry.data.get("state"))
+    never_read = state in (Outcome.PARKED.value, Outcome.EXPIRED.value)
+    if never_read and not delivery and not _last_run(entry, handler):
+        return state
+    return _outcome(delivery)
 
 
 def _outcome(data: Mapping[str, Any]) -> str:

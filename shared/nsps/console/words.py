@@ -243,7 +243,7 @@ def _waiting(story: Story, systems: Systems) -> Iterator[str]:
     if not story.enriched_at:
         yield _unread(story)
     for each in story.deliveries:
-        if not each.final and (story.enriched_at or each.begun_at):
+        if not each.final and (story.enriched_at or each.begun_at or each.outcome):
             yield _waits(each, systems)
         espf = each.espf
         untold = espf and espf.get("of_this") and espf.get("status") and not espf["told"]
@@ -281,6 +281,8 @@ def _waits(each: Delivered, systems: Systems) -> str:
         return f"{each.handler}: tried again {_when(each.next_try)}, and further for {days:g} days"
     if each.retry:
         return f"{each.handler}: tried again {_when(each.next_try)} (so far {each.attempts} times)"
+    if systems.handlers and each.handler not in systems.handlers:
+        return f"{each.handler}: is not part of this deployment any more; nothing more comes"
     return f"{each.handler}: is about to have it"
 
 

@@ -42,7 +42,7 @@ from nsps.routing import wants
 from nsps.settings import HandlerSummary
 from nsps.store import HISTORY_DAYS, Store, Tx
 from nsps.switch import State, Switch
-from nsps.timeline import settled
+from nsps.timeline import about_parked, settled
 from nsps.trace import from_attributes
 
 T = TypeVar("T")
@@ -133,13 +133,13 @@ class Retries:
 
     def _park(self, tx: Tx, stage: str, delivery: str, kept: Mapping[str, Any]) -> None:
         at = self._store.parked(f"{stage}.{delivery}")
-        about = self._about(stage, delivery, str(kept["event_id"]))
+        about, word = about_parked(self._store, kept)
         found = tx.read([at, about])
         if found[at.path] and (found[at.path] or {}).get("next_try"):
             return  # parked already: the same dead letter twice
         data = found[about.path] or {}
         outcome = data.get("outcome")
-        if stage != ENRICHMENT and outcome and Outcome(outcome).final:
+        if word == "outcome" and outcome and Outcome(outcome).final:
             return
         ladder = self._ladder(stage)
         next_try, last = _next(ladder, tx.now, 0, tx.now)
@@ -157,7 +157,6 @@ class Retries:
             },
         )
         parked = {"next_try": next_try, "expire_at": tx.after(days=HISTORY_DAYS + 30)}
-        word = "state" if stage == ENRICHMENT else "outcome"
         tx.merge(about, {word: Outcome.PARKED.value, **parked})
 
     def tick(self) -> Ticked:
@@ -271,9 +270,9 @@ class Retries:
             return None
         if data.get("held_until") and data["held_until"] > tx.now:
             return None
-        about = self._about(data["stage"], data["delivery"], data["event_id"])
+        about, word = about_parked(self._store, data)
         now_is = tx.read([about])[about.path] or {}
-        if settled(data["stage"], now_is):
+        if settled(word, now_is):
             tx.merge(at, {"next_try": None, "done_at": tx.now})
             return None
         tx.merge(at, {"held": token, "held_until": tx.after(seconds=SEND_SECONDS)})
@@ -289,7 +288,7 @@ class Retries:
         next_try, last = _next(ladder, data["parked_at"], tries, tx.now)
         advanced = {"tries": tries, "next_try": next_try, "last": last}
         tx.merge(at, advanced | {"held": None, "held_until": None})
-        about = self._about(data["stage"], data["delivery"], data["event_id"])
+        about, _ = about_parked(self._store, data)
         tx.merge(about, {"next_try": next_try})
 
     def _expire(
@@ -301,13 +300,12 @@ class Retries:
         if data.get("held") != token:
             return None
         stage = data["stage"]
-        about = self._about(stage, data["delivery"], data["event_id"])
+        about, word = about_parked(self._store, data)
         now_is = tx.read([about])[about.path] or {}
         tx.merge(at, {"next_try": None, "held": None, "held_until": None, "done_at": tx.now})
-        if settled(stage, now_is):
+        if settled(word, now_is):
             return None
         reason = f"not delivered in {self._ladder(stage).days:g} days: {data['reason']}"
-        word = "state" if stage == ENRICHMENT else "outcome"
         expired = {"next_try": None, "errors": [reason], "finished_at": tx.now}
         posts = self._failed(tx, {**data, **now_is}, reason)
         tx.merge(about, {word: Outcome.EXPIRED.value, **expired})
@@ -348,11 +346,6 @@ class Retries:
         if stage != ENRICHMENT and stage not in self._handlers:
             raise MalformedMessage(f"a dead letter comes from {source or 'nowhere'}")
         return stage
-
-    def _about(self, stage: str, delivery: str, event_id: str) -> Any:
-        if stage == ENRICHMENT:
-            return self._store.event(event_id)
-        return self._store.delivery(stage, delivery)
 
 
 def _next(ladder: Ladder, parked_at: datetime, tries: int, now: datetime) -> tuple[datetime, bool]:

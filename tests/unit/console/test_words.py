@@ -212,3 +212,8 @@ def test_a_subscriber_with_nothing_and_one_with_a_sim() -> None:
         "(replay 2)"
         in of_subject(replace(subject, events=(story(replayed),)), Systems()).happened[-1].text
     )
+
+
+def test_a_handler_that_was_taken_away_is_not_about_to_have_it() -> None:
+    words = of_story(story(delivered(outcome=None)), Systems(handlers={"mail": MAIL}))
+    assert "hss: is not part of this deployment any more; nothing more comes" in words.waiting
