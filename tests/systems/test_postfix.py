@@ -229,7 +229,7 @@ def test_a_refusal_for_good(postfix: Postfix, email: str, text: str, words: str)
 
 
 def test_a_relay_that_is_not_allowed_is_our_set_up(postfix: Postfix) -> None:
-    with pytest.raises(Transient, match="554 5.7.1 <<address>>: Relay access denied"):
+    with pytest.raises(Transient, match="<<address>>: Relay access denied"):
         send(connector(postfix), "ann@elsewhere.example")
 
 
