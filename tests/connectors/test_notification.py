@@ -397,6 +397,7 @@ class TestReplies:
             ("RCPT", "530 5.7.0 Authentication required", Transient, "secrets user and password"),
             ("RCPT", "550 5.1.1 <ann@example.net>: unknown", Terminal, "<<address>>: unknown"),
             ("RCPT", "550 no such user here", Terminal, "no such user"),
+            ("RCPT", "550 <sender@relay.example>: no such user", Terminal, "no such user"),
             ("RCPT", "552 5.2.2 <ann@example.net>: over quota", Terminal, "over quota"),
             ("RCPT", "554 5.7.1 <ann@example.net>: Relay access denied", Transient, "sender"),
             ("RCPT", "550 5.4.5 Daily user sending limit exceeded", Transient, "sending limit"),

@@ -403,6 +403,9 @@ def test_scripts_still_read_events_and_explain(
     listed = json.loads(nsps(stack, "events", "--json", "--limit", "3").stdout)
     assert len(listed) == 3
     assert {"event_id", "i_event", "deliveries", "final"} <= set(listed[0])
+    of_one = json.loads(nsps(stack, "events", "--handler", "subscribers", "--json").stdout)
+    assert of_one
+    assert all("subscribers" in [d["handler"] for d in e["deliveries"]] for e in of_one)
     told = json.loads(nsps(stack, "explain", listed[0]["event_id"], "--json").stdout)
     assert told[0]["event_id"] == listed[0]["event_id"]
     nobody = nsps(stack, "events", "--console", "http://127.0.0.1:9", "--token", "x")

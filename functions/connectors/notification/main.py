@@ -442,12 +442,13 @@ class NotificationConnector(MessageConnector[Settings]):
         return f"{code} {_clean(text)}"
 
     def _refusal(self, code: int, text: bytes | str, step: str) -> Transient | Terminal:
-        said = f"{self._where} answered {step} with {code} {_clean(text)}"
+        words = _clean(text)  # without the recipient, whose address may hold any word
+        said = f"{self._where} answered {step} with {code} {words}"
         if code in _STANDING:
             return Transient(f"{said}: {_STANDING[code]}")
         if not 500 <= code <= 599:
             return Transient(said)
-        if speaks_of_the_mail(step, text if isinstance(text, str) else text.decode("latin-1")):
+        if speaks_of_the_mail(step, words):
             return Terminal(said)
         return Transient(f"{said}; this concerns the sending side: check the server and {_OURS}")
 

@@ -17,7 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except CommandError as error:
-        sys.stderr.write(f"nsps: {error}\n")
+        from nsps_local.cli.printable import printable
+
+        sys.stderr.write(f"nsps: {printable(str(error))}\n")
         return EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -34,7 +34,7 @@ def add_to(commands: Any) -> None:
         metavar="WORD",
         help="only what came to this (several: a,b): rejected, expired, retrying, parked, ...",
     )
-    listing.add_argument("--handler", help="with --outcome: for this handler")
+    listing.add_argument("--handler", help="those of this handler")
     listing.add_argument("--json", action="store_true", help="what the table shows, as JSON")
     add_console(listing)
     listing.set_defaults(run=_list)

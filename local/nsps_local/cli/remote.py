@@ -113,9 +113,7 @@ class Remote:
 
     def _not_running(self) -> str:
         if self._state is None:
-            return (
-                f"the console at {self._url} cannot be reached: check the address and the network"
-            )
+            return f"the console at {self._url} does not answer: check the address and the network"
         return (
             f"the stack with the state in {self._state} is not running any more (nothing answers "
             f"at {self._url}): start it with `nsps up`"
