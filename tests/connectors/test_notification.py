@@ -404,6 +404,8 @@ class TestReplies:
             ("RCPT", "550 5.7.1 Helo command rejected", Transient, "ehlo_name"),
             ("RCPT", "554 5.7.1 Client host rejected: Access denied", Transient, "Client host"),
             ("DATA", "550 5.4.5 Daily user sending limit exceeded", Transient, "sending limit"),
+            ("RCPT", "550 relay not permitted", Transient, "relay"),
+            ("DATA", "554 5.7.1 Sender address rejected: not owned", Transient, "ehlo_name"),
             ("DATA", "554 5.2.252 SendAsDenied", Transient, "SendAsDenied"),
             ("DATA", "452 4.3.1 disk full", Transient, "452"),
             ("DATA", "554 5.7.1 looks like spam", Terminal, "looks like spam"),
