@@ -294,7 +294,7 @@ class TestSubmitting:
     def test_a_rejection_in_the_orders_own_answer(self, word: str, profile: str, key: str) -> None:
         errors = [{"code": "7", "message": "no such profile"}]
         with ScriptedHttp(Reply(201, {"id": "SO-1", key: word, "errorMessage": errors})) as system:
-            with pytest.raises(Terminal, match="rejected the order: .*no such profile"):
+            with pytest.raises(Terminal, match=r"rejected the order: .*no such profile"):
                 connector(system.url, profile=profile, look_first=False).submit(
                     an_order(), make_call()
                 )
