@@ -613,21 +613,51 @@ def test_10_a_shutdown_loses_no_call_that_is_under_way(
 # ---- what else may come -------------------------------------------------------------------------
 
 
-def test_an_event_without_an_account_is_accepted_and_changes_nothing(
-    database: Function, folder: Path
+BLOCKS = ("account_info", "sim_info")
+
+
+@pytest.mark.parametrize(
+    ("pb_data", "missing"),
+    [
+        (None, BLOCKS),
+        ({}, BLOCKS),
+        ({"account_info": None, "sim_info": None}, BLOCKS),
+        ({"sim_info": {"imsi": "001010000020349"}}, ("account_info",)),
+        ({"account_info": {"id": "1@msisdn", "i_account": 1}}, ("sim_info",)),
+        ({"account_info": {}, "sim_info": {}}, BLOCKS),
+        ({"account_info": "x", "sim_info": []}, BLOCKS),
+    ],
+)
+@pytest.mark.parametrize("event_type", ["SIM/Updated", "Account/Blocked", "SIM/Deleted"])
+def test_a_block_that_is_not_sent_removes_nothing(
+    database: Function, folder: Path, event_type: str, pb_data: Any, missing: tuple[str, ...]
 ) -> None:
-    before = rows(folder)
-    for variables in ({}, {"i_sim_card": 5}, {"i_customer": 7}):
-        body = {"event_id": f"none-{len(variables)}-{next(_numbers)}"}
-        answer = database.post(
-            {**body, "data": {"event_type": "SIM/Created", "variables": variables}}
-        )
-        assert answer.status_code == 202, answer.text
-    unsupported = event()
-    unsupported["data"]["event_type"] = "Invoice/Created"
-    unsupported["pb_data"] = None
-    assert database.post(unsupported).status_code == 202
-    assert rows(folder) == before
+    document = event()
+    if event_type == "SIM/Deleted" and pb_data and pb_data.get("sim_info", 0) is None:
+        missing = ("account_info",)  # that the card is gone is what the event says
+    i_account = document["pb_data"]["account_info"]["i_account"]
+    assert database.post(document).status_code == 202
+    before = rows(folder)[i_account]
+    document["event_id"] += "-2"
+    document["updated_at"] = "2025-03-12T16:48:00.000000+00:00"
+    document["data"]["event_type"] = event_type
+    document["pb_data"] = pb_data
+    told = is_error(database.post(document), 422, "VALIDATION_ERROR")
+    named = [detail["loc"] for detail in told["details"]]
+    assert named == [["body", "pb_data", block] for block in missing]
+    assert rows(folder)[i_account] == before
+
+
+def test_an_account_that_was_closed_is_removed(database: Function, folder: Path) -> None:
+    document = event()
+    i_account = document["pb_data"]["account_info"]["i_account"]
+    assert database.post(document).status_code == 202
+    document["event_id"] += "-2"
+    document["updated_at"] = "2025-03-12T16:48:00.000000+00:00"
+    document["data"]["event_type"] = "Account/Status/Closed"
+    document["pb_data"] = {"account_info": None, "sim_info": None}
+    assert database.post(document).status_code == 202
+    assert i_account not in rows(folder)
 
 
 def test_a_sim_card_that_was_swapped_is_followed(database: Function, folder: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,12 +18,30 @@ from nsps.connector.base import Enriched
 from nsps.connector.verdict import Verdict
 from nsps.event import EspfEvent, SnapshotTime, owner_of
 from nsps.outcome import NoAnswer, Outcome, Unexpected, Unreachable
-from nsps.snapshot import PbData
+from nsps.snapshot import AccountInfo, Block, PbData, SimInfo, part_of
 from nsps.trace import Trace
 
 ACCEPTED = "Event accepted for processing"
 # What can name a document: no path, and none of the names that Firestore keeps for itself.
 _EVENT_ID = re.compile(r"(?!\.{1,2}$|__.*__$)[A-Za-z0-9_.:@+=-]{1,200}")
+
+# Which member tells whose a block is; one without it says nothing of anybody.
+_IDENTITY: Mapping[Block, tuple[str, ...]] = {
+    Block.ACCOUNT_INFO: ("i_account", "id"),
+    Block.SIM_INFO: ("imsi",),
+}
+# The events that say themselves that their account, customer or number is no more: null is gone.
+_OWNER_IS_GONE = frozenset(
+    {
+        "Subscriber/Deleted",
+        "Account/Status/Closed",
+        "Customer/Deleted",
+        "Customer/Status/Closed",
+        "DID/Deleted",
+    }
+)
+_SIM_IS_GONE = "SIM/Deleted"
+_SIM_MAY_BE_REMOVED = frozenset({"SIM/Replaced", "Account/SIMCardAssignment"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +60,21 @@ class Invalid(ValueError):
         super().__init__(message)
         self.details = [{"loc": ["body", *path], "msg": message, "type": "value_error"}]
 
+    @classmethod
+    def all_of(cls, mistakes: Iterable[Invalid]) -> Invalid:
+        """One error that names every mistake; there is at least one."""
+        first, *others = mistakes
+        first.details += [detail for each in others for detail in each.details]
+        return first
 
-def read_event(body: bytes, trace: Trace, received_at: datetime) -> Enriched:
+
+def read_event(
+    body: bytes, trace: Trace, received_at: datetime, required: Iterable[Block] = ()
+) -> Enriched:
     """The event in a request. Raises Invalid.
 
-    The time of its snapshot is ``updated_at`` ("last enriched"); where that is missing, or still
+    ``required``: the blocks that must be said, because a block that is not there would remove
+    something from the system. The time of its snapshot is ``updated_at`` ("last enriched"); where that is missing, or still
     to come by our clock, the time of the request.
     """
     try:
@@ -64,6 +92,9 @@ def read_event(body: bytes, trace: Trace, received_at: datetime) -> Enriched:
     pb_data = document.get("pb_data")
     if pb_data is not None and not isinstance(pb_data, dict):
         raise Invalid("pb_data", message="pb_data is not an object")
+    mistakes = list(_not_said(event, pb_data or {}, required))
+    if mistakes:
+        raise Invalid.all_of(mistakes)
     moment = min(_moment(document, "updated_at") or received_at, received_at)
     read_at = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
     return Enriched(
@@ -97,6 +128,56 @@ def _event(data: Any) -> EspfEvent:
     if not isinstance(variables, dict):
         raise Invalid("data", "variables", message="variables is missing, or not an object")
     return EspfEvent(event_type, variables)
+
+
+def _not_said(
+    event: EspfEvent, pb_data: Mapping[str, Any], required: Iterable[Block]
+) -> Iterator[Invalid]:
+    """The required blocks that say nothing. The contract lets any block be left out, and it does
+    not tell "not asked for" from "there is none"."""
+    for block in required:
+        given = pb_data.get(block)
+        if given is None and block in pb_data and _is_gone(event, block, pb_data):
+            continue
+        trouble = _trouble(block, given)
+        if trouble:
+            yield Invalid("pb_data", block.value, message=f"{block} {trouble}")
+
+
+def _is_gone(event: EspfEvent, block: Block, pb_data: Mapping[str, Any]) -> bool:
+    """Whether an explicit null of this block means that there is none (any more)."""
+    if event.event_type in _OWNER_IS_GONE:
+        return True
+    if event.event_type == _SIM_IS_GONE:
+        return block is Block.SIM_INFO or event.entity("i_account") is None
+    if event.event_type in _SIM_MAY_BE_REMOVED and block is Block.SIM_INFO:
+        # Who was asked for the card before was asked for the card now.
+        return part_of(SimInfo, pb_data.get(Block.PREV_SIM_INFO)) is not None
+    return False
+
+
+def _trouble(block: Block, given: object) -> str | None:
+    """What is wrong with a block that is required, and what to do; None if nothing is."""
+    if block is Block.PREV_SIM_INFO:  # most events have no previous card, and it removes nothing
+        return None
+    if given is None:
+        return (
+            "is missing: add it to the data that this handler requires in the sending system; "
+            "what is not sent is not taken for gone"
+        )
+    if block is Block.FULL_VD_COUNTER_INFO:
+        return None if isinstance(given, list) else "is not a list"
+    if not isinstance(given, dict) and not (
+        block is Block.ACCESS_POLICY_INFO and isinstance(given, list) and given
+    ):
+        return "is not an object"
+    names = _IDENTITY.get(block)
+    if names is None:
+        return None if given else "is an empty object, which says nothing"
+    part = part_of(AccountInfo if block is Block.ACCOUNT_INFO else SimInfo, given)
+    if any(getattr(part, name) for name in names):
+        return None
+    return f"does not say whose it is: send its {' or '.join(names)}"
 
 
 def _moment(document: Mapping[str, Any], name: str) -> datetime | None:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from nsps import log, trace
 from nsps.connector import contract
-from nsps.connector.base import Call, Connector, Enriched, Parts
+from nsps.connector.base import Call, Connector, Enriched, MessageConnector, Parts
 from nsps.connector.contract import ContractAnswer
 from nsps.connector.gate import Gate
 from nsps.connector.kinds import Delivering, Runner, runner
@@ -118,6 +118,9 @@ class _Started:
         self.runner: Once[Runner] = Once(self._make_runner)
         self.inspector: Once[Inspector] = Once(self._make_inspector)
         self._blocks = [Block(block) for block in settings.handler.requires]
+        keeps_state = not isinstance(self.connector, MessageConnector)
+        self.must_be_said = self._blocks if keeps_state else []
+        """What an event of the contract must say: nothing is removed for want of a block."""
 
     def _make_runner(self) -> Runner:
         parts = self.parts
@@ -252,7 +255,8 @@ def _contract(request: flask.Request, started: _Started) -> Reply:
             return _reply(contract.unauthorized())
         came = trace.from_headers(request.headers)
         with trace.use(came):
-            event = contract.read_event(request.get_data(cache=False), came, datetime.now(UTC))
+            body = request.get_data(cache=False)
+            event = contract.read_event(body, came, datetime.now(UTC), started.must_be_said)
             with log.fields(event_id=event.event_id):
                 return _reply(contract.answer_for(started.deliver(event)))
     except contract.Invalid as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from nsps.connector.base import Enriched
 from nsps.connector.contract import Invalid, answer_for, authorized, read_event
 from nsps.connector.verdict import Verdict
 from nsps.outcome import NoAnswer, Outcome, Transient, Unexpected, Unreachable
+from nsps.snapshot import Block
 from nsps.trace import Trace
 
 NOW = datetime(2026, 11, 21, 2, 10, 3, 123456, tzinfo=UTC)
@@ -42,8 +44,8 @@ SAMPLE: dict[str, Any] = {
 }
 
 
-def read(document: Any) -> Enriched:
-    return read_event(json.dumps(document).encode(), TRACE, NOW)
+def read(document: Any, required: Iterable[Block] = ()) -> Enriched:
+    return read_event(json.dumps(document).encode(), TRACE, NOW, required)
 
 
 def test_the_vendors_sample_event_is_read() -> None:
@@ -64,6 +66,69 @@ def test_only_the_id_and_the_event_are_mandatory() -> None:
     assert event.pb.account_info is None
     for name in ("pb_data", "handler_id", "status", "created_at", "updated_at"):
         assert read({**SAMPLE, name: None}).event_id == IDENT
+
+
+def not_said(
+    event_type: str, pb_data: Any, required: Iterable[Block], **variables: Any
+) -> set[str]:
+    """The required blocks that are named as missing."""
+    data = {"event_type": event_type, "variables": variables}
+    try:
+        read({**SAMPLE, "data": data, "pb_data": pb_data}, required)
+    except Invalid as error:
+        assert all(str(detail["msg"]).startswith(detail["loc"][-1]) for detail in error.details)
+        return {detail["loc"][-1] for detail in error.details}
+    return set()
+
+
+ACCOUNT, SIM, PREVIOUS = Block.ACCOUNT_INFO, Block.SIM_INFO, Block.PREV_SIM_INFO
+POLICY, PRODUCT, COUNTERS = (
+    Block.ACCESS_POLICY_INFO,
+    Block.PRODUCT_INFO,
+    Block.FULL_VD_COUNTER_INFO,
+)
+SAID: Mapping[str, Any] = {**SAMPLE["pb_data"], "product_info": {"name": "Pay as you go"}}
+
+
+@pytest.mark.parametrize("block", [ACCOUNT, SIM, PRODUCT])
+@pytest.mark.parametrize("given", [None, {}, [], "x", 7, {"firstname": "Ann", "status": None}])
+def test_a_required_block_must_be_said(block: Block, given: Any) -> None:
+    absent = {name: each for name, each in SAID.items() if name != block}
+    assert not_said("SIM/Updated", absent, [ACCOUNT, SIM, PRODUCT]) == {block}
+    if block is PRODUCT and isinstance(given, dict) and given:
+        return  # any product says something
+    assert not_said("SIM/Updated", {**SAID, block: given}, [ACCOUNT, SIM, PRODUCT]) == {block}
+
+
+def test_blocks_that_are_not_required_need_not_be_said() -> None:
+    assert not_said("SIM/Updated", None, []) == set()
+    assert not_said("SIM/Updated", SAID, [ACCOUNT, SIM, PREVIOUS]) == set()
+    assert not_said("SIM/Updated", SAID, [ACCOUNT, POLICY, COUNTERS]) == {POLICY, COUNTERS}
+    assert not_said("SIM/Updated", {**SAID, COUNTERS: [], POLICY: [{"name": "x"}]}, [
+        ACCOUNT, POLICY, COUNTERS,
+    ]) == set()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("event_type", "variables", "more", "missing"),
+    [
+        ("SIM/Updated", {"i_account": 7}, {}, {ACCOUNT, SIM}),
+        ("Account/Blocked", {"i_account": 7}, {}, {ACCOUNT, SIM}),
+        ("Account/Status/Closed", {"i_account": 7}, {}, set()),
+        ("Subscriber/Deleted", {"i_account": 7}, {}, set()),
+        ("Subscriber/Updated", {"i_account": 7}, {}, {ACCOUNT, SIM}),
+        ("SIM/Deleted", {"i_account": 7}, {}, {ACCOUNT}),
+        ("SIM/Deleted", {"i_sim_card": 7}, {}, set()),
+        ("SIM/Replaced", {"i_account": 7}, {}, {ACCOUNT, SIM}),
+        ("SIM/Replaced", {"i_account": 7}, {"prev_sim_info": {"imsi": "001"}}, {ACCOUNT}),
+    ],
+)
+def test_null_is_gone_only_where_the_event_says_so(
+    event_type: str, variables: Any, more: Any, missing: set[str]
+) -> None:
+    nulls = {ACCOUNT: None, SIM: None, **more}
+    assert not_said(event_type, nulls, [ACCOUNT, SIM], **variables) == missing
+    assert not_said(event_type, more, [ACCOUNT, SIM], **variables) == {ACCOUNT, SIM}
 
 
 def test_a_snapshot_is_never_of_a_time_to_come() -> None:
