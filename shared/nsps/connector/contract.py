@@ -74,8 +74,8 @@ def read_event(
     """The event in a request. Raises Invalid.
 
     ``required``: the blocks that must be said, because a block that is not there would remove
-    something from the system. The time of its snapshot is ``updated_at`` ("last enriched"); where that is missing, or still
-    to come by our clock, the time of the request.
+    something from the system. The time of its snapshot is ``updated_at`` ("last enriched"); where
+    that is missing, or still to come by our clock, the time of the request.
     """
     try:
         document = json.loads(body)
