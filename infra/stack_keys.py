@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from nsps.settings import Block, BreakerRule, EventPattern, Kind, RetrySettings
+from nsps.settings import Block, BreakerRule, EventPattern, Kind, ReadCall, RetrySettings
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 FUNCTIONS = ("ingress", "enrichment", "callbacks", "retries", "console")
@@ -72,6 +72,9 @@ class PortaBilling(_Keys):
     services: dict[str, Annotated[str, Field(pattern=r"^[A-Za-z_]+/[a-z0-9_]+$")]] = Field(
         default={}, description="{block: Service/method}"
     )
+    absence: dict[
+        ReadCall, tuple[Annotated[str, Field(pattern=r"^(empty|[A-Za-z][A-Za-z0-9_.]*)$")], ...]
+    ] = Field(default={}, description="{block: [fault code, or empty]}")
     espf_status_content_type: Literal["application/json", "application/x-www-form-urlencoded"] = (
         Field(
             default="application/json",

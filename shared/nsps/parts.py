@@ -85,6 +85,7 @@ class InstanceParts:
             settings.timeout_seconds,
             self.http,
             services=ServicePaths.of(settings.services),
+            absence={what: frozenset(said) for what, said in settings.absence.items()},
             refused=lambda: self.secrets.refresh(settings.credentials),
         )
 

@@ -38,6 +38,18 @@ Block = Literal[
 ]
 """A part of pb_data that a handler may require."""
 
+ReadCall = Literal[
+    "account_info",
+    "sim_card_info",
+    "access_policy_info",
+    "product_info",
+    "full_vd_counter_info",
+    "customer_info",
+    "number_info",
+    "invoice_info",
+]
+"""A call of PortaBilling that reads one object."""
+
 Kind = Literal["state", "message", "asynchronous"]
 
 _SECRET_REF = re.compile(
@@ -134,6 +146,7 @@ class PortaBillingSettings(_Part):
     credentials: SecretRef
     timeout_seconds: Seconds = 20.0
     services: dict[Text, Text] = {}
+    absence: dict[ReadCall, tuple[Text, ...]] = {}
     espf_status_content_type: Text = "application/json"
 
 

@@ -397,6 +397,25 @@ def test_the_commands_say_what_the_console_says(stack: WholeStack, accounts: lis
     assert nsps(stack, "jobs", "stop", jobs[0]["id"]).returncode == 2  # it is done
 
 
+@pytest.mark.parametrize("code", ["Method.not_found", "Server.Account.not_found"])
+def test_a_reconcile_that_could_not_list_says_so(
+    stack: WholeStack, accounts: list[int], code: str
+) -> None:
+    of_the_list = {"methods": ["Account/get_account_list"], "faultcode": code}
+    stack.portabilling_fault("fail", percent=100, **of_the_list)
+    try:
+        done = nsps(stack, "reconcile", "subscribers", "--all")
+    finally:
+        stack.well()
+    assert done.returncode == 2, done
+    assert "failed; 0 looked at; " in done.stdout
+    assert "the list could not be read" in done.stdout
+    assert code in done.stdout
+    job = json.loads(nsps(stack, "jobs", "--json").stdout)[0]["id"]
+    assert nsps(stack, "jobs", "resume", job).returncode == 0
+    assert Console(stack).finished(job)["done"] >= len(accounts)
+
+
 def test_scripts_still_read_events_and_explain(
     stack: WholeStack, console: Console, accounts: list[int]
 ) -> None:

@@ -136,6 +136,26 @@ def test_whatever_it_answers_the_event_arrives_once_it_is_well(
     assert writes(stack) == before + 1
 
 
+def test_a_wrong_path_for_sim_cards_is_not_an_account_without_a_card(
+    stack: WholeStack, i_account: int
+) -> None:
+    query = f"select imsi from subscribers where i_account = {i_account}"
+    (before,) = stack.rows("subscribers.db", query)
+    assert before["imsi"]
+    path = {"methods": ["SIMCard/get_card_info"], "faultcode": "Method.not_found"}
+    stack.portabilling_fault("fail", percent=100, **path)
+    i_events, wanted = turn(stack, i_account)
+    wait_for(lambda: waiting(stack, i_events[0]), 60, "the event to be visibly waiting")
+    retry = stack.stories(i_events[0])[0].retry
+    assert retry is not None
+    assert "absence.sim_card_info" in retry["error"]
+    assert stack.rows("subscribers.db", query) == [before]
+    stack.well()
+    stack.hurry()
+    assert_arrived(stack, i_account, i_events, wanted)
+    assert stack.rows("subscribers.db", query) == [before]
+
+
 def test_a_site_in_standalone_mode_is_read_as_ever(stack: WholeStack, i_account: int) -> None:
     """It knows none of the other site's sessions, and takes no changes; reading needs neither."""
     i_events, wanted = turn(stack, i_account)

@@ -234,7 +234,7 @@ def test_card_secrets_are_in_the_raw_answer(api: Api, account: int) -> None:
     listed = api.call("SIMCard/get_card_list", i_account=account)["card_list"]
     assert listed == [card]
     api.do("release_sim", i_account=account)
-    assert api.call("SIMCard/get_card_info", i_account=account) == {}
+    assert api.call("SIMCard/get_card_info", i_account=account) == {"card_info": None}
 
 
 def test_addons_bring_counters(api: Api, account: int) -> None:
@@ -357,7 +357,7 @@ def test_the_api_can_change_an_account_too(api: Api, account: int) -> None:
     assert (info["blocked"], info["product_name"]) == ("Y", "Mobile L")
     half = {"i_account": account, "blocked": "N", "i_product": 999}
     assert (
-        api.fault("Account/update_account", account_info=half) == "Server.Account.account_not_found"
+        api.fault("Account/update_account", account_info=half) == "Server.Account.product_not_found"
     )
     info = api.call("Account/get_account_info", i_account=account)["account_info"]
     assert info["blocked"] == "Y", "a call that fails half-way changes nothing"

@@ -95,7 +95,7 @@ def _add_reconcile(commands: Any) -> None:
         "reconcile",
         help="compare PortaBilling with what a system holds; --fix repairs",
         description="Compares, and touches nothing without --fix. Exit status 1 if something is "
-        "not as PortaBilling says.",
+        "not as PortaBilling says, 2 if it could not be compared to the end.",
     )
     parser.add_argument("handler", metavar="HANDLER", help="its name: `nsps handlers` lists them")
     whom = parser.add_mutually_exclusive_group(required=True)
@@ -230,7 +230,8 @@ def _about(job: Mapping[str, Any]) -> str:
 
 
 def _print_result(remote: Remote, job: str, limit: int, *, as_json: bool) -> int:
-    """Print what a job found, so many findings; the exit status."""
+    """Print what a job found, so many findings; the exit status: 2 if it did not come to its end,
+    for then what it did not find may be there."""
     done = remote.get(f"jobs/{job}", limit=min(limit + 1, MAX_SHOWN))
     if as_json:
         print(json.dumps(done, indent=1))
@@ -241,7 +242,7 @@ def _print_result(remote: Remote, job: str, limit: int, *, as_json: bool) -> int
             console.print(f"and more: nsps jobs show {job} --limit {MAX_SHOWN}")
         console.print(_summary(done), soft_wrap=True)
     if done["state"] in ("failed", "stopped"):
-        return 1
+        return 2
     wrong = any(done["found"].get(word) for word in NOT_CLEAN)
     return 1 if done["kind"] == "reconcile" and wrong and not done["fix"] else 0
 

@@ -158,7 +158,7 @@ class Answers:
         return {"product_info": raw.product_info(product)}
 
     def get_card_info(self, params: Params) -> dict[str, Any]:
-        """By i_sim_card, or the card of an i_account; {} for an account that has none."""
+        """By i_sim_card, or the card of an i_account; null for an account that has none."""
         if "i_sim_card" in params:
             card = self._found("sim_cards", params, "i_sim_card")
             if card is None:
@@ -168,7 +168,7 @@ class Answers:
         if account is None:
             return self._unknown("Account", "account_not_found", "card_info")
         card = self._store.row("SELECT * FROM sim_cards WHERE i_account = ?", account["i_account"])
-        return {"card_info": raw.card_info(card)} if card else {}
+        return {"card_info": raw.card_info(card) if card else None}
 
     def get_card_list(self, params: Params) -> dict[str, Any]:
         """All cards, or those of one i_account, imsi, iccid or status."""
@@ -327,7 +327,7 @@ class _Allowed:
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, NotFound):
-            raise ApiFault(f"Server.{self._service}.account_not_found", str(error)) from error
+            raise ApiFault(f"Server.{self._service}.{error.what}_not_found", str(error)) from error
         if isinstance(error, Refused):
             raise ApiFault(f"Server.{self._service}.refused", str(error)) from error
 

@@ -31,7 +31,11 @@ class Refused(ValueError):
 
 
 class NotFound(Refused):
-    """There is no such customer, account, card or product."""
+    """There is no such customer, account, card or product: ``what``, as a fault code names it."""
+
+    def __init__(self, text: str, what: str = "object") -> None:
+        super().__init__(text)
+        self.what = what
 
 
 class Changes:
@@ -98,7 +102,8 @@ class Domain:
     def _found(self, table: str, id_: int) -> Row:
         row = self._store.row(f"SELECT * FROM {table} WHERE {KEYS[table]} = ?", id_)  # noqa: S608
         if not row:
-            raise NotFound(f"There is no {KEYS[table]} {id_}.")
+            key = KEYS[table]
+            raise NotFound(f"There is no {key} {id_}.", key.removeprefix("i_"))
         return row
 
     def _account(self, i_account: int) -> Row:
@@ -132,7 +137,7 @@ class Domain:
     def _number(self, number: str) -> Row:
         known = self._store.row("SELECT * FROM numbers WHERE number = ?", number)
         if not known:
-            raise NotFound(f"There is no number {number}.")
+            raise NotFound(f"There is no number {number}.", "number")
         return known
 
     def _hand_out(self, i_sim_card: int, account: Row) -> None:

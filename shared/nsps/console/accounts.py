@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nsps.outcome import Terminal
 from nsps.portabilling.client import PortaBilling
-from nsps.portabilling.faults import BadAnswer, NotFound
+from nsps.portabilling.faults import Fault, NotFound, OtherAnswer
 from nsps.snapshot import as_integer
 
 LIST_PAGE = 1000
@@ -29,50 +30,55 @@ class Lists:
         self._client = client
 
     def accounts(self, offset: int, i_customer: int | None = None) -> Listed:
-        """Every account, closed ones too. Raises Transient."""
+        """Every account, closed ones too, or those of one customer. Raises Transient, and Terminal
+        where PortaBilling does not give its list."""
         only = {} if i_customer is None else {"i_customer": i_customer}
-        return self._page(
-            self._client.services.account_list, "account_list", "i_account", offset, only
-        )
+        return self._page("account_list", "i_account", offset, only)
 
     def customers(self, offset: int) -> Listed:
-        """Every customer. Raises Transient."""
-        return self._page(
-            self._client.services.customer_list, "customer_list", "i_customer", offset, {}
-        )
+        """Every customer. Raises as ``accounts``."""
+        return self._page("customer_list", "i_customer", offset, {})
 
     def account_of_number(self, msisdn: str) -> int | None:
         """The account whose id is the number (also as NUMBER@msisdn). Raises Transient."""
         for name in (msisdn, f"{msisdn}@msisdn"):
-            method = self._client.services.account_list
-            found = self._call(method, "account_list", {"id": name, "limit": 1, "offset": 0})
+            try:
+                answer = self._client.call("account_list", {"id": name, "limit": 1, "offset": 0})
+            except NotFound:
+                continue
+            found = self._entries("account_list", answer)
             if found and found[0].get("id") == name:
                 return as_integer(found[0].get("i_account"))
         return None
 
-    def _page(
-        self, method: str, member: str, key: str, offset: int, only: Mapping[str, Any]
-    ) -> Listed:
-        params = {"limit": LIST_PAGE, "offset": offset, "get_total": 1, **only}
+    def _page(self, what: str, key: str, offset: int, only: Mapping[str, Any]) -> Listed:
         try:
-            answer = self._client.call(method, params)
-        except NotFound:
+            return self._read(what, key, offset, only)
+        except NotFound:  # the customer whose accounts were asked for
             return Listed((), None)
-        entries = _entries(method, answer, member)
+        except (Fault, OtherAnswer) as error:
+            raise Terminal(
+                f"the list could not be read, so nothing can be said of what it holds: {error}; "
+                "when that is put right, `nsps jobs resume` goes on"
+            ) from error
+
+    def _read(self, what: str, key: str, offset: int, only: Mapping[str, Any]) -> Listed:
+        params = {"limit": LIST_PAGE, "offset": offset, "get_total": 1, **only}
+        answer = self._client.call(what, params)
+        entries, total = self._entries(what, answer), as_integer(answer.get("total"))
         ids = tuple(number for each in entries if (number := as_integer(each.get(key))) is not None)
+        where = f"PortaBilling {getattr(self._client.services, what)}"
         if len(ids) < len(entries):
-            raise BadAnswer(f"PortaBilling {method}: an entry of {member} has no {key}")
-        return Listed(ids, as_integer(answer.get("total")))
+            raise OtherAnswer(f"{where}: an entry of {what} has no {key}")
+        if not ids and total is not None and total > offset:
+            raise OtherAnswer(f"{where}: of {total} entries it gave none from {offset} on")
+        return Listed(ids, total)
 
-    def _call(self, method: str, member: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        try:
-            return _entries(method, self._client.call(method, params), member)
-        except NotFound:
-            return []
-
-
-def _entries(method: str, answer: Mapping[str, Any], member: str) -> list[dict[str, Any]]:
-    entries = answer.get(member, []) if answer else []
-    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-        raise BadAnswer(f"PortaBilling {method}: {member} is not a list")
-    return entries
+    def _entries(self, what: str, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+        entries = answer.get(what)
+        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+            raise OtherAnswer(
+                f"PortaBilling {getattr(self._client.services, what)}: the answer has no list "
+                f"{what}: check the service path {what} in the configuration"
+            )
+        return entries

@@ -12,12 +12,14 @@ from nsps.espf.outbox import CALL_SECONDS
 from nsps.http import Answer
 from nsps.outcome import Terminal, Transient
 from nsps.portabilling.client import PortaBilling
-from nsps.portabilling.faults import fault_of, is_not_found, looks_like_html
+from nsps.portabilling.absence import Absence
+from nsps.portabilling.faults import fault_of, looks_like_html, shown_code
 
 STATUSES = frozenset({"OK", "IN_PROGRESS", "RETRY", "FAILED"})
 MESSAGE_LIMIT = 4000
 GROUP_NAME_LIMIT = 64
 JSON_TYPE = "application/json"
+_UNKNOWN = Absence(frozenset({"account", "group", "service_group"}))
 
 
 class EspfStatusApi:
@@ -81,13 +83,17 @@ class EspfStatusApi:
 
 
 def _check(answer: Answer, name: str, refused: str) -> None:
-    """Raise what an answer means. A 4xx in HTML comes from a wrong url, not from ESPF's API."""
+    """Raise what an answer means. A 4xx in HTML comes from a wrong url, not from ESPF's API, and a
+    fault that names neither account nor group is not about this status."""
     if answer.ok and not looks_like_html(answer):
         return
     code = fault_of(answer.body)
     where = f"ESPF {name}: HTTP {answer.status}"
-    if code is not None and is_not_found(code):
+    if code is not None and _UNKNOWN.said_by_fault(code):
         raise Terminal(f"{where}: {refused}")
+    if code is not None:
+        hint = "check the url and what the API user may do"
+        raise Transient(f"{where}: {shown_code(code)}: {hint}", answer.retry_after())
     if answer.status in (400, 404, 409, 422) and not looks_like_html(answer):
         raise Terminal(f"{where}: {refused}; register the group, or look at the account")
     hints = {

@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from nsps.http import Answer, Deadline, Http
-from nsps.portabilling.faults import AUTH_CODES, SessionDied, answer_of, fault_of
+from nsps.portabilling.absence import absence_of
+from nsps.portabilling.faults import AUTH_CODES, SessionDied, answer_of, fault_of, raise_empty
 from nsps.portabilling.login import ApiCredentials, Login, Token
 
 T = TypeVar("T")
@@ -52,8 +53,9 @@ class PortaBilling:
 
     ``url``: https://HOST[:PORT]. ``timeout_seconds``: for a whole call, with the login it may need.
     ``http``: the instance's pooled connections.
-    ``not_found``: further fault codes that mean "there is no such object". ``refused``: told when
-    the credentials were not accepted (so that the secret is read again).
+    ``absence``: what else means that an object is not there: fault codes, and ``empty``, by the
+    names of ServicePaths. ``refused``: told when the credentials were not accepted (so that the
+    secret is read again).
     """
 
     def __init__(
@@ -64,23 +66,25 @@ class PortaBilling:
         http: Http | None = None,
         *,
         services: ServicePaths | None = None,
-        not_found: frozenset[str] = frozenset(),
+        absence: Mapping[str, frozenset[str]] | None = None,
         refused: Callable[[], object] | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.services = services or ServicePaths()
         self.timeout_seconds = timeout_seconds
-        self._not_found = not_found
+        self._absence = absence or {}
         self._http = http or Http()
         self._login = Login(self._http, self.url, credentials, refused=refused)
 
-    def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Call a reading method, for example ``Account/get_account_info``; returns its JSON object
-        ({} if PortaBilling answered null).
+    def call(self, what: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a reading call, by its name in ServicePaths; returns the answer's JSON object.
 
-        If the token has died, logs in once and repeats the call once. Raises NotFound, Fault,
+        An answer without any member is BadAnswer, or NotFound where that is configured. If the
+        token has died, logs in once and repeats the call once. Raises NotFound, Fault,
         LoginRefused, BadAnswer, NoAnswer or Transient; all of them are Transient.
         """
+        method: str = getattr(self.services, what)
+        absence = absence_of(what, params, self._absence)
 
         def attempt(token: Token, deadline: Deadline) -> dict[str, Any]:
             answer = self._http.request(
@@ -91,7 +95,10 @@ class PortaBilling:
                 json={"params": params},
                 idempotent=True,
             )
-            return answer_of(method, answer, self._not_found)
+            document = answer_of(method, answer, absence)
+            if not document:
+                raise_empty(method, absence)
+            return document
 
         return self.with_token(attempt)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from nsps.http import Answer
 from nsps.outcome import Transient
+from nsps.portabilling.absence import EMPTY, NEVER, Absence
 
 AUTH_CODES = frozenset(
     {
@@ -30,17 +31,16 @@ AUTH_CODES = frozenset(
 MUST_CHANGE_PASSWORD = "Server.Session.alert_You_must_change_password"  # noqa: S105 - a fault code
 STANDALONE = "standalone_mode"
 
-# "Not found" said of the API itself means a wrong configuration, not that a subscriber is gone.
-_NOT_OF_DATA = re.compile(
-    r"(method|service|session|user|page|class|module|function|action|env|node|token)_not_found$",
-    re.IGNORECASE,
-)
-_NOT_FOUND = re.compile(r"(^|[._])not_found$", re.IGNORECASE)
+_UNKNOWN = re.compile(r"not_?found|unknown|no_such", re.IGNORECASE)
 _SHOWN = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,99}")
 
 
 class BadAnswer(Transient):
     """An answer that is not what the API gives: HTML, no JSON, another shape, another status."""
+
+
+class OtherAnswer(BadAnswer):
+    """A good answer in JSON, of something else than what was asked for."""
 
 
 class Fault(Transient):
@@ -60,7 +60,7 @@ class LoginRefused(Fault):
 
 
 class NotFound(Fault):
-    """What was asked for is not in PortaBilling (any more)."""
+    """The object that was asked for is not in PortaBilling (any more)."""
 
 
 def fault_of(body: bytes) -> str | None:
@@ -75,20 +75,14 @@ def fault_of(body: bytes) -> str | None:
     return code
 
 
-def is_not_found(code: str, extra: frozenset[str] = frozenset()) -> bool:
-    """Whether a fault code says that the object asked for does not exist.
-
-    True for ``Server.CDR.xdr_not_found`` and the like, and for the codes in ``extra``; false where
-    it is the method, the service or the session that was not found.
-    """
-    if code in extra:
-        return True
-    return _NOT_FOUND.search(code) is not None and _NOT_OF_DATA.search(code) is None
+def shown_code(code: str) -> str:
+    """A fault code for people, if it has the form of one: it is another system's text."""
+    return code if _SHOWN.fullmatch(code) else "a fault code that is not safe to show"
 
 
-def raise_fault(method: str, code: str, not_found: frozenset[str] = frozenset()) -> None:
+def raise_fault(method: str, code: str, absence: Absence = NEVER) -> None:
     """Raise the error that a fault of ``method`` means."""
-    shown = code if _SHOWN.fullmatch(code) else "a fault code that is not safe to show"
+    shown = shown_code(code)
     where = f"PortaBilling {method}"
     if code == MUST_CHANGE_PASSWORD:
         raise LoginRefused(
@@ -104,14 +98,28 @@ def raise_fault(method: str, code: str, not_found: frozenset[str] = frozenset())
             "the site leaves standalone mode, or point the url at the main site",
             code,
         )
-    if is_not_found(code, not_found):
+    if absence.said_by_fault(code):
         raise NotFound(f"{where}: {shown}: not in PortaBilling", code)
+    if _UNKNOWN.search(code):
+        raise Fault(
+            f"{where}: {shown} says nothing of what was asked for: check the url, the service "
+            f"path and the API user{absence.hint(shown)}",
+            code,
+        )
     raise Fault(f"{where}: PortaBilling answered with the fault {shown}", code)
 
 
-def answer_of(
-    method: str, answer: Answer, not_found: frozenset[str] = frozenset()
-) -> dict[str, Any]:
+def raise_empty(method: str, absence: Absence) -> None:
+    """Raise what an answer without any member means."""
+    where = f"PortaBilling {method}: an empty answer"
+    if absence.said_by_empty_answer:
+        raise NotFound(f"{where}: not in PortaBilling", EMPTY)
+    raise OtherAnswer(
+        f"{where} says nothing of what was asked for: check the service path{absence.hint(EMPTY)}"
+    )
+
+
+def answer_of(method: str, answer: Answer, absence: Absence = NEVER) -> dict[str, Any]:
     """The JSON object of a good answer; {} for a null one. Raises Fault kinds and BadAnswer.
 
     Every fault comes as HTTP 500 with a faultcode; some releases use other statuses.
@@ -120,7 +128,7 @@ def answer_of(
     if answer.status != 200:
         code = fault_of(answer.body)
         if code is not None:
-            raise_fault(method, code, not_found)
+            raise_fault(method, code, absence)
         if answer.status == 401:
             raise SessionDied(f"{where}: HTTP 401: the access token was not accepted", "401")
         what = "HTML" if looks_like_html(answer) else "no PortaBilling fault"
@@ -141,7 +149,7 @@ def answer_of(
     if not isinstance(document, dict):
         raise BadAnswer(f"{where}: JSON, but not an object")
     if isinstance(document.get("faultcode"), str):
-        raise_fault(method, document["faultcode"], not_found)
+        raise_fault(method, document["faultcode"], absence)
     return document
 
 

@@ -19,7 +19,15 @@ from nsps.portabilling import mapping
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.faults import BadAnswer, Fault, NotFound
 from nsps.portabilling.freshness import Fresh, FreshReads
-from nsps.snapshot import AccountInfo, Block, PbData, SimInfo, VdCounter, as_integer
+from nsps.snapshot import (
+    AccountInfo,
+    Block,
+    CustomerInfo,
+    PbData,
+    SimInfo,
+    VdCounter,
+    as_integer,
+)
 
 T = TypeVar("T")
 
@@ -205,14 +213,21 @@ class Reader:
         return account
 
     def _sim(self, key: Mapping[str, Any]) -> SimInfo | None:
-        """The card that has this id, or that this account has; never one that says otherwise."""
+        """The card that has this id, or that this account has; never one that says otherwise, nor
+        one without a number of its own, which would read as a card that nothing is known of."""
         sim = mapping.sim_info(self._object("sim_card_info", key))
+        where = f"PortaBilling {self._client.services.sim_card_info}"
+        if sim is not None and not (sim.imsi or sim.iccid):
+            raise BadAnswer(
+                f"{where}: a card with neither IMSI nor ICCID: check the service path "
+                "sim_card_info, and what the API user may see"
+            )
         for name, asked in key.items():
             given = getattr(sim, name, None)
             if given is not None and str(given) != str(asked):
                 raise BadAnswer(
-                    f"PortaBilling {self._client.services.sim_card_info}: asked by {name}, it "
-                    "answered with another card: check the service path sim_card_info"
+                    f"{where}: asked by {name}, it answered with another card: check the service "
+                    "path sim_card_info"
                 )
         return sim
 
@@ -220,8 +235,15 @@ class Reader:
         raw = self._member("full_vd_counter_info", key, list)
         return None if raw is None else mapping.vd_counters(raw)
 
-    def _customer(self, i_customer: object) -> Any:
-        return mapping.customer_info(self._object("customer_info", {"i_customer": i_customer}))
+    def _customer(self, i_customer: object) -> CustomerInfo | None:
+        raw = self._object("customer_info", {"i_customer": i_customer})
+        customer = mapping.customer_info(raw)
+        if customer is not None and str(customer.i_customer) != str(i_customer):
+            raise BadAnswer(
+                f"PortaBilling {self._client.services.customer_info}: the answer is of another "
+                "customer than was asked for, or of none"
+            )
+        return customer
 
     def _previous_sim(self, event: EspfEvent) -> SimInfo | None:
         """The SIM that the event says was there before, as PortaBilling has it now. What cannot be
@@ -251,16 +273,13 @@ class Reader:
     def _member(self, what: str, params: Mapping[str, Any], kind: type[T]) -> T | None:
         """The one member that matters of an answer; None if what was asked for is not there.
 
-        "Not there" has to be said: by a not-found fault, an empty answer, or a member that is null
-        or an empty object (an empty list is a list). An answer of another shape means a wrong
-        service path, never "gone".
+        "Not there" has to be said: by what nsps.portabilling.absence takes for it, or by a member
+        that is null or an empty object (an empty list is a list). An answer of another shape means
+        a wrong service path, never "gone".
         """
-        method = getattr(self._client.services, what)
         try:
-            answer = self._client.call(method, params)
+            answer = self._client.call(what, params)
         except NotFound:
-            return None
-        if not answer:
             return None
         name = next((name for name in _KEYS[what] if name in answer), None)
         value = answer.get(name) if name else None
@@ -268,8 +287,8 @@ class Reader:
             return None
         if name is None or not isinstance(value, kind):
             raise BadAnswer(
-                f"PortaBilling {method}: the answer has no usable {_KEYS[what][0]}: check the "
-                f"service path {what} in the configuration"
+                f"PortaBilling {getattr(self._client.services, what)}: the answer has no usable "
+                f"{_KEYS[what][0]}: check the service path {what} in the configuration"
             )
         return value
 

@@ -127,8 +127,6 @@ def test_only_what_the_blocks_need_is_called(
         fault("Server.Account.account_not_found"),
         in_json({"account_info": None}),
         in_json({"account_info": {}}),
-        in_json({}),
-        fake_api.raw(b"null"),
     ],
 )
 def test_an_account_that_is_gone_is_not_an_error(
@@ -149,6 +147,9 @@ def test_an_account_that_is_gone_is_not_an_error(
         in_json({"account_info": {"id": "no number"}}),
         in_json({"account_info": {"i_account": 2}}),
         fault("Server.Account.method_not_found"),
+        fault("Method.not_found"),
+        in_json({}),
+        fake_api.raw(b"null"),
         fake_api.raw(b"Not Found", 404),
     ],
 )
@@ -158,6 +159,53 @@ def test_an_answer_of_another_shape_is_never_taken_for_gone(
     billing.answers[ACCOUNT] = answer
     with pytest.raises(Transient, match="Account/get_account_info"):
         reader.read(EVENT, ACCOUNT_1, ALL)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        in_json({"account_info": {"i_account": 1}}),
+        in_json({"card_info": [CARD]}),
+        in_json({"card_info": {"i_account": 1}}),
+        in_json({"card_info": {"i_sim_card": 9, "i_account": 1, "imsi": " ", "iccid": None}}),
+        fault("Method.not_found"),
+        fault("Server.SIMCard.not_found"),
+        fault("Server.Customer.customer_not_found"),
+        fault("Client.unknown_method"),
+        in_json({}),
+        fake_api.raw(b"null"),
+        fake_api.raw(b"Not Found", 404),
+    ],
+)
+def test_a_wrong_path_for_sim_cards_never_reads_as_no_card(
+    billing: FakeApi, reader: Reader, answer: fake_api.Answer
+) -> None:
+    billing.answers[SIM] = answer
+    with pytest.raises(Transient, match="SIMCard/get_card_info"):
+        reader.read(EVENT, ACCOUNT_1, [Block.SIM_INFO])
+
+
+@pytest.mark.parametrize(
+    "none",
+    [
+        fault("Server.SIMCard.card_not_found"),
+        fault("Server.Account.account_not_found"),
+        in_json({"card_info": None}),
+        in_json({"card_info": {}}),
+    ],
+)
+def test_an_account_without_a_card_is_not_an_error(
+    billing: FakeApi, reader: Reader, none: fake_api.Answer
+) -> None:
+    billing.answers[SIM] = none
+    assert reader.read(EVENT, ACCOUNT_1, [Block.SIM_INFO]) == PbData()
+
+
+def test_another_customer_is_never_taken(billing: FakeApi, reader: Reader) -> None:
+    for other in ({"i_customer": 8}, {"name": "ACME"}):
+        billing.answers[CUSTOMER] = in_json({"customer_info": other})
+        with pytest.raises(BadAnswer, match="another customer"):
+            reader.read(EVENT, Owner("customer", "7"), [Block.CUSTOMER_INFO])
 
 
 def test_a_card_of_another_account_is_never_taken(billing: FakeApi, reader: Reader) -> None:
