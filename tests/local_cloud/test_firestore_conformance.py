@@ -19,6 +19,8 @@ from tests.local_cloud.firestore_kit import GOOGLE_PACKAGE, client, embedded, go
 GOOGLE_DIFFERS = {
     "test_create_twice_in_one_commit": "INVALID_ARGUMENT: cannot insert then insert",
     "test_commit_time_of_an_empty_commit": "answers without a commit time",
+    "test_lists_at_a_time_that_cannot_be": "lists at any time",
+    "test_numeric_ids_come_last_downwards": "FAILED_PRECONDITION: no descending key scans",
     "test_queries: down by name": "FAILED_PRECONDITION: no descending key scans",
 }
 """Where Google's emulator does otherwise than the embedded server: test, what it does."""
@@ -318,10 +320,17 @@ def test_nearly_1_mib_is_stored(ref: Any) -> None:
     assert len(data(ref)["x"]) == 1_040_000
 
 
-@pytest.mark.parametrize("name", ["__x__", "x" * 1501, ".."])
+@pytest.mark.parametrize(
+    "name", ["__x__", "x" * 1501, "..", "__id007__", "__id0__", f"__id{2**63}__"]
+)
 def test_ids_that_are_refused(db: Any, name: str) -> None:
     with pytest.raises(exceptions.InvalidArgument):
         db.collection("things").document(name).set({})
+
+
+def test_a_collection_has_no_numeric_id(db: Any) -> None:
+    with pytest.raises(exceptions.InvalidArgument):
+        db.document("__id5__/a").set({})
 
 
 def test_get_all_and_projection(db: Any, ref: Any) -> None:
@@ -353,6 +362,89 @@ def test_collections_missing_parents_and_recursive_delete(db: Any) -> None:
     assert ids(db.collection("top")) == ["z"]
     assert db.recursive_delete(db.collection("top")) > 0
     assert [c.id for c in db.collections()] == ["top-2"]
+
+
+def test_recursive_query_and_delete_find_every_document(db: Any) -> None:
+    names = ["0", "7up", "A", "Zz", "_a", "__id5__", "a", "z", "\x01"]
+    fill(db, "tree", {name: {"n": 1} for name in names})
+    fill(db, "tree/Q/branch", {name: {"n": 2} for name in names})
+    fill(db, "trees", {"A": {}})
+    assert len(ids(db.collection("tree").recursive())) == 18
+    assert len(ids(db.collection("tree/Q/branch").recursive())) == 9
+    assert db.recursive_delete(db.collection("tree")) == 18
+    assert [c.id for c in db.collections()] == ["trees"]
+
+
+NUMBERED = [f"__id{number}__" for number in (-(2**63), -3, 5, 10, 2**63 - 1)]
+NAMED = ["\0x", "\x01", "1", "A", "__ide", "_a", "z"]
+
+
+def test_numeric_ids_come_before_texts(db: Any) -> None:
+    sorted_names = NUMBERED + NAMED
+    col = fill(db, "numbered", {name: {"n": 1} for name in reversed(sorted_names)})
+    assert ids(col) == ids(col.order_by("__name__")) == sorted_names
+    assert ids(col.where(filter=F("n", "==", 1))) == sorted_names
+    for at, name in enumerate(sorted_names):
+        after = col.order_by("__name__").start_after({"__name__": name})
+        assert ids(after) == sorted_names[at + 1 :]
+        upto = col.where(filter=F("__name__", "<=", col.document(name)))
+        assert ids(upto) == sorted_names[: at + 1]
+    listed = [document.id for document in col.list_documents(page_size=2)]
+    assert listed == sorted_names
+    down = col.order_by("n").order_by("__name__", direction="DESCENDING")
+    assert ids(down) == sorted_names[::-1]
+
+
+def test_numeric_ids_come_last_downwards(db: Any) -> None:
+    col = fill(db, "downwards", {name: {} for name in NUMBERED + NAMED})
+    assert ids(col.order_by("__name__", direction="DESCENDING")) == (NUMBERED + NAMED)[::-1]
+
+
+def test_names_compare_by_segment(db: Any) -> None:
+    """An exclamation mark sorts before the slash, yet a longer id sorts after the shorter."""
+    col = fill(db, "segments", {"a": {}, "a!": {}, "b": {}})
+    below = db.document("segments/a/deep/x")
+    assert ids(col.where(filter=F("__name__", ">", below))) == ["a!", "b"]
+    assert ids(col.where(filter=F("__name__", "<", below))) == ["a"]
+
+
+def test_lists_at_a_time(db: Any) -> None:
+    fill(db, "kept", {"a": {"n": 1}, "b": {"n": 1}})
+    db.document("kept/only-below/deep/x").set({"n": 1})
+    db.document("gone/a").set({})
+    moment = db.document("kept/a").get().read_time
+    db.document("kept/a").set({"n": 2})
+    db.document("kept/c").set({"n": 2})
+    db.document("kept/b").delete()
+    db.document("kept/only-below/deep/x").delete()
+    db.document("gone/a").delete()
+    db.document("new/a").set({})
+    col = db.collection("kept")
+    assert [d.id for d in col.list_documents()] == ["a", "c"]
+    assert [d.id for d in col.list_documents(read_time=moment)] == ["a", "b", "only-below"]
+    assert [d.id for d in col.list_documents(page_size=1, read_time=moment)] == [
+        "a",
+        "b",
+        "only-below",
+    ]
+    assert [c.id for c in db.collections()] == ["kept", "new"]
+    assert [c.id for c in db.collections(read_time=moment)] == ["gone", "kept"]
+    below = db.document("kept/only-below")
+    assert [c.id for c in below.collections()] == []
+    assert [c.id for c in below.collections(read_time=moment)] == ["deep"]
+
+
+def test_lists_at_a_time_that_cannot_be(db: Any) -> None:
+    db.document("kept/a").set({})
+    moment = db.document("kept/a").get().read_time
+    for wrong, refusal in (
+        (moment + datetime.timedelta(hours=1), exceptions.InvalidArgument),
+        (moment - datetime.timedelta(days=30), exceptions.FailedPrecondition),
+    ):
+        with pytest.raises(refusal):
+            list(db.collection("kept").list_documents(read_time=wrong))
+        with pytest.raises(refusal):
+            list(db.collections(read_time=wrong))
 
 
 def test_list_documents_in_pages(db: Any) -> None:

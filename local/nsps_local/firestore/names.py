@@ -14,6 +14,7 @@ MAX_ID_BYTES = 1500
 MAX_SEGMENTS = 2 * 100
 _RESERVED = re.compile(r"__.*__", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+_NUMBER = re.compile(r"__id(-?[1-9][0-9]*)__")
 _QUOTED = re.compile(r"`((?:[^`\\]|\\.)+)`", re.DOTALL)
 
 
@@ -50,19 +51,29 @@ def check_path(path: str) -> tuple[str, ...]:
         raise invalid(
             f'The path "{path}" is not a document: it needs pairs of collection/document.'
         )
-    for segment in segments:
-        check_id(segment)
+    for place, segment in enumerate(segments):
+        _check_id(segment, of_document=place % 2 == 1)
     return segments
 
 
-def check_id(segment: str) -> None:
+def _check_id(segment: str, *, of_document: bool) -> None:
     """Refuse what production refuses as a collection or document id."""
     if not segment or segment in (".", ".."):
         raise invalid(f'Resource id "{segment}" is invalid: it is empty, "." or "..".')
-    if _RESERVED.fullmatch(segment) and not re.fullmatch(r"__id-?\d+__", segment):
+    numeric = of_document and numeric_id(segment) is not None
+    if _RESERVED.fullmatch(segment) and not numeric:
         raise invalid(f'Resource id "{segment}" is invalid because it is reserved.')
     if len(segment.encode()) > MAX_ID_BYTES:
         raise invalid(f"A resource id is longer than {MAX_ID_BYTES} bytes.")
+
+
+def numeric_id(segment: str) -> int | None:
+    """The number of an id such as `__id7__` (as Datastore has them); None: the id is a text."""
+    if segment[:4] != "__id":
+        return None
+    match = _NUMBER.fullmatch(segment)
+    number = int(match[1]) if match else None
+    return number if number is not None and -(2**63) <= number < 2**63 else None
 
 
 def key_of(db: int, path: str) -> Key:

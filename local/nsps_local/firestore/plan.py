@@ -18,7 +18,7 @@ from nsps_local.firestore.query import (
     matches,
 )
 from nsps_local.firestore.store import Record, Shape, Span, Store
-from nsps_local.firestore.values import TYPE_END, Document, descending, path_of
+from nsps_local.firestore.values import TYPE_END, Document, descending, id_key, path_of
 
 SCAN_LIMIT = 200
 """Collections up to this many documents are scanned rather than indexed."""
@@ -65,6 +65,18 @@ def run_at(store: Store, query: Query, time: int) -> list[Hit]:
     hits = [hit for hit in _find(store, query, None) if hit.key not in past]
     before = ((key, record) for key, record in past.items() if record is not None)
     return _slice(query, sorted(hits + list(_matching(query, query.disjuncts, before))))
+
+
+def children(store: Store, db: int, path: str, time: int) -> set[str]:
+    """What was directly below a path at `time`, as Store.children()."""
+    past = {key: was for key, was in store.history.since(time).items() if key.db == db}
+    if not past:
+        return store.children(db, path)
+    there = {key for key, was in past.items() if was is not None}
+    there.update(key for key in store.keys(db) if key not in past)
+    start = f"{path}/" if path else ""
+    parents = (key.parent for key in there if key.parent.startswith(start))
+    return {parent[len(start) :].partition("/")[0] for parent in parents}
 
 
 def count(store: Store, query: Query, up_to: int | None) -> int:
@@ -169,7 +181,7 @@ def _ids(query: Query, collection: str) -> tuple[str, str | None]:
     (path, down), *more = query.order
     if path != NAME or more:
         return "", None
-    lows = [""]
+    lows: list[str] = []
     highs: list[str] = []
     for cursor, first in ((query.start, True), (query.end, False)):
         if cursor is not None and cursor.key:
@@ -178,10 +190,16 @@ def _ids(query: Query, collection: str) -> tuple[str, str | None]:
     for term in query.disjuncts[0] if len(query.disjuncts) == 1 else ():
         if term.path == NAME and term.op in RANGES:
             (lows if term.op[0] == ">" else highs).append(path_of(term.key))
+    return (
+        max(_directly_in(collection, lows), key=id_key, default=""),
+        min(_directly_in(collection, highs), key=id_key, default=None),
+    )
+
+
+def _directly_in(collection: str, paths: Iterable[str]) -> Iterator[str]:
+    """Of the paths in a collection, however deep, the ids of the documents of the collection."""
     start = f"{collection}/"
-    low = max(name.removeprefix(start) for name in lows if name.startswith(start) or not name)
-    ends = [name.removeprefix(start) for name in highs if name.startswith(start)]
-    return low, min(ends, default=None)
+    return (path.removeprefix(start).partition("/")[0] for path in paths if path.startswith(start))
 
 
 def _spans(

@@ -78,14 +78,14 @@ class Query(NamedTuple):
     root: str
     parent: str
     group: str
-    descendants: bool
-    disjuncts: tuple[Conjunction, ...]
-    order: tuple[tuple[Path, bool], ...]
-    start: Cursor | None
-    end: Cursor | None
-    offset: int
-    limit: int | None
-    fields: tuple[Path, ...] | None
+    descendants: bool = False
+    disjuncts: tuple[Conjunction, ...] = ((),)
+    order: tuple[tuple[Path, bool], ...] = ((NAME, False),)
+    start: Cursor | None = None
+    end: Cursor | None = None
+    offset: int = 0
+    limit: int | None = None
+    fields: tuple[Path, ...] | None = None
 
     @property
     def collection(self) -> str | None:

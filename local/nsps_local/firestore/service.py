@@ -26,10 +26,10 @@ from nsps_local.firestore.indexes import Indexes
 from nsps_local.firestore.listen import Listeners, Target
 from nsps_local.firestore.metrics import Metrics, caller
 from nsps_local.firestore.names import Key, field_path, invalid, key_of, split_database
-from nsps_local.firestore.query import NAME, Path, Query, Term, parse
+from nsps_local.firestore.query import NAME, Cursor, Path, Query, Term, parse
 from nsps_local.firestore.store import Record, Store
 from nsps_local.firestore.transactions import Transaction, Transactions, contention
-from nsps_local.firestore.values import Value, lookup, sort_key
+from nsps_local.firestore.values import Value, lookup, path_key, sort_key
 from nsps_local.firestore.writes import apply, check_precondition, target
 from nsps_local.grpc_server import Refused, bidirectional, streaming, unary
 
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 SERVICE = "google.firestore.v1.Firestore"
 MAX_COMMIT = 10 * 1024 * 1024
 MAX_BATCH = 500
+MAX_PAGE = 300
 TTL_SECONDS = 1.0
 TTL_CHUNK = 500
 _ID_LETTERS = string.ascii_letters + string.digits
@@ -427,42 +428,57 @@ class FirestoreService:
     async def _list_documents(self, request: Any, context: Any) -> Any:
         root, path = split_database(request.parent)
         db = self._store.database(root)
+        if request.order_by:
+            raise Refused(grpc.StatusCode.UNIMPLEMENTED, "order_by is not part of this server.")
+        size = _page_size(request)
         await self.faults.gate((request.collection_id,))
-        collections = (
-            [f"{path}/{request.collection_id}".lstrip("/")]
-            if request.collection_id
-            else [f"{path}/{name}".lstrip("/") for name in self._store.children(db, path)]
+        after = path_key(request.page_token)
+        query = Query(
+            db=db,
+            root=root,
+            parent=path,
+            group=request.collection_id,
+            start=Cursor(after, inclusive=False) if request.page_token else None,
+            limit=size + 1,
         )
-        rows: dict[str, Record | None] = {}
-        for collection in collections:
-            if request.show_missing:
-                below = self._store.children(db, collection)
-                rows.update({f"{collection}/{name}": None for name in below})
-            there = self._store.collection(db, collection)
-            rows.update({key.path: record for key, record in there})
-        after = request.page_token
-        paths = sorted(name for name in rows if name > after)
-        size = request.page_size or 300
+        moment, hits = await self._query(request, query, None)
+        rows: dict[str, Record | None] = {hit.key.path: hit.record for hit in hits}
+        if request.show_missing:
+            missing = self._with_children(db, path, request.collection_id, moment) - rows.keys()
+            rows |= {name: None for name in missing if path_key(name) > after}
+        paths = sorted(rows, key=path_key)
+        fields = _mask(request)
         answer = types.ListDocumentsResponse.pb()()
         for name in paths[:size]:
-            record = rows[name]
-            full = f"{root}/documents/{name}"
+            full, record = f"{root}/documents/{name}", rows[name]
             if record is None:
                 answer.documents.add(name=full)
             else:
-                answer.documents.add().MergeFromString(wire.document(full, record, _mask(request)))
+                answer.documents.add().MergeFromString(wire.document(full, record, fields))
         if len(paths) > size:
             answer.next_page_token = paths[size - 1]
         count = max(1, len(answer.documents))
         self.metrics.add("reads", request.collection_id or None, caller(context), count)
         return answer
 
+    def _with_children(self, db: int, path: str, group: str, moment: int) -> set[str]:
+        """The paths of the documents directly below `path` that have something below them."""
+        groups = {group} if group else plan.children(self._store, db, path, moment)
+        collections = [f"{path}/{name}".lstrip("/") for name in groups]
+        return {
+            f"{collection}/{name}"
+            for collection in collections
+            for name in plan.children(self._store, db, collection, moment)
+        }
+
     async def _list_collection_ids(self, request: Any, context: Any) -> Any:
         root, path = split_database(request.parent)
+        db = self._store.database(root)
+        size = _page_size(request)
         await self.faults.gate(())
-        ids = sorted(self._store.children(self._store.database(root), path))
+        moment = await self._moment(db, request, []) or self._store.clock.now()
+        ids = sorted(plan.children(self._store, db, path, moment))
         ids = [name for name in ids if name > request.page_token]
-        size = request.page_size or 300
         answer = types.ListCollectionIdsResponse.pb()(collection_ids=ids[:size])
         if len(ids) > size:
             answer.next_page_token = ids[size - 1]
@@ -522,11 +538,7 @@ class FirestoreService:
             descendants=True,
             disjuncts=((Term(path, "<=", (now,)),),),
             order=((path, False), (NAME, False)),
-            start=None,
-            end=None,
-            offset=0,
             limit=TTL_CHUNK,
-            fields=None,
         )
         keys = [hit.key for hit in plan.run(self._store, query)]
         if keys:
@@ -548,6 +560,12 @@ def _mask(request: Any) -> list[Path] | None:
     if not request.HasField("mask"):
         return None
     return [field_path(path) for path in request.mask.field_paths]
+
+
+def _page_size(request: Any) -> int:
+    if request.page_size < 0:
+        raise invalid("page_size is negative.")
+    return int(request.page_size) or MAX_PAGE
 
 
 def _aggregated(part: Any) -> Path | None:

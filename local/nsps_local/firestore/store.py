@@ -15,12 +15,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nsps_local.firestore.clock import Clock
-from nsps_local.firestore.names import Key
-from nsps_local.firestore.values import Document, descending, lookup, path_key, sort_key
+from nsps_local.firestore.names import Key, numeric_id
+from nsps_local.firestore.values import Document, descending, id_key, lookup, path_key, sort_key
 
 log = logging.getLogger(__name__)
 
@@ -336,12 +337,40 @@ class Store:
         self, db: int, parent: str, low: str = "", high: str | None = None, backwards: bool = False
     ) -> Iterator[tuple[Key, Record]]:
         """The documents of a collection by id, of which low <= id <= high."""
+        first, last = id_key(low), b"\xff" if high is None else id_key(high)
+        parts = (
+            self._numbered(db, parent, first, last, backwards),
+            self._named(db, parent, low, high, backwards),
+        )
+        return chain(*(reversed(parts) if backwards else parts))
+
+    def _numbered(
+        self, db: int, parent: str, first: bytes, last: bytes, backwards: bool
+    ) -> Iterator[tuple[Key, Record]]:
+        """The documents of a collection with numeric ids, which sort before all others."""
+        rows = _documents(
+            self._sql.execute(_COLLECTION, (db, parent.rpartition("/")[2], parent, "__id", "__ie"))
+        )
+        found = [
+            row
+            for row in rows
+            if numeric_id(row[0].id) is not None and first <= id_key(row[0].id) <= last
+        ]
+        yield from sorted(found, key=lambda row: id_key(row[0].id), reverse=backwards)
+
+    def _named(
+        self, db: int, parent: str, low: str, high: str | None, backwards: bool
+    ) -> Iterator[tuple[Key, Record]]:
+        """The documents of a collection with ids that are texts, as SQLite sorts them."""
+        if high is not None and numeric_id(high) is not None:
+            return
+        first = "" if numeric_id(low) is not None else low
         last = "\U0010ffff\U0010ffff" if high is None else high
         rows = self._sql.execute(
             _COLLECTION + (" DESC" if backwards else ""),
-            (db, parent.rpartition("/")[2], parent, low, last),
+            (db, parent.rpartition("/")[2], parent, first, last),
         )
-        return _documents(rows)
+        yield from (row for row in _documents(rows) if numeric_id(row[0].id) is None)
 
     def collection_size(self, db: int, parent: str) -> int:
         return int(
@@ -356,6 +385,11 @@ class Store:
         if not group:
             return _documents(self._sql.execute(_ALL, (db,)))
         return _documents(self._sql.execute(f"{_ALL} AND grp = ?", (db, group)))
+
+    def keys(self, db: int) -> Iterator[Key]:
+        """The keys of all documents of a database, unsorted."""
+        rows = self._sql.execute("SELECT db, grp, parent, id FROM docs WHERE db = ?", (db,))
+        return map(Key._make, rows)
 
     def children(self, db: int, path: str) -> set[str]:
         """What is directly below a path: of a document ("": the root) the ids of its collections,

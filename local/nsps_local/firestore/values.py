@@ -14,7 +14,7 @@ from typing import Any
 
 from google.cloud.firestore_v1.types import document as document_types
 
-from nsps_local.firestore.names import check_field_name, invalid
+from nsps_local.firestore.names import check_field_name, invalid, numeric_id
 
 Value = document_types.Value.pb()
 Document = document_types.Document.pb()
@@ -27,6 +27,8 @@ TYPE_END = 1
 MAX_DOCUMENT = 1024 * 1024
 MAX_FIELD_VALUE = MAX_DOCUMENT - 89
 MAX_DEPTH = 20
+_NUMERIC_ID = b"\0\2"  # above the end of a path, below every escaped text
+_MID_INTEGER = 2**63
 _SURELY_SMALL = 400_000
 _YEAR_ONE = 62_135_596_800
 _COMPLEMENT = bytes(255 - n for n in range(256))
@@ -50,13 +52,28 @@ def text_key(text: str) -> bytes:
 
 def path_key(path: str) -> bytes:
     """The key of a reference: by segment, a parent before its children."""
-    return REFERENCE + b"".join(_escaped(part.encode()) for part in path.split("/")) + b"\0\0"
+    return REFERENCE + b"".join(map(id_key, path.split("/"))) + b"\0\0"
 
 
 def path_of(key: bytes) -> str:
     """The path that path_key() encoded."""
-    parts = key[1:-2].split(b"\0\1")[:-1]
-    return "/".join(part.replace(b"\0\xff", b"\0").decode() for part in parts)
+    return "/".join(map(_id_of, key[1:-2].split(b"\0\1")[:-1]))
+
+
+def id_key(segment: str) -> bytes:
+    """The key of one id of a path: numeric ids first, by their number, then texts."""
+    number = numeric_id(segment)
+    if number is None:
+        return _escaped(segment.encode())
+    return _NUMERIC_ID + _escaped((number + _MID_INTEGER).to_bytes(8, "big"))
+
+
+def _id_of(part: bytes) -> str:
+    """The id that id_key() encoded, given without its end."""
+    if part.startswith(_NUMERIC_ID):
+        raw = part.removeprefix(_NUMERIC_ID).replace(b"\0\xff", b"\0")
+        return f"__id{int.from_bytes(raw, 'big') - _MID_INTEGER}__"
+    return part.replace(b"\0\xff", b"\0").decode()
 
 
 def _escaped(raw: bytes) -> bytes:
