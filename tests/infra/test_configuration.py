@@ -90,7 +90,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("nsps:portabilling/timeout_seconds", 0, "nsps:portabilling.timeout_seconds: must be greate"),
     ("nsps:portabilling/services", {"a": "b"}, "nsps:portabilling.services.a: not written as it"),
     ("nsps:portabilling/absence", {"sim": ["empty"]}, "nsps:portabilling.absence.sim"),
-    ("nsps:portabilling/absence", {"sim_card_info": ["a b"]}, "nsps:portabilling.absence.sim_card_"),
+    ("nsps:portabilling/absence", {"sim_card_info": ["a b"]}, "nsps:portabilling.absence.sim_card"),
     (
         "nsps:portabilling/espf_status_content_type",
         "text/html",

@@ -11,8 +11,8 @@ import json
 from nsps.espf.outbox import CALL_SECONDS
 from nsps.http import Answer
 from nsps.outcome import Terminal, Transient
-from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.absence import Absence
+from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.faults import fault_of, looks_like_html, shown_code
 
 STATUSES = frozenset({"OK", "IN_PROGRESS", "RETRY", "FAILED"})

@@ -1,4 +1,4 @@
-"""PortaBilling's lists: an empty one has to be said; what is no list is an error that ends a job."""
+"""PortaBilling's lists: an empty one has to be said; what is no list ends the job with an error."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ def test_a_page_and_an_empty_list(api: FakeApi, lists: Lists) -> None:
         in_json({"account_list": [], "total": 30}),
     ],
 )
-def test_what_is_no_list_is_never_an_empty_one(
-    api: FakeApi, lists: Lists, answer: Answer
-) -> None:
+def test_what_is_no_list_is_never_an_empty_one(api: FakeApi, lists: Lists, answer: Answer) -> None:
     api.answers |= {LIST: answer, CUSTOMERS: answer}
     with pytest.raises(Terminal, match=f"could not be read.*{LIST}.*jobs resume"):
         lists.accounts(0)
