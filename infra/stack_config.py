@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
+from nsps.connector.load import NoConnector, load_connector
 from nsps.manifest import FILE, PREDEFINED_GROUPS, InvalidManifest, Manifest, Problem, load, one_of
 from nsps.settings import BreakerRule, Kind, RetrySettings
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -277,9 +278,25 @@ class _Check:
         except InvalidManifest as error:
             self._problem(f"{where}.connector", f"its manifest is wrong: {error}")
             return None
-        for problem in _handler_problems(entry, manifest, local=self._local):
+        problems = list(_handler_problems(entry, manifest, local=self._local))
+        for problem in problems:
             self._problem(f"{where}.{problem.where}", problem.text)
+        if not any(problem.where.startswith("settings") for problem in problems):
+            self._settings(entry, manifest, where)
         return manifest
+
+    def _settings(self, entry: Mapping[str, Any], manifest: Manifest, where: str) -> None:
+        """What the manifest cannot say of settings, their nested keys above all."""
+        try:
+            model = load_connector(self._connectors.parent, manifest.connector).settings_model
+        except (NoConnector, ImportError) as error:
+            self._problem(f"{where}.connector", f"its code cannot be loaded: {error}")
+            return
+        try:
+            model.model_validate(manifest.complete(_mapping(entry, "settings")))
+        except ValidationError as error:
+            for fault in _telling(error):
+                self._problem(f"{where}.settings{_path(fault['loc'])}", _said(fault, None, ""))
 
     def _note_group(self, keys: HandlerKeys, where: str) -> None:
         if keys.group and keys.group not in PREDEFINED_GROUPS:

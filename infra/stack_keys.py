@@ -55,7 +55,7 @@ def _not_reserved(name: str) -> str:
 SecretName = Annotated[str, AfterValidator(_secret_name)]
 Who = Annotated[str, Field(pattern=r"^([^\s@:]+@[^\s@:]+|domain:[^\s@:]+)$")]
 _HANDLER_NAME = (
-    "3 to 31 small letters, digits and '-', from a letter to a letter or digit, like hss"
+    "2 to 31 small letters, digits and '-', from a letter to a letter or digit, like hss"
 )
 
 
@@ -146,7 +146,7 @@ class HandlerKeys(_Keys):
     """One of ``nsps:handlers``: an external system, and the connector that speaks to it."""
 
     name: Annotated[str, AfterValidator(_not_reserved)] = Field(
-        pattern=r"^[a-z][a-z0-9-]{1,29}[a-z0-9]$", description=_HANDLER_NAME
+        pattern=r"^[a-z][a-z0-9-]{0,29}[a-z0-9]$", description=_HANDLER_NAME
     )
     connector: str = Field(description="the name of a folder in functions/connectors")
     events: tuple[EventPattern, ...] = Field(

@@ -105,8 +105,7 @@ class History:
             "snapshot_bytes": size,
         }
         if raw.run is None:
-            reached_all = {"state": "enriched", "enriched_at": self._now(), "retry": None}
-            fields |= reached_all | {"read_ms": read_ms}
+            fields |= {"state": "enriched", "enriched_at": self._now(), "read_ms": read_ms}
         self._merge(raw.event_id, fields)
 
     def failed(self, raw: RawEventMessage, error: str) -> None:

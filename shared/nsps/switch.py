@@ -151,12 +151,15 @@ def warning(handler: str, switch: Switch, now: datetime) -> str | None:
     if now >= until:
         return (
             f"{handler} has been switched off for {days} days: Pub/Sub is dropping what waits for "
-            f"it ({switch.why()}); resume it, then reconcile it"
+            f"it ({switch.why()}); resume it, then {_CATCH_UP}"
         )
     return (
         f"{handler} has been switched off for {days} days: from {_minute(until)} on Pub/Sub drops "
-        f"what waits for it ({switch.why()}); resume it before, or reconcile it afterwards"
+        f"what waits for it ({switch.why()}); resume it before, or afterwards {_CATCH_UP}"
     )
+
+
+_CATCH_UP = "reconcile it (if it keeps no state: replay its events)"
 
 
 # ---- what the breaker does -----------------------------------------------------------------

@@ -40,6 +40,8 @@ class Delivered:
     run: int = 0
     """0 for the event as it came; 1, 2, ... for its replays."""
     waits_for: str | None = None
+    failures: tuple[Mapping[str, Any], ...] = ()
+    """The newest failures, oldest first, also after a success: ``error``, ``at``, ``times``."""
 
     @property
     def final(self) -> bool:
@@ -208,6 +210,7 @@ class Timeline:
             results=tuple(plain(result) for result in data.get("results", [])),
             errors=tuple(data.get("errors", [])),
             retry=plain(data.get("retry")),
+            failures=tuple(plain(failure) for failure in data.get("failures", [])),
             next_try=self._next_try(handler, data),
             summary=data.get("summary"),
             superseded_by=data.get("superseded_by"),

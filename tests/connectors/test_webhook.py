@@ -178,6 +178,14 @@ class TestAnExistingConnector:
         with pytest.raises(Transient, match=f"{status} .*check the setting url"):
             deliver(connector(f"{sample.origin}{path}"))
 
+    def test_not_found_in_the_contract_s_words_does_not_blame_the_address(self) -> None:
+        said = {"message": "Resource not found", "error": "no such SIM", "type": "NOT_FOUND_ERROR"}
+        with ScriptedHttp() as system:
+            system.always(Reply(404, said))
+            with pytest.raises(Transient, match="the connector itself says so") as error:
+                deliver(connector(system.url))
+        assert "no such SIM" in str(error.value) and "check the setting" not in str(error.value)
+
     def test_validation_is_final_only_if_the_settings_say_so(self, sample: Sample) -> None:
         made = connector(sample.url)
         message = made.message(enriched(PB))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from infra.components.accounts import account_id
 
 _deployments = st.from_regex(r"[a-z][a-z0-9]{2,15}", fullmatch=True)
-_parts = st.from_regex(r"[a-z][a-z0-9-]{1,29}[a-z0-9]", fullmatch=True)
+_parts = st.from_regex(r"[a-z][a-z0-9-]{0,29}[a-z0-9]", fullmatch=True)
 
 
 @given(_deployments, _parts)

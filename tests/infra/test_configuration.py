@@ -107,10 +107,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("nsps:espf/date_window_seconds", -1, "nsps:espf.date_window_seconds: must be greater than 0"),
     # handlers
     ("nsps:handlers/1", "hss", "nsps:handlers[1]: not a map: write {name, connector, events}"),
-    ("nsps:handlers/0/name", "HSS", "nsps:handlers[0].name: not written as it must be: write 3 t"),
+    ("nsps:handlers/0/name", "HSS", "nsps:handlers[0].name: not written as it must be: write 2 t"),
     ("nsps:handlers/0/name", "ingress", "nsps:handlers[0].name: ingress is a name of NSPS or Goo"),
-    ("nsps:handlers/0/name", "ab", "nsps:handlers[0].name: not written as it must be: write 3 to"),
-    ("nsps:handlers/0/name", "hss-", "nsps:handlers[0].name: not written as it must be: write 3 "),
+    ("nsps:handlers/0/name", "a", "nsps:handlers[0].name: not written as it must be: write 2 to"),
+    ("nsps:handlers/0/name", "hss-", "nsps:handlers[0].name: not written as it must be: write 2 "),
     ("nsps:handlers/0/name", "google", "nsps:handlers[0].name: google is a name of NSPS or Google"),
     ("nsps:handlers/0/name", "owner", "nsps:handlers[0].name: owner is a name of NSPS or Google:"),
     (
@@ -399,7 +399,7 @@ def test_the_local_stack_is_valid_with_the_connectors_there_are() -> None:
 
 # ---- whatever is valid, works --------------------------------------------------------------
 
-_names = st.from_regex(r"[a-z][a-z0-9-]{1,29}[a-z0-9]", fullmatch=True).filter(
+_names = st.from_regex(r"[a-z][a-z0-9-]{0,29}[a-z0-9]", fullmatch=True).filter(
     lambda name: name not in RESERVED | ATTRIBUTES and not name.startswith("goog")
 )
 _secrets = st.from_regex(r"(existing:)?[A-Za-z0-9_-]{1,40}(/versions/[1-9])?", fullmatch=True)
@@ -525,3 +525,27 @@ def test_a_call_takes_as_long_as_its_connector_s_contract_allows(
     real = ROOT / "functions" / "connectors"
     (handler,) = load_stack(values, "Pulumi.test.yaml", real).handlers
     assert handler.call_timeout_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({"columns": {"i_account": "account_info.i_acount"}}, "settings.columns"),
+        ({"key": "imsi", "columns": {"i_account": "account_info.i_account"}}, "settings: "),
+        (
+            {"url": "mysql://db.acme.example/crm"},
+            "settings.url: write sqlite:///FILE or postgresql",
+        ),
+    ],
+)
+def test_a_mistake_that_only_the_connector_knows_is_found_before_anything_starts(
+    settings: dict[str, Any], wrong: str
+) -> None:
+    values = base()
+    values["nsps:handlers"] = [
+        {"name": "crm", "connector": "database", "events": ["SIM/*"], "settings": settings}
+    ]
+    with pytest.raises(ConfigError) as error:
+        load_stack(values, "Pulumi.test.yaml", ROOT / "functions" / "connectors")
+    (problem,) = error.value.problems
+    assert problem.startswith(f"Pulumi.test.yaml: nsps:handlers[0].{wrong}")

@@ -164,6 +164,8 @@ class WebhookConnector(MessageConnector[Settings]):
         words = said_in(answer.body)
         text = f"{answer.status} {words}".strip()
         hint = _HINTS.get(answer.status)
+        if answer.status == 404 and _is_of_the_contract(answer.body):
+            hint = "the connector itself says so, the address is right"
         if hint is None and 300 <= answer.status < 400:
             hint = "redirects are not followed: set url to where the connector is"
         if not answer.ok:
@@ -197,6 +199,15 @@ def said_in(body: bytes) -> str:
     except (ValueError, RecursionError):
         return _line(text)
     return _line(_words(document))
+
+
+def _is_of_the_contract(body: bytes) -> bool:
+    """Whether a body is an error as the contract writes it, and not that of some web server."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, Mapping) and bool(_text(document.get("type")))
 
 
 def _words(document: object) -> str:

@@ -12,6 +12,7 @@ from nsps.switch import State
 from rich.table import Table
 from rich.text import Text
 
+from nsps_local.cli.printable import UNWRAPPED, one_line
 from nsps_local.cli.remote import Remote, add_console
 from nsps_local.cli.show import console
 
@@ -53,9 +54,11 @@ def _pause(options: argparse.Namespace) -> int:
     paused = Remote(options).post(f"handlers/{options.handler}/pause", body)
     until = datetime.fromisoformat(paused["kept_until"])
     console.print(f"{options.handler} is paused: nothing more is sent to its system.")
+    # A handler that keeps no state cannot be compared with PortaBilling.
+    late = "replay its events" if paused["kind"] == "message" else "reconcile it"
     console.print(
         f"Pub/Sub keeps what waits for it until {until.astimezone():%Y-%m-%d %H:%M}: resume it "
-        "before, or reconcile it afterwards."
+        f"before, or {late} afterwards."
     )
     return 0
 
@@ -76,12 +79,13 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("handler", "connector", "state", "since", "kept until", "why"):
-        table.add_column(column, no_wrap=column != "why", overflow="fold")
+        table.add_column(column, no_wrap=True)
     for each in handlers:
         kept = _clock(each["kept_until"])
         state, since, why = _told(each["switch"])
-        table.add_row(each["name"], each["connector"], state, since, kept, why)
-    console.print(table)
+        table.add_row(each["name"], each["connector"], state, since, kept, one_line(why))
+    # The terminal wraps a long reason itself, so that an address in it can still be copied.
+    console.print(table, width=UNWRAPPED, crop=False)
     print_warnings(handlers)
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nsps_local.cli.errors import CommandError
+from nsps_local.cli.printable import printable
 from nsps_local.cli.remote import Remote, add_console
 from nsps_local.cli.show import asked_for, console, span
 
@@ -212,9 +214,13 @@ def _watch(remote: Remote, job: str) -> None:
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         task = progress.add_task(job, total=None, about="")
+        error = None
         while True:
             now = remote.get(f"jobs/{job}", limit=1)
             progress.update(task, completed=now["done"], total=now["total"], about=_about(now))
+            if now["error"] and now["error"] != error:
+                print(f"job {job} waits: {printable(now['error'])}", file=sys.stderr)
+            error = now["error"]
             if now["state"] != "running":
                 return
             time.sleep(LOOK_SECONDS)

@@ -12,7 +12,7 @@ from nsps.timeline import Delivered, Story
 from rich.table import Table
 from rich.text import Text
 
-from nsps_local.cli.printable import bounded, safe_console
+from nsps_local.cli.printable import bounded, one_line, safe_console
 
 COLOURS = {
     "delivered": "green",
@@ -143,15 +143,17 @@ def explained(words: Mapping[str, Any]) -> Text:
     """What the console says in plain words."""
     text = Text()
     for line in words["happened"]:
-        text.append(f"{_date(line['at']):<17}", "bright_black").append(f"{line['text']}\n")
+        text.append(f"{_date(line['at']):<17}", "bright_black")
+        text.append(f"{one_line(line['text'])}\n")
     if words["waiting"]:
         text.append("\nWaits:\n", "bold yellow")
         for each in words["waiting"]:
-            text.append(f"  {each}\n")
+            text.append(f"  {one_line(each)}\n")
     if words["advice"]:
         text.append("\nYou can:\n", "bold")
         for each in words["advice"]:
-            text.append(f"  {each['text']}:\n      ").append(f"{each['command']}\n", "cyan")
+            text.append(f"  {one_line(each['text'])}:\n      ")
+            text.append(f"{one_line(each['command'])}\n", "cyan")
     return text
 
 
@@ -172,6 +174,8 @@ def _delivered(each: Delivered) -> Text:
         text.append(f"  {error}")
     if each.retry:
         text.append(f"  {each.retry['error']}")
+    elif each.failures:
+        text.append(f"  before: {each.failures[-1]['error']}", style="bright_black")
     if each.attempts > 1:
         text.append(f"  ({each.attempts} attempts)", style="bright_black")
     return text
@@ -188,6 +192,8 @@ def _result(result: Mapping[str, Any]) -> str:
         words += f" as {result['order']}"
     if result.get("took_ms") is not None:
         words += f" in {result['took_ms']:g} ms"
+    if result.get("answer"):
+        words += f': "{result["answer"]}"'
     return words
 
 

@@ -106,6 +106,7 @@ class Processes:
                 if child.process is not None and child.process.poll() is not None:
                     child.restarts += 1
                     self._notice(f"{child.name} ended ({child.process.returncode}); started again")
+                    _kill_group(child.process)  # a killed web server's workers keep its port
                     child.start()
 
     def stop(self) -> None:

@@ -57,7 +57,7 @@ class Stack:
         go_on: Callable[[], None] = lambda: None,
     ) -> None:
         check_base(options.port_base)
-        self._options, self._say, self._go_on = options, say, go_on
+        self._options, self._say, self._notice, self._go_on = options, say, notice, go_on
         self._ports = Ports(options.port_base)
         self._state = options.state.resolve()
         self._processes = Processes(notice)
@@ -167,12 +167,13 @@ class Stack:
         names, own = set(self.topology.secrets), f"{self.topology.deployment}-"
         # As the configuration names them, or as Secret Manager does.
         given = {n if n in names else f"{own}{n}": value for n, value in given.items()}
-        unknown = sorted(set(given) - names)
-        if unknown:
-            raise CannotStart(
-                f"--secrets: no part of the stack uses {unknown[0].removeprefix(own)!r}; it uses: "
+        surplus = sorted(name.removeprefix(own) for name in set(given) - names)
+        if surplus:
+            self._notice(
+                f"--secrets: no part of the stack uses {', '.join(surplus)}; it uses: "
                 f"{', '.join(sorted(names))}"
             )
+            given = {name: given[name] for name in set(given) & names}
         auth = json.loads(self._function("ingress").env["NSPS_ESPF_AUTH"])
         made_up = {
             ref.removeprefix("sm://").partition("/")[0]: secret_values.webhook_credential(

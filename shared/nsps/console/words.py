@@ -120,11 +120,15 @@ def _delivery(each: Delivered) -> Iterator[Line]:
     name = f"{each.handler} (replay {each.run})" if each.run else each.handler
     if each.summary:
         yield Line(each.last_at, f"{name}: the message is: {each.summary}")
+    for failure in each.failures:
+        times = f" ({failure['times']} times)" if failure["times"] > 1 else ""
+        yield Line(failure["at"], f"{name}: {failure['error']}{times}")
     for result in each.results:
         yield Line(each.last_at, f"{name}: {_result(result)}")
     for error in each.errors:
         yield Line(each.last_at, f"{name}: {error}")
-    if each.retry and each.outcome in (None, "retrying", "parked", "waiting"):
+    if each.retry and not each.failures:
+        # a replay that could not be read yet
         yield Line(each.retry.get("at"), f"{name}: {each.retry['error']}")
     if each.outcome:
         yield Line(each.finished_at or each.last_at, f"{name}: {_outcome(each)}")
@@ -168,6 +172,8 @@ def _result(result: Mapping[str, Any]) -> str:
         words += f" as order {result['order']}"
     if result.get("took_ms") is not None:
         words += f"; the system took {result['took_ms']:g} ms"
+    if result.get("answer"):
+        words += f'; it said "{result["answer"]}"'
     return words
 
 

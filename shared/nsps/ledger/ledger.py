@@ -34,6 +34,8 @@ DOUBT_SECONDS = 900.0
 
 MOST_RESULTS = 50
 """How many results a delivery keeps: the newest."""
+MOST_FAILURES = 10
+"""How many different failures in a row a delivery keeps: the newest."""
 LONGEST_WAIT_SECONDS = 86400.0
 """The longest Retry-After that is honoured: a day."""
 
@@ -583,11 +585,21 @@ class _View:
             self._delivery,
             {
                 "retry": retry,
+                "failures": self._failures(error),
                 "last_at": self._tx.now,
                 "expire_at": self._tx.after(days=HISTORY_DAYS),
             },
         )
         return self._note(Outcome.RETRYING, error)
+
+    def _failures(self, error: str) -> list[dict[str, Any]]:
+        """The newest failures with this one; the same one again is counted."""
+        before = (self._documents[self._delivery.path] or {}).get("failures") or []
+        times = 1
+        if before and before[-1]["error"] == error:
+            times += before[-1]["times"]
+            before = before[:-1]
+        return [*before, {"error": error, "at": self._tx.now, "times": times}][-MOST_FAILURES:]
 
     def _note(self, outcome: Outcome, message: str) -> outbox.Post | None:
         work = self._work

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps_local.cli.printable import bounded, printable, safe_console
+from nsps_local.cli.printable import bounded, one_line, printable, safe_console
 from rich.table import Table
 from rich.text import Text
 
@@ -60,3 +60,14 @@ def test_nothing_acts(text: str) -> None:
 def test_a_long_value_is_cut() -> None:
     assert bounded("x" * 100, 10) == "x" * 9 + "…"
     assert bounded("short", 10) == "short"
+
+
+def test_a_value_cannot_begin_a_line_of_its_own() -> None:
+    assert one_line("Bo\nhss: delivered") == "Bo\\x0ahss: delivered"
+    assert bounded("a\tb", 10) == "a\\x09b"
+
+
+@pytest.mark.parametrize("wrap", [Text, _table])
+def test_a_pipe_gets_a_record_in_one_line(wrap: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert len(_printed(wrap("word " * 100)).strip().splitlines()) == 1  # type: ignore[operator]

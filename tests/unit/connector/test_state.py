@@ -215,6 +215,8 @@ def test_transient_the_lease_is_given_back_and_espf_hears_retry_once(store: Stor
     assert kit.deliver(event).outcome is Outcome.DELIVERED
     kept = kit.delivery(event)
     assert (kept["retry"], kept["attempts"]) == (None, 3)
+    failures = [(each["error"], each["times"]) for each in kept["failures"]]
+    assert failures == [("busy, password=***", 2)]
     assert kit.espf.statuses == ["RETRY", "OK"]
     assert "hunter2" not in kit.everything() + repr(kit.espf.told)
 

@@ -79,6 +79,19 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
     assert [each.command for each in words.advice] == ["nsps reconcile hss --account 1001"]
 
 
+def test_what_the_system_said_and_what_failed_before_stay_after_a_success() -> None:
+    result = {"key": "message/account:1", "result": "written", "answer": "202 Event ignored"}
+    failures = (
+        {"error": "503 Busy", "at": AT, "times": 1},
+        {"error": "no answer within 45 s", "at": AT, "times": 3},
+    )
+    words = of_story(story(delivered(results=(result,), failures=failures)), Systems())
+    texts = [line.text for line in words.happened]
+    assert 'hss: the message was taken; it said "202 Event ignored"' in texts
+    assert "hss: 503 Busy" in texts
+    assert "hss: no answer within 45 s (3 times)" in texts
+
+
 @pytest.mark.parametrize(
     ("delivery", "waits", "command"),
     [
