@@ -201,6 +201,7 @@ class TestRowPerSimThatIsMarked(_OnSqlite):
         ({"bill_status": "suspended"}, "suspended"),
         ({"bill_status": "terminated", "blocked": True}, "terminated"),
         ({"bill_status": None}, "unknown"),
+        ({"status": "customer_suspended"}, "barred"),
     ],
 )
 def test_status(account: dict[str, Any], status: str) -> None:
@@ -216,6 +217,8 @@ def test_status(account: dict[str, Any], status: str) -> None:
         ("420777000003", "420777000003"),
         ("office@voip.example.net", "420999"),
         (None, "420999"),
+        ("+420777000003", "420777000003"),
+        ("001010000000003", "420999"),  # the card's IMSI
     ],
 )
 def test_msisdn(ident: str | None, msisdn: str) -> None:

@@ -56,6 +56,7 @@ class TestDesired:
             ({"bill_status": "terminated", "blocked": True}, None, False),
             ({"bill_status": None}, None, False),
             ({"blocked": None}, "420777000003", True),
+            ({"status": "customer_suspended"}, "420777000003", False),
         ],
     )
     def test_who_is_served(self, account: Any, msisdn: str | None, served: bool) -> None:
@@ -76,11 +77,10 @@ class TestDesired:
     def test_the_number(self, ident: str | None, of_sim: str | None, msisdn: str | None) -> None:
         assert desired(snapshot(msisdn=of_sim, id=ident))[IMSI]["msisdn"] == msisdn
 
-    @pytest.mark.parametrize("ident", ["abc@msisdn", "1234567890123456@msisdn", "1 2@msisdn"])
-    def test_a_number_that_is_none(self, ident: str) -> None:
-        with pytest.raises(Terminal, match=r"account_info\.id") as refusal:
-            desired(snapshot(id=ident))
-        assert ident.partition("@")[0] not in str(refusal.value)
+    @pytest.mark.parametrize("ident", ["abc@msisdn", "1234567890123456@msisdn", IMSI])
+    def test_a_number_that_is_none_does_not_hold_up_a_block(self, ident: str) -> None:
+        state = {"msisdn": None, "cs": False, "ps": False}
+        assert desired(snapshot(id=ident, blocked=True)) == {IMSI: state}
 
     @pytest.mark.parametrize(
         "imsi", [None, "", "12345", "0" * 16, "00101000000000x", "00101000000000 ", "\u0660" * 15]

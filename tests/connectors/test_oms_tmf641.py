@@ -168,6 +168,22 @@ class TestWhatIsOrdered:
         }
         assert connector().desired(enriched(BLOCKED))[KEY]["serviceGranted"] is False
 
+    @pytest.mark.parametrize(
+        ("account", "granted", "number"),
+        [
+            ({"status": "customer_suspended"}, False, "79123456789"),
+            ({"id": "+79123456789"}, True, "79123456789"),
+            ({"id": "alice"}, True, None),
+            ({"id": "001010000020349"}, True, None),
+        ],
+    )
+    def test_who_is_served_and_under_what_number(
+        self, account: dict[str, Any], granted: bool, number: str | None
+    ) -> None:
+        pb = PB | {"account_info": PB["account_info"] | account}
+        state = connector().desired(enriched(pb))[KEY]
+        assert (state["serviceGranted"], state["msisdn"]) == (granted, number)
+
     def test_an_account_with_characteristics_of_its_own(self) -> None:
         made = connector(
             resource="account",

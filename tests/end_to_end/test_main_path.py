@@ -53,6 +53,24 @@ def test_a_subscriber_is_created_changed_barred_and_swapped(stack: WholeStack) -
     assert mine["provisioning"]["Database"]["status"] == "OK"
 
 
+def test_a_suspended_customer_s_subscriber_is_barred(stack: WholeStack) -> None:
+    i_account, _ = new_account(stack)
+    stack.do("suspend_customer", i_customer=2501)
+    try:
+        assert rows(stack)[i_account]["status"] == "barred"
+    finally:
+        stack.do("unsuspend_customer", i_customer=2501)
+    assert rows(stack)[i_account]["status"] == "active"
+
+
+def test_an_account_called_by_its_card_s_imsi_has_no_number(stack: WholeStack) -> None:
+    i_account, card = new_account(stack)
+    assert rows(stack)[i_account]["msisdn"]
+    stack.do("change_account_id", i_account=i_account, msisdn=card["imsi"])
+    row = rows(stack)[i_account]
+    assert (row["imsi"], row["msisdn"]) == (card["imsi"], None)
+
+
 def test_the_same_webhook_fifty_times_is_one_event_and_one_write(stack: WholeStack) -> None:
     i_account, _ = new_account(stack)
     stack.post("/sandbox/settings", webhook={"paused": True})

@@ -35,6 +35,7 @@ from nsps.snapshot import (
     as_text,
     readers,
 )
+from nsps.subscriber import msisdn, service_word
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from sqlalchemy import (
     BigInteger,
@@ -149,23 +150,8 @@ def _name(pb: PbData) -> str | None:
     return " ".join(part.strip() for part in parts if part and part.strip()) or None
 
 
-def _msisdn(pb: PbData) -> str | None:
-    """The account's number, where its id is one (79123456789@msisdn); else the SIM card's."""
-    ident = (pb.account_info.id if pb.account_info else None) or ""
-    number, _, realm = ident.partition("@")
-    if realm == "msisdn" or (not realm and number.isascii() and number.isdigit()):
-        return number
-    return pb.sim_info.msisdn if pb.sim_info else None
-
-
 def _status(pb: PbData) -> str | None:
-    """active; barred (open, but blocked); else the billing status (suspended, terminated, ...)."""
-    account = pb.account_info
-    if account is None:
-        return None
-    if account.bill_status != "open":
-        return account.bill_status or "unknown"
-    return "barred" if account.blocked else "active"
+    return service_word(pb.account_info) if pb.account_info else None
 
 
 def _addons(pb: PbData) -> str | None:
@@ -185,7 +171,7 @@ def _policy(pb: PbData, name: str) -> str | None:
 
 _NAMED: Mapping[str, Callable[[PbData], Any]] = {
     "name": _name,
-    "msisdn": _msisdn,
+    "msisdn": msisdn,
     "status": _status,
     "addons": _addons,
 }

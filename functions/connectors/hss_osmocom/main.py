@@ -29,11 +29,10 @@ from nsps.connector.serve import serve
 from nsps.http import Deadline
 from nsps.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unreachable
 from nsps.secrets import SecretValue
-from nsps.snapshot import AccountInfo, PbData
+from nsps.subscriber import is_open, is_served, msisdn
 from pydantic import BaseModel, ConfigDict, Field
 
 _IMSI = re.compile(r"[0-9]{6,15}")
-_MSISDN = re.compile(r"[0-9]{1,15}")
 _KEY = re.compile(r"[0-9A-Fa-f]{32}")
 _ALGORITHMS_2G = ("comp128v1", "comp128v2", "comp128v3", "xor")
 
@@ -82,9 +81,9 @@ class OsmoHlr(StateConnector[Settings]):
     def desired(self, event: Enriched) -> Mapping[str, State]:
         """One subscriber: the account's SIM. None without an account or without a SIM.
 
-        Voice and data are allowed while the account is open and not blocked. The MSISDN is given
-        back when the account is no longer open: OsmoHLR holds a number once, and another
-        subscriber may have it by then. A blocked account keeps its number.
+        Voice and data are allowed while the account is served. The MSISDN is given back when the
+        account is no longer open: OsmoHLR holds a number once, and another subscriber may have it
+        by then. An open account keeps its number while it is barred.
         """
         account, sim = event.pb.account_info, event.pb.sim_info
         if account is None or sim is None or not (sim.imsi or sim.iccid or sim.i_sim_card):
@@ -92,10 +91,9 @@ class OsmoHlr(StateConnector[Settings]):
         imsi = sim.imsi or ""
         if not _IMSI.fullmatch(imsi):
             raise Terminal("sim_info.imsi is not an IMSI (6 to 15 digits): correct the SIM card")
-        is_open = account.bill_status == "open"
-        served = is_open and not account.blocked
+        served = is_served(account)
         state: dict[str, Any] = {
-            "msisdn": _msisdn(account, event.pb) if is_open else None,
+            "msisdn": msisdn(event.pb) if is_open(account) else None,
             "cs": served,
             "ps": served,
         }
@@ -207,25 +205,6 @@ def _setting(imsi: str, name: str, value: Any) -> tuple[str, str]:
     if isinstance(value, SecretValue):
         value = value.reveal()
     return _variable(imsi, name), "none" if value is None else value
-
-
-def _msisdn(account: AccountInfo, pb: PbData) -> str | None:
-    """The account's number: its id (79123456789@msisdn), else the SIM card's; None if neither.
-
-    Raises Terminal if it is no number.
-    """
-    ident = (account.id or "").strip()
-    number, at, realm = ident.partition("@")
-    if not (realm == "msisdn" or (not at and _MSISDN.fullmatch(number.removeprefix("+")))):
-        number = (pb.sim_info.msisdn if pb.sim_info else None) or ""
-    number = number.strip().removeprefix("+")
-    if not number:
-        return None
-    if not _MSISDN.fullmatch(number):
-        raise Terminal(
-            "account_info.id (or sim_info.msisdn) is not an MSISDN (1 to 15 digits): correct it"
-        )
-    return number
 
 
 def _keys_of(entry: object) -> dict[str, SecretValue | None]:

@@ -36,6 +36,7 @@ from nsps.http import Answer as HttpAnswer
 from nsps.outcome import NoAnswer, Terminal, Transient
 from nsps.redact import shortened
 from nsps.snapshot import Block, PbData
+from nsps.subscriber import is_closed, is_served, msisdn
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -151,7 +152,7 @@ class OrderManagement(AsynchronousConnector[Settings]):
 
     def desired(self, event: Enriched) -> Mapping[str, State]:
         account = event.pb.account_info
-        if account is None or account.bill_status == "terminated" or account.status == "closed":
+        if account is None or is_closed(account):
             return {}
         key = self._key(event.pb)
         if key is None:
@@ -363,13 +364,10 @@ def characteristics_of(pb: PbData, paths: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _value(pb: PbData, path: str) -> Any:
-    account = pb.account_info
-    granted = bool(account and account.bill_status == "open" and not account.blocked)
     if path == "service_granted":
-        return granted
+        return is_served(pb.account_info)
     if path == "msisdn":
-        number = (account.id or "").partition("@")[0] if account else ""
-        return number or None
+        return msisdn(pb)
     if path == "imsi":
         return pb.sim_info.imsi if pb.sim_info else None
     return _at(pb.to_contract(), path.split("."))

@@ -102,7 +102,7 @@ def _explain(options: argparse.Namespace) -> int:
     kind, colon, value = options.what.partition(":")
     remote = Remote(options)
     if colon and kind in SUBJECTS:
-        return _subject(remote, kind, value.removeprefix("+"), options)
+        return _subject(remote, kind, value, options)
     if colon:
         raise CommandError(f"{options.what}: write an event_id, an i_event, {_FORMS}")
     found = _wait(remote, options.what, options.wait)

@@ -10,6 +10,7 @@ from nsps.outcome import Terminal
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.faults import Fault, NotFound, OtherAnswer
 from nsps.snapshot import as_integer
+from nsps.subscriber import account_ids
 
 LIST_PAGE = 1000
 """PortaBilling gives no more at once."""
@@ -41,7 +42,7 @@ class Lists:
 
     def account_of_number(self, msisdn: str) -> int | None:
         """The account whose id is the number (also as NUMBER@msisdn). Raises Transient."""
-        for name in (msisdn, f"{msisdn}@msisdn"):
+        for name in account_ids(msisdn):
             try:
                 answer = self._client.call("account_list", {"id": name, "limit": 1, "offset": 0})
             except NotFound:

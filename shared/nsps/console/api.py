@@ -29,6 +29,7 @@ from nsps.messages import ENRICHMENT
 from nsps.outcome import Outcome, Transient
 from nsps.receiver import Reply
 from nsps.store import Store
+from nsps.subscriber import as_msisdn
 from nsps.switch import Switch, Switches, SwitchRefused, kept_until
 from nsps.timeline import as_json, plain
 
@@ -193,7 +194,11 @@ class Api:
         if len(given) != 1:
             raise BadRequest("write ?imsi=NUMBER or ?msisdn=NUMBER")
         ((kind, number),) = given
-        number = number.strip().removeprefix("+")
+        if kind == "msisdn":
+            number = as_msisdn(number) or ""
+            if not number:
+                raise BadRequest("the MSISDN is not 1 to 15 digits: write ?msisdn=NUMBER")
+        number = number.strip()
         subjects = self._parts.finding.number(kind, number)
         if not subjects:
             raise NotThere(

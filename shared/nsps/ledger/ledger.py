@@ -24,6 +24,7 @@ from nsps.ledger.documents import Delivery, Resource, Watermark
 from nsps.ledger.protocol import Begun, Lease, Step, Taken, Todo
 from nsps.outcome import Outcome, Transient, worst
 from nsps.store import HISTORY_DAYS, TOMBSTONE_DAYS, Known, Store, Tx
+from nsps.subscriber import as_msisdn
 
 MARGIN_SECONDS = 2.0
 """M of the model: how far a call may overrun its deadline before it can no longer take effect."""
@@ -653,8 +654,10 @@ def note_status(
 
 def _findable(key: str, state: Mapping[str, Any]) -> list[str]:
     """The numbers by which people look for a resource."""
-    told = (state.get(name) for name in ("imsi", "msisdn", "iccid", "number"))
-    return sorted({key, *(each for each in told if isinstance(each, str) and each)})
+    values = (state.get(name) for name in ("imsi", "msisdn", "iccid", "number"))
+    texts = [each for each in values if isinstance(each, str) and each]
+    numbers = filter(None, map(as_msisdn, texts))  # an MSISDN is looked for by its digits
+    return sorted({key, *texts, *numbers})
 
 
 def order_reference(work: Work, step: Step) -> str:

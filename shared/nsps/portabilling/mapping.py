@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nsps.snapshot import (
@@ -29,6 +30,7 @@ from nsps.snapshot import (
     as_text,
     part_of,
 )
+from nsps.subscriber import allows_service
 
 ACCOUNT_BILL_STATUS = {"O": "open", "S": "suspended", "I": "inactive", "C": "terminated"}
 CUSTOMER_BILL_STATUS = {
@@ -56,8 +58,12 @@ _SECRET_WORDS = re.compile(
 )
 
 
-def account_info(raw: object) -> AccountInfo | None:
-    """The ``account_info`` of Account/get_account_info; None if it is not an object or empty."""
+def account_info(raw: object, now: datetime) -> AccountInfo | None:
+    """The ``account_info`` of Account/get_account_info; None if it is not an object or empty.
+
+    ``now``: when it was read (with a zone), for an activation or expiration date that has not come
+    or has passed.
+    """
     if not isinstance(raw, Mapping) or not raw:
         return None
     bill_status = _word(raw.get("bill_status"), ACCOUNT_BILL_STATUS)
@@ -67,7 +73,7 @@ def account_info(raw: object) -> AccountInfo | None:
         "bill_status": bill_status,
         "billing_model": _word(raw.get("billing_model"), BILLING_MODEL),
         "blocked": blocked,
-        "status": _account_status(raw.get("status"), bill_status, blocked),
+        "status": _stopped(raw, now) or _status(raw.get("status"), bill_status, blocked),
         "assigned_addons": [],
         "service_features": [],
     }
@@ -138,7 +144,7 @@ def customer_info(raw: object) -> CustomerInfo | None:
         return None
     bill_status = _word(raw.get("bill_status"), CUSTOMER_BILL_STATUS)
     blocked = as_flag(raw.get("blocked"))
-    status = _account_status(raw.get("status"), bill_status, blocked)
+    status = _status(raw.get("status"), bill_status, blocked)
     known = {**raw, "bill_status": bill_status, "blocked": blocked, "status": status}
     return part_of(CustomerInfo, known)
 
@@ -190,7 +196,54 @@ def _joined(raw: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _account_status(raw: object, bill_status: str | None, blocked: bool | None) -> str | None:
+def _stopped(raw: Mapping[str, Any], now: datetime) -> str | None:
+    """The status word for what stops the service although ``status`` does not say so.
+
+    PortaBilling shows one word, the first of a list in which limits and screening come before a
+    customer's block; and not every release shows one. None if nothing else stops the service.
+    """
+    word = _stripped(raw.get("status"))
+    if not allows_service(word):
+        return None
+    if as_flag(raw.get("customer_blocked")):
+        return "customer_blocked"
+    customer = _word(raw.get("customer_bill_status"), CUSTOMER_BILL_STATUS)
+    if customer == "suspended" and word != "customer_suspension_delayed":
+        return "customer_suspended"
+    if customer == "deactivated":
+        return "customer_provisionally_terminated"
+    return _outside_dates(raw, now)
+
+
+def _outside_dates(raw: Mapping[str, Any], now: datetime) -> str | None:
+    """``expired`` or ``not_yet_active``, where the dates leave no doubt in any time zone.
+
+    The time zone of a plain date is not documented: a day begins 14 hours before it does in UTC at
+    the earliest, and ends 12 hours after at the latest.
+    """
+    expiration, activation = raw.get("expiration_date"), raw.get("activation_date")
+    day_after = _moment(expiration, timedelta(days=1, hours=12))
+    if day_after is not None and now >= day_after:
+        return "expired"
+    first_day = _moment(activation, timedelta(hours=-14))
+    if first_day is not None and now < first_day:
+        return "not_yet_active"
+    return None
+
+
+def _moment(value: object, of_a_day: timedelta) -> datetime | None:
+    """A time of the API (UTC); for a plain date, its midnight and ``of_a_day``. None if neither."""
+    text = iso_time(value) or ""
+    try:
+        if len(text) == len("2025-05-16"):
+            return datetime.fromisoformat(text).replace(tzinfo=UTC) + of_a_day
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _status(raw: object, bill_status: str | None, blocked: bool | None) -> str | None:
     """The API leaves ``status`` out where nothing is wrong: that is said as ``active``."""
     word = _stripped(raw)
     if word:

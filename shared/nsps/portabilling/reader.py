@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from nsps.event import EspfEvent, Owner, SnapshotTime
@@ -204,7 +205,7 @@ class Reader:
     def _account(self, ident: str) -> AccountInfo | None:
         params = {"i_account": _id(ident), "detailed_info": 1, "get_service_features": 1}
         raw = self._object("account_info", params)
-        account = mapping.account_info(raw)
+        account = mapping.account_info(raw, datetime.now(UTC))
         if account is not None and str(account.i_account) != ident:
             raise BadAnswer(
                 f"PortaBilling {self._client.services.account_info}: the answer is of another "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nsps.portabilling import mapping
 from nsps.snapshot import PbData
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 RAW_ACCOUNT: dict[str, Any] = {
     "i_account": 2984,
@@ -73,7 +76,7 @@ RAW_ACCOUNT: dict[str, Any] = {
 
 
 def test_a_real_account() -> None:
-    account = mapping.account_info(RAW_ACCOUNT)
+    account = mapping.account_info(RAW_ACCOUNT, NOW)
     assert account is not None
     assert PbData(account_info=account).to_contract()["account_info"] == {
         "bill_status": "open",
@@ -123,7 +126,7 @@ def test_a_real_account() -> None:
 
 
 def test_no_canary_gets_through() -> None:
-    account = mapping.account_info(RAW_ACCOUNT)
+    account = mapping.account_info(RAW_ACCOUNT, NOW)
     sim = mapping.sim_info(
         {"i_sim_card": 1, "imsi": "214070000000001", "ki": "canary", "opc": "canary", "pin1": "c"}
     )
@@ -142,7 +145,7 @@ def test_no_canary_gets_through() -> None:
     ],
 )
 def test_bill_status(raw: object, word: str | None) -> None:
-    account = mapping.account_info({"bill_status": raw})
+    account = mapping.account_info({"bill_status": raw}, NOW)
     assert account is not None
     assert account.bill_status == word
 
@@ -155,7 +158,7 @@ def test_bill_status(raw: object, word: str | None) -> None:
     ],
 )
 def test_billing_model(raw: object, word: str | None) -> None:
-    account = mapping.account_info({"billing_model": raw})
+    account = mapping.account_info({"billing_model": raw}, NOW)
     assert account is not None
     assert account.billing_model == word
 
@@ -164,7 +167,7 @@ def test_billing_model(raw: object, word: str | None) -> None:
     ("raw", "blocked"), [("Y", True), ("N", False), (None, None), ("X", None), ([], None)]
 )
 def test_blocked_means_barred(raw: object, blocked: bool | None) -> None:
-    account = mapping.account_info({"blocked": raw, "i_account": 1})
+    account = mapping.account_info({"blocked": raw, "i_account": 1}, NOW)
     assert account is not None
     assert account.blocked is blocked
 
@@ -184,7 +187,70 @@ def test_a_missing_status_means_that_nothing_is_wrong(
     status: object, bill_status: object, blocked: object, word: str | None
 ) -> None:
     raw = {"status": status, "bill_status": bill_status, "blocked": blocked}
-    account = mapping.account_info(raw)
+    account = mapping.account_info(raw, NOW)
+    assert account is not None
+    assert account.status == word
+
+
+@pytest.mark.parametrize(
+    ("raw", "word"),
+    [
+        ({"customer_blocked": "Y"}, "customer_blocked"),
+        ({"customer_bill_status": "S"}, "customer_suspended"),
+        ({"customer_bill_status": "D"}, "customer_provisionally_terminated"),
+        ({"customer_bill_status": "S", "status": "screening"}, "customer_suspended"),
+        ({"customer_blocked": "Y", "status": "customer_limited"}, "customer_blocked"),
+        ({"customer_blocked": "Y", "status": "expired"}, "expired"),
+        (
+            {"customer_bill_status": "S", "status": "customer_suspension_delayed"},
+            "customer_suspension_delayed",
+        ),
+        ({"customer_blocked": "N", "customer_bill_status": "O"}, "active"),
+    ],
+)
+def test_what_stops_the_service_comes_before_what_does_not(raw: dict[str, Any], word: str) -> None:
+    account = mapping.account_info({"bill_status": "O", "blocked": "N", **raw}, NOW)
+    assert account is not None
+    assert account.status == word
+
+
+@pytest.mark.parametrize(
+    ("dates", "word"),
+    [
+        ({"expiration_date": "2026-05-31"}, "expired"),  # its day is over everywhere, by minutes
+        ({"expiration_date": "2026-05-31", "status": "overdraft"}, "expired"),
+        ({"expiration_date": "2026-06-01"}, "active"),  # its day: PortaBilling's word decides
+        ({"expiration_date": "2026-06-01", "status": "expired"}, "expired"),
+        ({"expiration_date": "2026-06-01 12:00:00"}, "expired"),
+        ({"expiration_date": "2026-06-01 12:00:01"}, "active"),
+        ({"activation_date": "2026-06-02"}, "active"),  # has begun in Kiritimati
+        ({"activation_date": "2026-06-03"}, "not_yet_active"),
+        ({"activation_date": "2026-06-01 12:00:01"}, "not_yet_active"),
+        ({"activation_date": "2026-06-01 12:00:00"}, "active"),
+        ({"activation_date": "2023-05-12", "expiration_date": None}, "active"),
+        ({"activation_date": "0000-00-00", "expiration_date": "0000-00-00 00:00:00"}, "active"),
+        ({"activation_date": 7, "expiration_date": "9999-12-31"}, "active"),
+    ],
+)
+def test_a_date_beyond_doubt_is_a_status(dates: dict[str, Any], word: str) -> None:
+    account = mapping.account_info({"bill_status": "O", "blocked": "N", **dates}, NOW)
+    assert account is not None
+    assert account.status == word
+
+
+@pytest.mark.parametrize(
+    ("dates", "now", "word"),
+    [
+        ({"expiration_date": "2026-05-31"}, NOW - timedelta(seconds=1), "active"),
+        ({"expiration_date": "2026-05-31"}, NOW, "expired"),
+        ({"activation_date": "2026-06-02"}, NOW - timedelta(hours=2, seconds=1), "not_yet_active"),
+        ({"activation_date": "2026-06-02"}, NOW - timedelta(hours=2), "active"),
+    ],
+)
+def test_a_day_is_long_enough_for_every_time_zone(
+    dates: dict[str, Any], now: datetime, word: str
+) -> None:
+    account = mapping.account_info({"bill_status": "O", "blocked": "N", **dates}, now)
     assert account is not None
     assert account.status == word
 
@@ -207,7 +273,8 @@ def test_dates(raw: object, iso: str | None) -> None:
 
 def test_the_access_policy_is_in_force_only_where_the_feature_is_on() -> None:
     features = RAW_ACCOUNT["service_features"][0]
-    off = mapping.account_info({"service_features": [{**features, "effective_flag_value": "N"}]})
+    raw = {"service_features": [{**features, "effective_flag_value": "N"}]}
+    off = mapping.account_info(raw, NOW)
     assert mapping.access_policy_id(off) is None
     assert mapping.access_policy_id(None) is None
 
@@ -266,7 +333,7 @@ garbage = st.recursive(
 
 @given(garbage)
 def test_garbage_never_crashes_the_mapping(raw: Any) -> None:
-    account = mapping.account_info(raw)
+    account = mapping.account_info(raw, NOW)
     mapping.access_policy_id(account)
     pb = PbData(
         account,
@@ -283,8 +350,8 @@ def test_garbage_never_crashes_the_mapping(raw: Any) -> None:
 
 @given(st.sampled_from(sorted(RAW_ACCOUNT)), garbage)
 def test_one_member_of_the_wrong_kind_leaves_the_others_alone(member: str, raw: Any) -> None:
-    account = mapping.account_info({**RAW_ACCOUNT, member: raw})
-    whole = mapping.account_info(RAW_ACCOUNT)
+    account = mapping.account_info({**RAW_ACCOUNT, member: raw}, NOW)
+    whole = mapping.account_info(RAW_ACCOUNT, NOW)
     assert account is not None
     assert whole is not None
     derived = {"status"} if member in ("bill_status", "blocked", "status") else set()
