@@ -115,7 +115,7 @@ def as_msisdn(text: str | None) -> str | None:
 
 def account_ids(number: str) -> tuple[str, ...]:
     """The account ids that ``as_msisdn`` reads as this number."""
-    return (f"{number}@msisdn", number, f"+{number}", f"+{number}@msisdn")
+    return (number, f"{number}@msisdn", f"+{number}", f"+{number}@msisdn")
 
 
 def _names_card(number: str, sim: SimInfo | None) -> bool:
