@@ -13,7 +13,7 @@ from nsps.espf.status_api import EspfStatusApi
 from nsps.event import EspfEvent, Owner
 from nsps.outcome import Terminal, Transient
 from nsps.portabilling.client import PortaBilling, ServicePaths
-from nsps.portabilling.faults import AUTH_CODES, BadAnswer, LoginRefused
+from nsps.portabilling.faults import AUTH_CODES, BadAnswer, LoginRefused, NotFound
 from nsps.portabilling.login import ApiCredentials
 from nsps.portabilling.reader import Reader
 from nsps.snapshot import Block, PbData
@@ -114,10 +114,24 @@ def test_changes_show(sandbox: Sandbox, reader: Reader, account: dict[str, Any])
     assert pb.prev_sim_info.imsi == "001010000000077"
 
 
-@pytest.mark.parametrize("unknown", ["fault", "null", "empty"])
+@pytest.mark.parametrize("unknown", ["fault", "null"])
 def test_an_account_that_is_not_there(sandbox: Sandbox, reader: Reader, unknown: str) -> None:
     sandbox.reconfigure({"api": {"unknown": unknown}})
     assert read(reader, {"i_account": 999_999}) == PbData()
+
+
+def test_an_empty_answer_says_that_an_account_is_not_there_where_that_is_configured(
+    sandbox: Sandbox, reader: Reader
+) -> None:
+    sandbox.reconfigure({"api": {"unknown": "empty"}})
+    with pytest.raises(BadAnswer, match="empty answer"):
+        read(reader, {"i_account": 999_999})
+    empty = ("account_info", "sim_card_info", "full_vd_counter_info")
+    given = ApiCredentials("nsps", token="sandbox-api-token")
+    absence = {what: frozenset({"empty"}) for what in empty}
+    told = Reader(PortaBilling(sandbox.url, lambda: given, absence=absence))
+    assert read(told, {"i_account": 999_999}) == PbData()
+    told.close()
 
 
 def test_other_owners(sandbox: Sandbox, reader: Reader, account: dict[str, Any]) -> None:
@@ -159,20 +173,22 @@ def test_a_server_that_hangs(
     sandbox.faults.add(Fault(fault="hang", seconds=10))
     began = time.monotonic()
     with pytest.raises(Transient):
-        client.call("Account/get_account_info", {"i_account": account["i_account"]})
+        client.call("account_info", {"i_account": account["i_account"]})
     assert time.monotonic() - began < 3
     sandbox.faults.clear()
 
 
 def test_login_refused_and_a_wrong_path(sandbox: Sandbox, client: PortaBilling) -> None:
-    with pytest.raises(Transient):
-        client.call("SIMCards/get_card_info", {"i_sim_card": 1})
+    client.services = ServicePaths(sim_card_info="SIMCards/get_card_info")
+    with pytest.raises(Transient, match="SIMCards/get_card_info") as caught:
+        client.call("sim_card_info", {"i_sim_card": 1})
+    assert not isinstance(caught.value, NotFound)
     sandbox.faults.add(Fault(fault="login_refused"))
     fresh = PortaBilling(sandbox.url, lambda: ApiCredentials("nsps", token="sandbox-api-token"))
     with pytest.raises(LoginRefused):
-        fresh.call("Account/get_account_info", {"i_account": 1})
+        fresh.call("customer_list", {})
     sandbox.faults.clear()
-    assert fresh.call("Env/get_env_info", {})
+    assert fresh.call("customer_list", {})
 
 
 def test_statuses(sandbox: Sandbox, client: PortaBilling, account: dict[str, Any]) -> None:
