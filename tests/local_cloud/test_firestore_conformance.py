@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from google.api_core import exceptions
+from google.api_core.datetime_helpers import DatetimeWithNanoseconds
 from google.cloud import firestore
 from google.cloud.firestore import And, FieldFilter, Or
 from google.cloud.firestore_v1.vector import Vector
@@ -19,6 +20,7 @@ from tests.local_cloud.firestore_kit import GOOGLE_PACKAGE, client, embedded, go
 GOOGLE_DIFFERS = {
     "test_create_twice_in_one_commit": "INVALID_ARGUMENT: cannot insert then insert",
     "test_commit_time_of_an_empty_commit": "answers without a commit time",
+    "test_aggregations_that_are_refused: six": "UNKNOWN, without a reason",
     "test_lists_at_a_time_that_cannot_be": "lists at any time",
     "test_numeric_ids_come_last_downwards": "FAILED_PRECONDITION: no descending key scans",
     "test_queries: down by name": "FAILED_PRECONDITION: no descending key scans",
@@ -143,6 +145,20 @@ def test_update_time_precondition(db: Any, ref: Any) -> None:
         ref.delete(option=db.write_option(last_update_time=old))
     ref.update({"x": 3}, option=db.write_option(last_update_time=new))
     assert data(ref) == {"x": 3}
+
+
+def test_update_time_precondition_that_no_document_can_have(db: Any, ref: Any) -> None:
+    """Later than the document's last change, or finer than a clock's microsecond: a mistake."""
+    now = ref.set({"x": 1}).update_time
+    later = db.write_option(last_update_time=now + datetime.timedelta(hours=1))
+    with pytest.raises(exceptions.InvalidArgument):
+        ref.update({"x": 2}, option=later)
+    with pytest.raises(exceptions.InvalidArgument):
+        ref.delete(option=later)
+    finer = DatetimeWithNanoseconds.from_rfc3339("2026-11-21T08:30:01.123456789Z").timestamp_pb()
+    with pytest.raises(exceptions.InvalidArgument):
+        ref.delete(option=db.write_option(last_update_time=finer))
+    assert data(ref) == {"x": 1}
 
 
 def test_update_time_precondition_of_a_missing_document(db: Any, ref: Any) -> None:
@@ -718,6 +734,81 @@ def test_aggregations(people: Any) -> None:
 def test_count_beside_a_sum_counts_what_has_the_field(people: Any) -> None:
     (row,) = people.count(alias="n").sum("age", alias="s").get()
     assert {part.alias: part.value for part in row} == {"n": 5, "s": 151}
+
+
+def aggregate(query: Any, *aggregations: dict[str, Any]) -> dict[str, Any]:
+    """What the service answers to aggregations as they are on the wire, which the client checks."""
+    db = query._client
+    asked = {"structured_query": query._to_protobuf(), "aggregations": aggregations}
+    request = {
+        "parent": f"{db._database_string}/documents",
+        "structured_aggregation_query": asked,
+    }
+    (answer,) = db._firestore_api.run_aggregation_query(request=request, metadata=db._rpc_metadata)
+    return {name: value.integer_value for name, value in answer.result.aggregate_fields.items()}
+
+
+def total(path: str, alias: str) -> dict[str, Any]:
+    return {"sum": {"field": {"field_path": path}}, "alias": alias}
+
+
+@pytest.fixture(scope="module")
+def numbers(target: str) -> Any:
+    rows = {f"d{n}": {"v": v, "w": n} for n, v in enumerate([9, 1, 8, 2, 7])}
+    return fill(client(target), "numbers", {**rows, "without": {"w": -1}})
+
+
+@pytest.mark.parametrize(
+    ("ask", "found"),
+    [
+        (lambda c: c.limit(2).sum("v"), 3),
+        (lambda c: c.limit(2).avg("v"), 1.5),
+        (lambda c: c.order_by("w").limit(2).sum("v"), 10),
+        (lambda c: c.order_by("w", direction="DESCENDING").limit(2).sum("v"), 9),
+        (lambda c: c.where(filter=F("w", ">", 1)).limit(2).sum("v"), 10),
+        (lambda c: c.where(filter=F("v", ">", 1)).limit(2).sum("v"), 9),
+        (lambda c: c.offset(3).limit(1).sum("v"), 8),
+    ],
+    ids=["sum", "avg", "ordered", "down", "other range", "own range", "offset"],
+)
+def test_an_aggregated_field_sorts_what_is_limited(numbers: Any, ask: Ask, found: float) -> None:
+    ((row,),) = ask(numbers).get()
+    assert row.value == found
+
+
+def test_aggregated_fields_sort_by_their_names(numbers: Any) -> None:
+    limited = numbers.limit(2)
+    assert aggregate(limited, total("v", "a"), total("w", "b")) == {"a": 3, "b": 4}
+    assert aggregate(limited, total("w", "b"), total("v", "a")) == {"a": 3, "b": 4}
+
+
+def test_aggregations_without_an_alias_are_numbered(numbers: Any) -> None:
+    five = aggregate(numbers.limit(3), {"count": {}}, {"count": {}, "alias": "x y"}, {"count": {}})
+    assert five == {"field_1": 3, "x y": 3, "field_2": 3}
+
+
+REFUSED_AGGREGATIONS: dict[str, list[dict[str, Any]]] = {
+    "none": [],
+    "doubled alias": [{"count": {}, "alias": "n"}, total("v", "n")],
+    "doubled number": [{"count": {}, "alias": "field_1"}, {"count": {}}],
+    "six": [{"count": {}, "alias": str(n)} for n in range(6)],
+    "reserved alias": [{"count": {}, "alias": "__n__"}],
+    "long alias": [{"count": {}, "alias": "n" * 1501}],
+    "up to -1": [{"count": {"up_to": -1}}],
+    "of the name": [total("__name__", "n")],
+    "no operator": [{"alias": "n"}],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_AGGREGATIONS)
+def test_aggregations_that_are_refused(numbers: Any, name: str) -> None:
+    with pytest.raises(exceptions.InvalidArgument):
+        aggregate(numbers.limit(3), *REFUSED_AGGREGATIONS[name])
+
+
+def test_an_aggregated_field_behind_the_name_is_refused(numbers: Any) -> None:
+    with pytest.raises(exceptions.InvalidArgument):
+        numbers.order_by("__name__").sum("v").get()
 
 
 @pytest.mark.parametrize(

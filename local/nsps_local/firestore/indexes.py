@@ -96,10 +96,10 @@ class Indexes:
         except (ValidationError, json.JSONDecodeError, Refused) as error:
             raise ValueError(f"{path} does not declare indexes: {error}") from None
 
-    def check(self, query: Query, aggregated: Iterable[Path] = ()) -> None:
+    def check(self, query: Query) -> None:
         """Raise Refused, FAILED_PRECONDITION, where an index is missing."""
         for terms in query.disjuncts:
-            needed = _needed(query, terms, tuple(aggregated))
+            needed = _needed(query, terms)
             if not self._served(query.group, query.collection is None, needed):
                 raise Refused(grpc.StatusCode.FAILED_PRECONDITION, _text(query, needed))
 
@@ -154,7 +154,7 @@ def _reversed(order: tuple[Part, ...]) -> tuple[Part, ...]:
     return tuple((path, {UP: DOWN, DOWN: UP}.get(how, how)) for path, how in order)
 
 
-def _needed(query: Query, terms: Conjunction, aggregated: tuple[Path, ...]) -> Needed:
+def _needed(query: Query, terms: Conjunction) -> Needed:
     equal = {(term.path, UP) for term in terms if term.op == "=="}
     equal |= {(term.path, CONTAINS) for term in terms if term.op == "array-contains"}
     names = {path for path, how in equal if how == UP} | {NAME}
@@ -162,7 +162,7 @@ def _needed(query: Query, terms: Conjunction, aggregated: tuple[Path, ...]) -> N
     compared = {term.path for term in terms if term.op in RANGES + EXCLUSIONS + (NEVER,)}
     if not (order or equal) and query.order == ((NAME, True),):
         order = [(NAME, DOWN)]  # documents are stored by ascending name only
-    extra = sorted((compared | set(aggregated)) - names - {path for path, _ in order})
+    extra = sorted(compared - names - {path for path, _ in order})
     order += [(path, order[-1][1] if order else UP) for path in extra]
     return Needed(frozenset(part for part in equal if part[0] != NAME), tuple(order))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import grpc
@@ -170,8 +170,11 @@ _RANGE_TESTS: dict[str, Callable[[bytes, bytes], bool]] = {
 }
 
 
-def parse(db: int, root: str, parent: str, query: Any) -> Query:
-    """A StructuredQuery below `parent` (a resource name in database `root`). Raises Refused."""
+def parse(db: int, root: str, parent: str, query: Any, aggregated: Iterable[Path] = ()) -> Query:
+    """A StructuredQuery below `parent` (a resource name in database `root`). Raises Refused.
+
+    `aggregated`: the fields that are summed or averaged over what it finds.
+    """
     if query.HasField("find_nearest"):
         raise Refused(grpc.StatusCode.UNIMPLEMENTED, "find_nearest is not part of this server.")
     sources = query.from_  # as the Python types call `from`
@@ -182,7 +185,7 @@ def parse(db: int, root: str, parent: str, query: Any) -> Query:
         raise invalid(f'The parent "{parent}" is not in the database "{root}".')
     disjuncts = _disjuncts(query, root)
     _check_terms(disjuncts)
-    order = _order(query, disjuncts)
+    order = _order(query, disjuncts, set(aggregated))
     if query.limit.value < 0 or query.offset < 0:
         raise invalid("limit is negative" if query.limit.value < 0 else "offset is negative")
     return Query(
@@ -302,8 +305,13 @@ def _check_terms(disjuncts: tuple[Conjunction, ...]) -> None:
             )
 
 
-def _order(query: Any, disjuncts: tuple[Conjunction, ...]) -> tuple[tuple[Path, bool], ...]:
-    """The explicit order, then fields of inequalities by name, then the document's name."""
+def _order(
+    query: Any, disjuncts: tuple[Conjunction, ...], aggregated: set[Path]
+) -> tuple[tuple[Path, bool], ...]:
+    """The explicit order, then fields of inequalities, then aggregated ones, then the name.
+
+    Aggregated fields are read from the index, hence sort what they are summed over.
+    """
     order = [
         (field_path(part.field.field_path), part.direction == StructuredQuery.DESCENDING)
         for part in query.order_by
@@ -312,9 +320,16 @@ def _order(query: Any, disjuncts: tuple[Conjunction, ...]) -> tuple[tuple[Path, 
     listed = {path for path, _ in order}
     unequal = {term.path for terms in disjuncts for term in terms if term.op in RANGES + EXCLUSIONS}
     order += [(path, down) for path in sorted(unequal - listed - {NAME})]
-    if NAME in listed:
-        return tuple(order[: [path for path, _ in order].index(NAME) + 1])
-    return (*order, (NAME, down))
+    order += [(path, down) for path in sorted(aggregated - listed - unequal)]
+    if NAME not in listed:
+        return (*order, (NAME, down))
+    end = [path for path, _ in order].index(NAME) + 1
+    behind = sorted(".".join(path) for path, _ in order[end:] if path in aggregated)
+    if behind:
+        raise invalid(
+            f"No index has fields [{', '.join(behind)}] after __name__: order by them too."
+        )
+    return tuple(order[:end])
 
 
 def _cursor(

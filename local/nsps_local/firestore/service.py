@@ -20,6 +20,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from nsps_local.control import Route, known_names, number
 from nsps_local.firestore import plan, wire
+from nsps_local.firestore.aggregation import read_aggregations
 from nsps_local.firestore.clock import timestamp
 from nsps_local.firestore.faults import Faults
 from nsps_local.firestore.indexes import Indexes
@@ -29,7 +30,7 @@ from nsps_local.firestore.names import Key, field_path, invalid, key_of, split_d
 from nsps_local.firestore.query import NAME, Cursor, Path, Query, Term, parse
 from nsps_local.firestore.store import Record, Store
 from nsps_local.firestore.transactions import Transaction, Transactions, contention
-from nsps_local.firestore.values import Value, lookup, path_key, sort_key
+from nsps_local.firestore.values import Value, path_key, sort_key
 from nsps_local.firestore.writes import apply, check_precondition, target
 from nsps_local.grpc_server import Refused, bidirectional, streaming, unary
 
@@ -374,9 +375,9 @@ class FirestoreService:
 
     def _parse(self, parent: str, query: Any, aggregated: Iterable[Path] = ()) -> Query:
         root, _ = split_database(parent)
-        parsed = parse(self._store.database(root), root, parent, query)
+        parsed = parse(self._store.database(root), root, parent, query, aggregated)
         if self._indexes is not None:
-            self._indexes.check(parsed, aggregated)
+            self._indexes.check(parsed)
         return parsed
 
     async def _run_query(self, request: Any, context: Any) -> AsyncIterator[bytes]:
@@ -396,24 +397,21 @@ class FirestoreService:
 
     async def _run_aggregation(self, request: Any, context: Any) -> AsyncIterator[Any]:
         asked = request.structured_aggregation_query
-        sums = [_aggregated(part) for part in asked.aggregations]
-        fields = [path for path in sums if path is not None]
+        aggregations = read_aggregations(asked.aggregations)
+        fields = {each.path for each in aggregations.values() if each.path is not None}
         query = self._parse(request.parent, asked.structured_query, fields)
         await self.faults.gate((query.group,))
         begun = self._begin_with(query.db, request)
-        answer = types.RunAggregationQueryResponse.pb()()
         if begun is None and not fields and not request.WhichOneof("consistency_selector"):
             moment = self._store.clock.now()
             found = plan.count(self._store, query, None)
             hits: list[plan.Hit] = []
         else:
             moment, hits = await self._query(request, query, begun)
-            hits = [hit for hit in hits if all(lookup(hit.fields, path) for path in fields)]
             found = len(hits)
-        for place, part in enumerate(asked.aggregations, 1):
-            alias = part.alias or f"field_{place}"
-            value = answer.result.aggregate_fields[alias]
-            value.CopyFrom(_aggregate(part, found, hits))
+        answer = types.RunAggregationQueryResponse.pb()()
+        for alias, each in aggregations.items():
+            answer.result.aggregate_fields[alias].CopyFrom(each.value(found, hits))
         self.metrics.add("reads", query.group, caller(context), max(1, math.ceil(found / 1000)))
         answer.read_time.CopyFrom(timestamp(moment))
         if begun is not None:
@@ -566,32 +564,3 @@ def _page_size(request: Any) -> int:
     if request.page_size < 0:
         raise invalid("page_size is negative.")
     return int(request.page_size) or MAX_PAGE
-
-
-def _aggregated(part: Any) -> Path | None:
-    """The field of a sum or average; None for a count."""
-    kind = part.WhichOneof("operator")
-    if kind in ("sum", "avg"):
-        return field_path(getattr(part, kind).field.field_path)
-    if kind != "count":
-        raise invalid("An aggregation is neither count nor sum nor avg.")
-    return None
-
-
-def _aggregate(part: Any, found: int, hits: list[plan.Hit]) -> Any:
-    path = _aggregated(part)
-    if path is None:
-        limit = part.count.up_to.value if part.count.HasField("up_to") else found
-        return Value(integer_value=min(found, limit))
-    numbers: list[int | float] = []
-    for hit in hits:
-        value = lookup(hit.fields, path)
-        kind = value.WhichOneof("value_type")
-        if kind in ("integer_value", "double_value"):
-            numbers.append(getattr(value, kind))
-    if part.WhichOneof("operator") == "avg":
-        return Value(double_value=sum(numbers) / len(numbers)) if numbers else Value(null_value=0)
-    total = sum(numbers)
-    if isinstance(total, int) and -(2**63) <= total < 2**63:
-        return Value(integer_value=total)
-    return Value(double_value=float(total))

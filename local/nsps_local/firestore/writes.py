@@ -48,9 +48,16 @@ def check_precondition(write: Any, name: str, found: Record | None) -> None:
         if not condition.exists and found is not None:
             raise Refused(grpc.StatusCode.ALREADY_EXISTS, f"Document already exists: {name}")
     elif kind == "update_time":
+        if condition.update_time.nanos % 1000:
+            raise invalid("An update_time cannot have more than microseconds precision.")
         if found is None:
             raise Refused(grpc.StatusCode.NOT_FOUND, f"No document to update: {name}")
         wanted = micros(condition.update_time)
+        if wanted > found.updated:
+            raise invalid(
+                f"Invalid base version ({wanted}), it is greater than the stored version "
+                f"({found.updated}): {name}"
+            )
         if found.updated != wanted:
             raise Refused(
                 grpc.StatusCode.FAILED_PRECONDITION,
