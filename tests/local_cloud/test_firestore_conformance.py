@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from google.api_core import exceptions
-from google.api_core.datetime_helpers import DatetimeWithNanoseconds
 from google.cloud import firestore
 from google.cloud.firestore import And, FieldFilter, Or
 from google.cloud.firestore_v1.vector import Vector
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.local_cloud.firestore_kit import GOOGLE_PACKAGE, client, embedded, google, ids, wait_for
 
@@ -155,7 +155,7 @@ def test_update_time_precondition_that_no_document_can_have(db: Any, ref: Any) -
         ref.update({"x": 2}, option=later)
     with pytest.raises(exceptions.InvalidArgument):
         ref.delete(option=later)
-    finer = DatetimeWithNanoseconds.from_rfc3339("2026-11-21T08:30:01.123456789Z").timestamp_pb()
+    finer = Timestamp(seconds=1_700_000_000, nanos=123_456_789)
     with pytest.raises(exceptions.InvalidArgument):
         ref.delete(option=db.write_option(last_update_time=finer))
     assert data(ref) == {"x": 1}
