@@ -186,7 +186,7 @@ class Secrets:
 
     def _read_into(self, entry: _Entry, ref: str) -> None:
         try:
-            value = SecretValue(_without_editor_marks(self._read(ref)), ref)
+            value = SecretValue(without_editor_marks(self._read(ref)), ref)
         except SecretUnavailable as error:
             entry.error = error
             if entry.value is not None:
@@ -250,7 +250,7 @@ class Secrets:
             return self._client
 
 
-def _without_editor_marks(text: str) -> str:
+def without_editor_marks(text: str) -> str:
     """The text without the byte order mark and the line end that editors and ``echo`` add."""
     return text.removeprefix("\ufeff").rstrip("\r\n")
 

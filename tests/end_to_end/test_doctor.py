@@ -73,6 +73,7 @@ def test_a_healthy_stack_is_found_well(doctor: Doctor) -> None:
     assert {f"secret e2e-{n}" for n in ("espf-webhook", "portabilling-api", "digest-key")} <= set(
         found
     )
+    assert found["e2e-espf-webhook: a webhook with it"]["said"] == "is let in"
     assert {"subscribers: its system", "recorder: its system"} <= set(found)
     assert {"subscribers: ESPF group", "recorder: ESPF group"} <= set(found)
 
@@ -127,6 +128,18 @@ def test_a_secret_that_is_no_credential_is_named_but_not_shown(doctor: Doctor) -
     assert found["secret e2e-espf-webhook"]["state"] == "bad"
     assert "gcloud secrets versions add e2e-espf-webhook" in found["secret e2e-espf-webhook"]["do"]
     assert canary not in json.dumps(found)
+
+
+def test_a_secret_with_a_byte_order_mark_is_tried_and_works(doctor: Doctor) -> None:
+    secrets = json.loads((doctor.stack.state / "secrets.json").read_text())
+    try:
+        doctor.put("e2e-espf-webhook", "\ufeff" + secrets["e2e-espf-webhook"] + "\r\n")
+        status, found = doctor.finds()
+    finally:
+        doctor.put("e2e-espf-webhook", secrets["e2e-espf-webhook"])
+    assert status == 0
+    assert found["secret e2e-espf-webhook"]["state"] == "good"
+    assert found["e2e-espf-webhook: a webhook with it"]["state"] == "good"
 
 
 def test_a_deployed_system_is_looked_at_from_outside(doctor: Doctor, tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ from nsps.espf.status_api import EspfStatusApi
 from nsps.outcome import DeliveryError
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.login import ApiCredentials
+from nsps.secrets import without_editor_marks
 
+from nsps_local.cli.send import signed_headers
 from nsps_local.doctor.finding import Finding, bad, good, unknown
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.recording.topology import Function, Topology
@@ -55,6 +57,7 @@ class LocalStack:
         yield from self._functions()
         secrets, read = self._secrets()
         yield from secrets
+        yield from self._webhooks(read)
         yield from self._portabilling(read.get(self._api_secret), register)
         yield from self._handlers()
         yield from self._queues()
@@ -106,7 +109,7 @@ class LocalStack:
                     payload = client.access_secret_version(
                         name=path, timeout=SECRET_SECONDS, retry=None
                     ).payload
-                    read[name] = payload.data.decode()
+                    read[name] = without_editor_marks(payload.data.decode())
                     found.append(_shaped(name, read[name], shapes.get(name)))
                 except NotFound:
                     found.append(bad(f"secret {name}", "has no value", _add_version(name)))
@@ -131,6 +134,17 @@ class LocalStack:
             _name(r): webhook for r in auth["credentials"]
         }
         return shapes | {self._api_secret: ApiCredentials.parse}
+
+    def _webhooks(self, read: Mapping[str, str]) -> Iterator[Finding]:
+        """Ingress lets in whoever shows one of its credentials; an empty body changes nothing."""
+        function = self._topology.function("ingress")
+        auth = json.loads(function.env["NSPS_ESPF_AUTH"])
+        for name in map(_name, auth["credentials"]):
+            try:
+                shown = signed_headers({**auth, "credentials": json.loads(read[name])})
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # said of the secret already
+            yield _let_in(f"{name}: a webhook with it", function.url, shown)
 
     # ---- PortaBilling ------------------------------------------------------------------------
 
@@ -302,6 +316,17 @@ def _guarded(url: str) -> Finding:
         return good(what, f"is refused (HTTP {answer.status_code})")
     do = "this is no ingress of NSPS: take the address from `pulumi stack output`"
     return bad(what, f"is answered HTTP {answer.status_code}", do)
+
+
+def _let_in(what: str, url: str, headers: Mapping[str, str]) -> Finding:
+    try:
+        answer = requests.post(url, data=b"{}", headers=headers, timeout=CALL_SECONDS)
+    except requests.RequestException as error:
+        return bad(what, f"does not answer: {type(error).__name__}", _SEE_LOG)
+    if answer.status_code in (401, 503):
+        said = _member(answer, "error") or f"HTTP {answer.status_code}"
+        return bad(what, said, "see ingress's log; a new version of a secret counts at once")
+    return good(what, "is let in")
 
 
 def _registered(api: EspfStatusApi, what: str, group: str) -> Finding:
