@@ -30,7 +30,7 @@ _COMMON = frozenset(
     {
         "a message that was sent is sent again",
         "a plain cache of PortaBilling",
-        "a status in any order",
+        "a replay marks only its own delivery",
         "an older snapshot is written",
         "ledger: lease",
         "posted whatever was noted since",
@@ -67,6 +67,11 @@ def _replayed_after_a_change(world: World) -> None:
     world.deliver(0, stops=99)
     world.deliver(0, stops=99)
     world.replay(0, 0)
+
+
+def _replayed_before_it_is_enriched(world: World) -> None:
+    world.change("assign")
+    world.replay_unread(0)
 
 
 def _newest_first(world: World) -> None:
@@ -184,6 +189,9 @@ HISTORIES: Mapping[str, History] = {
     ),
     "replayed after a change": History(
         "a replay sends what was read then", "sims", _replayed_after_a_change
+    ),
+    "replayed before it is enriched": History(
+        "a replay marks only its own delivery", "sims", _replayed_before_it_is_enriched
     ),
     "newest first": History("an older snapshot is written", "sims", _newest_first),
     "a slow writer": History("ledger: lease", "sims", _slow_writer),

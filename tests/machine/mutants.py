@@ -13,7 +13,7 @@ from nsps.event import BEFORE_ALL
 from nsps.flows.callbacks import Answers
 from nsps.flows.enrichment import Enrichment
 from nsps.flows.retries import Retries
-from nsps.history import unpacked
+from nsps.history import History, unpacked
 from nsps.ledger import protocol
 from nsps.ledger.documents import Watermark
 from nsps.ledger.ledger import Ledger
@@ -45,6 +45,15 @@ def _from_the_history(self: Enrichment, raw: Any, event: Any, owner: Any, *rest:
         if snapshot is not None:
             return owner, Fresh(PbData.from_contract(snapshot), rest[-1].t)
     return _read(self, raw, event, owner, *rest)
+
+
+def _for_all(real: Callable[..., None]) -> Callable[..., None]:
+    """A replay marks the event as enriched, as if it had reached every handler."""
+
+    def enriched(self: History, raw: Any, *given: Any, **named: Any) -> None:
+        real(self, replace(raw, run=None), *given, **named)
+
+    return enriched
 
 
 def _any_cached(self: FreshReads[Any], key: Any, received: Any, read: Callable[[], Any]) -> Any:
@@ -100,6 +109,7 @@ _note, _posted, _not_done = outbox.note, outbox.posted, Ledger.not_done
 FLOWS: Mapping[str, Sequence[Patch]] = {
     "200 before Pub/Sub has confirmed": [(Publisher, "publish", _published_or_not)],
     "a replay sends what was read then": [(Enrichment, "_read", lambda _: _from_the_history)],
+    "a replay marks only its own delivery": [(History, "enriched", _for_all)],
     "a plain cache of PortaBilling": [(FreshReads, "get", lambda _: _any_cached)],
     "an older snapshot is written": [
         (protocol, "begin", lambda _: _without_a_watermark),

@@ -173,10 +173,17 @@ class Machine(RuleBasedStateMachine):
     def tick(self, slot: int, stops: int) -> None:
         self.world.tick(slot, stops=stops)
 
-    @rule(what=st.sampled_from(["pause", "resume", "reconcile", "replay", "replay"]), number=ANY)
+    @rule(
+        what=st.sampled_from(["pause", "resume", "reconcile", "replay", "replay_unread"]),
+        number=ANY,
+    )
     def operate(self, what: str, number: int) -> None:
+        """An operator's command; an event that is replayed unread is that of a change made now."""
         if what == "replay":
             self.world.replay(number, number)
+        elif what == "replay_unread":
+            self.world.change("unblock" if number % 2 else "block", 0)
+            self.world.replay_unread(number)
         else:
             getattr(self.world, what)(number)
 

@@ -459,9 +459,7 @@ class World:
         while self.waiting:
             self.send(0, slot)
             self._finish(self.attempts[-1:])
-        for letter in [each for each in self.bag if each.target == "enrichment"]:
-            self.bag.remove(letter)
-            self._finish([self._bring(letter, slot)])
+        self._bring_all(self._waiting_for("enrichment"), slot)
 
     def portabilling(self, trouble: str) -> None:
         """PortaBilling's tokens die, or its next calls fail."""
@@ -579,6 +577,35 @@ class World:
             self._job(
                 "replay", {"event": event, "handler": self.handlers[handler % len(self.handlers)]}
             )
+
+    def replay_unread(self, handler: int, slot: int = 0) -> None:
+        """Every webhook is accepted; the first attempt to enrich its event fails once the event
+        has its history entry; then the event is replayed for one handler, and that is enriched."""
+        while self.waiting:
+            self.send(0, slot)
+            self._finish(self.attempts[-1:])
+        for letter in self._waiting_for("enrichment"):
+            if "run" in letter.attributes:
+                continue
+            self.bag.remove(letter)
+            first = self._bring(letter, slot)
+            if not first.ended:
+                self._tell(f"{first.name} {Go.LOST.value} at {first.at}")
+                first.go(Go.LOST)
+            self._finish([first])
+            self.replay(self.accepted.index(letter.attributes["event_id"]), handler)
+            self._bring_all(self._waiting_for("console"), slot)
+            replays = self._waiting_for("enrichment")
+            self._bring_all([each for each in replays if "run" in each.attributes], slot)
+
+    def _waiting_for(self, target: str) -> list[Letter]:
+        return [letter for letter in self.bag if letter.target == target]
+
+    def _bring_all(self, letters: list[Letter], slot: int) -> None:
+        """Bring messages, each to the end of its attempt."""
+        for letter in letters:
+            self.bag.remove(letter)
+            self._finish([self._bring(letter, slot)])
 
     def reconcile(self, number: int) -> None:
         """An operator has a handler compared and repaired."""
