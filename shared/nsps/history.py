@@ -60,15 +60,18 @@ class History:
         first = self._first(raw, event, owner, handlers)
         try:
             written = self._store.create(reference, first)
-            return Entry(_stamp(written, raw), written, False)
+            return Entry(time_of_receipt(written, raw.event_id), written, False)
         except AlreadyExists:
             found = self._store.call(reference.get)
         data = found.to_dict() or {}
         created_at = found.create_time or self._now()
         if data.get("enriched_at") and raw.handler is None:
             return Entry(SnapshotTime(data["t"]), created_at, True)
-        written = self._store.merge(reference, {"again_at": self._now()})
-        return Entry(_stamp(written, raw), created_at, False)
+        fields: dict[str, Any] = {"again_at": self._now()}
+        if raw.run is None and not data.get("enriched_at"):
+            fields |= _wanted_now(data, handlers)
+        written = self._store.merge(reference, fields)
+        return Entry(time_of_receipt(written, raw.event_id), created_at, False)
 
     def _first(
         self, raw: RawEventMessage, event: EspfEvent, owner: Owner, handlers: Sequence[str]
@@ -129,6 +132,15 @@ class History:
         self._store.merge(self._store.event(event_id), fields)
 
 
+def _wanted_now(data: dict[str, Any], handlers: Sequence[str]) -> dict[str, Any]:
+    """What changes in an entry if a deployment changed who wants the event since its last try."""
+    replayed = [name for name, run in (data.get("runs") or {}).items() if run.get("only")]
+    names = [*handlers, *(name for name in replayed if name not in handlers)]
+    if names == data.get("handlers"):
+        return {}
+    return {"handlers": names} | ({} if handlers else {"state": "unhandled", "retry": None})
+
+
 def unpacked(snapshot: bytes | None) -> dict[str, Any] | None:
     """The pb_data that an entry keeps, as JSON; None where none was kept."""
     if not snapshot:
@@ -137,7 +149,7 @@ def unpacked(snapshot: bytes | None) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _stamp(commit_time: datetime, raw: RawEventMessage) -> SnapshotTime:
+def time_of_receipt(commit_time: datetime, event_id: str) -> SnapshotTime:
     """Commit times are one clock for all instances; the event id breaks ties."""
     moment = commit_time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return SnapshotTime(f"{moment}/{raw.event_id}")
+    return SnapshotTime(f"{moment}/{event_id}")

@@ -42,6 +42,8 @@ class Delivered:
     waits_for: str | None = None
     failures: tuple[Mapping[str, Any], ...] = ()
     """The newest failures, oldest first, also after a success: ``error``, ``at``, ``times``."""
+    sent_at: str | None = None
+    """When it was published for the handler; of a replay: asked for, not later than this."""
 
     @property
     def final(self) -> bool:
@@ -71,9 +73,13 @@ class Story:
     @property
     def final(self) -> bool:
         """Whether nothing more will happen to the event by itself."""
-        if self.state in ("unhandled", Outcome.EXPIRED.value):
-            return True
-        return self.state == "enriched" and all(each.final for each in self.deliveries)
+        return not self.unread and all(each.final for each in self.deliveries)
+
+    @property
+    def unread(self) -> bool:
+        """Whether PortaBilling has still to be read for the event itself; its replays may be done
+        already."""
+        return self.state in ("received", _PARKED)
 
 
 def as_json(story: Story) -> dict[str, Any]:
@@ -198,7 +204,8 @@ class Timeline:
         documents: Mapping[str, dict[str, Any] | None],
     ) -> Delivered:
         delivery = named(ident, run)
-        data = documents.get(self._store.delivery(handler, delivery).path) or {}
+        data = documents.get(self._store.delivery(handler, delivery).path)
+        data = data or ({} if run else never_read(event))
         return Delivered(
             handler=handler,
             delivery=delivery,
@@ -218,6 +225,7 @@ class Timeline:
             espf=self._espf(handler, event, data, documents),
             run=run,
             waits_for=data.get("waits_for"),
+            sent_at=_iso(_sent_at(handler, run, event)),
         )
 
     def _espf(
@@ -274,13 +282,29 @@ _SEARCH_PAGE = 200
 def came_to(story: Story, handler: str | None, outcomes: frozenset[str]) -> bool:
     """Whether the newest delivery of a handler (of any, if none is named) came to one of these.
 
-    What has not ended and did not fail is ``waiting``; an event that PortaBilling could not be read
-    for counts by its own state.
+    What has not ended and did not fail is ``waiting``.
     """
     newest = {each.handler: each.outcome or Outcome.WAITING.value for each in story.deliveries}
     if handler is not None:
         return newest.get(handler) in outcomes
-    return story.state in outcomes or any(outcome in outcomes for outcome in newest.values())
+    return any(outcome in outcomes for outcome in newest.values())
+
+
+def never_read(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What each handler's delivery of an event comes to that PortaBilling could not be read for.
+
+    Empty while it is not parked. What is replayed has a delivery of its own.
+    """
+    state = event.get("state")
+    if state not in (_PARKED, Outcome.EXPIRED.value):
+        return {}
+    return {
+        "outcome": state,
+        "next_try": event.get("next_try"),
+        "last_at": (event.get("retry") or {}).get("at"),
+        "finished_at": event.get("finished_at"),
+        "errors": event.get("errors", []),
+    }
 
 
 RUNS_SHOWN = 5
@@ -302,6 +326,10 @@ def runs_of(event: Mapping[str, Any]) -> list[tuple[str, int]]:
 def _only(replayed: Mapping[str, Any] | None) -> bool:
     """Whether the handler has had the event by replays alone."""
     return bool(replayed and replayed.get("only"))
+
+
+def _sent_at(handler: str, run: int, event: Mapping[str, Any]) -> datetime | None:
+    return event["runs"][handler].get("at") if run else event.get("enriched_at")
 
 
 def named(event_id: str, run: int) -> str:

@@ -274,6 +274,36 @@ def test_a_replay_that_cannot_be_read_fails_by_itself(rig: Rig) -> None:
     assert "HTTP 502" in failed["retry"]["error"]
 
 
+def test_who_wants_an_event_may_change_before_it_is_read(rig: Rig) -> None:
+    """A deployment between two tries: the history names those that the event was sent to."""
+    message, replayed = raw(), {"iptv": {"n": 1, "job": "j", "only": True}}
+    rig.reader.faults = [Transient("HTTP 502")] * 2
+    with pytest.raises(Transient):
+        rig.enrichment.handle(message)
+    rig.store.event(message.event_id).set(
+        {"handlers": ["hss", "iptv", "gone"], "runs": replayed}, merge=True
+    )
+    with pytest.raises(Transient):
+        rig.enrichment.handle(raw(handler="hss", run=1))
+    assert rig.entry(message)["handlers"] == ["hss", "iptv", "gone"]  # a replay changes nothing
+    rig.enrichment.handle(message)
+    assert rig.entry(message)["handlers"] == ["hss", "crm", "iptv"]
+    ((_, _, attributes),) = rig.topics.sent
+    assert attributes["crm"] == "1" and "gone" not in attributes
+
+
+def test_an_event_that_no_handler_wants_any_more_is_finished(rig: Rig) -> None:
+    message = raw("Voucher/Used")
+    retry = {"error": "HTTP 502"}
+    rig.enrichment.handle(message)
+    rig.store.event(message.event_id).set(
+        {"handlers": ["gone"], "state": "parked", "retry": retry}, merge=True
+    )
+    rig.enrichment.handle(message)
+    entry = rig.entry(message)
+    assert (entry["state"], entry["handlers"], entry["retry"]) == ("unhandled", [], None)
+
+
 def test_events_of_one_owner_have_times_in_the_order_in_which_they_were_received(rig: Rig) -> None:
     for number in range(5):
         rig.enrichment.handle(raw(variables={"i_event": 10 + number, "i_account": 9}))

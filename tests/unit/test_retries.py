@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from nsps import log, switch
+from nsps.espf import outbox
 from nsps.espf.poster import Poster
 from nsps.flows import retries
 from nsps.flows.deadlines import Deadlines
 from nsps.flows.retries import SOURCE, TICK_SECONDS, Retries, Upkeep
+from nsps.history import time_of_receipt
 from nsps.messages import ENRICHMENT, MalformedMessage, PushMessage
 from nsps.outcome import Transient
 from nsps.redact import Redactor
@@ -280,6 +282,24 @@ def test_the_last_try_has_its_time_before_the_event_expires(world: World) -> Non
     assert told["errors"] == ["not delivered in 30 days: HTTP 503"]
     assert [each[2] for each in world.espf.told] == ["FAILED"]
     assert len(world.topic.sent) == 1 and world.retries.tick().expired == 0
+
+
+@pytest.mark.parametrize("minutes", [-1, 1])
+def test_what_expires_unread_is_failed_as_of_its_receipt(world: World, minutes: int) -> None:
+    """PortaBilling has OK of an earlier event, which is then wrong; or of a later one, which read
+    what this one changed."""
+    of_another = datetime.now(UTC) + timedelta(minutes=minutes)
+    status = outbox.Status(
+        t=time_of_receipt(of_another, "e0"), phase=2, status="OK", revision=1, posted=1
+    )
+    world.store.status(7, "HSS").set(status.write())
+    world.store.event("e1").set({"state": "received", "handlers": ["hss"], "i_account": 7})
+    source = f"projects/p/subscriptions/acme-{ENRICHMENT}"
+    attributes = {"event_id": "e1", SOURCE: source, "received_at": ""}
+    world.retries.park(PushMessage(json.dumps(BODY).encode(), attributes, "1", "", None, ""))
+    world.due(f"{ENRICHMENT}.e1", last=True)
+    assert world.retries.tick().expired == 1
+    assert [each[2] for each in world.espf.told] == (["FAILED"] if minutes < 0 else [])
 
 
 def test_what_expires_is_logged_once_however_often_the_transaction_is_run(

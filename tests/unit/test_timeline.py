@@ -253,9 +253,38 @@ def test_parked_by_enrichment_and_enriched_later(rig: Rig) -> None:
     rig.retries.park(dead_letter(message, ENRICHMENT))
     story = rig.story(message)
     assert (story.state, story.final) == ("parked", False) and story.next_try
+    assert (story.deliveries[0].outcome, story.deliveries[0].next_try) == ("parked", story.next_try)
+    assert rig.timeline.search(9, "hss", frozenset({"parked"}))[0] == [story]
     rig.hss.deliver(rig.enriched(message))
     story = rig.story(message)
     assert (story.state, story.final, story.next_try) == ("enriched", True, None)
+
+
+def test_expired_unread_and_replayed_for_one_handler(rig: Rig) -> None:
+    """The event stays expired for the others; what is replayed has its own outcome."""
+    message = rig.opened("hss", "mail")
+    reason = {"errors": ["not delivered in 30 days: HTTP 502"]}
+    rig.store.event(message.event_id).set({"state": "expired", **reason}, merge=True)
+    story = rig.story(message)
+    assert [(d.handler, d.outcome) for d in story.deliveries] == [
+        ("hss", "expired"),
+        ("mail", "expired"),
+    ]
+    assert story.final and story.deliveries[0].errors == tuple(reason["errors"])
+    run = {"n": 1, "job": "j", "at": datetime.now(UTC), "only": False}
+    rig.store.event(message.event_id).set({"runs": {"hss": run}}, merge=True)
+    assert not rig.story(message).final
+    assert rig.timeline.search(9, "hss", frozenset({"expired"}))[0] == []
+    rig.hss.deliver(replace(rig.enriched(replace(message, handler="hss", run=1)), run=1))
+    story = rig.story(message)
+    assert [(d.handler, d.run, d.outcome) for d in story.deliveries] == [
+        ("hss", 0, "expired"),
+        ("mail", 0, "expired"),
+        ("hss", 1, "delivered"),
+    ]
+    assert story.final and story.state == "expired"
+    assert rig.timeline.search(9, "hss", frozenset({"delivered"}))[0] == [story]
+    assert rig.timeline.search(9, "mail", frozenset({"expired"}))[0] == [story]
 
 
 def test_a_status_that_espf_has_not_heard_or_refuses(rig: Rig) -> None:

@@ -72,14 +72,15 @@ def events_table(stories: Iterable[Story]) -> Table:
 
 def _became(story: Story) -> Text:
     """What became of an event, the handlers of like outcome together, what is not well first."""
-    if not story.deliveries or not story.enriched_at:
+    text, shown = Text(), story.deliveries
+    if story.unread or not shown:
         state = "PortaBilling not read" if story.retry else story.state
-        return Text(state, style="yellow" if story.retry else "bright_black")
+        text.append(state, style="yellow" if story.retry else "bright_black")
+        shown = tuple(each for each in shown if each.begun_at or each.run)
     handlers: dict[str, list[str]] = {}
-    for each in story.deliveries:
+    for each in shown:
         run = f" (replay {each.run})" if each.run else ""
         handlers.setdefault(each.outcome or "waiting", []).append(each.handler + run)
-    text = Text()
     for outcome in sorted(handlers, key=_URGENCY.index):
         text.append("; " if text else "").append_text(coloured(outcome))
         text.append(f" {', '.join(handlers[outcome])}")

@@ -23,6 +23,7 @@ from nsps.outcome import Outcome, Terminal, Transient
 from nsps.routing import matches, wants
 from nsps.settings import HandlerSummary
 from nsps.store import Store, Tx
+from nsps.timeline import never_read
 
 AT_ONCE = 8
 
@@ -236,12 +237,9 @@ def _last_run(entry: _Entry, handler: str) -> int:
 
 
 def _came_to(entry: _Entry, handler: str, delivery: Mapping[str, Any]) -> str:
-    """What the newest delivery came to; an event that was never read has its own state instead."""
-    state = str(entry.data.get("state"))
-    never_read = state in (Outcome.PARKED.value, Outcome.EXPIRED.value)
-    if never_read and not delivery and not _last_run(entry, handler):
-        return state
-    return _outcome(delivery)
+    """What the newest delivery came to."""
+    replayed = _last_run(entry, handler) > 0
+    return _outcome(delivery or ({} if replayed else never_read(entry.data)))
 
 
 def _outcome(data: Mapping[str, Any]) -> str:

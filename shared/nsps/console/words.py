@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nsps.console.find import Subject
@@ -57,6 +57,7 @@ class Systems:
 
     switches: Mapping[str, Switch] = field(default_factory=dict)
     handlers: Mapping[str, HandlerSummary] = field(default_factory=dict)
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def sends_messages(self, handler: str) -> bool:
         known = self.handlers.get(handler)
@@ -66,6 +67,22 @@ class Systems:
         """The switch of a handler that is paused or whose system is down."""
         switch = self.switches.get(handler)
         return switch if switch is not None and switch.off else None
+
+    def gone(self, handler: str) -> bool:
+        """Whether the deployment has no such handler any more."""
+        return bool(self.handlers) and handler not in self.handlers
+
+    def overdue(self, each: Delivered) -> bool:
+        """Whether nothing is known of a delivery that should have begun long ago.
+
+        An attempt is written down before the system is called; the longest wait for one is the
+        longest back-off.
+        """
+        if each.begun_at or each.outcome or each.sent_at is None:
+            return False
+        known = self.handlers.get(each.handler)
+        push = known.retries.schedule.push if known else PUSH
+        return self.now > _moment(each.sent_at) + timedelta(seconds=push.maximum)
 
 
 def of_story(story: Story, systems: Systems) -> Words:
@@ -244,12 +261,11 @@ def _events(stories: list[Story]) -> str:
 
 
 def _waiting(story: Story, systems: Systems) -> Iterator[str]:
-    if story.state in ("unhandled", "expired"):
-        return
-    if not story.enriched_at:
+    if story.unread:
         yield _unread(story)
     for each in story.deliveries:
-        if not each.final and (story.enriched_at or each.begun_at or each.outcome):
+        comes_after_the_read = story.unread and each.run == 0 and not each.begun_at
+        if not each.final and not comes_after_the_read:
             yield _waits(each, systems)
         espf = each.espf
         untold = espf and espf.get("of_this") and espf.get("status") and not espf["told"]
@@ -260,7 +276,7 @@ def _waiting(story: Story, systems: Systems) -> Iterator[str]:
 
 def _unread(story: Story) -> str:
     """What an event waits for that PortaBilling has not been read for."""
-    then = ", ".join(each.handler for each in story.deliveries)
+    then = ", ".join(each.handler for each in story.deliveries if each.run == 0)
     if story.state == "parked":
         return f"PortaBilling is read again {_when(story.next_try)}, then it goes to {then}"
     if story.retry:
@@ -270,6 +286,8 @@ def _unread(story: Story) -> str:
 
 
 def _waits(each: Delivered, systems: Systems) -> str:
+    if systems.gone(each.handler):
+        return f"{each.handler}: is not part of this deployment any more; nothing more comes"
     if each.outcome == "accepted":
         return f"{each.handler}: {_answer(each, systems.handlers.get(each.handler))}"
     switch = systems.off(each.handler)
@@ -287,8 +305,11 @@ def _waits(each: Delivered, systems: Systems) -> str:
         return f"{each.handler}: tried again {_when(each.next_try)}, and further for {days:g} days"
     if each.retry:
         return f"{each.handler}: tried again {_when(each.next_try)} (so far {each.attempts} times)"
-    if systems.handlers and each.handler not in systems.handlers:
-        return f"{each.handler}: is not part of this deployment any more; nothing more comes"
+    if systems.overdue(each):
+        return (
+            f"{each.handler}: was sent {_when(each.sent_at)} and has not been begun: its function "
+            "does not answer, its queue is long, or the message is lost"
+        )
     return f"{each.handler}: is about to have it"
 
 
@@ -333,8 +354,11 @@ def _advice(stories: Iterable[Story], systems: Systems) -> tuple[Advice, ...]:
 def _for_delivery(story: Story, each: Delivered, systems: Systems) -> Iterator[Advice]:
     name, switch = each.handler, systems.off(each.handler)
     again = f"nsps replay {story.event_id} --handler {name}"
+    if systems.gone(name):
+        return
     if each.outcome in ("rejected", "expired"):
-        yield Advice(f"Correct what {name} complains of, then send it again", again)
+        cause = f"what {name} complains of" if story.enriched_at else "why it was not read"
+        yield Advice(f"Correct {cause}, then send it again", again)
     elif each.final:
         yield from _compare(story, name, systems)
     elif switch is not None and switch.pause is not None:
@@ -342,6 +366,11 @@ def _for_delivery(story: Story, each: Delivered, systems: Systems) -> Iterator[A
     elif switch is not None:
         text = f"Look after the system of {name}; events go on by themselves when it is well"
         yield Advice(text, "nsps handlers")
+    elif systems.overdue(each):
+        yield Advice("See whether the function is well", "nsps doctor")
+        yield Advice(f"Send it to {name} again", again)
+    elif each.outcome == "parked" and not story.enriched_at:
+        yield Advice(f"Send it to {name} now instead of waiting", again)
     elif each.retry:
         yield Advice(f"Send it to {name} now instead of waiting", again)
         yield Advice(

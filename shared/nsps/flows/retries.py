@@ -28,6 +28,7 @@ from nsps.espf.poster import Poster
 from nsps.event import EspfEvent, InvalidWebhook, Owner, SnapshotTime, owner_of, parse_webhook
 from nsps.flows.deadlines import Deadlines
 from nsps.flows.maintenance import Maintenance
+from nsps.history import time_of_receipt
 from nsps.ledger.ledger import note_status
 from nsps.messages import (
     ENRICHMENT,
@@ -236,7 +237,7 @@ class Retries:
         if held is None:
             return None
         if held.get("last"):
-            return self._end(name, token)
+            return self._end(name, token, held)
         tries = held["tries"] + 1
         raw = RawEventMessage(
             body=held["body"].encode(),
@@ -251,9 +252,10 @@ class Retries:
         self._store.transact(lambda tx: self._advance(tx, name, token, tries))
         return Outcome.RETRYING
 
-    def _end(self, name: str, token: str) -> Outcome | None:
+    def _end(self, name: str, token: str, held: Mapping[str, Any]) -> Outcome | None:
         """The ladder's end: the event expires, and ESPF hears FAILED."""
-        ended = self._store.transact(lambda tx: self._expire(tx, name, token))
+        received = self._received(held)
+        ended = self._store.transact(lambda tx: self._expire(tx, name, token, received))
         if ended is None:
             return None
         stage, event_id, posts = ended
@@ -291,8 +293,16 @@ class Retries:
         about, _ = about_parked(self._store, data)
         tx.merge(about, {"next_try": next_try})
 
+    def _received(self, held: Mapping[str, Any]) -> SnapshotTime:
+        """When a parked event was received: an event that was never read has no snapshot's time.
+
+        On Firestore's clock, like the snapshots; when it was parked, if it left no history.
+        """
+        entry = self._store.call(self._store.event(held["event_id"]).get)
+        return time_of_receipt(entry.create_time or held["parked_at"], held["event_id"])
+
     def _expire(
-        self, tx: Tx, name: str, token: str
+        self, tx: Tx, name: str, token: str, received: SnapshotTime
     ) -> tuple[str, str, tuple[outbox.Post, ...]] | None:
         """Stage, event_id and what ESPF is to hear; None if another tick has it or it is done."""
         at = self._store.parked(name)
@@ -307,17 +317,21 @@ class Retries:
             return None
         reason = f"not delivered in {self._ladder(stage).days:g} days: {data['reason']}"
         expired = {"next_try": None, "errors": [reason], "finished_at": tx.now}
-        posts = self._failed(tx, {**data, **now_is}, reason)
+        about_it = {**data, **now_is}
+        t = SnapshotTime(about_it.get("t") or received)
+        posts = self._failed(tx, about_it, t, reason)
         tx.merge(about, {word: Outcome.EXPIRED.value, **expired})
         return stage, data["event_id"], posts
 
-    def _failed(self, tx: Tx, about: Mapping[str, Any], reason: str) -> tuple[outbox.Post, ...]:
+    def _failed(
+        self, tx: Tx, about: Mapping[str, Any], t: SnapshotTime, reason: str
+    ) -> tuple[outbox.Post, ...]:
         """Note FAILED for the groups that hear of the event.
 
         ``about``: what the message said when it was parked, and what the history says since. A
         function that never started has left no history, and PortaBilling is told all the same.
         """
-        i_account, t = about.get("i_account"), SnapshotTime(about.get("t") or "")
+        i_account = about.get("i_account")
         if i_account is None:
             return ()
         names = about.get("handlers", [])

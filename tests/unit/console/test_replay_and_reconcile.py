@@ -168,11 +168,12 @@ def test_by_outcome_of_the_newest_run(events: Store) -> None:
     assert replayed(events, handler="hss", outcomes=["rejected"]) == ["e1"]
 
 
-def test_by_outcome_finds_an_event_that_was_parked_before_it_was_read(events: Store) -> None:
-    events.event("e3").set({"state": "parked"}, merge=True)
-    assert replayed(events, handler="hss", outcomes=["parked"]) == ["e3"]
+@pytest.mark.parametrize("state", ["parked", "expired"])
+def test_by_outcome_finds_an_event_that_was_never_read(events: Store, state: str) -> None:
+    events.event("e3").set({"state": state}, merge=True)
+    assert replayed(events, handler="hss", outcomes=[state]) == ["e3"]
     events.event("e3").set({"runs": {"hss": {"n": 1, "job": "x"}}}, merge=True)
-    assert replayed(events, handler="hss", outcomes=["parked"]) == []  # a replay is on its way
+    assert replayed(events, handler="hss", outcomes=[state]) == []  # a replay is on its way
 
 
 def test_a_job_that_is_done_again_makes_no_second_run(events: Store) -> None:

@@ -164,6 +164,54 @@ def test_while_portabilling_cannot_be_read_the_handlers_are_not_waited_for_one_b
     assert "read again about 2026-11-21 10:00:00 UTC" in words.waiting[0]
 
 
+NEVER: dict[str, Any] = {"outcome": None, "begun_at": None, "attempts": 0}
+
+
+@pytest.mark.parametrize(("minutes", "said"), [(9, "is about to have it"), (11, "is lost")])
+def test_what_does_not_come_is_not_about_to_come(minutes: int, said: str) -> None:
+    """Without a sign of it for longer than any back-off, it may be lost."""
+    sent = {**NEVER, "sent_at": AT}
+    systems = Systems(handlers={"hss": HSS}, now=datetime(2026, 11, 21, 10, minutes, tzinfo=UTC))
+    for run in (0, 1):
+        words = of_story(story(delivered(**sent, run=run)), systems)
+        assert len(words.waiting) == 1 and said in words.waiting[0]
+        again = "nsps replay e1 --handler hss" in [each.command for each in words.advice]
+        assert again == (minutes > 10)
+
+
+def test_a_handler_that_the_deployment_has_no_more_gets_nothing() -> None:
+    systems = Systems(handlers={"mail": MAIL})
+    for outcome in (None, "retrying", "parked", "accepted"):
+        failed = {"error": "away", "at": AT} if outcome == "retrying" else None
+        words = of_story(story(delivered(outcome=outcome, retry=failed)), systems)
+        (waits,) = words.waiting
+        assert "nothing more comes" in waits
+        assert words.advice == ()
+
+
+def test_what_expired_unread_can_be_replayed_and_the_replay_is_waited_for() -> None:
+    reason = {"errors": ("not delivered in 30 days: HTTP 502",), "begun_at": None, "attempts": 0}
+    both = [delivered(handler=name, outcome="expired", **reason) for name in ("hss", "mail")]
+    unread: dict[str, Any] = {"state": "expired", "enriched_at": None}
+    words = of_story(story(*both, **unread), Systems())
+    assert words.waiting == ()
+    assert [each.command for each in words.advice] == [
+        "nsps replay e1 --handler hss",
+        "nsps replay e1 --handler mail",
+    ]
+    words = of_story(story(*both, delivered(**NEVER, run=1), **unread), Systems())
+    assert words.waiting == ("hss: is about to have it",)
+
+
+def test_what_is_parked_unread_can_be_sent_now() -> None:
+    parked = delivered(**{**NEVER, "outcome": "parked"}, next_try=AT)
+    unread: dict[str, Any] = {"state": "parked", "enriched_at": None, "next_try": AT}
+    words = of_story(story(parked, **unread), Systems())
+    (waits,) = words.waiting
+    assert waits.startswith("PortaBilling is read again")
+    assert [each.command for each in words.advice] == ["nsps replay e1 --handler hss"]
+
+
 def test_a_message_handler_is_spoken_of_as_one_and_not_compared() -> None:
     result = {"key": "message/account:1001", "result": "written", "took_ms": 2.0}
     sent = delivered(handler="mail", results=(result,), summary="SIM/Updated for account:1001")
