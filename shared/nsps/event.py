@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _OWNER_KEYS = (
 
 RECONCILE = "NSPS/Reconcile"
 """Our own event: bring an owner's resources to what PortaBilling says, whatever the ledger says."""
+MAX_DEPTH = 50
+"""Levels of objects and lists in a webhook; every later step can store and write so many."""
 MESSAGE_KEY = "message/"
 """How the key of a message's resource begins; its owner follows. It is in no external system."""
 
@@ -58,7 +61,7 @@ class EspfEvent:
         value = self.variables.get(key)
         if isinstance(value, bool) or value is None:
             return None
-        text = str(value).strip() if isinstance(value, str | int) else ""
+        text = storable(str(value)).strip() if isinstance(value, str | int) else ""
         return text or None
 
     @property
@@ -98,10 +101,7 @@ def parse_webhook(body: bytes) -> EspfEvent:
     Raises InvalidWebhook if it is not a JSON object with a text ``event_type`` and, where
     given, an object ``variables``. (Source: PortaOne docs, provisioning via webhooks.)
     """
-    try:
-        document = json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidWebhook("the body is not JSON: send one JSON object in UTF-8") from error
+    document = _read_json(body)
     if not isinstance(document, dict):
         raise InvalidWebhook('the body is not a JSON object: send {"event_type", "variables"}')
     event_type = document.get("event_type")
@@ -112,12 +112,59 @@ def parse_webhook(body: bytes) -> EspfEvent:
         variables = {}
     if not isinstance(variables, dict):
         raise InvalidWebhook("variables is not a JSON object: send the event's ids in it")
-    return EspfEvent(event_type.strip(), variables)
+    return EspfEvent(storable(event_type.strip()), variables)
+
+
+def _read_json(body: bytes) -> Any:
+    """The document, if every later step can store it and write it as JSON again."""
+    try:
+        document = json.loads(body, parse_constant=_no_constant, parse_float=_finite)
+    except InvalidWebhook:
+        raise
+    except RecursionError:
+        raise InvalidWebhook(_TOO_DEEP) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InvalidWebhook("the body is not JSON: send one JSON object in UTF-8") from error
+    except ValueError:  # Python's limit for the digits of an integer
+        raise InvalidWebhook("a number has thousands of digits: send it as a text") from None
+    if _deeper(document, MAX_DEPTH):
+        raise InvalidWebhook(_TOO_DEEP)
+    return document
+
+
+_TOO_DEEP = f"the body is nested deeper than {MAX_DEPTH} levels"
+
+
+def _deeper(document: Any, levels: int) -> bool:
+    """Whether objects and lists stand in one another on more than so many levels."""
+    level = [document]
+    for _ in range(levels + 1):
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return False
+        level = [
+            inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return True
 
 
 def _no_constant(name: str) -> None:
     """NaN and Infinity are Python's; no other JSON reader would take them."""
-    raise ValueError(name)
+    raise InvalidWebhook(f"the body is not JSON: {name.lstrip('-')} is no number there")
+
+
+def _finite(text: str) -> float:
+    """A number with a fraction or an exponent. One that overflows could never be written again."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise InvalidWebhook("a number is beyond 1.8e308: send it as a text")
+    return number
+
+
+def storable(text: str) -> str:
+    """The text with a question mark for each half of a character, which no store takes: JSON can
+    write it, UTF-8 cannot."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def event_id(deployment: str, event: EspfEvent) -> str:

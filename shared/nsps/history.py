@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from nsps.event import EspfEvent, Owner, SnapshotTime
+from nsps.event import EspfEvent, Owner, SnapshotTime, owner_of
 from nsps.messages import RawEventMessage
 from nsps.redact import Redactor
+from nsps.secrets import SecretUnavailable
 from nsps.snapshot import PbData
-from nsps.store import HISTORY_DAYS, Store
+from nsps.store import HISTORY_DAYS, Store, Tx
+from nsps.trace import Trace
 
 MAX_SNAPSHOT_BYTES = 900_000
 """What an entry keeps of a compressed snapshot; Firestore's documents end at 1 MiB."""
+UNREADABLE = "(unreadable)"
+"""Stands for the type of an event that cannot be read."""
+_VARIABLES = "variables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,10 @@ class History:
             found = self._store.call(reference.get)
         data = found.to_dict() or {}
         created_at = found.create_time or self._now()
+        if _VARIABLES not in data:  # made for a failure: now it can be written as it should be
+            stays = ("opened_at", "state") if handlers else ("opened_at",)
+            kept = {name: data[name] for name in stays if name in data}
+            self._store.merge(reference, first | kept)
         if data.get("enriched_at") and raw.handler is None:
             return Entry(SnapshotTime(data["t"]), created_at, True)
         fields: dict[str, Any] = {"again_at": self._now()}
@@ -76,21 +85,9 @@ class History:
     def _first(
         self, raw: RawEventMessage, event: EspfEvent, owner: Owner, handlers: Sequence[str]
     ) -> dict[str, Any]:
-        return {
-            "event_type": event.event_type,
-            "variables": self._redactor().for_store(dict(event.variables)),
-            "i_event": event.entity("i_event"),
-            "i_env": event.i_env,
-            "owner": str(owner),
-            "i_account": owner.i_account,
-            "handlers": list(handlers),
-            "state": "received" if handlers else "unhandled",
-            "received_at": raw.received_at,
-            "opened_at": self._now(),
-            "trace_id": raw.trace.trace_id,
-            "request_id": raw.trace.request_id,
-            "expire_at": self._now() + timedelta(days=HISTORY_DAYS),
-        }
+        variables = self._redactor().for_store(dict(event.variables))
+        about = opening(event, owner, handlers, raw.received_at, raw.trace, self._now())
+        return about | {_VARIABLES: json.dumps(variables, ensure_ascii=False)}
 
     def enriched(
         self, raw: RawEventMessage, owner: Owner, t: SnapshotTime, pb: PbData, *, read_ms: float
@@ -111,16 +108,40 @@ class History:
             fields |= {"state": "enriched", "enriched_at": self._now(), "read_ms": read_ms}
         self._merge(raw.event_id, fields)
 
-    def failed(self, raw: RawEventMessage, error: str) -> None:
-        """Record why enrichment could not be done this time. Raises StoreUnavailable."""
-        told = self._redactor().text_for_store(error)
-        retry = {"retry": {"error": told, "at": self._now()}}
-        if raw.run is None or raw.handler is None:
-            self._merge(raw.event_id, retry)
+    def failed(
+        self,
+        raw: RawEventMessage,
+        event: EspfEvent | None,
+        handlers: Sequence[str],
+        error: str,
+    ) -> None:
+        """Record why enrichment could not be done this time. Raises StoreUnavailable.
+
+        ``event`` is None where it cannot be read. Where there is no entry yet (what failed may have
+        been the entry itself), one is made of what Firestore takes in any case.
+        """
+        retry = {"retry": {"error": self._kept_text(error), "at": self._now()}}
+        if raw.run is not None and raw.handler is not None:  # a replay's failure is its own
+            delivery = self._store.delivery(raw.handler, f"{raw.event_id}.{raw.run}")
+            ends = {"expire_at": self._now() + timedelta(days=HISTORY_DAYS)}
+            self._store.merge(delivery, retry | ends)
             return
-        delivery = self._store.delivery(raw.handler, f"{raw.event_id}.{raw.run}")
-        ends = {"expire_at": self._now() + timedelta(days=HISTORY_DAYS)}
-        self._store.merge(delivery, retry | ends)  # a replay's failure is its own
+        reference = self._store.event(raw.event_id)
+        owner = Owner("event", raw.event_id) if event is None else owner_of(event, raw.event_id)
+        about = opening(event, owner, handlers, raw.received_at, raw.trace, self._now())
+
+        def note(tx: Tx) -> None:
+            missing = tx.read([reference])[reference.path] is None
+            tx.merge(reference, about | retry if missing else retry)
+
+        self._store.transact(note)
+
+    def _kept_text(self, error: str) -> str:
+        """The text without secrets; where that cannot be made sure of now, not the text."""
+        try:
+            return self._redactor().text_for_store(error)
+        except SecretUnavailable:
+            return "its reason could not be redacted (the digest key cannot be read); see the log"
 
     def _compressed(self, pb: PbData) -> tuple[bytes | None, int]:
         kept = self._redactor().for_store(pb.to_contract())
@@ -139,6 +160,44 @@ def _wanted_now(data: dict[str, Any], handlers: Sequence[str]) -> dict[str, Any]
     if names == data.get("handlers"):
         return {}
     return {"handlers": names} | ({} if handlers else {"state": "unhandled", "retry": None})
+
+
+def opening(
+    event: EspfEvent | None,
+    owner: Owner,
+    handlers: Sequence[str],
+    received_at: str,
+    trace: Trace,
+    now: datetime,
+) -> dict[str, Any]:
+    """The fields with which an entry begins, but for its variables; ``event`` is None where it
+    cannot be read. All are of a form that Firestore takes, whatever ESPF sent."""
+    return {
+        "event_type": event.event_type if event else UNREADABLE,
+        "i_event": event.entity("i_event") if event else None,
+        "i_env": event.i_env if event else None,
+        "owner": str(owner),
+        "i_account": owner.i_account,
+        "handlers": list(handlers),
+        "state": "received" if handlers or event is None else "unhandled",
+        "received_at": received_at,
+        "opened_at": now,
+        "trace_id": trace.trace_id,
+        "request_id": trace.request_id,
+        "expire_at": now + timedelta(days=HISTORY_DAYS),
+    }
+
+
+def kept_event(entry: Mapping[str, Any]) -> EspfEvent | None:
+    """The event of an entry, without its secrets; None where its variables were never kept.
+
+    They are kept as JSON: ESPF's names and numbers are not bound to what Firestore can hold.
+    """
+    kept = entry.get(_VARIABLES)
+    if kept is None:
+        return None
+    variables = json.loads(kept) if isinstance(kept, str) else kept  # a map: from an older release
+    return EspfEvent(entry["event_type"], variables)
 
 
 def unpacked(snapshot: bytes | None) -> dict[str, Any] | None:

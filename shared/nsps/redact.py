@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from nsps.event import storable
 from nsps.secrets import SecretValue
 
 HIDDEN = "***"
@@ -237,8 +238,7 @@ class Redactor:
         return f"{label}#{digest.hex()[:12]}"
 
     def _text(self, text: str, *, personal: bool) -> str:
-        if not text.isascii():  # halves of characters, which JSON can write, cannot be kept
-            text = text.encode("utf-8", "replace").decode()
+        text = storable(text)
         cut = len(text) > MAX_TEXT
         text = self._known_values(shortened(text, MAX_TEXT), personal=personal)
         loud = _LOUD_PERSONAL if personal else _LOUD_SECRET

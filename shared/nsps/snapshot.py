@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from nsps.event import storable
+
 _Read = Callable[[object], Any]
 
 
@@ -53,7 +55,7 @@ def as_text(value: object) -> str | None:
     Half of a character (a name that a database cut by bytes) becomes a question mark.
     """
     if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+        return storable(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return str(value) if isinstance(value, int) or math.isfinite(value) else None

@@ -38,6 +38,10 @@ class StoreUnavailable(Unreachable):
     """Firestore could not be reached, or did not decide in time."""
 
 
+class StoreRefused(StoreUnavailable):
+    """Firestore answered: what was to be written it does not take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """Documents as a transaction left them, so that the next need not read them again.
@@ -125,7 +129,7 @@ class Store:
         except AlreadyExists:
             raise
         except (GoogleAPICallError, RetryError) as error:
-            raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
+            raise _unavailable(error) from error
 
     def read(self, reference: DocumentReference) -> dict[str, Any] | None:
         """One document; None if it is not there. Raises StoreUnavailable."""
@@ -191,7 +195,7 @@ class Store:
         except (Aborted, AlreadyExists, FailedPrecondition, NotFound) as error:
             raise _NotKnown from error
         except (GoogleAPICallError, RetryError) as error:
-            raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
+            raise _unavailable(error) from error
 
     def _in_transaction(self, body: Callable[[Tx], T], attempts: int) -> tuple[T, Known | None]:
         from google.api_core.exceptions import GoogleAPICallError, RetryError
@@ -208,7 +212,7 @@ class Store:
             result, tx = cast("tuple[T, _Reading]", transactional(once)(transaction))
             return result, tx.left(transaction.write_results or [])
         except (GoogleAPICallError, RetryError) as error:
-            raise StoreUnavailable(f"Firestore did not answer: {type(error).__name__}") from error
+            raise _unavailable(error) from error
         except ValueError as error:  # the client wraps what happened last in a ValueError
             reason = error.__cause__ or error.__context__
             if not isinstance(reason, GoogleAPICallError | RetryError):
@@ -318,6 +322,14 @@ class _OnKnown(Tx):
             else:
                 unchanged = client.write_option(last_update_time=updated.timestamp_pb())
                 batch.update(reference, fields, option=unchanged)
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    from google.api_core.exceptions import InvalidArgument
+
+    if isinstance(error, InvalidArgument):
+        return StoreRefused("Firestore does not take what was to be written (InvalidArgument)")
+    return StoreUnavailable(f"Firestore did not answer: {type(error).__name__}")
 
 
 def _told(fields: Mapping[str, Any]) -> dict[str, Any]:

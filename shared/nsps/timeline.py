@@ -352,6 +352,11 @@ def about_parked(store: Store, parked: Mapping[str, Any]) -> tuple[DocumentRefer
     return store.delivery(handler, parked["delivery"]), "outcome"
 
 
+def last_reason(about: Mapping[str, Any], otherwise: str) -> str:
+    """Why the last attempt failed, by the event's entry or the delivery."""
+    return str((about.get("retry") or {}).get("error") or otherwise)
+
+
 def settled(field: str, data: Mapping[str, Any]) -> bool:
     """Whether what was parked needs no further try: ``data`` is the ``state`` of its event's entry,
     or the ``outcome`` of its delivery. What was ordered is waited for elsewhere."""

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from nsps.event import EspfEvent, Owner, SnapshotTime
 from nsps.flows.enrichment import Enrichment
-from nsps.history import History, unpacked
+from nsps.history import UNREADABLE, History, kept_event, unpacked
 from nsps.messages import MalformedMessage
 from nsps.outcome import Transient
 from nsps.portabilling.freshness import Fresh, FreshReads
+from nsps.secrets import SecretUnavailable
 from nsps.settings import HandlerSummary
 from nsps.snapshot import Block, PbData
-from nsps.store import Store, StoreUnavailable
+from nsps.store import Store, StoreRefused, StoreUnavailable
+from nsps.timeline import Timeline
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import REDACTOR, new_store
@@ -313,8 +316,6 @@ def test_events_of_one_owner_have_times_in_the_order_in_which_they_were_received
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"variables": {}}', b"\xff"])
 def test_what_is_no_event_is_malformed(rig: Rig, body: bytes) -> None:
-    from dataclasses import replace
-
     with pytest.raises(MalformedMessage):
         rig.enrichment.handle(replace(raw(), body=body))
 
@@ -337,3 +338,115 @@ def test_a_snapshot_too_large_for_the_history_is_published_all_the_same(
     assert entry["snapshot"] is None and entry["snapshot_bytes"] > 10
     assert unpacked(entry["snapshot"]) is None
     assert rig.topics.sent[0][1]["pb_data"]["account_info"]["firstname"] == "Ann"
+
+
+# Variables that Firestore has no form for.
+STRANGE: dict[str, Any] = {
+    "iccid": 89445012345678901234,  # 20 digits, sent as a number
+    "": 1,
+    "__x__": {"": {"": ""}},
+    "n" * 2000: [[1, [2]], [[]]],
+    "half": "\ud83d",
+    "\ud83d": "half",
+    "deep": json.loads('{"x":' * 40 + "1" + "}" * 40),
+    "large": 1.7e308,
+}
+
+
+def test_whatever_was_accepted_is_kept_in_the_history(rig: Rig) -> None:
+    message = raw(variables={"i_event": 30, "i_account": 9, "password": "hunter2", **STRANGE})
+    rig.enrichment.handle(message)
+    assert rig.topics.sent[0][1]["data"] == message.event.body()
+    entry = rig.entry(message)
+    assert entry["state"] == "enriched"
+    event = kept_event(entry)
+    assert event is not None and event.event_type == "SIM/Updated"
+    whole = {**STRANGE, "i_event": 30, "i_account": 9, "half": "?", "?": "half", "password": "***"}
+    del whole["\ud83d"]
+    assert event.variables == whole
+
+
+def test_entries_of_an_older_release_are_read() -> None:
+    entry = {"event_type": "SIM/Updated", "variables": {"i_account": 9}}
+    assert kept_event(entry) == EspfEvent("SIM/Updated", {"i_account": 9})
+    assert kept_event({"event_type": "SIM/Updated"}) is None
+
+
+@pytest.mark.parametrize("where", ["_first", "open"])
+def test_a_failure_that_nobody_foresaw_is_the_events_own(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Also where it kept the entry itself from being written; the next try completes it."""
+
+    def fails(*_: Any) -> Any:
+        raise OverflowError("hunter2")
+
+    message = raw()
+    with monkeypatch.context() as broken, pytest.raises(OverflowError):
+        broken.setattr(rig.history, where, fails)
+        rig.enrichment.handle(message)
+    (story,) = Timeline(rig.store, {}).find("1")
+    assert (story.event_id, story.owner, story.state) == (message.event_id, "account:9", "received")
+    assert [each.handler for each in story.deliveries] == ["hss", "crm"]
+    assert story.retry is not None and "OverflowError" in story.retry["error"]
+    assert "hunter2" not in story.retry["error"] and kept_event(rig.entry(message)) is None
+    opened = rig.entry(message)["opened_at"]
+    rig.enrichment.handle(message)
+    entry = rig.entry(message)
+    assert (entry["state"], entry["opened_at"]) == ("enriched", opened)
+    assert kept_event(entry) == message.event
+
+
+def test_a_failure_after_the_entry_is_written_is_recorded_too(rig: Rig) -> None:
+    rig.reader.faults = [ZeroDivisionError("x")]
+    message = raw()
+    with pytest.raises(ZeroDivisionError):
+        rig.enrichment.handle(message)
+    assert "ZeroDivisionError" in rig.entry(message)["retry"]["error"]
+    assert kept_event(rig.entry(message)) == message.event
+    rig.topics.faults = [Transient("Pub/Sub is away")]
+    with pytest.raises(Transient):
+        rig.enrichment.handle(message)
+    assert rig.entry(message)["retry"]["error"] == "Pub/Sub is away"
+
+
+def test_an_unforeseen_failure_of_a_replay_is_the_replays(rig: Rig) -> None:
+    message = raw()
+    rig.enrichment.handle(message)
+    rig.reader.faults = [ZeroDivisionError("x")]
+    with pytest.raises(ZeroDivisionError):
+        rig.enrichment.handle(raw(handler="hss", run=1))
+    assert not rig.entry(message).get("retry")
+    failed = rig.store.read(rig.store.delivery("hss", f"{message.event_id}.1")) or {}
+    assert "ZeroDivisionError" in failed["retry"]["error"]
+
+
+def test_an_event_that_cannot_be_read_is_in_the_history(rig: Rig) -> None:
+    message = replace(raw(), body=b'{"event_type": "SIM/X", "variables": {"x": Infinity}}')
+    with pytest.raises(MalformedMessage):
+        rig.enrichment.handle(message)
+    (story,) = Timeline(rig.store, {}).latest(5)
+    assert (story.event_id, story.event_type, story.final) == (message.event_id, UNREADABLE, False)
+    assert story.retry is not None and "Infinity" in story.retry["error"]
+
+
+def test_what_firestore_refuses_is_recorded_without_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry beyond Firestore's own limits: it answers InvalidArgument."""
+    message = raw()
+    huge = {"x": "x" * 1_100_000}
+    monkeypatch.setattr(REDACTOR, "for_store", lambda _: huge)
+    with pytest.raises(StoreRefused):
+        rig.enrichment.handle(message)
+    assert "does not take" in rig.entry(message)["retry"]["error"]
+
+
+def test_a_reason_is_not_kept_while_it_cannot_be_redacted(rig: Rig) -> None:
+    def unknown() -> Any:
+        raise SecretUnavailable("secret digest: HTTP 503")
+
+    history = History(rig.store, unknown)
+    message = raw()
+    history.failed(message, message.event, ["hss"], "password=hunter2")
+    assert "hunter2" not in str(rig.entry(message)["retry"])

@@ -112,7 +112,7 @@ def test_received(rig: Rig) -> None:
 
 def test_enrichment_that_fails(rig: Rig) -> None:
     message = rig.opened("hss")
-    rig.history.failed(message, "PortaBilling is away, password=hunter2")
+    rig.history.failed(message, message.event, ["hss"], "PortaBilling is away, password=hunter2")
     story = rig.story(message)
     assert story.retry is not None and story.retry["error"].endswith("password=***")
     assert datetime.fromisoformat(story.retry["at"])

@@ -74,7 +74,7 @@ def _became(story: Story) -> Text:
     """What became of an event, the handlers of like outcome together, what is not well first."""
     text, shown = Text(), story.deliveries
     if story.unread or not shown:
-        state = "PortaBilling not read" if story.retry else story.state
+        state = "not enriched" if story.retry else story.state
         text.append(state, style="yellow" if story.retry else "bright_black")
         shown = tuple(each for each in shown if each.begun_at or each.run)
     handlers: dict[str, list[str]] = {}

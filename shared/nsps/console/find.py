@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,10 +14,13 @@ from google.cloud.firestore import FieldFilter
 from nsps.console.accounts import Lists
 from nsps.console.handlers import Handlers
 from nsps.event import Owner
+from nsps.history import UNREADABLE
 from nsps.store import Store
-from nsps.timeline import Story, Timeline, about_parked, expired, plain, settled
+from nsps.timeline import Story, Timeline, about_parked, expired, last_reason, plain, settled
 
 EVENTS = 20
+LETTER_SHOWN = 2000
+"""Bytes that are shown of a message that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,8 @@ class Finding:
         return found
 
     def _unsettled(self, kept: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those that were not delivered meanwhile: the tick finds that out at their next try."""
+        """Those that were not delivered meanwhile (the tick finds that out at their next try), each
+        with why it failed last."""
         places = {}
         for data in kept:
             reference, field = about_parked(self.store, data)
@@ -111,12 +116,12 @@ class Finding:
             return []
         client = self.store.client
         about = self.store.call(lambda: list(client.get_all(list(map(client.document, places)))))
-        waiting = {
-            each.reference.path
-            for each in about
-            if not settled(places[each.reference.path][0], each.to_dict() or {})
-        }
-        return [data for path, (_, data) in places.items() if path in waiting]
+        now_is = {each.reference.path: each.to_dict() or {} for each in about}
+        return [
+            {**data, "reason": last_reason(now_is[path], data["reason"])}
+            for path, (field, data) in places.items()
+            if not settled(field, now_is[path])
+        ]
 
     def _resources(self, name: str, op: str, value: str) -> list[dict[str, Any]]:
         now = datetime.now(UTC)
@@ -159,12 +164,13 @@ _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def _parked(data: Mapping[str, Any]) -> dict[str, Any]:
-    event = json.loads(data["body"])
+    event = json.loads(data["body"] or "{}")
     i_event = event.get("variables", {}).get("i_event")
+    letter = data.get("letter")
     return {
         "stage": data["stage"],
         "event_id": data["event_id"],
-        "event_type": event["event_type"],
+        "event_type": event.get("event_type", UNREADABLE),
         "i_event": None if i_event is None else str(i_event),
         "run": data.get("run"),
         "parked_at": plain(data["parked_at"]),
@@ -172,7 +178,13 @@ def _parked(data: Mapping[str, Any]) -> dict[str, Any]:
         "next_try": plain(data["next_try"]),
         "last": bool(data.get("last")),
         "reason": data["reason"],
+        "letter": None if letter is None else _letter(letter),
     }
+
+
+def _letter(kept: bytes) -> str:
+    """The beginning of a message that cannot be read."""
+    return zlib.decompress(kept)[:LETTER_SHOWN].decode("utf-8", "replace")
 
 
 def _resource(handler: str, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from google.cloud.firestore import FieldFilter
 
+from nsps import log
 from nsps.console.handlers import Handlers
 from nsps.console.jobs import Job, Page
 from nsps.console.sending import Sending
-from nsps.event import RECONCILE
+from nsps.event import RECONCILE, EspfEvent
+from nsps.history import kept_event
 from nsps.outcome import Outcome, Terminal, Transient
 from nsps.routing import matches, wants
 from nsps.settings import HandlerSummary
 from nsps.store import Store, Tx
 from nsps.timeline import never_read
+
+_log = log.get(__name__)
 
 AT_ONCE = 8
 
@@ -34,6 +38,7 @@ class _Entry:
 
     id: str
     data: Mapping[str, Any]
+    event: EspfEvent
     handlers: tuple[str, ...]
 
 
@@ -125,7 +130,16 @@ class Replay:
         if event_type == RECONCILE and not (pattern or spec.get("event")):
             return None  # a repair is of its moment; reconcile again instead
         names = self._for_handlers(spec.get("handler"), data)
-        return _Entry(ident, data, names) if names else None
+        if not names:
+            return None
+        event = kept_event(data)
+        if event is None:
+            why = "failed before its variables were kept: reconcile its account instead"
+            if spec.get("event"):
+                raise Terminal(f"event {ident} cannot be replayed: it {why}")
+            _log.warning(f"an event is not replayed: it {why}", event_id=ident)
+            return None
+        return _Entry(ident, data, event, names)
 
     def _for_handlers(self, name: str | None, data: Mapping[str, Any]) -> tuple[str, ...]:
         had = data.get("handlers", [])
@@ -155,7 +169,7 @@ class Replay:
                 for handler in entry.handlers
                 if _came_to(entry, handler, by_path[places[entry.id, handler].path]) in outcomes
             )
-            chosen += [_Entry(entry.id, entry.data, names)] if names else []
+            chosen += [replace(entry, handlers=names)] if names else []
         return chosen
 
     def _newest(self, entry: _Entry, handler: str) -> Any:
@@ -166,13 +180,14 @@ class Replay:
 
     def _previewed(self, job: Job, task: tuple[_Entry, str]) -> dict[str, Any]:
         entry, handler = task
-        event = {"event_type": entry.data["event_type"], "variables": entry.data["variables"]}
-        return self._handlers.ask(handler, "/preview", {"event": event, "event_id": entry.id})
+        question = {"event": entry.event.body(), "event_id": entry.id}
+        return self._handlers.ask(handler, "/preview", question)
 
     def _replayed(self, job: Job, task: tuple[_Entry, str]) -> dict[str, Any]:
         entry, handler = task
         run = self._store.transact(lambda tx: self._next_run(tx, job, entry, handler))
-        self._sending.replay(entry.id, entry.data, handler, run)
+        received_at = str(entry.data.get("received_at") or "")
+        self._sending.replay(entry.id, entry.event, received_at, handler, run)
         return {"owner": entry.data.get("owner", ""), "run": run}
 
     def _next_run(self, tx: Tx, job: Job, entry: _Entry, handler: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,10 +24,11 @@ class Sending:
         event = EspfEvent(RECONCILE, variables)
         self._send(event, event_id(self._deployment, event), handler, None)
 
-    def replay(self, ident: str, data: Mapping[str, Any], handler: str, run: int) -> None:
+    def replay(
+        self, ident: str, event: EspfEvent, received_at: str, handler: str, run: int
+    ) -> None:
         """Send an event of the history once more. Raises Transient."""
-        event = EspfEvent(data["event_type"], data["variables"])
-        self._send(event, ident, handler, run, str(data.get("received_at") or ""))
+        self._send(event, ident, handler, run, received_at)
 
     def _send(
         self, event: EspfEvent, ident: str, handler: str, run: int | None, received: str = ""

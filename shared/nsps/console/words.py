@@ -130,7 +130,7 @@ def _beginning(story: Story) -> Iterator[Line]:
         took = f" in {story.read_ms:g} ms" if story.read_ms else ""
         yield Line(story.enriched_at, f"PortaBilling was asked what is so now, and answered{took}")
     if story.retry:
-        yield Line(story.retry.get("at"), f"PortaBilling could not be read: {story.retry['error']}")
+        yield Line(story.retry.get("at"), f"it could not be enriched: {story.retry['error']}")
 
 
 def _delivery(each: Delivered) -> Iterator[Line]:

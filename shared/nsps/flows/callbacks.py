@@ -16,6 +16,8 @@ from nsps.connector.base import (
     CallbackRequest,
 )
 from nsps.espf.poster import Poster
+from nsps.event import storable
+from nsps.history import kept_event
 from nsps.ledger.orders import Heard, LateAnswer, Orders, Said, Settlement
 from nsps.messages import Publisher, RawEventMessage
 from nsps.outcome import Transient
@@ -83,7 +85,7 @@ class Answers:
     def take(self, handler: str, answer: Answer, *, ours: bool = False) -> Heard:
         """Take one answer in, whoever brought it. Raises Transient."""
         message = self.redactor().text_for_store(answer.message)
-        order = answer.order[:MAX_ORDER].encode("utf-8", "replace").decode()
+        order = storable(answer.order[:MAX_ORDER])
         late = LateAnswer(order, Said(answer.state.value), message, answer.at, ours)
         settlement = self._orders.hear(handler, late)
         _log.info("an answer was heard", handler=handler, heard=settlement.heard.value)
@@ -107,12 +109,12 @@ class Answers:
         """Send a waiting delivery's event through enrichment again, for this handler alone."""
         event_id, _, run = delivery.partition(".")
         data = self._store.read(self._store.event(event_id))
-        if data is None:
+        event = kept_event(data or {})
+        if data is None or event is None:
             _log.warning("a waiting delivery's event is not in the history", event_id=event_id)
             return
-        body = {"event_type": data["event_type"], "variables": data["variables"]}
         raw = RawEventMessage(
-            body=json.dumps(body).encode(),
+            body=json.dumps(event.body()).encode(),
             event_id=event_id,
             received_at=str(data.get("received_at") or datetime.now(UTC).isoformat()),
             trace=from_attributes(

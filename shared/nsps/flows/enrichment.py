@@ -15,12 +15,13 @@ from nsps import log
 from nsps.event import EspfEvent, InvalidWebhook, Owner, owner_of
 from nsps.history import Entry, History
 from nsps.messages import EnrichedMessage, MalformedMessage, Publisher, RawEventMessage
-from nsps.outcome import Transient
+from nsps.outcome import DeliveryError, Transient
 from nsps.portabilling.freshness import Fresh, FreshReads
 from nsps.portabilling.reader import Reader
 from nsps.routing import wants
 from nsps.settings import HandlerSummary
 from nsps.snapshot import Block, PbData
+from nsps.store import StoreRefused, StoreUnavailable
 
 _log = log.get(__name__)
 
@@ -46,9 +47,24 @@ class Enrichment:
 
         Raises Transient when it must come again, MalformedMessage when it is no event.
         """
-        event = _event(raw)
-        owner = owner_of(event, raw.event_id)
+        try:
+            event = raw.event
+        except InvalidWebhook as error:
+            self._failed(raw, None, (), f"the event cannot be read: {error}")
+            raise MalformedMessage(str(error)) from error
         wanted = self._wanted(event, raw)
+        try:
+            self._enrich(raw, event, wanted)
+        except Exception as error:  # whatever it is, it is the event's own failure
+            if isinstance(error, StoreUnavailable) and not isinstance(error, StoreRefused):
+                raise  # it could not be recorded either
+            self._failed(raw, event, wanted, _reason(error))
+            raise
+
+    def _enrich(
+        self, raw: RawEventMessage, event: EspfEvent, wanted: Sequence[HandlerSummary]
+    ) -> None:
+        owner = owner_of(event, raw.event_id)
         entry = self._history.open(raw, event, owner, [handler.name for handler in wanted])
         if not wanted:
             _log.info("no handler wants the event", event_type=event.event_type)
@@ -58,7 +74,7 @@ class Enrichment:
             return
         blocks = frozenset(Block(block) for handler in wanted for block in handler.requires)
         started = time.monotonic()
-        owner, fresh = self._read(raw, event, owner, blocks, entry)
+        owner, fresh = self._read(event, owner, blocks, entry)
         read_ms = round((time.monotonic() - started) * 1000, 1)
         self._publish(raw, event, owner, entry, fresh, wanted)
         self._history.enriched(raw, owner, fresh.t, fresh.value, read_ms=read_ms)
@@ -76,7 +92,6 @@ class Enrichment:
 
     def _read(
         self,
-        raw: RawEventMessage,
         event: EspfEvent,
         owner: Owner,
         blocks: frozenset[Block],
@@ -86,18 +101,14 @@ class Enrichment:
         the account behind it, or the ledger would hold the same resource under two owners."""
         if not blocks:
             return owner, Fresh(PbData(), entry.t)
-        try:
-            reader = self._reader()
-            owner = reader.account_behind(owner)
+        reader = self._reader()
+        owner = reader.account_behind(owner)
+        fresh = reader.read_fresh(self._reads, event, owner, blocks, entry.t)
+        speaks_for = _whose(fresh.value, owner)
+        if speaks_for != owner:  # the card was given to an account between the two reads
+            owner = speaks_for
             fresh = reader.read_fresh(self._reads, event, owner, blocks, entry.t)
-            speaks_for = _whose(fresh.value, owner)
-            if speaks_for != owner:  # the card was given to an account between the two reads
-                owner = speaks_for
-                fresh = reader.read_fresh(self._reads, event, owner, blocks, entry.t)
-            return owner, fresh
-        except Transient as error:
-            self._failed(raw, error)
-            raise
+        return owner, fresh
 
     def _publish(
         self,
@@ -124,11 +135,26 @@ class Enrichment:
         )
         self._publisher.publish(self._topic, *message.to_pubsub())
 
-    def _failed(self, raw: RawEventMessage, error: Transient) -> None:
+    def _failed(
+        self,
+        raw: RawEventMessage,
+        event: EspfEvent | None,
+        wanted: Sequence[HandlerSummary],
+        reason: str,
+    ) -> None:
+        """Record the failure; where that fails too, the message comes again all the same."""
         try:
-            self._history.failed(raw, str(error))
-        except Transient as unrecorded:
-            _log.warning("the failure could not be recorded", reason=str(unrecorded))
+            self._history.failed(raw, event, [handler.name for handler in wanted], reason)
+        except Transient as error:
+            _log.warning("the failure could not be recorded", reason=str(error))
+        except Exception as error:
+            _log.error("the failure could not be recorded", error=error)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, DeliveryError):
+        return str(error)
+    return f"enrichment failed unexpectedly ({type(error).__name__}): its log says where"
 
 
 def _whose(pb: PbData, owner: Owner) -> Owner:
@@ -139,10 +165,3 @@ def _whose(pb: PbData, owner: Owner) -> Owner:
     if i_account is None and owner.kind == "sim" and pb.sim_info:
         i_account = pb.sim_info.i_account
     return owner if i_account is None else Owner("account", str(i_account))
-
-
-def _event(raw: RawEventMessage) -> EspfEvent:
-    try:
-        return raw.event
-    except InvalidWebhook as error:
-        raise MalformedMessage(str(error)) from error

@@ -13,6 +13,7 @@ import math
 import random
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from nsps.espf.poster import Poster
 from nsps.event import EspfEvent, InvalidWebhook, Owner, SnapshotTime, owner_of, parse_webhook
 from nsps.flows.deadlines import Deadlines
 from nsps.flows.maintenance import Maintenance
-from nsps.history import time_of_receipt
+from nsps.history import kept_event, opening, time_of_receipt
 from nsps.ledger.ledger import note_status
 from nsps.messages import (
     ENRICHMENT,
@@ -43,7 +44,7 @@ from nsps.routing import wants
 from nsps.settings import HandlerSummary
 from nsps.store import HISTORY_DAYS, Store, Tx
 from nsps.switch import State, Switch
-from nsps.timeline import about_parked, settled
+from nsps.timeline import about_parked, last_reason, settled
 from nsps.trace import from_attributes
 
 T = TypeVar("T")
@@ -104,16 +105,17 @@ class Retries:
         self._clock, self._sleep = clock, sleep
 
     def park(self, push: PushMessage) -> None:
-        """Keep a dead letter in Firestore with its next try. Raises Transient, MalformedMessage."""
+        """Keep a dead letter in Firestore with its next try.
+
+        One that cannot be read is kept with its bytes, and is sent again as it is: a later release
+        may be able to read it. Raises Transient, MalformedMessage (it is none of ours).
+        """
         stage = self._stage(push)
-        event_id = push.attributes.get("event_id")
-        if not event_id:
-            raise MalformedMessage("a dead letter has no attribute event_id")
+        event_id = push.attributes.get("event_id") or f"message-{push.message_id}"
         run = push.attributes.get("run", "")
-        if run and not (run.isascii() and run.isdigit()):
-            raise MalformedMessage("attribute run of a dead letter is not a number")
+        run = run if run.isascii() and run.isdigit() else ""
         delivery = f"{event_id}.{run}" if run else event_id
-        event = _event(push)
+        event, unreadable = self._event(push, event_id)
         kept = {
             "stage": stage,
             "handler": None if stage == ENRICHMENT else stage,
@@ -121,18 +123,51 @@ class Retries:
             "event_id": event_id,
             "run": int(run) if run else None,
             "delivery": delivery,
-            "body": json.dumps({"event_type": event.event_type, "variables": event.variables}),
+            "body": json.dumps(event.body()) if event else None,
+            "letter": zlib.compress(push.data) if unreadable else None,
+            "unreadable": unreadable,
             "handlers": self._hearing(stage, event),
             "i_account": _i_account(push, event),
             "t": push.attributes.get("t", ""),
-            "received_at": push.attributes.get("received_at", ""),
+            "received_at": push.attributes.get("received_at") or push.publish_time,
             "trace_id": push.attributes.get("trace_id", ""),
             "request_id": push.attributes.get("request_id", ""),
         }
-        self._store.transact(lambda tx: self._park(tx, stage, delivery, kept))
-        _log.warning("parked: all attempts used", stage=stage)
+        opened = partial(self._opened, push, event_id, event)
+        self._store.transact(lambda tx: self._park(tx, stage, delivery, kept, opened))
+        _log.warning("parked: all attempts used", stage=stage, reason=unreadable)
 
-    def _park(self, tx: Tx, stage: str, delivery: str, kept: Mapping[str, Any]) -> None:
+    def _event(self, push: PushMessage, event_id: str) -> tuple[EspfEvent | None, str | None]:
+        """The event of a dead letter, and why it could not be read there: then it is the history's,
+        or None where that has not got it either. Raises StoreUnavailable."""
+        try:
+            return _read_event(push.data), None
+        except InvalidWebhook as error:
+            data = self._store.read(self._store.event(event_id))
+            return kept_event(data or {}), f"the message cannot be read: {error}"
+
+    def _opened(
+        self, push: PushMessage, event_id: str, event: EspfEvent | None, now: datetime
+    ) -> dict[str, Any]:
+        """The event's entry, where enrichment came to nothing so early that it made none."""
+        owner = Owner("event", event_id) if event is None else owner_of(event, event_id)
+        return opening(
+            event,
+            owner,
+            self._hearing(ENRICHMENT, event),
+            push.attributes.get("received_at") or push.publish_time,
+            from_attributes(push.attributes),
+            now,
+        )
+
+    def _park(
+        self,
+        tx: Tx,
+        stage: str,
+        delivery: str,
+        kept: Mapping[str, Any],
+        opened: Callable[[datetime], dict[str, Any]],
+    ) -> None:
         at = self._store.parked(f"{stage}.{delivery}")
         about, word = about_parked(self._store, kept)
         found = tx.read([at, about])
@@ -144,7 +179,7 @@ class Retries:
             return
         ladder = self._ladder(stage)
         next_try, last = _next(ladder, tx.now, 0, tx.now)
-        reason = (data.get("retry") or {}).get("error", "all attempts were used")
+        reason = last_reason(data, kept["unreadable"] or "all attempts were used")
         tx.merge(
             at,
             {
@@ -158,7 +193,9 @@ class Retries:
             },
         )
         parked = {"next_try": next_try, "expire_at": tx.after(days=HISTORY_DAYS + 30)}
-        tx.merge(about, {word: Outcome.PARKED.value, **parked})
+        if word == "state" and "opened_at" not in data:
+            parked = opened(tx.now) | parked
+        tx.merge(about, {**parked, word: Outcome.PARKED.value})
 
     def tick(self) -> Ticked:
         """Switches, statuses, answered and late orders, parked events. Never raises.
@@ -240,7 +277,7 @@ class Retries:
             return self._end(name, token, held)
         tries = held["tries"] + 1
         raw = RawEventMessage(
-            body=held["body"].encode(),
+            body=held["body"].encode() if held["body"] else zlib.decompress(held["letter"]),
             event_id=held["event_id"],
             received_at=held["received_at"],
             trace=from_attributes({"trace_id": held["trace_id"], "request_id": held["request_id"]}),
@@ -315,7 +352,8 @@ class Retries:
         tx.merge(at, {"next_try": None, "held": None, "held_until": None, "done_at": tx.now})
         if settled(word, now_is):
             return None
-        reason = f"not delivered in {self._ladder(stage).days:g} days: {data['reason']}"
+        last = last_reason(now_is, data["reason"])
+        reason = f"not delivered in {self._ladder(stage).days:g} days: {last}"
         expired = {"next_try": None, "errors": [reason], "finished_at": tx.now}
         about_it = {**data, **now_is}
         t = SnapshotTime(about_it.get("t") or received)
@@ -343,10 +381,12 @@ class Retries:
             posts += [post] if post else []
         return tuple(posts)
 
-    def _hearing(self, stage: str, event: EspfEvent) -> list[str]:
+    def _hearing(self, stage: str, event: EspfEvent | None) -> list[str]:
         """The handlers whose groups hear that the event has failed at this stage."""
         if stage != ENRICHMENT:
             return [stage]
+        if event is None:
+            return []
         summaries = self._handlers.values()
         return [each.name for each in summaries if wants(each.events, event.event_type)]
 
@@ -382,20 +422,19 @@ def _guarded(what: str, do: Callable[[], T]) -> T | None:
     return None
 
 
-def _event(push: PushMessage) -> EspfEvent:
-    """The event as ESPF sent it, out of a raw or an enriched message."""
+def _read_event(data: bytes) -> EspfEvent:
+    """The event as ESPF sent it, out of a raw or an enriched message. Raises InvalidWebhook."""
     try:
-        document = json.loads(push.data)
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise MalformedMessage("a dead letter's data is not JSON") from error
-    told = document.get("data", document) if isinstance(document, dict) else None
-    try:
-        return parse_webhook(json.dumps(told).encode())
-    except InvalidWebhook as error:
-        raise MalformedMessage(f"a dead letter holds no event: {error}") from error
+        raise InvalidWebhook("it is not JSON") from error
+    sent = document.get("data", document) if isinstance(document, dict) else None
+    return parse_webhook(json.dumps(sent).encode())
 
 
-def _i_account(push: PushMessage, event: EspfEvent) -> int | None:
+def _i_account(push: PushMessage, event: EspfEvent | None) -> int | None:
     """The account that the event turned out to be about, or that it names."""
     owner = push.attributes.get("owner", "")
-    return (Owner.parse(owner) if ":" in owner.strip(":") else owner_of(event, "-")).i_account
+    if ":" in owner.strip(":"):
+        return Owner.parse(owner).i_account
+    return owner_of(event, "-").i_account if event else None

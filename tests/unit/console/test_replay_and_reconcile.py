@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from google.cloud.firestore import DELETE_FIELD
 from nsps.console.accounts import Listed, Lists
 from nsps.console.find import Finding
 from nsps.console.handlers import Handlers
@@ -15,7 +16,7 @@ from nsps.console.jobs import Job, JobState, Page, Worker
 from nsps.console.reconcile import Reconcile
 from nsps.console.replay import Replay
 from nsps.console.sending import Sending
-from nsps.event import RECONCILE, Owner
+from nsps.event import RECONCILE, EspfEvent, Owner
 from nsps.http import Http
 from nsps.outcome import Terminal
 from nsps.settings import HandlerSummary
@@ -64,7 +65,10 @@ class Sent(Sending):
     def reconcile(self, job: str, owner: Owner, handler: str) -> None:
         self.repairs.append(str(owner))
 
-    def replay(self, ident: str, data: Mapping[str, Any], handler: str, run: int) -> None:
+    def replay(
+        self, ident: str, event: EspfEvent, received_at: str, handler: str, run: int
+    ) -> None:
+        assert event.variables == {"i_account": 1}
         self.replays.append((ident, handler, run))
 
 
@@ -110,7 +114,7 @@ def put(store: Store, ident: str, minutes_ago: float, **more: Any) -> None:
     opened = datetime.now(UTC) - timedelta(minutes=minutes_ago)
     entry = {
         "event_type": "SIM/Updated",
-        "variables": {"i_account": 1},
+        "variables": '{"i_account": 1}',
         "i_event": ident,
         "i_account": 1,
         "owner": "account:1",
@@ -158,6 +162,13 @@ def test_what_is_chosen(events: Store) -> None:
     assert replayed(events, event="repair") == ["repair"]  # only when it is named
     with pytest.raises(Terminal):
         replayed(events, event="nothing")
+
+
+def test_an_event_whose_variables_were_never_kept_cannot_be_replayed(events: Store) -> None:
+    events.event("e3").update({"variables": DELETE_FIELD})
+    with pytest.raises(Terminal, match="e3 cannot be replayed: it failed before its variables"):
+        replayed(events, event="e3")
+    assert "e3" not in replayed(events, handler="hss") and "e4" in replayed(events, handler="hss")
 
 
 def test_by_outcome_of_the_newest_run(events: Store) -> None:
