@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from nsps.connector.testing import (
 )
 from nsps.outcome import NoAnswer, Terminal, Transient
 
-from functions.connectors.database.main import Database
+from functions.connectors.database.main import Database, Settings
 from tests.systems.daemons import postgresql
 
 PASSWORD = "correct-horse-battery"
@@ -167,13 +167,87 @@ class TestPostgresql(_OnPostgresql, StateStandardTests):
         assert wrong not in "".join(traceback.format_exception(error))
         connector.close()
 
+    def test_a_node_that_became_read_only_is_left(
+        self, connector: Database, sql: psycopg.Connection[Any]
+    ) -> None:
+        """New connections lead to the new primary; those in the pool stay with the old one."""
+        [(key, state)] = connector.desired(enriched(self.pb)).items()
+        connector.create(key, state, make_call())
+        writes: list[Callable[[], object]] = [
+            lambda: connector.check(make_call()),
+            lambda: connector.create(key, state, make_call()),
+            lambda: connector.delete(key, make_call()),
+        ]
+        for write in writes:
+            connector.close()
+            sql.execute("ALTER ROLE nsps SET default_transaction_read_only = on")
+            try:
+                assert connector.read(key, make_call()) is not None
+            finally:
+                sql.execute("ALTER ROLE nsps RESET default_transaction_read_only")
+            error = self.provoke(write)
+            assert isinstance(error, Transient) and not isinstance(error, NoAnswer)
+            assert "25006" in str(error) and "privileges" not in str(error)
+            write()
+
+    def test_a_backend_that_is_ended_at_work_is_replaced(
+        self, connector: Database, sql: psycopg.Connection[Any], server: Address
+    ) -> None:
+        [(key, state)] = connector.desired(enriched(self.pb)).items()
+        connector.create(key, state, make_call())
+        with ThreadPoolExecutor(1) as pool, admin(server, "subscribers") as other:
+            with other.transaction():
+                other.execute("SELECT * FROM subscribers FOR UPDATE")
+                write = pool.submit(connector.change, key, state, state, make_call(20))
+                end = time.monotonic() + 10
+                while not sql.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE usename = 'nsps' AND wait_event_type = 'Lock'"
+                ).fetchall():
+                    assert time.monotonic() < end
+                error = write.exception(10)
+            assert isinstance(error, NoAnswer) and "privileges" not in str(error)
+        connector.change(key, state, state, make_call())
+
+    def test_a_time_limit_ends_with_its_transaction(
+        self, connector: Database, sql: psycopg.Connection[Any]
+    ) -> None:
+        """Behind a transaction pooler the connection is another client's after that."""
+        connector.check(make_call())
+        with connector._sessions._engine.connect() as pooled:
+            told = pooled.exec_driver_sql(
+                "SELECT current_setting('statement_timeout'), xact_start = query_start"
+                " FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+            ).fetchall()
+        assert told == [("0", True)]
+
     def test_without_privileges_it_waits_for_them(
         self, system: ChaosProxy, sql: psycopg.Connection[Any]
     ) -> None:
         sql.execute("ALTER SCHEMA public OWNER TO postgres; GRANT USAGE ON SCHEMA public TO nsps")
         for table, told in (("other", "CREATE"), ("subscribers", "42501")):
-            sql.execute(f"CREATE TABLE {table} (i_account int)")
+            sql.execute(f"CREATE TABLE {table} (i_account int PRIMARY KEY)")
             self.assert_waits(system, told)
+        for rights in ("SELECT", "DELETE", "INSERT"):  # and UPDATE is missing still
+            sql.execute(f"GRANT {rights} ON subscribers TO nsps")
+            self.assert_waits(system, "42501")
+
+    def test_a_check_leaves_nothing_behind(
+        self, connector: Database, sql: psycopg.Connection[Any]
+    ) -> None:
+        connector.check(make_call())
+        sql.execute(
+            "CREATE TABLE log (what text); GRANT INSERT ON log TO nsps;"
+            "CREATE FUNCTION note() RETURNS trigger AS $$ BEGIN"
+            " INSERT INTO log VALUES (TG_OP); RETURN NULL; END $$ LANGUAGE plpgsql;"
+            "CREATE TRIGGER note AFTER INSERT OR DELETE ON subscribers"
+            " FOR EACH STATEMENT EXECUTE FUNCTION note()"
+        )
+        connector.check(make_call())
+        assert sql.execute("SELECT * FROM log").fetchall() == []
+        [(key, state)] = connector.desired(enriched(self.pb)).items()
+        connector.create(key, state, make_call())
+        assert sql.execute("SELECT * FROM log").fetchall() == [("INSERT",)]
 
     def assert_waits(self, system: ChaosProxy, told: str) -> None:
         connector = self.make(
@@ -268,4 +342,124 @@ class TestRowPerSimInATableOfTheirs(_OnPostgresql):
         connector = self.make(self.settings(system))
         error = self.provoke(lambda: connector.check(make_call()))
         assert isinstance(error, Transient) and told in str(error)
+        connector.close()
+
+
+class TestWhatTheTableMakesOfAValue:
+    """A value that does not come back as it was written is refused, with the column named."""
+
+    KEY = "001010000000003"
+
+    @pytest.fixture
+    def url(self, server: Address, sql: psycopg.Connection[Any]) -> str:
+        sql.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        return "postgresql://postgres@{}:{}/subscribers".format(*server)
+
+    def connect(self, url: str, **settings: Any) -> Database:
+        return Database(Settings(url=url, **settings), make_parts({}))
+
+    def write(self, connector: Database, **account: Any) -> tuple[str, Any]:
+        [(key, state)] = connector.desired(enriched(snapshot(**account))).items()
+        connector.create(key, state, make_call())
+        return key, state
+
+    def test_a_number_for_an_imsi(self, url: str, sql: psycopg.Connection[Any]) -> None:
+        sql.execute(
+            "CREATE TABLE lines (imsi bigint PRIMARY KEY, msisdn bigint, status text,"
+            " updated_at timestamp)"
+        )
+        columns = {"imsi": "sim_info.imsi", "msisdn": "msisdn", "status": "status"}
+        connector = self.connect(url, table="lines", key="imsi", columns=columns)
+        for step in (
+            lambda: connector.check(make_call()),
+            lambda: self.write(connector),
+            lambda: connector.read(self.KEY, make_call()),
+            lambda: connector.keys("", 10, make_call()),
+        ):
+            with pytest.raises(Transient, match=r"column imsi \(BIGINT\), msisdn \(BIGINT\) would"):
+                step()
+        assert sql.execute("SELECT * FROM lines").fetchall() == []
+        sql.execute("ALTER TABLE lines ALTER imsi TYPE text, ALTER msisdn TYPE varchar(15)")
+        self.write(connector)
+        assert connector.keys("", 10, make_call()) == [self.KEY]
+        connector.close()
+
+    @pytest.mark.parametrize("key", ["i_account", "imsi"])
+    def test_the_padding_of_char_is_not_part_of_the_value(
+        self, url: str, sql: psycopg.Connection[Any], key: str
+    ) -> None:
+        sql.execute(
+            "CREATE TABLE subs (i_account bigint UNIQUE, imsi char(20) UNIQUE, status char(12),"
+            " updated_at timestamptz)"
+        )
+        columns = {"i_account": "account_info.i_account", "imsi": "sim_info.imsi"}
+        connector = self.connect(
+            url,
+            table="subs",
+            key=key,
+            columns={**columns, "status": "status"},
+            on_release="mark",
+        )
+        ident, state = self.write(connector)
+        assert connector.read(ident, make_call()) == state
+        assert connector.keys("", 10, make_call()) == [ident]
+        assert connector.keys(ident, 10, make_call()) == []
+        connector.delete(ident, make_call())
+        assert connector.read(ident, make_call()) is None
+        assert connector.keys("", 10, make_call()) == []
+        assert sql.execute("SELECT trim(status) FROM subs").fetchall() == [("removed",)]
+        connector.close()
+
+    def test_a_key_is_ours_in_whatever_number_it_is_kept(
+        self, url: str, sql: psycopg.Connection[Any]
+    ) -> None:
+        sql.execute("CREATE TABLE accounts (i_account numeric(20, 2) PRIMARY KEY)")
+        connector = self.connect(
+            url,
+            table="accounts",
+            columns={"i_account": "account_info.i_account"},
+            updated_at="",
+        )
+        ident, _ = self.write(connector)
+        assert connector.keys("", 10, make_call()) == [ident] == ["1000889"]
+        connector.close()
+
+    @pytest.mark.parametrize(
+        ("change", "column"),
+        [
+            ("NEW.mail := upper(NEW.mail)", "mail"),
+            ("NEW.owner := NEW.owner + 1; NEW.mail := NULL", "owner, mail"),
+            ("NEW.imsi := ltrim(NEW.imsi, '0')", "imsi"),
+        ],
+    )
+    def test_a_trigger_that_changes_it(
+        self, url: str, sql: psycopg.Connection[Any], change: str, column: str
+    ) -> None:
+        sql.execute(
+            "CREATE TABLE sims (imsi text PRIMARY KEY, owner real, mail text);"
+            f"CREATE FUNCTION other() RETURNS trigger AS $$ BEGIN {change}; RETURN NEW; END $$"
+            " LANGUAGE plpgsql;"
+            "CREATE TRIGGER other BEFORE INSERT OR UPDATE ON sims"
+            " FOR EACH ROW EXECUTE FUNCTION other()"
+        )
+        columns = {
+            "imsi": "sim_info.imsi",
+            "owner": "account_info.i_account",
+            "mail": "account_info.email",
+        }
+        connector = self.connect(url, table="sims", key="imsi", columns=columns, updated_at="")
+        with pytest.raises(Terminal, match=f"does not keep column {column} as") as refusal:
+            self.write(connector)
+        assert "zoe" not in str(refusal.value).lower() and self.KEY not in str(refusal.value)
+        assert sql.execute("SELECT * FROM sims").fetchall() == []
+        connector.close()
+
+    def test_a_number_that_is_rounded(self, url: str, sql: psycopg.Connection[Any]) -> None:
+        sql.execute("CREATE TABLE sims (imsi text PRIMARY KEY, owner real)")
+        columns = {"imsi": "sim_info.imsi", "owner": "account_info.i_account"}
+        connector = self.connect(url, table="sims", key="imsi", columns=columns, updated_at="")
+        ident, state = self.write(connector)
+        with pytest.raises(Terminal, match="column owner"):
+            self.write(connector, i_account=16_777_217)
+        assert connector.read(ident, make_call()) == state  # as it was
         connector.close()

@@ -1,8 +1,9 @@
 """A database of subscribers: one row per account, or per SIM, in one table.
 
 A resource's key is the value of the key column. Its state is the other columns' values, which come
-from the snapshot by the settings' ``columns``. Every write is one statement, an upsert, so nothing
-is ever half done. SQLite, and PostgreSQL from 9.5.
+from the snapshot by the settings' ``columns``. Every write is one transaction, an upsert and a look
+at what the table made of it, so nothing is ever half done, or changed without a word. SQLite, and
+PostgreSQL from 9.5.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from nsps.snapshot import (
 from nsps.subscriber import msisdn, service_word
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from sqlalchemy import (
+    CHAR,
     BigInteger,
     Boolean,
     Column,
@@ -47,13 +49,12 @@ from sqlalchemy import (
     Engine,
     Float,
     MetaData,
-    Row,
     Table,
     Text,
     create_engine,
     event,
+    false,
     func,
-    literal,
     make_url,
     select,
 )
@@ -261,8 +262,16 @@ class Database(StateConnector[Settings]):
         self._sessions.close()
 
     def check(self, call: Call) -> None:
-        with self._sessions.open(call.deadline) as session:
-            session.execute(select(literal(1)).select_from(self._subscribers(session)).limit(1))
+        """Write nothing, and take that back: a read says little of a node that is read-only."""
+        table = self._subscribers(call.deadline)
+        with self._sessions.open(call.deadline, end="ROLLBACK") as session:
+            names = list(self._columns)
+            nothing = select(*(table.c[name] for name in names)).where(false())
+            statement = self._insert(table).from_select(names, nothing)
+            columns = {name: statement.excluded[name] for name in names}
+            session.execute(self._upsert(statement, table, columns))
+            if self.settings.on_release == "delete":
+                session.execute(table.delete().where(false()))
 
     def desired(self, event: Enriched) -> Mapping[str, State]:
         """One row; none where the key's block (the account, or the SIM) is not there."""
@@ -280,15 +289,20 @@ class Database(StateConnector[Settings]):
         return {str(_storable(self.settings.key, ident)): state}
 
     def read(self, key: str, call: Call) -> State | None:
-        with self._sessions.open(call.deadline) as session:
-            table = self._subscribers(session)
-            columns = [table.c[name] for name in self._columns]
-            found = session.execute(select(*columns).where(self._is(table, key))).first()
-        return None if found is None else self._state(found)
+        table = self._subscribers(call.deadline)
+        with self._sessions.open(call.deadline, writes=False) as session:
+            row = self._row(session, table, key)
+        if row is None:
+            return None
+        status = self.settings.status_column
+        if self.settings.on_release == "mark" and row[str(status)] == REMOVED:
+            return None
+        del row[self.settings.key]
+        return row
 
     def keys(self, after: str, limit: int, call: Call) -> Sequence[str]:
-        with self._sessions.open(call.deadline) as session:
-            table = self._subscribers(session)
+        table = self._subscribers(call.deadline)
+        with self._sessions.open(call.deadline, writes=False) as session:
             column = table.c[self.settings.key]
             query = select(column).order_by(column).limit(limit)
             if after:
@@ -296,29 +310,25 @@ class Database(StateConnector[Settings]):
             if self.settings.on_release == "mark":
                 status = table.c[str(self.settings.status_column)]
                 query = query.where(status.is_distinct_from(REMOVED))
-            return [str(row[0]) for row in session.execute(query)]
+            return [self._key_of(column, row[0]) for row in session.execute(query)]
 
     def create(self, key: str, state: State, call: Call) -> None:
+        table = self._subscribers(call.deadline)
+        values = {name: _fit(table.c[name], value) for name, value in state.items()}
+        if self.settings.updated_at:
+            values[self.settings.updated_at] = func.now()
+        column = table.c[self.settings.key]
+        statement = self._insert(table).values({column.name: _fit(column, key), **values})
         with self._sessions.open(call.deadline) as session:
-            table = self._subscribers(session)
-            values = {name: _fit(table.c[name], value) for name, value in state.items()}
-            if self.settings.updated_at:
-                values[self.settings.updated_at] = func.now()
-            column = table.c[self.settings.key]
-            insert = postgresql_insert if self._sessions.is_postgresql else sqlite_insert
-            statement = insert(table).values({column.name: _fit(column, key), **values})
-            if values:
-                upsert = statement.on_conflict_do_update(index_elements=[column], set_=values)
-            else:
-                upsert = statement.on_conflict_do_nothing(index_elements=[column])
-            session.execute(upsert)
+            session.execute(self._upsert(statement, table, values))
+            self._assert_kept(self._row(session, table, key), key, state)
 
     def change(self, key: str, state: State, was: State, call: Call) -> None:
         self.create(key, state, call)  # an upsert: right also if the row was removed meanwhile
 
     def delete(self, key: str, call: Call) -> None:
+        table = self._subscribers(call.deadline)
         with self._sessions.open(call.deadline) as session:
-            table = self._subscribers(session)
             if self.settings.on_release == "delete":
                 session.execute(table.delete().where(self._is(table, key)))
                 return
@@ -336,28 +346,70 @@ class Database(StateConnector[Settings]):
         column = table.c[self.settings.key]
         return column == _fit(column, key)
 
-    def _state(self, row: Row[Any]) -> State | None:
-        held = {
-            name: _READ[expression.kind](_told(value))
-            for (name, expression), value in zip(self._columns.items(), row, strict=True)
-        }
-        status = self.settings.status_column
-        if self.settings.on_release == "mark" and held[str(status)] == REMOVED:
+    def _row(self, session: Connection, table: Table, key: str) -> dict[str, Any] | None:
+        """The row's columns as the snapshot's readers read them, the key among them."""
+        columns = [table.c[name] for name in self._columns]
+        found = session.execute(select(*columns).where(self._is(table, key))).first()
+        if found is None:
             return None
-        del held[self.settings.key]
-        return held
+        held = zip(self._columns.items(), columns, found, strict=True)
+        return {
+            name: _READ[expression.kind](self._held(column, value))
+            for (name, expression), column, value in held
+        }
 
-    def _subscribers(self, session: Connection) -> Table:
+    def _held(self, column: Column[Any], value: Any) -> Any:
+        """A column's value in a type that the snapshot's readers know; CHAR without its padding."""
+        if (
+            isinstance(value, str)
+            and self._sessions.is_postgresql
+            and isinstance(column.type, CHAR)
+        ):
+            return value.rstrip(" ")
+        return _told(value)
+
+    def _key_of(self, column: Column[Any], value: Any) -> str:
+        """A row's key as ``desired`` writes it; a value that none of ours could be, as it is."""
+        held = self._held(column, value)
+        read = _READ[self._columns[column.name].kind](held)
+        return str(held if read is None else read)
+
+    def _assert_kept(self, row: Mapping[str, Any] | None, key: str, state: State) -> None:
+        """Raise Terminal if the table made something else of what was written into it."""
+        if row is None or str(row[self.settings.key]) != key:
+            changed = [self.settings.key]
+        else:
+            changed = [name for name, value in state.items() if row[name] != value]
+        if changed:
+            raise Terminal(
+                f"table {self.settings.table} does not keep column {', '.join(changed)} as it is "
+                "written (its type, or a trigger, changes the value); nothing was written: correct "
+                "the column's type"
+            )
+
+    def _insert(self, table: Table) -> Any:
+        return (postgresql_insert if self._sessions.is_postgresql else sqlite_insert)(table)
+
+    def _upsert(self, statement: Any, table: Table, values: Mapping[str, Any]) -> Any:
+        """The insert, or the update with ``values`` where the row is there."""
+        key = [table.c[self.settings.key]]
+        if not values:
+            return statement.on_conflict_do_nothing(index_elements=key)
+        return statement.on_conflict_do_update(index_elements=key, set_=values)
+
+    def _subscribers(self, deadline: Deadline) -> Table:
         """The table as the database has it: its types decide how values are written."""
         with self._table_lock:
             if self._table is None:
-                self._table = self._find_table(session)
+                if self.settings.create_table:
+                    with self._sessions.open(deadline) as session:
+                        self._create_table(session)
+                with self._sessions.open(deadline, writes=False) as session:
+                    self._table = self._find_table(session)
             return self._table
 
     def _find_table(self, session: Connection) -> Table:
         schema, _, name = self.settings.table.rpartition(".")
-        if self.settings.create_table:
-            self._create_table(session, name, schema or None)
         try:
             table = Table(name, MetaData(), schema=schema or None, autoload_with=session)
         except NoSuchTableError:
@@ -374,9 +426,20 @@ class Database(StateConnector[Settings]):
                 f"table {self.settings.table} has no column {', '.join(missing)}: "
                 "add it, or correct the settings columns and updated_at"
             )
+        numeric = [
+            f"{name} ({table.c[name].type!s})"
+            for name, expression in self._columns.items()
+            if expression.kind == "text" and _python_type(table.c[name]) in (int, float, Decimal)
+        ]
+        if numeric:
+            raise Transient(
+                f"table {self.settings.table}: column {', '.join(numeric)} would lose the leading "
+                "zeros of a text such as an IMSI: make it text or varchar"
+            )
         return table
 
-    def _create_table(self, session: Connection, name: str, schema: str | None) -> None:
+    def _create_table(self, session: Connection) -> None:
+        schema, _, name = self.settings.table.rpartition(".")
         columns: list[Column[Any]] = [
             Column(column, _TYPES[expression.kind](), primary_key=column == self.settings.key)
             for column, expression in self._columns.items()
@@ -385,7 +448,9 @@ class Database(StateConnector[Settings]):
             columns.append(Column(self.settings.updated_at, DateTime(timezone=True)))
         # Another instance may create it at the same moment: the reflection that follows decides.
         with suppress(DBAPIError):
-            Table(name, MetaData(), *columns, schema=schema).create(session, checkfirst=True)
+            Table(name, MetaData(), *columns, schema=schema or None).create(
+                session, checkfirst=True
+            )
 
 
 def _is_empty(part: Any) -> bool:
@@ -394,32 +459,27 @@ def _is_empty(part: Any) -> bool:
 
 def _storable(column: str, value: Any) -> Any:
     """The value, if a database can hold it. Raises Terminal."""
-    if isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
-        raise Terminal(f"the text for column {column} holds characters that cannot be stored")
+    if isinstance(value, str) and "\0" in value:
+        raise Terminal(f"the text for column {column} holds a character that cannot be stored")
     return value
-
-
-def _is_unicode(text: str) -> bool:
-    """False for halves of surrogate pairs, which JSON lets through."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _fit(column: Column[Any], value: Any) -> Any:
     """The value in the type that the table's column has. Raises Terminal if it cannot be."""
-    try:
-        wanted = column.type.python_type
-    except NotImplementedError:
-        return value
-    if value is None or isinstance(value, wanted):
+    wanted = _python_type(column)
+    if wanted is None or value is None or isinstance(value, wanted):
         return value
     fitting = _FIT.get(wanted, lambda each: each)(value)
     if fitting is None:
         raise Terminal(f"the value for column {column.name} is not of its type: {column.type!s}")
     return fitting
+
+
+def _python_type(column: Column[Any]) -> type | None:
+    try:
+        return column.type.python_type
+    except NotImplementedError:
+        return None
 
 
 _FIT: Mapping[type, Callable[[Any], Any]] = {
@@ -444,7 +504,7 @@ def _told(value: Any) -> Any:
 
 
 class Sessions:
-    """Pooled sessions (autocommit) of one database; each ends by its call's deadline.
+    """Pooled sessions of one database; each is one transaction and ends by its call's deadline.
 
     ``password`` is asked for each new connection, so a rotated one is picked up.
     """
@@ -460,8 +520,17 @@ class Sessions:
         self._engine.dispose()
 
     @contextmanager
-    def open(self, deadline: Deadline) -> Iterator[Connection]:
-        """A session that is alive; raises Transient, NoAnswer or Terminal for what goes wrong."""
+    def open(
+        self,
+        deadline: Deadline,
+        *,
+        writes: bool = True,
+        end: Literal["COMMIT", "ROLLBACK"] = "COMMIT",
+    ) -> Iterator[Connection]:
+        """A session that is alive, in a transaction that ``end`` ends if nothing goes wrong.
+
+        Raises Transient, NoAnswer or Terminal for what does; then it is rolled back.
+        """
         with _Watch(deadline) as watch:
             self._running.watch = watch
             try:
@@ -469,27 +538,38 @@ class Sessions:
             except SQLAlchemyError as error:
                 raise _unreached(error, deadline) from None
             try:
+                if not self.is_postgresql:
+                    session.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
                 yield session
+                session.exec_driver_sql(end)
             except DBAPIError as error:
                 verdict = _error(error, deadline)
                 if isinstance(verdict, NoAnswer):
                     session.invalidate()  # its answer may still come: never to another question
+                else:
+                    _roll_back(session)
+                if _speaks_of_the_node(error):
+                    self._engine.dispose()  # what else is pooled is connected to the same node
                 raise verdict from None
             except SQLAlchemyError as error:
+                _roll_back(session)
                 raise Transient(f"the database call failed: {type(error).__name__}") from None
+            except BaseException:
+                _roll_back(session)
+                raise
             finally:
                 self._running.watch = None
                 session.close()
 
     def _alive(self, deadline: Deadline) -> Connection:
-        """A connection with its time limit set, which proves it; a dead one is replaced once."""
+        """A connection whose first statement proves it; a dead one is replaced once."""
         for again in (True, False):
             if deadline.expired:
                 break
             session = self._engine.connect()
             try:
                 self._running.watch.add(session)
-                self._limit(session, deadline)
+                self._begin(session, deadline)
                 return session
             except DBAPIError:
                 session.invalidate()
@@ -498,12 +578,14 @@ class Sessions:
                     raise
         raise Transient("no time left to reach the database; nothing was sent")
 
-    def _limit(self, session: Connection, deadline: Deadline) -> None:
+    def _begin(self, session: Connection, deadline: Deadline) -> None:
+        """Set the time limit; PostgreSQL's transaction begins with it, and the limit ends with
+        that: behind a pooler the connection is another client's afterwards."""
         # A little less than the deadline: a clear "not done" is worth more than no answer.
         left = deadline.remaining()
         milliseconds = max(1, int((left - min(0.5, left * 0.2)) * 1000))
         if self.is_postgresql:
-            session.exec_driver_sql(f"SET statement_timeout = {milliseconds}")
+            session.exec_driver_sql(f"BEGIN; SET LOCAL statement_timeout = {milliseconds}")
         else:
             session.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
 
@@ -581,6 +663,14 @@ class _Watch:
             self._sockets.clear()
 
 
+def _roll_back(session: Connection) -> None:
+    """End the transaction; a connection that cannot even do that is thrown away."""
+    try:
+        session.exec_driver_sql("ROLLBACK")
+    except SQLAlchemyError:
+        session.invalidate()
+
+
 def _unreached(error: SQLAlchemyError, deadline: Deadline) -> DeliveryError:
     """Why there is no session: nothing was sent."""
     if deadline.expired:
@@ -594,29 +684,48 @@ def _unreached(error: SQLAlchemyError, deadline: Deadline) -> DeliveryError:
 
 _UNIQUE = ("23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
 _FOREIGN = ("23503", "SQLITE_CONSTRAINT_FOREIGNKEY")
+_NO_UNIQUE_INDEX = "42P10"
 _LOST = ("08", "57P")
+_READ_ONLY = ("25006", "SQLITE_READONLY")
 _TIMED_OUT = ("57014", "SQLITE_BUSY")
 
 
 def _error(error: DBAPIError, deadline: Deadline) -> DeliveryError:
     """How the database's refusal is to be read. Its own text is left out: it holds the values."""
-    cause = error.orig
-    code = str(getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None) or "")
+    cause, code = error.orig, _code(error)
     unanswered = not code and not isinstance(error, IntegrityError | DataError | ProgrammingError)
     if unanswered or error.connection_invalidated or code.startswith(_LOST):
         late = " in time" if deadline.expired else ": the connection was lost"
         return NoAnswer(f"the database did not answer{late}")
+    if code.startswith(_READ_ONLY):
+        return Transient(
+            f"the database takes no writes ({code}): the node is read-only, as after a switchover; "
+            "the connections to it were thrown away. If it goes on, let url name the primary"
+        )
     constraint = getattr(getattr(cause, "diag", None), "constraint_name", None)
     named = f" {constraint}" if constraint else ""
     if code in _UNIQUE:
         return Transient(f"another row has one of the values (unique constraint{named})")
     if code in _FOREIGN:
         return Transient(f"a row that this one refers to is missing (foreign key{named})")
+    if code == _NO_UNIQUE_INDEX:
+        return Transient(f"the key's column has no unique index ({code}): create one")
     if isinstance(error, IntegrityError | DataError):
         return Terminal(f"the table refuses the values{named} ({code}): correct them or the table")
     if code.startswith(_TIMED_OUT):
         return Transient("the database could not do it in time; nothing was changed")
     return Transient(f"the database refused the statement ({code}): check table and privileges")
+
+
+def _code(error: DBAPIError) -> str:
+    cause = error.orig
+    return str(getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None) or "")
+
+
+def _speaks_of_the_node(error: DBAPIError) -> bool:
+    """Whether the refusal is of the server that this connection leads to: it is shutting down, or
+    was made read-only."""
+    return _code(error).startswith((*_LOST, *_READ_ONLY))
 
 
 main = serve(Database)
