@@ -176,18 +176,22 @@ class Deployment:
 
     def _handler(self, handler: Handler) -> HandlerFunction:
         """Brings one external system to what PortaBilling has; shares nothing with another."""
-        return HandlerFunction(
+        topic = {"NSPS_EVENTS_TOPIC": self._events.id} if handler.reads_again else {}
+        made = HandlerFunction(
             self._around,
             handler,
             HandlerArgs(
                 size=self._size(handler.name, default_size(handler)),
-                environment=self._portabilling,
+                environment={**self._portabilling, **topic},
                 secrets=(self._config.portabilling.credentials,),
                 database=self._database,
                 enriched=self._enriched,
                 dead_letters=self._dead_letters,
             ),
         )
+        if handler.reads_again:
+            self._events.grant_publisher(handler.name, made.function.member)
+        return made
 
     def _callbacks(self) -> Function:
         """Hears what asynchronous systems answer; each proves itself by its connector's rule."""

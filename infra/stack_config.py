@@ -52,6 +52,8 @@ class Handler:
     retries: RetrySettings
     breaker: BreakerRule
     answer_within_hours: float
+    reads_again: bool
+    """Its events may have to go through enrichment again before they are delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +350,7 @@ def _handler(keys: HandlerKeys, manifest: Manifest) -> Handler:
         retries=keys.retries,
         breaker=keys.breaker,
         answer_within_hours=keys.answer_within_hours or 24.0,
+        reads_again=manifest.reads_again,
     )
 
 

@@ -32,6 +32,8 @@ _OWNER_KEYS = (
     ("invoice", "i_invoice"),
 )
 
+# Variables that tell one event from another, and say nothing of what has happened.
+_NUMBERING = frozenset({"i_event", "event_time"})
 
 RECONCILE = "NSPS/Reconcile"
 """Our own event: bring an owner's resources to what PortaBilling says, whatever the ledger says."""
@@ -63,6 +65,15 @@ class EspfEvent:
             return None
         text = storable(str(value)).strip() if isinstance(value, str | int) else ""
         return text or None
+
+    @property
+    def meaning(self) -> Mapping[str, Any]:
+        """What the event says: all of it but its number and its time.
+
+        Of two events that say the same of one owner the newer one says all.
+        """
+        said = {name: self.variables[name] for name in self.variables if name not in _NUMBERING}
+        return {"event_type": self.event_type, "variables": said}
 
     @property
     def i_account(self) -> int | None:

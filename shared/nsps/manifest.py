@@ -129,7 +129,8 @@ class Manifest(_Part):
 
     ``kind`` is one kind, or the list of those that the connector can be (the first is what a
     handler gets that does not say). ``requires``: the blocks of pb_data it needs. ``groups``: the
-    ESPF group or groups it usually reports to.
+    ESPF group or groups it usually reports to. ``reads_again``: its events may have to go through
+    enrichment again before they are delivered, so its function may publish them.
     """
 
     connector: str = Field(pattern=r"^[a-z][a-z0-9_]{1,40}$")
@@ -143,6 +144,7 @@ class Manifest(_Part):
     settings: dict[str, Setting] = {}
     secrets: dict[str, SecretNeed] = {}
     rate: float | None = Field(default=None, gt=0)
+    reads_again: bool = False
     quality: Quality
 
     @field_validator("kind", "groups", mode="before")

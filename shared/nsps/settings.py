@@ -347,6 +347,8 @@ class ConnectorSettings(Shared):
     push: Annotated[PushSettings, Field(alias="NSPS_PUSH"), FromJson]
     portabilling: Annotated[PortaBillingSettings, Field(alias="NSPS_PORTABILLING"), FromJson]
     handler: Annotated[HandlerSettings, Field(alias="NSPS_HANDLER"), FromJson]
+    events_topic: Annotated[Topic | None, Field(alias="NSPS_EVENTS_TOPIC")] = None
+    """Only for a connector whose events may have to be read again."""
 
 
 class CallbacksSettings(Shared):

@@ -35,6 +35,8 @@ class Delivered:
     next_try: str | None
     summary: str | None
     superseded_by: str | None
+    read_again: int
+    """How often PortaBilling was read anew for it, for another event had gone first."""
     orders: tuple[str, ...]
     espf: Mapping[str, Any] | None
     run: int = 0
@@ -221,6 +223,7 @@ class Timeline:
             next_try=self._next_try(handler, data),
             summary=data.get("summary"),
             superseded_by=data.get("superseded_by"),
+            read_again=data.get("read_again", 0),
             orders=tuple(data.get("orders", [])),
             espf=self._espf(handler, event, data, documents),
             run=run,

@@ -97,6 +97,9 @@ def process_event() -> Any:
             "request": request.headers.get("x-request-id"),
         }
     )
+    if not event["data"]["event_type"].startswith("SIM/"):
+        kind = event["data"]["event_type"]
+        return jsonify({"message": f"Event ignored: unsupported event type {kind}"}), 202
     account = event["pb_data"]["account_info"]
     hlr[event["pb_data"]["sim_info"]["imsi"]] = {
         "msisdn": account["id"].removesuffix("@msisdn"),

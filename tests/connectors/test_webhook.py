@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
+import json
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
+from unittest import mock
 
+import flask
 import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from nsps.connector.base import Ordering
+from nsps.connector.serve import HandlerFunction
 from nsps.connector.testing import (
     ChaosProxy,
     HttpStandardTests,
@@ -24,9 +32,16 @@ from nsps.connector.testing import (
     make_call,
     make_parts,
 )
+from nsps.event import EspfEvent, Owner, SnapshotTime, event_id
 from nsps.http import AddressRefused
+from nsps.instance import Once
+from nsps.messages import EnrichedMessage, Publisher, PushMessage, RawEventMessage
 from nsps.outcome import NoAnswer, Terminal, Transient
+from nsps.settings import SettingsError
+from nsps.trace import Trace
+from nsps_local.firestore import FirestoreServer
 from pydantic import ValidationError
+from werkzeug.test import EnvironBuilder
 
 from functions.connectors.webhook.main import Settings, WebhookConnector, said_in
 
@@ -43,6 +58,7 @@ PB = {
     "sim_info": {"i_sim_card": 3793, "imsi": "001010000020349", "iccid": "8970101000000203493"},
 }
 OPEN = {"allow_http": True, "allow_private": True}
+_numbers = itertools.count(1)
 
 
 def connector(url: str, token: str = TOKEN, **settings: Any) -> WebhookConnector:
@@ -196,6 +212,140 @@ class TestAnExistingConnector:
             connector(sample.url, permanent_codes=[422]).send(message, make_call())
 
 
+class Handler:
+    """The partner's handler as its function runs it; what it publishes is kept."""
+
+    def __init__(self, sample: Sample, project: str, **settings: Any) -> None:
+        handler = {
+            "name": "partner",
+            "connector": "webhook",
+            "kind": "message",
+            "events": ["SIM/*", "Account/*"],
+            "requires": ["account_info", "sim_info"],
+            "group": None,
+            "settings": {"url": sample.url, **OPEN, **settings},
+            "secrets": {"token": "env:TOKEN"},
+        }
+        push = {"audience": "http://f.test", "service_account": "push@f.test", "unsigned": True}
+        portabilling = {"url": "http://portabilling.test", "credentials": "env:TOKEN"}
+        self.environ = {
+            "GOOGLE_CLOUD_PROJECT": project,
+            "NSPS_DEPLOYMENT": "test",
+            "NSPS_FUNCTION": "partner",
+            "NSPS_DATABASE": "(default)",
+            "NSPS_DIGEST_KEY": "env:TOKEN",
+            "NSPS_EVENTS_TOPIC": "projects/test/topics/espf-events",
+            "NSPS_PUSH": json.dumps(push),
+            "NSPS_PORTABILLING": json.dumps(portabilling),
+            "NSPS_HANDLER": json.dumps(handler),
+            "TOKEN": TOKEN,
+        }
+        self.published: list[RawEventMessage] = []
+        self.fails: list[Exception] = []
+
+    def start(self) -> Handler:
+        self._function = HandlerFunction(WebhookConnector, self.environ)
+        publisher = Once(lambda: cast(Publisher, self))
+        self._function.start().parts.publisher = publisher
+        return self
+
+    def publish(self, topic: str, data: bytes, attributes: dict[str, str]) -> str:
+        assert topic == self.environ["NSPS_EVENTS_TOPIC"]
+        if self.fails:
+            raise self.fails.pop()
+        self.published.append(RawEventMessage.from_push(PushMessage(data, attributes, "1")))
+        return "1"
+
+    def bring(self, message: EnrichedMessage) -> int:
+        """What Pub/Sub is answered."""
+        data, attributes = message.to_pubsub()
+        body = {"data": base64.b64encode(data).decode(), "attributes": attributes, "messageId": "1"}
+        builder = EnvironBuilder("/", method="POST", json={"message": body})
+        return self._function.handle(flask.Request(builder.get_environ())).code
+
+
+def read_at(second: int, event_type: str, *, blocked: bool, **more: Any) -> EnrichedMessage:
+    """An event of the one account, with what PortaBilling said of it at that second."""
+    event = EspfEvent(event_type, {"i_event": "7", "i_account": 277147})
+    ident = event_id("test", event)
+    at = f"2026-11-21T02:10:{second:02}.000000Z"
+    return EnrichedMessage(
+        event_id=ident,
+        event=event,
+        pb_data=PB | {"account_info": PB["account_info"] | {"blocked": blocked}},
+        t=SnapshotTime(f"{at}/{ident}"),
+        owner=Owner("account", "277147"),
+        received_at="2026-11-21T02:10:00.000000+00:00",
+        created_at=at,
+        updated_at=at,
+        trace=Trace("0123456789abcdef0123456789abcdef", "req-1"),
+        handlers=("partner",),
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def firestore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
+        emulators = {"FIRESTORE_EMULATOR_HOST": server.target, "PUBSUB_EMULATOR_HOST": "unused"}
+        with mock.patch.dict(os.environ, emulators):
+            yield
+
+
+class TestAConnectorThatIgnoresTypes:
+    """Only the partner knows which events it heeds. A block came as two, in the wrong order."""
+
+    @pytest.fixture
+    def handler(self, firestore: None, sample: Sample) -> Handler:
+        return Handler(sample, f"webhook-{next(_numbers)}").start()
+
+    def test_a_block_is_not_lost_behind_an_event_that_is_ignored(
+        self, handler: Handler, sample: Sample
+    ) -> None:
+        assert handler.bring(read_at(1, "SIM/Created", blocked=False)) == 204
+        assert handler.bring(read_at(3, "Account/Blocked", blocked=True)) == 204
+        updated = read_at(2, "SIM/Updated", blocked=False)
+        assert handler.bring(updated) == 204
+        assert sample.seen()["hlr"]["001010000020349"]["barred"] is False
+        (raw,) = handler.published
+        assert (raw.event, raw.event_id) == (updated.event, updated.event_id)
+        assert (raw.handler, raw.run, raw.rung) == ("partner", None, None)
+        assert (raw.received_at, raw.trace) == (updated.received_at, updated.trace)
+        assert handler.bring(read_at(4, "SIM/Updated", blocked=True)) == 204
+        assert sample.seen()["hlr"]["001010000020349"]["barred"] is True
+        assert len(handler.published) == 1
+
+    def test_the_message_comes_again_until_its_event_is_published(self, handler: Handler) -> None:
+        handler.fails = [Transient("Pub/Sub did not confirm the message")]
+        assert handler.bring(read_at(3, "Account/Blocked", blocked=True)) == 204
+        assert handler.bring(read_at(2, "SIM/Updated", blocked=False)) == 503
+        assert handler.bring(read_at(2, "SIM/Updated", blocked=False)) == 204
+        assert len(handler.published) == 1
+
+    def test_a_replay_and_a_parked_event_stay_what_they_are(self, handler: Handler) -> None:
+        assert handler.bring(read_at(3, "Account/Blocked", blocked=True)) == 204
+        for more in ({"run": 2}, {"rung": 3}):
+            assert handler.bring(read_at(2, "SIM/Updated", blocked=False, **more)) == 204
+            assert (handler.published[-1].run, handler.published[-1].rung) == (
+                more.get("run"),
+                more.get("rung"),
+            )
+
+    def test_where_only_the_data_counts_nothing_is_read_again(
+        self, firestore: None, sample: Sample
+    ) -> None:
+        handler = Handler(sample, f"webhook-{next(_numbers)}", ordering="state").start()
+        assert handler.bring(read_at(3, "Account/Blocked", blocked=True)) == 204
+        assert handler.bring(read_at(2, "SIM/Updated", blocked=False)) == 204
+        assert handler.published == []
+
+    def test_without_a_topic_to_publish_to_it_does_not_start(self, sample: Sample) -> None:
+        handler = Handler(sample, "webhook-0")
+        del handler.environ["NSPS_EVENTS_TOPIC"]
+        with pytest.raises(SettingsError, match=r"NSPS_EVENTS_TOPIC is missing.*reads_again: true"):
+            handler.start()
+
+
 class TestWaiting:
     @pytest.mark.parametrize("status", [425, 429, 503])
     def test_a_date_is_heard(self, status: int) -> None:
@@ -289,10 +439,10 @@ class TestSettings:
     def test_health_is_beside_the_service(self, url: str, health: str) -> None:
         assert Settings(url=url).health == health
 
-    @pytest.mark.parametrize(("ordering", "newest"), [("newest", True), ("every", False)])
-    def test_newest_wins_unless_every_event_is_wanted(self, ordering: str, newest: bool) -> None:
-        assert connector("https://x.example.net", ordering=ordering).newest_wins is newest
-        assert connector("https://x.example.net").newest_wins
+    def test_newest_wins_unless_the_settings_say_otherwise(self) -> None:
+        assert connector("https://x.example.net").ordering is Ordering.NEWEST
+        for ordering in Ordering:
+            assert connector("https://x.example.net", ordering=ordering).ordering is ordering
 
 
 class TestErrorBodies:

@@ -42,7 +42,7 @@ VALUES = {
 NOT_NEEDED = (
     "google.cloud.pubsub_v1",
     "google.pubsub_v1",
-)  # a handler's function publishes nothing
+)  # most handlers' functions publish nothing
 
 
 def _handler(connector: str) -> dict[str, Any]:

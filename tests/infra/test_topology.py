@@ -219,6 +219,25 @@ def test_who_may_publish_where(acme: Topology) -> None:
     }
 
 
+def test_a_handler_whose_events_may_be_read_again_may_publish_them(
+    program: Path, tmp_path: Path
+) -> None:
+    partner = {
+        "name": "partner",
+        "connector": "webhook",
+        "events": ["SIM/*"],
+        "settings": {"url": "https://partner.example"},
+        "secrets": {"token": "partner-token"},
+    }
+    values = base()
+    values["nsps:handlers"] = [*values["nsps:handlers"], partner]
+    made = record_values(values, tmp_path, program)
+    assert ("espf-events", "partner") in of(made, "topic", "roles/pubsub.publisher")
+    settings = ConnectorSettings.from_env(made.function("partner").env)
+    assert settings.events_topic == "projects/acme-provisioning/topics/acme-espf-events"
+    assert ConnectorSettings.from_env(made.function("hss").env).events_topic is None
+
+
 def test_every_push_carries_a_token_that_its_function_expects(acme: Topology) -> None:
     by_url = {f.url: f for f in acme.functions}
     for subscription in acme.subscriptions:

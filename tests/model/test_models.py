@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import freshness_model
+import message_model
 import order_model
 import provisioning_model
 import pytest
@@ -18,6 +19,7 @@ SMALL = [
     "release, then reassign to Y",
     "refusal: move A to Y",
 ]
+MESSAGES = [each.name for each in message_model.SCENARIOS if len(set(each.events)) < 3]
 
 
 @pytest.mark.parametrize("name", list(status_model.SCENARIOS))
@@ -61,6 +63,25 @@ def test_an_order_rule_left_out_is_found(rule: str) -> None:
     for one in order_model.SCENARIOS:
         small = replace(one, faults=1, duplicates=False)
         if one.name in names and any(found.violation for _, found in order_model.run(small, rules)):
+            return
+    pytest.fail(f"no scenario is broken without the rule {rule}")
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_the_message_protocol_holds(name: str) -> None:
+    """The program itself explores three meanings, too."""
+    one = next(each for each in message_model.SCENARIOS if each.name == name)
+    model, found = message_model.run(one, message_model.Rules())
+    assert found.violation is None, "\n".join(model.story(found))
+    assert found.states > 100
+
+
+@pytest.mark.parametrize("rule", [field.name for field in fields(message_model.Rules)])
+def test_a_message_rule_left_out_is_found(rule: str) -> None:
+    rules = replace(message_model.Rules(), **{rule: False})
+    for one in message_model.SCENARIOS:
+        small = replace(one, faults=min(1, one.faults))
+        if one.name in MESSAGES and message_model.run(small, rules)[1].violation:
             return
     pytest.fail(f"no scenario is broken without the rule {rule}")
 

@@ -12,10 +12,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urljoin, urlsplit
 
-from nsps.connector.base import Call, Enriched, Message, MessageConnector, Parts
+from nsps.connector.base import Call, Enriched, Message, MessageConnector, Ordering, Parts
 from nsps.connector.serve import serve
 from nsps.http import AddressGuard, Answer, Http
 from nsps.outcome import Terminal, Transient
@@ -54,7 +54,7 @@ class Settings(BaseModel):
 
     url: str
     health_url: str | None = None
-    ordering: Literal["newest", "every"] = "newest"
+    ordering: Ordering = Ordering.NEWEST
     permanent_codes: list[Annotated[int, Field(ge=400, le=499)]] = []
     allow_http: bool = False
     allow_private: bool = False
@@ -106,8 +106,8 @@ class WebhookConnector(MessageConnector[Settings]):
         self._http.close()
 
     @property
-    def newest_wins(self) -> bool:
-        return self.settings.ordering == "newest"
+    def ordering(self) -> Ordering:
+        return self.settings.ordering
 
     def message(self, event: Enriched) -> Message:
         return Message(f"{event.event.event_type} for {event.owner}", self._body(event))
@@ -119,7 +119,7 @@ class WebhookConnector(MessageConnector[Settings]):
             json=message.content,
             headers=self._headers(call),
             deadline=call.deadline,
-            idempotent=self.newest_wins,
+            idempotent=self.ordering is not Ordering.EVERY,
         )
         said = self._said(answer)
         if answer.ok:

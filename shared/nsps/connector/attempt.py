@@ -28,6 +28,9 @@ _log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 5.0
 """How long an attempt waits for another's lease before the message is given back."""
 
+_OVERTAKEN = "another event of the owner went first, with newer data: this one is read again"
+_BEHIND = "another event of the owner went first, with newer data, and has not got through"
+
 
 @dataclass(frozen=True, slots=True)
 class Performed:
@@ -109,6 +112,10 @@ class Attempts:
             if progress.at is At.HELD:
                 asked = f"the system asked to be left alone for {progress.wait:.0f} s more"
                 return Verdict(False, Outcome.WAITING, asked, progress.wait)
+            if progress.at is At.OVERTAKEN:
+                return Verdict(False, Outcome.WAITING, _OVERTAKEN, read_again=True)
+            if progress.at is At.BEHIND:
+                return Verdict(False, Outcome.WAITING, _BEHIND)
             if progress.at not in (At.BUSY, At.LOST):
                 self._poster.send(progress.post, progress.known)
                 return Verdict(True, progress.outcome, "; ".join(progress.errors))

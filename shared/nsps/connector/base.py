@@ -151,13 +151,27 @@ class Message:
     content: Any
 
 
+class Ordering(StrEnum):
+    """Which messages go out, and in which order."""
+
+    EVERY = "every"
+    """Each event's, in no order."""
+    NEWEST = "newest"
+    """One at a time per owner, and never older data after newer. An event gives way only to a newer
+    one that says the same; overtaken by another one, it is read again, and its message goes out
+    with the newest data. For systems of which nobody knows which types of events they heed."""
+    STATE = "state"
+    """One at a time per owner; an event gives way to any newer one of the owner. Only for systems
+    that look at the data alone, whatever the type of the event."""
+
+
 class MessageConnector(Connector[SettingsT]):
     """A system where each event counts once (a notification)."""
 
     @property
-    def newest_wins(self) -> bool:
-        """True: one message at a time per owner, and an older snapshot gives way to a newer."""
-        return False
+    def ordering(self) -> Ordering:
+        """Which messages go out, and in which order."""
+        return Ordering.EVERY
 
     @abstractmethod
     def message(self, event: Enriched) -> Message | None:

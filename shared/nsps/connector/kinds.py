@@ -17,6 +17,7 @@ from nsps.connector.base import (
     Message,
     MessageConnector,
     Order,
+    Ordering,
     State,
     StateConnector,
 )
@@ -172,8 +173,8 @@ class _StateCalls:
 class MessageRunner(Runner):
     """Each event counts once: the delivery itself is the resource.
 
-    With ``newest_wins`` the owner is the resource: one message at a time, an older snapshot gives
-    way.
+    Where messages are ordered, the owner is the resource: one message at a time, and never older
+    data after newer.
     """
 
     def __init__(self, connector: MessageConnector[Any], parts: Delivering) -> None:
@@ -196,14 +197,16 @@ class MessageRunner(Runner):
         return attempts.run(work, event, record | {"summary": redact(message.summary)})
 
     def _nothing_to_send(self, work: Work, event: Enriched, record: Mapping[str, Any]) -> Verdict:
-        empty = replace(work, wanted={}, owner=Owner("event", work.delivery), group=None)
+        alone = Owner("event", work.delivery)
+        empty = replace(work, wanted={}, owner=alone, group=None, meaning=None)
         record = {**record, "summary": "nothing to send"}
         return self._attempts(_Nothing()).run(empty, event, record)
 
     def _message_work(self, event: Enriched) -> Work:
         ident = delivery_id(event)
-        newest = self._connector.newest_wins
-        owner = event.owner if newest else Owner("event", ident)
+        ordering = self._connector.ordering
+        owner = Owner("event", ident) if ordering is Ordering.EVERY else event.owner
+        meaning = self._parts.redactor().digest(event.event.meaning)
         return Work(
             handler=self._parts.handler.name,
             delivery=ident,
@@ -216,6 +219,7 @@ class MessageRunner(Runner):
             group=self._parts.handler.group,
             call_seconds=self._parts.handler.call_timeout_seconds,
             lasting=False,
+            meaning=meaning if ordering is Ordering.NEWEST else None,
         )
 
 

@@ -6,6 +6,7 @@ whether the function is up (``?deep=1``: and whether its system is).
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,14 @@ from pydantic import ValidationError
 
 from nsps import log, trace
 from nsps.connector import contract
-from nsps.connector.base import Call, Connector, Enriched, MessageConnector, Parts
+from nsps.connector.base import (
+    Call,
+    Connector,
+    Enriched,
+    MessageConnector,
+    Ordering,
+    Parts,
+)
 from nsps.connector.contract import ContractAnswer
 from nsps.connector.gate import Gate
 from nsps.connector.kinds import Delivering, Runner, runner
@@ -27,7 +35,7 @@ from nsps.connector.verdict import Verdict
 from nsps.http import Deadline
 from nsps.instance import Once
 from nsps.ledger.ledger import Ledger
-from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage
+from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage, RawEventMessage
 from nsps.outcome import DeliveryError, Outcome, Transient
 from nsps.parts import InstanceParts
 from nsps.push import PushGuard, PushRefused
@@ -81,6 +89,11 @@ def make_connector(
     return connector(settings, Parts(handler.name, parts.http, secret, has_secret))
 
 
+def reads_again(connector: Connector[Any]) -> bool:
+    """Whether its events may have to go through enrichment again before they are delivered."""
+    return isinstance(connector, MessageConnector) and connector.ordering is Ordering.NEWEST
+
+
 class HandlerFunction:
     """One handler's function instance."""
 
@@ -121,6 +134,12 @@ class _Started:
         keeps_state = not isinstance(self.connector, MessageConnector)
         self.must_be_said = self._blocks if keeps_state else []
         """What an event of the contract must say: nothing is removed for want of a block."""
+        self._events_topic = settings.events_topic
+        if reads_again(self.connector) and self._events_topic is None:
+            raise SettingsError(
+                f"handler {self.handler.name}: NSPS_EVENTS_TOPIC is missing: an event that another "
+                "one overtook is read again; write reads_again: true into the connector's manifest"
+            )
 
     def _make_runner(self) -> Runner:
         parts = self.parts
@@ -155,9 +174,25 @@ class _Started:
         first = message.run is None and message.rung is None
         received_at = message.received_at if first else None  # a replay's webhook is long ago
         verdict = self.deliver(event, received_at)
-        if verdict.ack:
+        if verdict.read_again:
+            self._send_again(message)
+        if verdict.ack or verdict.read_again:
             return acknowledged()
         return again(verdict.reason, verdict.retry_after, held=verdict.held)
+
+    def _send_again(self, message: EnrichedMessage) -> None:
+        """Send an event through enrichment again, for this handler alone. Raises Transient."""
+        assert self._events_topic is not None
+        raw = RawEventMessage(
+            body=json.dumps(message.event.body()).encode(),
+            event_id=message.event_id,
+            received_at=message.received_at,
+            trace=message.trace,
+            handler=self.handler.name,
+            run=message.run,
+            rung=message.rung,
+        )
+        self.parts.publisher().publish(self._events_topic, *raw.to_pubsub())
 
     def deliver(self, event: Enriched, received_at: str | None = None) -> Verdict:
         """Deliver with no more of the snapshot than the handler requires, and log one line.

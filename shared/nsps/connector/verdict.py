@@ -12,7 +12,8 @@ class Verdict:
     """``ack``: the message is done with (final, or somebody else is responsible for it).
 
     Without ``ack`` it comes again; ``retry_after`` seconds is when that makes sense, if known.
-    ``held``: the handler is switched off, and nothing was tried.
+    ``held``: the handler is switched off, and nothing was tried. ``read_again``: its data is older
+    than what was sent; send the event through enrichment again, then the message is done with.
     """
 
     ack: bool
@@ -21,3 +22,4 @@ class Verdict:
     retry_after: float | None = None
     error: BaseException | None = None
     held: bool = False
+    read_again: bool = False

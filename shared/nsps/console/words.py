@@ -215,7 +215,11 @@ def _outcome(each: Delivered) -> str:
         by = f" (event {each.superseded_by})" if each.superseded_by else ""
         return f"not needed: a newer event for the same owner took over{by}"
     words = _OUTCOMES.get(each.outcome or "", str(each.outcome))
-    return f"{words}, at attempt {each.attempts}" if each.attempts > 1 else words
+    if each.attempts > 1:
+        words += f", at attempt {each.attempts}"
+    if each.read_again:
+        words += ", with newer data: another event of the owner had gone first"
+    return words
 
 
 def _heard(each: Delivered) -> Line | None:

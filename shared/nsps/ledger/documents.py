@@ -10,37 +10,60 @@ from typing import Any
 from nsps.event import BEFORE_ALL, SnapshotTime
 from nsps.outcome import Outcome
 
+MOST_MEANINGS = 32
+"""How many meanings an owner's document keeps. Without its mark an older event is not superseded,
+but read again and sent: no harm."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Document (handler, event): the newest snapshot it began with, and what became of it."""
+    """Document (handler, event): the newest snapshot it began with, and what became of it.
+
+    ``read_again``: how often its event was sent to be read again, for it was overtaken.
+    """
 
     t: SnapshotTime = BEFORE_ALL
     outcome: Outcome | None = None
+    read_again: int = 0
 
     @classmethod
     def read(cls, data: Mapping[str, Any] | None) -> Delivery:
         if not data:
             return cls()
         outcome = data.get("outcome")
-        return cls(SnapshotTime(data.get("t", BEFORE_ALL)), Outcome(outcome) if outcome else None)
+        return cls(
+            SnapshotTime(data.get("t", BEFORE_ALL)),
+            Outcome(outcome) if outcome else None,
+            data.get("read_again", 0),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """Document (handler, owner): the newest snapshot time begun, and by which event."""
+    """Document (handler, owner): the newest snapshot time begun, and by which event.
+
+    Where only an event of the same ``meaning`` (a digest) may take another's place, the document
+    has one for each meaning instead.
+    """
 
     t: SnapshotTime = BEFORE_ALL
     by: str = ""
 
     @classmethod
-    def read(cls, data: Mapping[str, Any] | None) -> Watermark:
-        if not data:
-            return cls()
-        return cls(SnapshotTime(data.get("watermark", BEFORE_ALL)), data.get("by", ""))
+    def read(cls, data: Mapping[str, Any] | None, meaning: str | None = None) -> Watermark:
+        kept = data or {}
+        if meaning is not None:
+            kept = kept.get("meanings", {}).get(meaning, {})
+        return cls(SnapshotTime(kept.get("watermark", BEFORE_ALL)), kept.get("by", ""))
 
-    def write(self) -> dict[str, Any]:
-        return {"watermark": self.t, "by": self.by}
+    def write(self, data: Mapping[str, Any] | None, meaning: str | None = None) -> dict[str, Any]:
+        """The fields to merge into the document, which holds ``data`` now."""
+        mine = {"watermark": self.t, "by": self.by}
+        if meaning is None:
+            return mine
+        marks = {**(data or {}).get("meanings", {}), meaning: mine}
+        newest = sorted(marks, key=lambda each: str(marks[each]["watermark"]))[-MOST_MEANINGS:]
+        return {"meanings": {each: marks[each] for each in newest}}
 
 
 @dataclass(frozen=True, slots=True)

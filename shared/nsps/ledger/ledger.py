@@ -65,6 +65,9 @@ class Work:
     """How long an asynchronous system may take to answer an order."""
     lasting: bool = True
     """False where the resource is a message: forgotten with the history."""
+    meaning: str | None = None
+    """Digest of what a message says, where only a newer one that says the same may take its place;
+    overtaken by another one, its event is read again. None: any newer one of the owner may."""
     asked: bool = False
     """A replay or a repair: write even what the ledger takes to be so already."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -89,6 +92,11 @@ class At(Enum):
     """Asynchronous: an earlier order is open; its answer sends this event again: acknowledge."""
     LOST = auto()
     """My lease is gone: begin again."""
+    OVERTAKEN = auto()
+    """Another message to the owner went first, with newer data: have the event read again, then
+    acknowledge."""
+    BEHIND = auto()
+    """The same, and that message has not got through: the message comes again."""
     HELD = auto()
     """The system asked to be left alone (Retry-After) for ``wait`` seconds more."""
 
@@ -268,6 +276,8 @@ class Ledger:
             return replace(progress, dropping=True, errors=errors)
 
         def settle(resource: Resource, token: str) -> Resource | None:
+            if not work.lasting:
+                return protocol.over(resource, token)
             if not resource.held_by(token):
                 return None
             return protocol.give_back(protocol.not_ordered(resource, token, refused=True), token)
@@ -414,7 +424,7 @@ class _View:
         self._owner = store.owner(work.handler, str(work.owner))
         self.owned = [str(data["key"]) for data in owned.values()]
         self.delivery = Delivery.read(documents[self._delivery.path])
-        self.watermark = Watermark.read(documents.get(self._owner.path))
+        self.watermark = Watermark.read(documents.get(self._owner.path), work.meaning)
 
     def resource(self, key: str) -> Resource:
         return Resource.read(
@@ -455,12 +465,13 @@ class _View:
         work = self._work
         self.delivery = replace(self.delivery, t=work.t)
         now = self._tx.now
-        begun = {"t": work.t, "outcome": None, "begun_at": now, "last_at": now}
+        begun = {"t": work.t, "outcome": None, "begun_at": now, "last_at": now, "waits_for": None}
         self._tx.merge(self._delivery, begun)
         if self.watermark.t < work.t:
             self.watermark = Watermark(work.t, work.event_id)
+            marked = self.watermark.write(self._documents.get(self._owner.path), work.meaning)
             expire = {"expire_at": self._tx.after(days=TOMBSTONE_DAYS)}
-            self._tx.merge(self._owner, self.watermark.write() | expire)
+            self._tx.merge(self._owner, marked | expire)
 
     def go_on(self, progress: Progress, sent: float) -> Progress:
         """Take what is left to do, until a call is needed or nothing is left."""
@@ -484,6 +495,8 @@ class _View:
                 )
             if taken in (Taken.BUSY, Taken.QUEUED):
                 return self._wait(replace(progress, step=step), taken, before)
+            if taken is Taken.CLAIMED_LATER and work.meaning is not None:
+                return self._overtaken(before)
             progress = replace(
                 progress,
                 outcome=worst(progress.outcome, protocol.OUTCOME_OF[taken]),
@@ -506,6 +519,15 @@ class _View:
         self.put_order(resource.pending.reference, {"followers": ArrayUnion([self._work.delivery])})
         self.record({"waits_for": "the answer to an earlier order"})
         return replace(progress, at=At.QUEUED, outcome=Outcome.WAITING)
+
+    def _overtaken(self, resource: Resource) -> Progress:
+        """Sent now, an older message would undo a newer one that means something else."""
+        if protocol.may_read_again(self.delivery, resource):
+            waits_for = "newer data: another event of the owner went first"
+            self.record({"read_again": Increment(1), "waits_for": waits_for})
+            return Progress(At.OVERTAKEN, Outcome.WAITING)
+        self.record({"waits_for": "another event of the owner, which went first and still fails"})
+        return Progress(At.BEHIND, Outcome.WAITING)
 
     def _join(self, progress: Progress, reference: str) -> Progress:
         self.put_order(reference, {"deliveries": ArrayUnion([self._work.delivery])})

@@ -15,6 +15,9 @@ from nsps.event import SnapshotTime
 from nsps.ledger.documents import Delivery, Pending, Resource, Watermark
 from nsps.outcome import Outcome
 
+MOST_READ_AGAIN = 3
+"""How often a message is read again while the one that overtook it has not got through."""
+
 
 class Begun(Enum):
     """What ``begin`` found."""
@@ -143,6 +146,22 @@ def _behind_an_order(
         joined = replace(resource, claim_t=t) if step.todo is Todo.CLAIM else resource
         return Taken.JOINED, joined
     return Taken.QUEUED, resource
+
+
+def may_read_again(delivery: Delivery, resource: Resource) -> bool:
+    """A message that another one overtook (message_model.py): read its event again, or wait?
+
+    While calls fail, two messages would overtake each other for ever, each time as a new message
+    with all its attempts before it (rule bounded). Who waits uses up its own.
+    """
+    return not resource.dirty or delivery.read_again < MOST_READ_AGAIN
+
+
+def over(resource: Resource, token: str) -> Resource | None:
+    """A message was refused: its call is over, and no other waits for it (rule over)."""
+    if not resource.held_by(token):
+        return None
+    return replace(resource, dirty=False, lease=None, lease_until=None)
 
 
 def confirm(resource: Resource, step: Step, token: str) -> Resource | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -25,6 +26,7 @@ from nsps.connector.base import (
     Message,
     MessageConnector,
     Order,
+    Ordering,
     State,
     StateConnector,
 )
@@ -32,6 +34,7 @@ from nsps.connector.kinds import Delivering, delivery_id, runner
 from nsps.connector.testing import enriched, make_parts
 from nsps.connector.verdict import Verdict
 from nsps.espf.poster import Poster
+from nsps.event import SnapshotTime
 from nsps.ledger.ledger import Ledger
 from nsps.outcome import Terminal
 from nsps.redact import Redactor
@@ -153,14 +156,14 @@ class Letters(MessageConnector[NoSettings]):
 
     settings_model = NoSettings
 
-    def __init__(self, newest: bool = False, answer: str = "250 queued") -> None:
+    def __init__(self, ordering: Ordering = Ordering.EVERY, answer: str = "250 queued") -> None:
         super().__init__(NoSettings(), make_parts())
         self.seen = Seen()
-        self.newest, self.answer = newest, answer
+        self.order, self.answer = ordering, answer
 
     @property
-    def newest_wins(self) -> bool:
-        return self.newest
+    def ordering(self) -> Ordering:
+        return self.order
 
     def check(self, call: Call) -> None: ...
 
@@ -280,6 +283,11 @@ class Kit:
         at = self.store.resource(self.handler, key)
         at.set({"lease_until": self.resource(key)["changed_at"]}, merge=True)
 
+    def read_again(self, event: Enriched, second: int) -> Enriched:
+        """The event's newer copy, as enrichment sends it."""
+        t = SnapshotTime(f"2026-11-21T02:10:{second:02}.000000Z/{event.event_id}")
+        return replace(event, t=t)
+
     def waited(self, event: Enriched) -> None:
         """The time is over for which the system asked to be left alone."""
         kept = self.delivery(event)
@@ -314,8 +322,13 @@ def sim_event(
     email: str | None = None,
     i_event: int | None = None,
     account: bool = True,
+    event_type: str = "SIM/Updated",
+    says: Mapping[str, Any] | None = None,
 ) -> Enriched:
-    """An event about an account, whose snapshot was read at that second; its own id each time."""
+    """An event about an account, whose snapshot was read at that second; its own id each time.
+
+    ``says``: further variables.
+    """
     pb: dict[str, Any] = {}
     if account:
         pb["account_info"] = {"i_account": i_account, "blocked": blocked, "email": email}
@@ -324,6 +337,7 @@ def sim_event(
     number = i_event if i_event is not None else next(_events)
     return enriched(
         pb,
-        variables={"i_event": number, "i_account": i_account},
+        event_type=event_type,
+        variables={"i_event": number, "i_account": i_account, **(says or {})},
         t=f"2026-11-21T02:10:{second:02}.000000Z",
     )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from nsps.connector.base import Ordering
+from nsps.ledger.documents import MOST_MEANINGS
+from nsps.ledger.protocol import MOST_READ_AGAIN
 from nsps.outcome import NoAnswer, Outcome, Terminal, Transient
 from nsps.store import Store
 
@@ -69,8 +73,15 @@ def test_each_event_counts_whatever_their_order(store: Store) -> None:
     assert letters.seen.names() == ["send"] * 3
 
 
-def test_with_newest_wins_an_older_message_gives_way(store: Store) -> None:
-    letters = Letters(newest=True)
+ORDERED = [Ordering.NEWEST, Ordering.STATE]
+BLOCKED = "Account/Blocked"
+
+
+@pytest.mark.parametrize("ordering", ORDERED)
+def test_an_older_message_gives_way_to_a_newer_one_that_says_the_same(
+    store: Store, ordering: Ordering
+) -> None:
+    letters = Letters(ordering)
     kit = Kit(store, letters, group="CRM")
     newer, older = sim_event(2, email=MAIL), sim_event(1, email=MAIL)
     assert kit.deliver(newer).outcome is Outcome.DELIVERED
@@ -83,16 +94,18 @@ def test_with_newest_wins_an_older_message_gives_way(store: Store) -> None:
     assert kit.deliver(other_owner).outcome is Outcome.DELIVERED
 
 
-def test_with_newest_wins_every_newer_message_goes_out(store: Store) -> None:
-    letters = Letters(newest=True)
+@pytest.mark.parametrize("ordering", ORDERED)
+def test_every_newer_message_goes_out(store: Store, ordering: Ordering) -> None:
+    letters = Letters(ordering)
     kit = Kit(store, letters)
     for second in (1, 2, 3):
         assert kit.deliver(sim_event(second, email=MAIL)).outcome is Outcome.DELIVERED
     assert letters.seen.names() == ["send"] * 3
 
 
-def test_with_newest_wins_one_goes_out_at_a_time(store: Store) -> None:
-    letters = Letters(newest=True)
+@pytest.mark.parametrize("ordering", ORDERED)
+def test_one_message_of_an_owner_goes_out_at_a_time(store: Store, ordering: Ordering) -> None:
+    letters = Letters(ordering)
     kit = Kit(store, letters)
     first = sim_event(1, email=MAIL)
     letters.seen.after = [NoAnswer("no answer")]
@@ -102,6 +115,118 @@ def test_with_newest_wins_one_goes_out_at_a_time(store: Store) -> None:
     assert kit.deliver(second).outcome is Outcome.DELIVERED
     assert kit.deliver(first).outcome is Outcome.SUPERSEDED  # what it said may be out of date
     assert letters.seen.names() == ["send", "send"]
+
+
+def test_a_newer_event_of_another_type_never_takes_an_events_place(store: Store) -> None:
+    """Perhaps the system ignores the other type: only the event itself can be relied on."""
+    letters = Letters(Ordering.NEWEST)
+    kit = Kit(store, letters)
+    updated = sim_event(1, email=MAIL)
+    blocked = sim_event(2, email=MAIL, event_type=BLOCKED)
+    assert kit.deliver(blocked).outcome is Outcome.DELIVERED
+    verdict = kit.deliver(updated)
+    assert (verdict.ack, verdict.read_again, verdict.outcome) == (False, True, Outcome.WAITING)
+    kept = kit.delivery(updated)
+    assert kept["outcome"] is None
+    assert kept["waits_for"] == "newer data: another event of the owner went first"
+    assert letters.seen.names() == ["send"]  # its own data would undo what was sent
+    assert kit.deliver(kit.read_again(updated, 3)).outcome is Outcome.DELIVERED
+    assert letters.seen.names() == ["send", "send"]
+    kept = kit.delivery(updated)
+    assert (kept["outcome"], kept["waits_for"], kept["read_again"]) == ("delivered", None, 1)
+    late = kit.deliver(updated)  # its first message, brought once more
+    assert (late.ack, late.read_again) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("says", "superseded"),
+    [
+        ({"event_time": "2026-11-21 02:10:02"}, True),
+        ({"prev_i_sim_card": 7}, False),
+        ({"prev_status": "active", "curr_status": "used"}, False),
+    ],
+)
+def test_an_event_that_says_something_else_is_not_superseded(
+    store: Store, says: dict[str, Any], superseded: bool
+) -> None:
+    """Of two swaps in a row each names another previous SIM card."""
+    kit = Kit(store, Letters(Ordering.NEWEST))
+    assert kit.deliver(sim_event(2, email=MAIL)).outcome is Outcome.DELIVERED
+    verdict = kit.deliver(sim_event(1, email=MAIL, says=says))
+    assert (verdict.outcome is Outcome.SUPERSEDED, verdict.read_again) == (
+        superseded,
+        not superseded,
+    )
+
+
+def test_where_only_the_data_counts_any_newer_event_takes_over(store: Store) -> None:
+    letters = Letters(Ordering.STATE)
+    kit = Kit(store, letters)
+    newer = sim_event(2, email=MAIL, event_type=BLOCKED)
+    assert kit.deliver(newer).outcome is Outcome.DELIVERED
+    older = sim_event(1, email=MAIL)
+    assert kit.deliver(older).outcome is Outcome.SUPERSEDED
+    assert kit.delivery(older)["superseded_by"] == newer.event_id
+
+
+def test_a_message_that_failed_is_not_sent_over_a_newer_one(store: Store) -> None:
+    """Its call had begun before the newer one came: the same as if it had not."""
+    letters = Letters(Ordering.NEWEST)
+    kit = Kit(store, letters)
+    updated = sim_event(1, email=MAIL)
+    letters.seen.before = [Transient("422 Timed out")]
+    assert kit.deliver(updated).outcome is Outcome.RETRYING
+    blocked = sim_event(2, email=MAIL, event_type=BLOCKED)
+    assert kit.deliver(blocked).outcome is Outcome.DELIVERED
+    assert kit.deliver(updated).read_again
+    assert kit.deliver(kit.read_again(updated, 3)).outcome is Outcome.DELIVERED
+    assert letters.seen.names() == ["send"] * 3
+
+
+def test_two_messages_that_fail_do_not_overtake_each_other_for_ever(store: Store) -> None:
+    """Each time they would come as new messages, with all attempts before them; never parked."""
+    letters = Letters(Ordering.NEWEST)
+    kit = Kit(store, letters)
+    letters.seen.before = [Transient("422 Timed out")] * 99
+    events = [sim_event(1, email=MAIL), sim_event(2, email=MAIL, event_type=BLOCKED)]
+    copies, second, read = list(events), 2, 0
+    for turn in range(20):
+        mine = turn % 2
+        if kit.deliver(copies[mine]).read_again:
+            second, read = second + 1, read + 1
+            copies[mine] = kit.read_again(copies[mine], second)
+    assert read == 2 * MOST_READ_AGAIN
+    letters.seen.before = []
+    newer, older = sorted(copies, key=lambda copy: copy.t, reverse=True)
+    assert kit.deliver(older).reason.endswith("has not got through")
+    assert kit.deliver(newer).outcome is Outcome.DELIVERED
+    assert kit.deliver(older).read_again  # nothing keeps it from its turn any more
+    assert kit.deliver(kit.read_again(older, second + 1)).outcome is Outcome.DELIVERED
+
+
+def test_nobody_waits_for_a_message_that_was_refused(store: Store) -> None:
+    letters = Letters(Ordering.NEWEST)
+    kit = Kit(store, letters)
+    older, newer = sim_event(1, email=MAIL), sim_event(9, email=MAIL, event_type=BLOCKED)
+    letters.seen.before = [Terminal("422 no such subscriber")]
+    assert kit.deliver(newer).outcome is Outcome.REJECTED
+    for _ in range(2 * MOST_READ_AGAIN):  # the same message: each time it was cut off before ack
+        assert kit.deliver(older).read_again
+    assert kit.deliver(kit.read_again(older, 10)).outcome is Outcome.DELIVERED
+
+
+def test_an_owner_keeps_the_marks_of_the_newest_meanings(store: Store) -> None:
+    """What says something else each time does not fill the owner's document."""
+    kit = Kit(store, Letters(Ordering.NEWEST))
+    for number in range(MOST_MEANINGS + 5):
+        event = sim_event(number, email=MAIL, says={"amount": number})
+        assert kit.deliver(event).outcome is Outcome.DELIVERED
+    kept = store.read(store.owner("hss", "account:1001")) or {}
+    assert len(kept["meanings"]) == MOST_MEANINGS
+    assert kit.deliver(sim_event(1, email=MAIL, says={"amount": 2})).read_again  # not lost
+    newest = MOST_MEANINGS + 4
+    again = sim_event(newest - 1, email=MAIL, says={"amount": newest})
+    assert kit.deliver(again).outcome is Outcome.SUPERSEDED
 
 
 def test_nothing_to_send_is_recorded_and_espf_is_not_told(store: Store) -> None:

@@ -36,6 +36,7 @@ def delivered(**more: Any) -> Delivered:
         "next_try": None,
         "summary": None,
         "superseded_by": None,
+        "read_again": 0,
         "orders": (),
         "espf": None,
     }
@@ -220,6 +221,15 @@ def test_a_message_handler_is_spoken_of_as_one_and_not_compared() -> None:
     assert "mail: the message was taken; the system took 2 ms" in told
     assert "mail: the message is: SIM/Updated for account:1001" in told
     assert words.advice == ()
+
+
+def test_a_message_that_was_overtaken_and_read_again() -> None:
+    waiting = {"read_again": 1, "waits_for": "newer data: another event of the owner went first"}
+    words = of_story(story(delivered(handler="mail", outcome=None, **waiting)), Systems())
+    assert words.waiting == ("mail: waits for newer data: another event of the owner went first",)
+    words = of_story(story(delivered(handler="mail", read_again=1)), Systems())
+    told = [line.text for line in words.happened]
+    assert "mail: done, with newer data: another event of the owner had gone first" in told
 
 
 def test_advice_is_of_the_newest_try_and_not_of_what_is_past() -> None:
