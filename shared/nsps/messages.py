@@ -12,6 +12,7 @@ from typing import Any
 from nsps.event import EspfEvent, Owner, SnapshotTime, parse_webhook
 from nsps.outcome import Transient
 from nsps.settings import RESERVED_NAMES
+from nsps.snapshot import Block
 from nsps.trace import Trace, from_attributes
 
 PUBLISH_SECONDS = 10.0
@@ -94,7 +95,9 @@ class EnrichedMessage:
     """An event with what PortaBilling says about it, on its way to every handler that wants it.
 
     ``created_at`` and ``updated_at``: ISO 8601 with microseconds and offset. ``t``: the time of
-    the snapshot. ``handlers``: the names of the handlers that want it.
+    the snapshot. ``handlers``: the names of the handlers that want it. ``read``: the blocks of
+    pb_data that were read; those of them that pb_data lacks are gone in PortaBilling. None in a
+    message that was enriched before this was kept.
     """
 
     event_id: str
@@ -111,6 +114,7 @@ class EnrichedMessage:
     rung: int | None = None
     handler_id: str | None = None
     status: str = "queued"
+    read: frozenset[Block] | None = None
 
     def body(self) -> dict[str, Any]:
         """The body of the published NSPS connector contract."""
@@ -141,7 +145,10 @@ class EnrichedMessage:
             if name in attributes or not _is_handler(name):
                 raise ValueError(f"a handler cannot be named {name!r}")
             attributes[name] = "1"
-        data = json.dumps(self.body(), ensure_ascii=False, separators=(",", ":"))
+        body = self.body()
+        if self.read is not None:
+            body["read"] = sorted(self.read)
+        data = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
         return data.encode("utf-8", "surrogatepass"), attributes
 
     @classmethod
@@ -171,6 +178,7 @@ class EnrichedMessage:
             rung=_number(attributes, "rung"),
             handler_id=_text(body, "handler_id"),
             status=_text(body, "status") or "queued",
+            read=_blocks(body.get("read")),
         )
 
 
@@ -282,6 +290,15 @@ def _json_object(data: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise MalformedMessage("the data is not a JSON object")
     return document
+
+
+def _blocks(names: Any) -> frozenset[Block] | None:
+    """Blocks by their names; one that this version does not know is left out."""
+    if names is None:
+        return None
+    if not isinstance(names, list):
+        raise MalformedMessage("read is not a list of blocks")
+    return frozenset(block for block in Block if block in names)
 
 
 def _event(data: Any) -> EspfEvent:

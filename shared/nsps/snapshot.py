@@ -1,9 +1,10 @@
 """What PortaBilling says of one owner at one time: ``pb_data`` of the NSPS contract. Pure.
 
-Every member is optional: a block that was not read, or of something that is gone, is None. All
-readers are lenient (numbers may come as numeric strings) and total: a value of the wrong kind
-reads as None, it never raises. What a block does not name is not carried: no secret gets in.
-The reprs show ids only, so that no log line shows a subscriber by accident.
+A block that was read of something that is gone is None. One that was not read is not there at all:
+to look at it is an error, so that "not asked" is never taken for "gone". All readers are lenient
+(numbers may come as numeric strings) and total: a value of the wrong kind reads as None, it never
+raises. What a block does not name is not carried: no secret gets in. The reprs show ids only, so
+that no log line shows a subscriber by accident.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
+
+from nsps.outcome import Transient
 
 from nsps.event import storable
 
@@ -268,46 +271,127 @@ class CustomerInfo(Part):
     iso_4217: str | None = text()
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class PbData:
-    """The blocks that were read. ``full_vd_counter_info``: None not read, () read, none there."""
+class BlockNotRead(Transient):
+    """A block is needed that nobody asked PortaBilling for: it says nothing, and least "gone"."""
 
-    account_info: AccountInfo | None = None
-    sim_info: SimInfo | None = None
-    prev_sim_info: SimInfo | None = None
-    access_policy_info: AccessPolicyInfo | None = None
-    product_info: ProductInfo | None = None
-    full_vd_counter_info: tuple[VdCounter, ...] | None = None
-    customer_info: CustomerInfo | None = None
+    def __init__(self, block: Block) -> None:
+        super().__init__(
+            f"{block} was not read from PortaBilling for this event: add {block} to the handler's "
+            "requires; what was enriched before that is read anew by nsps replay"
+        )
+
+
+class Blocks(TypedDict, total=False):
+    """The blocks that were read; None for what PortaBilling does not have."""
+
+    account_info: AccountInfo | None
+    sim_info: SimInfo | None
+    prev_sim_info: SimInfo | None
+    access_policy_info: AccessPolicyInfo | None
+    product_info: ProductInfo | None
+    full_vd_counter_info: tuple[VdCounter, ...] | None
+    customer_info: CustomerInfo | None
+
+
+_Content = TypeVar("_Content")
+
+
+class _ReadBlock(Generic[_Content]):
+    """A member of PbData: what is in a block that was read."""
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+
+    def __get__(self, pb: PbData, _: type[PbData]) -> _Content | None:
+        content: _Content | None = pb.content(self._block)
+        return content
+
+
+class PbData:
+    """The blocks that were read: those that are given, be it as None. Immutable.
+
+    To look at any other block raises BlockNotRead.
+    """
+
+    __slots__ = ("_blocks",)
+
+    account_info = _ReadBlock[AccountInfo](Block.ACCOUNT_INFO)
+    sim_info = _ReadBlock[SimInfo](Block.SIM_INFO)
+    prev_sim_info = _ReadBlock[SimInfo](Block.PREV_SIM_INFO)
+    access_policy_info = _ReadBlock[AccessPolicyInfo](Block.ACCESS_POLICY_INFO)
+    product_info = _ReadBlock[ProductInfo](Block.PRODUCT_INFO)
+    full_vd_counter_info = _ReadBlock[tuple[VdCounter, ...]](Block.FULL_VD_COUNTER_INFO)
+    customer_info = _ReadBlock[CustomerInfo](Block.CUSTOMER_INFO)
+
+    def __init__(self, **blocks: Unpack[Blocks]) -> None:
+        self._blocks: Mapping[Block, Any] = {Block(name): each for name, each in blocks.items()}
+
+    @property
+    def read(self) -> frozenset[Block]:
+        """The blocks that were read, whether there is anything in them or not."""
+        return frozenset(self._blocks)
+
+    def content(self, block: Block) -> Any:
+        """What is in a block; None if PortaBilling has none. Raises BlockNotRead."""
+        if block not in self._blocks:
+            raise BlockNotRead(block)
+        return self._blocks[block]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PbData) and self._blocks == other._blocks
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._blocks.items()))
 
     def __repr__(self) -> str:
-        present = [str(block) for block in Block if getattr(self, block) is not None]
-        return f"PbData({', '.join(present)})"
+        shown = [
+            str(block) if self._blocks[block] is not None else f"no {block}"
+            for block in Block
+            if block in self._blocks
+        ]
+        return f"PbData({', '.join(shown)})"
 
     def trim(self, blocks: Iterable[Block]) -> PbData:
-        """Only these blocks: what one handler required of what was read for all."""
-        return PbData(**{block.value: getattr(self, block) for block in set(blocks)})
+        """Only these of the blocks that were read: what one handler required of what was read
+        for all."""
+        return self._of({block: self._blocks[block] for block in self.read.intersection(blocks)})
+
+    def read_as(self, blocks: Iterable[Block]) -> PbData:
+        """These blocks and no others as read; None is in those of which nothing was found."""
+        return self._of({block: self._blocks.get(block) for block in blocks})
+
+    def with_blocks(self, **blocks: Unpack[Blocks]) -> PbData:
+        """With these blocks as well, or instead."""
+        return self._of({**self._blocks, **PbData(**blocks)._blocks})
+
+    @classmethod
+    def _of(cls, blocks: Mapping[Block, Any]) -> PbData:
+        made = cls()
+        made._blocks = blocks
+        return made
 
     def to_contract(self) -> dict[str, Any]:
         """The JSON object of the published contract. Members without a value are left out."""
-        whole = {block.value: _written(getattr(self, block)) for block in Block}
-        return {name: value for name, value in whole.items() if value is not None}
+        return {
+            block.value: self.in_contract(block)
+            for block in Block
+            if self._blocks.get(block) is not None
+        }
+
+    def in_contract(self, block: Block) -> Any:
+        """One block as JSON of the contract; None if PortaBilling has none. Raises BlockNotRead."""
+        return _written(self.content(block))
 
     @classmethod
-    def from_contract(cls, document: object) -> PbData:
-        """Read pb_data of a message. Members it does not know are ignored; null reads as empty."""
-        if not isinstance(document, Mapping):
-            return cls()
-        counters = document.get(Block.FULL_VD_COUNTER_INFO)
-        return cls(
-            account_info=part_of(AccountInfo, document.get(Block.ACCOUNT_INFO)),
-            sim_info=part_of(SimInfo, document.get(Block.SIM_INFO)),
-            prev_sim_info=part_of(SimInfo, document.get(Block.PREV_SIM_INFO)),
-            access_policy_info=part_of(AccessPolicyInfo, document.get(Block.ACCESS_POLICY_INFO)),
-            product_info=part_of(ProductInfo, document.get(Block.PRODUCT_INFO)),
-            full_vd_counter_info=None if counters is None else parts_of(VdCounter, counters),
-            customer_info=part_of(CustomerInfo, document.get(Block.CUSTOMER_INFO)),
-        )
+    def from_contract(cls, document: object, read: Iterable[Block] | None = None) -> PbData:
+        """The pb_data of a message. Members that it does not know are ignored.
+
+        ``read``: the blocks that were read, where the document does not hold those that are gone;
+        without it, those that the document names.
+        """
+        given = document if isinstance(document, Mapping) else {}
+        blocks = [block for block in Block if block in given] if read is None else read
+        return cls._of({block: _BLOCK_READERS[block](given.get(block)) for block in blocks})
 
 
 # --- reading and writing parts -------------------------------------------------------------------
@@ -341,6 +425,17 @@ def parts_of(part: type[AnyPart], documents: object) -> tuple[AnyPart, ...]:
         return ()
     read = (part_of(part, each) for each in documents if isinstance(each, Mapping))
     return tuple(each for each in read if each is not None)
+
+
+_BLOCK_READERS: Mapping[Block, _Read] = {
+    Block.ACCOUNT_INFO: lambda value: part_of(AccountInfo, value),
+    Block.SIM_INFO: lambda value: part_of(SimInfo, value),
+    Block.PREV_SIM_INFO: lambda value: part_of(SimInfo, value),
+    Block.ACCESS_POLICY_INFO: lambda value: part_of(AccessPolicyInfo, value),
+    Block.PRODUCT_INFO: lambda value: part_of(ProductInfo, value),
+    Block.FULL_VD_COUNTER_INFO: lambda value: None if value is None else parts_of(VdCounter, value),
+    Block.CUSTOMER_INFO: lambda value: part_of(CustomerInfo, value),
+}
 
 
 def _written(value: Any) -> Any:

@@ -18,6 +18,7 @@ from nsps.connector.testing import (
     make_parts,
 )
 from nsps.outcome import NoAnswer, Terminal, Transient
+from nsps.snapshot import Block
 from pydantic import ValidationError
 
 from functions.connectors.database.main import Database, Settings
@@ -192,6 +193,7 @@ def test_a_text_is_wanted_or_refused_but_never_fails_in_the_driver(text: str) ->
 
 
 class TestRowPerSimThatIsMarked(_OnSqlite):
+    requires = (Block.ACCESS_POLICY_INFO,)
     gone_pb = ({"account_info": snapshot()["account_info"]}, {"sim_info": snapshot()["sim_info"]})
 
     def settings(self, system: Path) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def test_changes_show(sandbox: Sandbox, reader: Reader, account: dict[str, Any])
 @pytest.mark.parametrize("unknown", ["fault", "null"])
 def test_an_account_that_is_not_there(sandbox: Sandbox, reader: Reader, unknown: str) -> None:
     sandbox.reconfigure({"api": {"unknown": unknown}})
-    assert read(reader, {"i_account": 999_999}) == PbData()
+    assert read(reader, {"i_account": 999_999}).to_contract() == {}
 
 
 def test_an_empty_answer_says_that_an_account_is_not_there_where_that_is_configured(

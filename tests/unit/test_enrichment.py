@@ -113,6 +113,7 @@ def test_an_event_is_read_published_and_recorded(rig: Rig) -> None:
     assert entry["state"] == "enriched" and entry["handlers"] == ["hss", "crm"]
     assert entry["t"] == attributes["t"] and entry["t"].endswith(f"/{message.event_id}")
     assert unpacked(entry["snapshot"]) == body["pb_data"]
+    assert body["read"] == ["account_info", "sim_info"]
     assert rig.reader.reads == [("account:9", frozenset({Block.SIM_INFO, Block.ACCOUNT_INFO}))]
 
 

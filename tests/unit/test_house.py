@@ -13,7 +13,7 @@ HOUSE = Path(__file__).resolve().parents[2] / "shared" / "nsps"
 
 FLOORS = {
     "rules: pure, no I/O, no clock of their own": (
-        *("event", "snapshot", "subscriber", "outcome", "retry", "retry_table", "routing"),
+        *("event", "outcome", "snapshot", "subscriber", "retry", "retry_table", "routing"),
     ),
     "what every function needs from its surroundings": (
         *("trace", "settings", "manifest", "secrets", "redact", "log", "instance", "http"),

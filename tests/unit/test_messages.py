@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nsps.event import EspfEvent, InvalidWebhook, Owner, SnapshotTime
 from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage, RawEventMessage
 from nsps.push import PushRefused, parse_push
+from nsps.snapshot import Block
 from nsps.trace import Trace
 
 TRACE = Trace("0af7651916cd43dd8448eb211c80319c", "req-1")
@@ -60,6 +61,24 @@ def test_a_raw_event_comes_back_unchanged(handler: str | None, run: int | None) 
 def test_an_enriched_event_comes_back_unchanged(pb_data: Any, run: int | None) -> None:
     message = enriched(pb_data=pb_data, run=run)
     assert EnrichedMessage.from_push(pushed(*message.to_pubsub())) == message
+
+
+@pytest.mark.parametrize("read", [None, (), (Block.SIM_INFO,), Block])
+def test_which_blocks_were_read_travels_beside_them(read: Any) -> None:
+    message = enriched(read=None if read is None else frozenset(read))
+    data, attributes = message.to_pubsub()
+    assert ("read" in json.loads(data)) == (read is not None)
+    assert EnrichedMessage.from_push(pushed(data, attributes)) == message
+
+
+def test_a_block_of_a_later_version_is_left_out_and_nonsense_refused() -> None:
+    _, attributes = enriched().to_pubsub()
+    body = enriched().body() | {"read": ["sim_info", "later_info", 7]}
+    later = EnrichedMessage.from_push(pushed(json.dumps(body).encode(), attributes))
+    assert later.read == frozenset({Block.SIM_INFO})
+    wrong = json.dumps(body | {"read": "sim_info"}).encode()
+    with pytest.raises(MalformedMessage, match="read is not a list"):
+        EnrichedMessage.from_push(pushed(wrong, attributes))
 
 
 def test_an_enriched_event_is_the_published_contract_with_one_attribute_per_handler() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nsps.snapshot import (
     AccountInfo,
     Block,
+    BlockNotRead,
     PbData,
     ServiceFeature,
     ServiceFeatureAttribute,
@@ -95,7 +97,23 @@ def test_unknown_members_are_ignored_and_null_reads_as_empty() -> None:
     document = {**CONTRACT, "news": 1, "sim_info": {"imsi": "1", "ki": "canary", "x": [1]}}
     assert "canary" not in json.dumps(PbData.from_contract(document).to_contract())
     assert PbData.from_contract(None) == PbData() == PbData.from_contract({})
-    assert PbData.from_contract({"sim_info": None, "full_vd_counter_info": None}) == PbData()
+    nulls = PbData.from_contract({"sim_info": None, "full_vd_counter_info": None})
+    assert nulls == PbData(sim_info=None, full_vd_counter_info=None) != PbData()
+
+
+@pytest.mark.parametrize("block", Block)
+def test_what_was_not_read_is_not_gone(block: Block) -> None:
+    gone = PbData().read_as([block])
+    assert getattr(gone, block) is None and gone.read == {block}
+    for unread in (PbData(), PbData().read_as(set(Block) - {block}), gone.trim([])):
+        assert unread != gone and block not in unread.read
+        with pytest.raises(BlockNotRead, match=f"add {block} to the handler's requires"):
+            getattr(unread, block)
+        with pytest.raises(BlockNotRead):
+            unread.in_contract(block)
+    assert gone.trim(Block) == gone
+    assert PbData.from_contract({}, [block]) == gone
+    assert repr(gone) == f"PbData(no {block})" and repr(PbData()) == "PbData()"
 
 
 def test_access_policy_info_may_come_as_a_list_of_one() -> None:
@@ -108,6 +126,7 @@ def test_no_counters_is_not_the_same_as_counters_not_read() -> None:
     assert PbData(full_vd_counter_info=()).to_contract() == {"full_vd_counter_info": []}
     assert PbData().to_contract() == {}
     assert PbData.from_contract({"full_vd_counter_info": []}).full_vd_counter_info == ()
+    assert PbData(full_vd_counter_info=None).to_contract() == {}
 
 
 def test_trim_keeps_only_what_a_handler_requires() -> None:
@@ -149,7 +168,7 @@ def test_any_json_is_read_without_a_crash(document: Any) -> None:
     for each in (document, *({block: document} for block in Block)):
         pb = PbData.from_contract(each)
         json.dumps(pb.to_contract(), allow_nan=False)
-        assert PbData.from_contract(pb.to_contract()) == pb
+        assert PbData.from_contract(pb.to_contract(), pb.read) == pb
 
 
 members = st.sampled_from(
@@ -170,7 +189,7 @@ members = st.sampled_from(
 def test_garbage_in_the_right_places_is_read_without_a_crash(document: Any) -> None:
     pb = PbData.from_contract(document)
     json.dumps(pb.to_contract(), allow_nan=False)
-    assert PbData.from_contract(pb.to_contract()) == pb
+    assert PbData.from_contract(pb.to_contract(), pb.read) == pb
 
 
 @given(st.text(max_size=5), st.text(max_size=5))

@@ -26,6 +26,7 @@ from nsps.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unreachab
 from nsps.snapshot import (
     AccessPolicyInfo,
     AccountInfo,
+    Block,
     CustomerInfo,
     PbData,
     ProductInfo,
@@ -114,11 +115,12 @@ _BLOCKS: Mapping[str, type] = {
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """Where a column's value comes from. ``block``: the block that must be there for a key."""
+    """Where a column's value comes from. ``blocks``: what it looks at; the first must be there
+    for a key."""
 
     text: str
     kind: Kind
-    block: str
+    blocks: tuple[Block, ...]
     value: Callable[[PbData], Any]
 
     @classmethod
@@ -128,12 +130,13 @@ class Expression:
         Raises ValueError with what to write.
         """
         if text in _NAMED:
-            return cls(text, "text", "account_info", _NAMED[text])
+            blocks = (Block.ACCOUNT_INFO, *((Block.SIM_INFO,) if text == "msisdn" else ()))
+            return cls(text, "text", blocks, _NAMED[text])
         head, dot, member = text.partition(".")
         if head == "feature" and member:
-            return cls(text, "text", "account_info", lambda pb: _feature(pb, member))
+            return cls(text, "text", (Block.ACCOUNT_INFO,), lambda pb: _feature(pb, member))
         if head == "policy" and member:
-            return cls(text, "text", "access_policy_info", lambda pb: _policy(pb, member))
+            return cls(text, "text", (Block.ACCESS_POLICY_INFO,), lambda pb: _policy(pb, member))
         known = dict(readers(_BLOCKS[head])) if dot and head in _BLOCKS else {}
         if known.get(member) not in _KINDS:
             raise ValueError(
@@ -141,7 +144,10 @@ class Expression:
                 f"feature.NAME, policy.NAME, or one of {', '.join(_NAMED)}"
             )
         return cls(
-            text, _KINDS[known[member]], head, lambda pb: getattr(getattr(pb, head), member, None)
+            text,
+            _KINDS[known[member]],
+            (Block(head),),
+            lambda pb: getattr(pb.content(Block(head)), member, None),
         )
 
 
@@ -261,6 +267,10 @@ class Database(StateConnector[Settings]):
     def close(self) -> None:
         self._sessions.close()
 
+    def reads(self) -> Iterator[tuple[str, Block]]:
+        for name, expression in self._columns.items():
+            yield from ((f"columns.{name} ({expression.text})", each) for each in expression.blocks)
+
     def check(self, call: Call) -> None:
         """Write nothing, and take that back: a read says little of a node that is read-only."""
         table = self._subscribers(call.deadline)
@@ -276,7 +286,7 @@ class Database(StateConnector[Settings]):
     def desired(self, event: Enriched) -> Mapping[str, State]:
         """One row; none where the key's block (the account, or the SIM) is not there."""
         key = self._columns[self.settings.key]
-        if _is_empty(getattr(event.pb, key.block)) or event.pb.account_info is None:
+        if _is_empty(event.pb.content(key.blocks[0])) or event.pb.account_info is None:
             return {}
         ident = key.value(event.pb)
         if ident is None or ident == "":

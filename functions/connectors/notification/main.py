@@ -11,7 +11,7 @@ import re
 import smtplib
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.headerregistry import Address
@@ -34,8 +34,8 @@ from nsps.routing import check_pattern, matches
 from nsps.snapshot import (
     AccessPolicyInfo,
     AccountInfo,
+    Block,
     CustomerInfo,
-    PbData,
     ProductInfo,
     SimInfo,
 )
@@ -43,19 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 _PORTS = {"none": 25, "starttls": 587, "tls": 465}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-_NAMES = frozenset(
-    {
-        "event_type",
-        "variables",
-        "account_info",
-        "sim_info",
-        "prev_sim_info",
-        "access_policy_info",
-        "product_info",
-        "full_vd_counter_info",
-        "customer_info",
-    }
-)
+_NAMES = frozenset({"event_type", "variables", *(block.value for block in Block)})
 _SUBJECT_MAX = 200
 _TEXT_MAX = 100_000
 
@@ -275,12 +263,19 @@ class NotificationConnector(MessageConnector[Settings]):
         super().__init__(settings, parts)
         self.sender = mailbox(settings.sender)
 
+    def reads(self) -> Iterator[tuple[str, Block]]:
+        settings = self.settings
+        yield from (("to", block) for block in _named_in(settings.to))
+        for pattern, wording in settings.templates.items():
+            for block in _named_in(wording.subject, wording.text):
+                yield f"templates.{pattern}", block
+
     def message(self, event: Enriched) -> Message | None:
         found = self.settings.wording(event.event.event_type)
         if found is None:
             return None
         pattern, wording = found
-        names = _names(event)
+        names = _names(event, _named_in(self.settings.to, wording.subject, wording.text))
         to = recipients(_render("the setting to", self.settings.to, names))
         if not to:
             return None
@@ -547,20 +542,37 @@ def _dotted(mail: bytes) -> bytes:
 # --- texts ---------------------------------------------------------------------------------------
 
 
-def _names(event: Enriched) -> Mapping[str, Any]:
-    """What a template may name; a block that is not there has every member empty."""
-    pb: PbData = event.pb
+_EMPTY: Mapping[Block, Any] = {
+    Block.ACCOUNT_INFO: AccountInfo(),
+    Block.SIM_INFO: SimInfo(),
+    Block.PREV_SIM_INFO: SimInfo(),
+    Block.ACCESS_POLICY_INFO: AccessPolicyInfo(),
+    Block.PRODUCT_INFO: ProductInfo(),
+    Block.FULL_VD_COUNTER_INFO: (),
+    Block.CUSTOMER_INFO: CustomerInfo(),
+}
+
+
+def _names(event: Enriched, blocks: Iterable[Block]) -> Mapping[str, Any]:
+    """What a template may name; a block of something that is gone has every member empty.
+
+    Raises BlockNotRead.
+    """
+    named = {block.value: event.pb.content(block) or _EMPTY[block] for block in blocks}
     return {
         "event_type": event.event.event_type,
         "variables": event.event.variables,
-        "account_info": pb.account_info or AccountInfo(),
-        "sim_info": pb.sim_info or SimInfo(),
-        "prev_sim_info": pb.prev_sim_info or SimInfo(),
-        "access_policy_info": pb.access_policy_info or AccessPolicyInfo(),
-        "product_info": pb.product_info or ProductInfo(),
-        "full_vd_counter_info": pb.full_vd_counter_info or (),
-        "customer_info": pb.customer_info or CustomerInfo(),
+        **named,
     }
+
+
+@lru_cache(maxsize=256)
+def _named_in(*sources: str) -> frozenset[Block]:
+    """The blocks that these templates name."""
+    names = {
+        name for each in sources for name in meta.find_undeclared_variables(_jinja.parse(each))
+    }
+    return frozenset(block for block in Block if block in names)
 
 
 def _render(what: str, source: str, names: Mapping[str, Any]) -> str:

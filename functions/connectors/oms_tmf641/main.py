@@ -148,6 +148,11 @@ class OrderManagement(AsynchronousConnector[Settings]):
     def _standard(self) -> bool:
         return self.settings.profile == "tmf641"
 
+    def reads(self) -> Iterator[tuple[str, Block]]:
+        for name, path in self.settings.characteristics.items():
+            if path not in _DERIVED:
+                yield f"characteristics.{name} ({path})", Block(path.partition(".")[0])
+
     # --- what the system should have --------------------------------------------------------------
 
     def desired(self, event: Enriched) -> Mapping[str, State]:
@@ -370,7 +375,8 @@ def _value(pb: PbData, path: str) -> Any:
         return msisdn(pb)
     if path == "imsi":
         return pb.sim_info.imsi if pb.sim_info else None
-    return _at(pb.to_contract(), path.split("."))
+    block, *rest = path.split(".")
+    return _at(pb.in_contract(Block(block)), rest)
 
 
 def _at(value: Any, path: Sequence[str]) -> Any:

@@ -9,7 +9,7 @@ taken effect), Terminal (refused for good). Anything else that escapes counts as
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from nsps.event import EspfEvent, Owner, SnapshotTime
 from nsps.http import Deadline, Http
 from nsps.secrets import SecretValue
-from nsps.snapshot import PbData
+from nsps.snapshot import Block, PbData
 
 State = Mapping[str, Any]
 """What one resource looks like: field -> text, number, boolean, None, a list, or a SecretValue."""
@@ -32,8 +32,10 @@ SettingsT = TypeVar("SettingsT", bound=BaseModel)
 class Enriched:
     """An event with the snapshot of its owner, as a connector sees it.
 
-    ``pb`` holds the blocks that the handler requires and no others. ``t`` is when the read of the
-    snapshot began. Equal snapshots give equal states: never look at the event type to decide them.
+    ``pb`` holds the blocks that the handler requires and no others; to look at another raises
+    BlockNotRead, and the delivery waits until the handler requires it. ``t`` is when the read of
+    the snapshot began. Equal snapshots give equal states: never look at the event type to decide
+    them.
     """
 
     event_id: str
@@ -83,6 +85,12 @@ class Connector(ABC, Generic[SettingsT]):
     def __init__(self, settings: SettingsT, parts: Parts) -> None:
         self.settings = settings
         self.parts = parts
+
+    def reads(self) -> Iterable[tuple[str, Block]]:
+        """What the settings name of the snapshot: (setting, block). The kit refuses to start a
+        handler that does not require such a block. Blocks that every handler of this connector
+        needs are in the manifest."""
+        return ()
 
     @abstractmethod
     def check(self, call: Call) -> None:

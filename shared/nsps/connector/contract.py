@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from nsps.connector.base import Enriched
 from nsps.connector.verdict import Verdict
 from nsps.event import EspfEvent, SnapshotTime, owner_of
 from nsps.outcome import NoAnswer, Outcome, Unexpected, Unreachable
-from nsps.snapshot import AccountInfo, Block, PbData, SimInfo, part_of
+from nsps.snapshot import AccountInfo, Block, BlockNotRead, PbData, SimInfo, part_of
 from nsps.trace import Trace
 
 ACCEPTED = "Event accepted for processing"
@@ -73,8 +73,8 @@ def read_event(
 ) -> Enriched:
     """The event in a request. Raises Invalid.
 
-    ``required``: the blocks that must be said, because a block that is not there would remove
-    something from the system. The time of its snapshot is ``updated_at`` ("last enriched"); where
+    ``required``: the blocks without which the event is refused. Any other that says nothing counts
+    as not read. The time of its snapshot is ``updated_at`` ("last enriched"); where
     that is missing, or still to come by our clock, the time of the request.
     """
     try:
@@ -92,9 +92,12 @@ def read_event(
     pb_data = document.get("pb_data")
     if pb_data is not None and not isinstance(pb_data, dict):
         raise Invalid("pb_data", message="pb_data is not an object")
-    mistakes = list(_not_said(event, pb_data or {}, required))
-    if mistakes:
-        raise Invalid.all_of(mistakes)
+    troubles = {block: _trouble(event, block, pb_data or {}) for block in Block}
+    if missing := [block for block in required if troubles[block]]:
+        raise Invalid.all_of(
+            Invalid("pb_data", block.value, message=f"{block} {troubles[block]}")
+            for block in missing
+        )
     moment = min(_moment(document, "updated_at") or received_at, received_at)
     read_at = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
     return Enriched(
@@ -102,7 +105,7 @@ def read_event(
         event=event,
         owner=owner_of(event, event_id),
         t=SnapshotTime(f"{read_at}/{event_id}"),
-        pb=PbData.from_contract(pb_data or {}),
+        pb=PbData.from_contract(pb_data, [block for block in Block if not troubles[block]]),
         created_at=str(document.get("created_at") or moment.isoformat()),
         updated_at=moment.isoformat(),
         trace_id=trace.trace_id,
@@ -130,20 +133,6 @@ def _event(data: Any) -> EspfEvent:
     return EspfEvent(event_type, variables)
 
 
-def _not_said(
-    event: EspfEvent, pb_data: Mapping[str, Any], required: Iterable[Block]
-) -> Iterator[Invalid]:
-    """The required blocks that say nothing. The contract lets any block be left out, and it does
-    not tell "not asked for" from "there is none"."""
-    for block in required:
-        given = pb_data.get(block)
-        if given is None and block in pb_data and _is_gone(event, block, pb_data):
-            continue
-        trouble = _trouble(block, given)
-        if trouble:
-            yield Invalid("pb_data", block.value, message=f"{block} {trouble}")
-
-
 def _is_gone(event: EspfEvent, block: Block, pb_data: Mapping[str, Any]) -> bool:
     """Whether an explicit null of this block means that there is none (any more)."""
     if event.event_type in _OWNER_IS_GONE:
@@ -156,9 +145,15 @@ def _is_gone(event: EspfEvent, block: Block, pb_data: Mapping[str, Any]) -> bool
     return False
 
 
-def _trouble(block: Block, given: object) -> str | None:
-    """What is wrong with a block that is required, and what to do; None if nothing is."""
+def _trouble(event: EspfEvent, block: Block, pb_data: Mapping[str, Any]) -> str | None:
+    """Why a block says nothing, and what to do; None if it says what there is, or that it is gone.
+
+    The contract lets any block be left out, and does not tell "not asked for" from "gone".
+    """
+    given = pb_data.get(block)
     if block is Block.PREV_SIM_INFO:  # most events have no previous card, and it removes nothing
+        return None
+    if given is None and block in pb_data and _is_gone(event, block, pb_data):
         return None
     if given is None:
         return (
@@ -209,6 +204,8 @@ def answer_for(verdict: Verdict) -> ContractAnswer:
         return _error(
             429, "Too many requests to API Core", verdict.reason, "RATE_LIMIT_ERROR", later
         )
+    if isinstance(verdict.error, BlockNotRead):
+        return _error(422, "Validation failed", verdict.reason, "VALIDATION_ERROR")
     if isinstance(verdict.error, Unexpected):
         return failed(verdict.reason)
     if isinstance(verdict.error, NoAnswer | Unreachable) or verdict.outcome is Outcome.WAITING:

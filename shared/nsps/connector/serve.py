@@ -86,7 +86,15 @@ def make_connector(
         return parts.secrets.get(handler.secrets[name])
 
     has_secret = handler.secrets.__contains__
-    return connector(settings, Parts(handler.name, parts.http, secret, has_secret))
+    made = connector(settings, Parts(handler.name, parts.http, secret, has_secret))
+    unread = [
+        f"{setting} needs {block}, which is not read from PortaBilling: add {block} to requires"
+        for setting, block in made.reads()
+        if block not in handler.requires
+    ]
+    if unread:
+        raise SettingsError(f"handler {handler.name}, settings: {'; '.join(unread)}")
+    return made
 
 
 def reads_again(connector: Connector[Any]) -> bool:
@@ -159,12 +167,14 @@ class _Started:
         message = EnrichedMessage.from_push(push)
         if self.handler.name not in message.handlers:  # a filter that is not (yet) enforced
             return acknowledged()
+        # A message that does not say what was read was enriched by a version that read all of it.
+        read = self._blocks if message.read is None else message.read
         event = Enriched(
             event_id=message.event_id,
             event=message.event,
             owner=message.owner,
             t=message.t,
-            pb=PbData.from_contract(message.pb_data or {}),
+            pb=PbData.from_contract(message.pb_data, read),
             created_at=message.created_at,
             updated_at=message.updated_at,
             run=message.run or 0,

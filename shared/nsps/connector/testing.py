@@ -29,8 +29,9 @@ import logging
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,7 +59,7 @@ from nsps.http import Deadline, Http
 from nsps.manifest import FILE, Manifest, load
 from nsps.outcome import DeliveryError, NoAnswer, Transient
 from nsps.secrets import SecretValue
-from nsps.snapshot import PbData
+from nsps.snapshot import Block, BlockNotRead, PbData
 
 __all__ = [
     "AsynchronousStandardTests",
@@ -95,10 +96,12 @@ def enriched(
     variables: Mapping[str, Any] | None = None,
     owner: Owner | None = None,
     t: str = "2026-11-21T02:10:03.123456Z",
+    read: Iterable[Block] = Block,
 ) -> Enriched:
     """An event as the kit hands it over; ``pb`` in the form of the published contract.
 
-    Without ``owner`` it is the account of ``pb`` (else of ``variables``, else account 1).
+    ``read``: the blocks that were read; those of them that ``pb`` lacks are gone. Without
+    ``owner`` it is the account of ``pb`` (else of ``variables``, else account 1).
     """
     document = pb or {}
     given = dict(variables or {})
@@ -113,7 +116,7 @@ def enriched(
         event=event,
         owner=owner or Owner("account", str(i_account)),
         t=SnapshotTime(f"{t}/{ident}"),
-        pb=PbData.from_contract(document),
+        pb=PbData.from_contract(document, read),
         created_at="2026-11-21T02:10:02.000000+00:00",
         updated_at="2026-11-21T02:10:03.500000+00:00",
     )
@@ -147,6 +150,8 @@ class StandardTests(ABC):
     connector_class: ClassVar[type[Connector[Any]]]
     secrets: ClassVar[Mapping[str, str]] = {}
     """The secrets of the manifest that are configured: name -> payload."""
+    requires: ClassVar[Sequence[Block]] = ()
+    """Blocks that the handler under test requires besides those of the manifest."""
     canaries: ClassVar[Sequence[str]] = ()
     """Texts that must never show in errors or logs, besides the values in ``secrets``."""
     deadline: ClassVar[float] = 0.6
@@ -235,6 +240,15 @@ class StandardTests(ABC):
     def manifest(cls) -> Manifest:
         return load(cls.folder() / FILE)
 
+    @classmethod
+    def required(cls) -> tuple[Block, ...]:
+        """The blocks that are read for the handler under test."""
+        return (*_required_by(cls.folder() / FILE), *cls.requires)
+
+    def enriched(self, pb: Mapping[str, Any] | None, **more: Any) -> Enriched:
+        """As the function ``enriched``, with no more read than the handler requires."""
+        return enriched(pb, **{"read": self.required(), **more})
+
     def test_the_manifest_names_the_folder_and_the_kind(self) -> None:
         manifest = self.manifest()
         assert manifest.connector == self.folder().name
@@ -292,6 +306,19 @@ class StandardTests(ABC):
 
     def test_check_of_a_system_that_is_well(self, connector: Any) -> None:
         connector.check(make_call())
+
+
+def assert_needs_what_it_reads(tests: Any, connector: Any) -> None:
+    """Without a block that was not read the connector decides the same, or nothing."""
+    told = connector.desired(tests.enriched(tests.pb))
+    for unread in tests.required():
+        rest = [block for block in tests.required() if block is not unread]
+        try:
+            decided = connector.desired(tests.enriched(tests.pb, read=rest))
+        except BlockNotRead as error:
+            assert unread in str(error)
+        else:
+            assert decided == told, f"{unread} was not read, and that changed what is wanted"
 
 
 class FaultTests(StandardTests):
@@ -384,12 +411,12 @@ class LocalStateStandardTests(StandardTests):
 
     def tidy(self, connector: Any) -> None:
         for pb in (self.pb, self.changed_pb):
-            for key in connector.desired(enriched(pb)):
+            for key in connector.desired(self.enriched(pb)):
                 connector.delete(key, make_call())
 
     def first(self, connector: Any, pb: Mapping[str, Any]) -> tuple[str, State]:
         """The first resource that the snapshot calls for."""
-        desired: Mapping[str, State] = connector.desired(enriched(pb))
+        desired: Mapping[str, State] = connector.desired(self.enriched(pb))
         assert desired, "the snapshot calls for no resource"
         return next(iter(desired.items()))
 
@@ -417,9 +444,9 @@ class LocalStateStandardTests(StandardTests):
     # --- what should be there --------------------------------------------------------------------
 
     def test_the_desired_state_depends_on_the_snapshot_alone(self, connector: Any) -> None:
-        told = enriched(self.pb)
+        told = self.enriched(self.pb)
         others = [
-            enriched(self.pb, event_type=event_type, variables=variables)
+            self.enriched(self.pb, event_type=event_type, variables=variables)
             for event_type in ("Account/Blocked", "SIM/Deleted", "Product/Changed", "X/Y")
             for variables in ({}, {"i_event": 7, "i_sim_card": 99, "imsi": "999990000000001"})
         ]
@@ -428,17 +455,20 @@ class LocalStateStandardTests(StandardTests):
         for other in others:
             assert connector.desired(other) == connector.desired(told)
 
-    def test_an_owner_without_anything_should_have_nothing(self, connector: Any) -> None:
+    def test_an_owner_of_whom_everything_is_gone_should_have_nothing(self, connector: Any) -> None:
         for pb in ({}, *self.gone_pb):
-            assert connector.desired(enriched(pb, variables={"i_account": 1})) == {}
+            assert connector.desired(self.enriched(pb, variables={"i_account": 1})) == {}
+
+    def test_what_was_not_read_is_not_gone(self, connector: Any) -> None:
+        assert_needs_what_it_reads(self, connector)
 
     def test_the_two_snapshots_differ_in_state_and_not_in_key(self, connector: Any) -> None:
-        one, other = (connector.desired(enriched(pb)) for pb in (self.pb, self.changed_pb))
+        one, other = (connector.desired(self.enriched(pb)) for pb in (self.pb, self.changed_pb))
         assert one.keys() == other.keys() and one != other
 
     def test_states_hold_plain_values(self, connector: Any) -> None:
         for pb in (self.pb, self.changed_pb):
-            for key, state in connector.desired(enriched(pb)).items():
+            for key, state in connector.desired(self.enriched(pb)).items():
                 assert key and isinstance(key, str)
                 for name, value in state.items():
                     assert _is_plain(value), f"{name} is {type(value).__name__}"
@@ -446,7 +476,7 @@ class LocalStateStandardTests(StandardTests):
 
     def test_any_snapshot_is_read_or_refused(self, connector: Any) -> None:
         for pb in _mutilated(self.pb):
-            self.attempt(lambda pb=pb: connector.desired(enriched(pb)))  # type: ignore[misc]
+            self.attempt(lambda pb=pb: connector.desired(self.enriched(pb)))  # type: ignore[misc]
 
     # --- create, read, change, delete ------------------------------------------------------------
 
@@ -455,7 +485,7 @@ class LocalStateStandardTests(StandardTests):
         self.assert_holds(connector, key, None)
 
     def test_every_resource_reads_back_as_created(self, connector: Any) -> None:
-        for key, state in connector.desired(enriched(self.pb)).items():
+        for key, state in connector.desired(self.enriched(self.pb)).items():
             connector.create(key, state, make_call())
             self.assert_holds(connector, key, state)
 
@@ -557,7 +587,7 @@ class MessageStandardTests(FaultTests):
     """Pairs of event type and snapshot that call for no message."""
 
     def event(self) -> Enriched:
-        return enriched(self.pb, event_type=self.event_type)
+        return self.enriched(self.pb, event_type=self.event_type)
 
     def act(self, connector: Any, call: Call) -> object:
         """Send the message of the event."""
@@ -573,11 +603,11 @@ class MessageStandardTests(FaultTests):
 
     def test_events_that_call_for_nothing(self, connector: Any) -> None:
         for event_type, pb in self.silent:
-            assert connector.message(enriched(pb, event_type=event_type)) is None
+            assert connector.message(self.enriched(pb, event_type=event_type)) is None
 
     def test_any_snapshot_is_read_or_refused(self, connector: Any) -> None:
         for pb in ({}, *_mutilated(self.pb)):
-            event = enriched(pb, event_type=self.event_type)
+            event = self.enriched(pb, event_type=self.event_type)
             self.attempt(lambda event=event: connector.message(event))  # type: ignore[misc]
 
     def test_it_is_sent_and_says_so(self, connector: Any) -> None:
@@ -606,7 +636,7 @@ class AsynchronousStandardTests(FaultTests):
         return [Answer("", state) for state in AnswerState]
 
     def order(self, connector: Any, action: Action = Action.ADD) -> Order:
-        event = enriched(self.pb)
+        event = self.enriched(self.pb)
         key, state = next(iter(connector.desired(event).items()))
         return Order(key, action, state, f"order-{action}", event.owner)
 
@@ -615,18 +645,21 @@ class AsynchronousStandardTests(FaultTests):
         return connector.submit(self.order(connector), call)
 
     def test_the_desired_state_depends_on_the_snapshot_alone(self, connector: Any) -> None:
-        told = connector.desired(enriched(self.pb))
-        assert told and told != connector.desired(enriched(self.changed_pb))
+        told = connector.desired(self.enriched(self.pb))
+        assert told and told != connector.desired(self.enriched(self.changed_pb))
         for event_type in ("Account/Blocked", "SIM/Deleted", "X/Y"):
-            assert connector.desired(enriched(self.pb, event_type=event_type)) == told
+            assert connector.desired(self.enriched(self.pb, event_type=event_type)) == told
 
-    def test_an_owner_without_anything_should_have_nothing(self, connector: Any) -> None:
+    def test_an_owner_of_whom_everything_is_gone_should_have_nothing(self, connector: Any) -> None:
         for pb in ({}, *self.gone_pb):
-            assert connector.desired(enriched(pb, variables={"i_account": 1})) == {}
+            assert connector.desired(self.enriched(pb, variables={"i_account": 1})) == {}
+
+    def test_what_was_not_read_is_not_gone(self, connector: Any) -> None:
+        assert_needs_what_it_reads(self, connector)
 
     def test_any_snapshot_is_read_or_refused(self, connector: Any) -> None:
         for pb in _mutilated(self.pb):
-            self.attempt(lambda pb=pb: connector.desired(enriched(pb)))  # type: ignore[misc]
+            self.attempt(lambda pb=pb: connector.desired(self.enriched(pb)))  # type: ignore[misc]
 
     @pytest.mark.parametrize("action", list(Action))
     def test_an_order_is_taken_and_may_be_repeated(self, connector: Any, action: Action) -> None:
@@ -766,6 +799,11 @@ class HttpStandardTests(FaultTests):
         scripted.always(Reply(200, {}, delay=self.deadline + self.margin + 2))
         error = self.timely(lambda: self.act(towards, make_call(self.deadline)))
         assert isinstance(error, NoAnswer)
+
+
+@cache
+def _required_by(manifest: Path) -> tuple[Block, ...]:
+    return tuple(Block(block) for block in load(manifest).requires)
 
 
 def _leaves(secrets: Mapping[str, str]) -> list[str]:

@@ -123,6 +123,7 @@ class Enrichment:
             event_id=raw.event_id,
             event=event,
             pb_data=fresh.value.to_contract(),
+            read=fresh.value.read,
             t=fresh.t,
             owner=owner,
             received_at=raw.received_at,
@@ -161,7 +162,9 @@ def _whose(pb: PbData, owner: Owner) -> Owner:
     """Whom a snapshot turned out to show: an account's state is never claimed by another owner."""
     if owner.kind == "account":
         return owner
-    i_account = pb.account_info.i_account if pb.account_info else None
-    if i_account is None and owner.kind == "sim" and pb.sim_info:
-        i_account = pb.sim_info.i_account
+    account = pb.account_info if Block.ACCOUNT_INFO in pb.read else None
+    sim = pb.sim_info if owner.kind == "sim" and Block.SIM_INFO in pb.read else None
+    i_account = account.i_account if account else None
+    if i_account is None and sim:
+        i_account = sim.i_account
     return owner if i_account is None else Owner("account", str(i_account))

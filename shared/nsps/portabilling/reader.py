@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -87,10 +86,11 @@ class Reader:
 
     def read_owner(self, owner: Owner, blocks: frozenset[Block]) -> PbData:
         """The part that depends on the owner alone. Raises what PortaBilling.call raises, except
-        NotFound: what is gone is None."""
+        NotFound: what is gone is None, and so is a block that this kind of owner does not have."""
         blocks = blocks - {Block.PREV_SIM_INFO}
-        if not blocks:
-            return PbData()
+        return self._found(owner, blocks).read_as(blocks) if blocks else PbData()
+
+    def _found(self, owner: Owner, blocks: frozenset[Block]) -> PbData:
         match owner.kind:
             case "account":
                 return self._of_account(owner.id, blocks)
@@ -111,10 +111,10 @@ class Reader:
         """The shared part with what only this event names: its previous SIM; and its SIM where the
         owner is not one that has SIMs. An account's sim_info is never taken from an event."""
         if Block.PREV_SIM_INFO in blocks:
-            shared = replace(shared, prev_sim_info=self._previous_sim(event))
+            shared = shared.with_blocks(prev_sim_info=self._previous_sim(event))
         named = event.entity("i_sim_card")
         if Block.SIM_INFO in blocks and named and owner.kind not in ("account", "sim"):
-            shared = replace(shared, sim_info=self._sim({"i_sim_card": _id(named)}))
+            shared = shared.with_blocks(sim_info=self._sim({"i_sim_card": _id(named)}))
         return shared
 
     def account_behind(self, owner: Owner) -> Owner:
@@ -143,8 +143,7 @@ class Reader:
         if Block.FULL_VD_COUNTER_INFO in blocks:
             counters = self._beside(lambda: self._counters(key))
         account = self._with_account(ident, blocks) if blocks & _NEED_ACCOUNT else PbData()
-        return replace(
-            account,
+        return account.with_blocks(
             sim_info=sim.result() if sim else None,
             full_vd_counter_info=counters.result() if counters else None,
         )
@@ -171,7 +170,7 @@ class Reader:
         if Block.CUSTOMER_INFO in blocks and account.i_customer is not None:
             customer = self._beside(lambda: self._customer(account.i_customer))
         return PbData(
-            account_info=account if Block.ACCOUNT_INFO in blocks else None,
+            account_info=account,
             access_policy_info=policy.result() if policy else None,
             product_info=product.result() if product else None,
             customer_info=customer.result() if customer else None,
@@ -188,7 +187,7 @@ class Reader:
         behind = PbData()
         if sim is not None and sim.i_account is not None and rest:
             behind = self._of_account(str(sim.i_account), rest)
-        return replace(behind, sim_info=sim if Block.SIM_INFO in blocks else None)
+        return behind.with_blocks(sim_info=sim)
 
     def _behind(self, what: str, key: Mapping[str, Any], blocks: frozenset[Block]) -> PbData:
         """The account, or else the customer, that a number or an invoice belongs to."""

@@ -63,7 +63,7 @@ def test_only_the_id_and_the_event_are_mandatory() -> None:
     assert event.t == f"2026-11-21T02:10:03.123456Z/{IDENT}"
     assert str(event.owner) == f"event:{IDENT}"
     assert event.owner.i_account is None
-    assert event.pb.account_info is None
+    assert event.pb.read == {Block.PREV_SIM_INFO}
     for name in ("pb_data", "handler_id", "status", "created_at", "updated_at"):
         assert read({**SAMPLE, name: None}).event_id == IDENT
 

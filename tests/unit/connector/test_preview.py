@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from nsps.connector.question import InvalidQuestion, read_question
 from nsps.event import RECONCILE, EspfEvent, Owner
 from nsps.outcome import Transient
 from nsps.portabilling.reader import Reader
-from nsps.snapshot import PbData
+from nsps.snapshot import Block, PbData
 from nsps.store import Store
 
 from tests.unit.connector.systems import (
@@ -41,13 +41,13 @@ class PortaBilling:
     def account_behind(self, owner: Owner) -> Owner:
         return owner
 
-    def read_owner(self, owner: Owner, blocks: object) -> PbData:
-        said = self.says.get(str(owner), PbData())
+    def read_owner(self, owner: Owner, blocks: Iterable[Block]) -> PbData:
+        said = self.says.get(str(owner), PbData().read_as(blocks))
         if isinstance(said, Exception):
             raise said
         return said
 
-    def read(self, event: EspfEvent, owner: Owner, blocks: object) -> PbData:
+    def read(self, event: EspfEvent, owner: Owner, blocks: Iterable[Block]) -> PbData:
         return self.read_owner(owner, blocks)
 
 

@@ -133,7 +133,9 @@ def test_no_canary_gets_through() -> None:
     policy = mapping.access_policy_info(
         {"attributes": [{"name": "radius.secret", "values": ["canary"]}]}
     )
-    written = json.dumps(PbData(account, sim, access_policy_info=policy).to_contract())
+    written = json.dumps(
+        PbData(account_info=account, sim_info=sim, access_policy_info=policy).to_contract()
+    )
     assert "canary" not in written
 
 
@@ -336,16 +338,16 @@ def test_garbage_never_crashes_the_mapping(raw: Any) -> None:
     account = mapping.account_info(raw, NOW)
     mapping.access_policy_id(account)
     pb = PbData(
-        account,
-        mapping.sim_info(raw),
-        mapping.sim_info(raw),
-        mapping.access_policy_info(raw),
-        mapping.product_info(raw),
-        mapping.vd_counters(raw),
-        mapping.customer_info(raw),
+        account_info=account,
+        sim_info=mapping.sim_info(raw),
+        prev_sim_info=mapping.sim_info(raw),
+        access_policy_info=mapping.access_policy_info(raw),
+        product_info=mapping.product_info(raw),
+        full_vd_counter_info=mapping.vd_counters(raw),
+        customer_info=mapping.customer_info(raw),
     )
     json.dumps(pb.to_contract(), allow_nan=False)
-    assert PbData.from_contract(pb.to_contract()) == pb
+    assert PbData.from_contract(pb.to_contract(), pb.read) == pb
 
 
 @given(st.sampled_from(sorted(RAW_ACCOUNT)), garbage)

@@ -134,7 +134,7 @@ def test_an_account_that_is_gone_is_not_an_error(
 ) -> None:
     billing.answers |= {ACCOUNT: gone, SIM: by_key([]), COUNTERS: gone}
     billing.answers[COUNTERS] = fault("Server.Account.account_not_found")
-    assert reader.read(EVENT, ACCOUNT_1, ALL) == PbData()
+    assert reader.read(EVENT, ACCOUNT_1, ALL) == PbData().read_as(ALL)
     assert methods(billing) == sorted([ACCOUNT, SIM, COUNTERS])
 
 
@@ -273,11 +273,13 @@ def test_other_owners(billing: FakeApi, reader: Reader, owner: Owner, blocks: se
     wanted += [Block.CUSTOMER_INFO] if "customer_info" in blocks else []
     pb = reader.read(EspfEvent("Any/Thing", {}), owner, wanted)
     assert present(pb) == blocks
+    assert pb.read == set(wanted)
 
 
 def test_a_sim_in_the_inventory_and_one_that_is_gone(billing: FakeApi, reader: Reader) -> None:
     assert present(reader.read_owner(Owner("sim", "8"), ALL)) == {"sim_info"}
-    assert reader.read_owner(Owner("sim", "77"), ALL) == PbData()
+    gone = reader.read_owner(Owner("sim", "77"), ALL)
+    assert gone == PbData().read_as(set(ALL) - {Block.PREV_SIM_INFO})
 
 
 def test_the_account_behind_a_sim_or_number(billing: FakeApi, reader: Reader) -> None:

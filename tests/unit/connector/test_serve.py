@@ -1,0 +1,120 @@
+"""A handler's function: what it makes of a message, and what it refuses to start with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from nsps.connector.base import Parts
+from nsps.connector.serve import HandlerFunction
+from nsps.event import EspfEvent, Owner, SnapshotTime
+from nsps.messages import EnrichedMessage, PushMessage
+from nsps.receiver import Reply
+from nsps.settings import SettingsError
+from nsps.snapshot import Block
+from nsps.trace import Trace
+
+from tests.unit.connector.systems import IMSI, Box, NoSettings
+
+WHEN = "2026-11-21T02:10:03.123456+00:00"
+BLOCKS = (Block.ACCOUNT_INFO, Block.SIM_INFO)
+PB = {"account_info": {"i_account": 1001, "blocked": False}, "sim_info": {"imsi": IMSI}}
+
+
+class Subscribers(Box):
+    """A box as a function makes it; its settings may name a block."""
+
+    def __init__(self, settings: NoSettings, parts: Parts) -> None:
+        super().__init__()
+
+    def reads(self) -> Iterable[tuple[str, Block]]:
+        return [("columns.plan (product_info.name)", Block.PRODUCT_INFO)] if self.plan else []
+
+    plan = False
+
+
+class WithPlan(Subscribers):
+    plan = True
+
+
+def function(box: type[Box], project: str, requires: Iterable[str] = BLOCKS) -> HandlerFunction:
+    handler = {"name": "hss", "connector": "box", "events": ["SIM/*"], "requires": [*requires]}
+    portabilling = {"url": "http://portabilling.test", "credentials": "env:API"}
+    push = {"audience": "http://f.test", "service_account": "push@f.test", "unsigned": True}
+    return HandlerFunction(
+        box,
+        {
+            "GOOGLE_CLOUD_PROJECT": project,
+            "NSPS_DEPLOYMENT": "demo",
+            "NSPS_FUNCTION": "hss",
+            "NSPS_DATABASE": "(default)",
+            "NSPS_DIGEST_KEY": "env:DIGEST",
+            "DIGEST": "a key of these tests, 32 bytes ..",
+            "NSPS_PUSH": json.dumps(push),
+            "NSPS_PORTABILLING": json.dumps(portabilling),
+            "NSPS_HANDLER": json.dumps(handler),
+        },
+    )
+
+
+def message(number: int, pb_data: Any, read: Iterable[Block] | None) -> PushMessage:
+    data, attributes = EnrichedMessage(
+        event_id=f"e-{number}",
+        event=EspfEvent("SIM/Updated", {"i_account": 1001}),
+        pb_data=pb_data,
+        t=SnapshotTime(f"2026-11-21T02:10:03.00000{number}Z/e-{number}"),
+        owner=Owner("account", "1001"),
+        received_at=WHEN,
+        created_at=WHEN,
+        updated_at=WHEN,
+        trace=Trace("t", "r"),
+        handlers=("hss",),
+        read=None if read is None else frozenset(read),
+    ).to_pubsub()
+    return PushMessage(data, attributes, f"m-{number}")
+
+
+@pytest.fixture
+def started(store: Any, firestore_target: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that has provisioned one subscriber."""
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_target)
+    made: Any = function(Subscribers, store.client.project).start()
+    assert made.deliver_push(message(1, PB, BLOCKS)).code == 204
+    assert list(made.connector.holds) == [IMSI]
+    return made
+
+
+@pytest.mark.parametrize("unread", BLOCKS)
+@pytest.mark.parametrize("read_the_other", [True, False])
+def test_a_block_that_was_not_read_removes_nothing(
+    started: Any, unread: Block, read_the_other: bool
+) -> None:
+    """The message was enriched before the handler required the block."""
+    read = [block for block in BLOCKS if block is not unread and read_the_other]
+    pb = {block.value: PB[block] for block in read}
+    reply: Reply = started.deliver_push(message(2, pb, read))
+    assert reply.code == 503 and reply.body
+    assert "was not read" in reply.body["error"] and "requires" in reply.body["error"]
+    assert unread in reply.body["error"] or not read_the_other
+    assert list(started.connector.holds) == [IMSI]
+
+
+@pytest.mark.parametrize("read", [BLOCKS, None])
+def test_a_block_that_was_read_and_is_gone_removes_the_subscriber(started: Any, read: Any) -> None:
+    """A message of an earlier version does not say what was read: all that was required."""
+    assert started.deliver_push(message(2, {}, read)).code == 204
+    assert started.connector.holds == {}
+
+
+def test_a_setting_that_names_a_block_which_is_not_required_is_refused(
+    store: Any, firestore_target: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        function(WithPlan, store.client.project).start()
+    assert str(refused.value) == (
+        "handler hss, settings: columns.plan (product_info.name) needs product_info, which is not "
+        "read from PortaBilling: add product_info to requires"
+    )
+    function(WithPlan, store.client.project, [*BLOCKS, Block.PRODUCT_INFO]).start()
