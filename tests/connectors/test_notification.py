@@ -27,6 +27,7 @@ from nsps.connector.testing import (
     make_parts,
 )
 from nsps.outcome import NoAnswer, Terminal, Transient
+from nsps.snapshot import Block, BlockNotRead
 from pydantic import ValidationError
 
 from functions.connectors.notification.main import (
@@ -609,6 +610,19 @@ class TestSecurity:
 
 
 class TestTemplates:
+    def test_a_block_that_was_not_read_is_not_written_about(self) -> None:
+        text = "{{ sim_info.iccid }} of {{ product_info.name }}"
+        made = connector(1, templates={"Account/*": {"subject": "x", "text": text}})
+        assert set(made.reads()) == {
+            ("to", Block.ACCOUNT_INFO),
+            ("templates.Account/*", Block.SIM_INFO),
+            ("templates.Account/*", Block.PRODUCT_INFO),
+        }
+        read = [Block.ACCOUNT_INFO, Block.SIM_INFO]
+        with pytest.raises(BlockNotRead, match="product_info"):
+            made.message(enriched(PB, event_type="Account/Blocked", read=read))
+        assert made.message(enriched(PB, event_type="Account/Blocked")) is not None
+
     @pytest.mark.parametrize(
         ("text", "words"),
         [

@@ -41,6 +41,7 @@ from nsps.connector.testing import (
 )
 from nsps.event import Owner
 from nsps.outcome import NoAnswer, Terminal, Transient
+from nsps.snapshot import Block, BlockNotRead
 from nsps_local.order_manager import BEHAVIOURS, running
 from pydantic import ValidationError
 
@@ -250,6 +251,13 @@ class TestWhatIsOrdered:
                 "characteristics": {"imsi": "001010000020349"},
                 "group": "HSS",
             }
+
+    def test_a_characteristic_of_a_block_that_was_not_read_is_no_order(self) -> None:
+        read = [Block.ACCOUNT_INFO, Block.SIM_INFO]
+        with pytest.raises(BlockNotRead, match="access_policy_info"):
+            connector().desired(enriched(PB, read=read))
+        needs = ("characteristics.csProfile (access_policy_info.attributes.cs_profile.value)",)
+        assert (*needs, Block.ACCESS_POLICY_INFO) in list(connector().reads())
 
 
 class TestSubmitting:

@@ -15,7 +15,7 @@ from nsps.connector.base import Enriched
 from nsps.connector.contract import Invalid, answer_for, authorized, read_event
 from nsps.connector.verdict import Verdict
 from nsps.outcome import NoAnswer, Outcome, Transient, Unexpected, Unreachable
-from nsps.snapshot import Block
+from nsps.snapshot import Block, BlockNotRead
 from nsps.trace import Trace
 
 NOW = datetime(2026, 11, 21, 2, 10, 3, 123456, tzinfo=UTC)
@@ -273,6 +273,10 @@ def test_the_token_must_be_shown_whole(header: str | None, right: bool) -> None:
         (Verdict(False, Outcome.RETRYING, "HTTP 500", None, Transient("")), 500, "SERVICE_ERROR"),
         (Verdict(False, Outcome.RETRYING, "off", None, Unreachable("")), 503, "CONNECTION_ERROR"),
         (Verdict(False, Outcome.RETRYING, "lost", None, NoAnswer("")), 503, "CONNECTION_ERROR"),
+        (
+            Verdict(False, Outcome.RETRYING, "not read", None, BlockNotRead(Block.SIM_INFO)),
+            *(422, "VALIDATION_ERROR"),
+        ),
         (Verdict(False, Outcome.WAITING, "held"), 503, "CONNECTION_ERROR"),
         (Verdict(False, Outcome.RETRYING, "?", None, Unexpected("")), 500, "INTERNAL_ERROR"),
     ],
