@@ -198,7 +198,7 @@ def test_an_account_without_a_card_is_not_an_error(
     billing: FakeApi, reader: Reader, none: fake_api.Answer
 ) -> None:
     billing.answers[SIM] = none
-    assert reader.read(EVENT, ACCOUNT_1, [Block.SIM_INFO]) == PbData()
+    assert reader.read(EVENT, ACCOUNT_1, [Block.SIM_INFO]) == PbData(sim_info=None)
 
 
 def test_another_customer_is_never_taken(billing: FakeApi, reader: Reader) -> None:
