@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
-from nsps.outcome import Transient
-
 from nsps.event import storable
+from nsps.outcome import Transient
 
 _Read = Callable[[object], Any]
 

@@ -130,7 +130,7 @@ def test_an_empty_answer_says_that_an_account_is_not_there_where_that_is_configu
     given = ApiCredentials("nsps", token="sandbox-api-token")
     absence = {what: frozenset({"empty"}) for what in empty}
     told = Reader(PortaBilling(sandbox.url, lambda: given, absence=absence))
-    assert read(told, {"i_account": 999_999}) == PbData()
+    assert read(told, {"i_account": 999_999}).to_contract() == {}
     told.close()
 
 

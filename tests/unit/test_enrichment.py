@@ -63,10 +63,9 @@ class FakeReader:
             if self.faults:
                 raise self.faults.pop(0)
             if owner.kind == "sim" and owner.id != self.given_out:
-                return PbData()
-            return PbData.from_contract(
-                {"account_info": {"i_account": 9, "firstname": self.firstname}}
-            )
+                return PbData().read_as(wanted)
+            account = {"i_account": 9, "firstname": self.firstname}
+            return PbData.from_contract({"account_info": account}, wanted)
 
         return reads.get((owner, wanted), received, read)
 
