@@ -17,6 +17,7 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from nsps_local.control import ControlServer, Route
@@ -64,16 +65,46 @@ class Service(Protocol):
     async def stop(self) -> None: ...
 
 
+def decoder(request_type: Any) -> Callable[[bytes], Any]:
+    """Reads requests of a type; of bytes that are none (invalid UTF-8 in a text) it makes a
+
+    Refused, for `readable` to raise where the call can be ended with it.
+    """
+
+    def decode(raw: bytes) -> Any:
+        try:
+            return request_type.FromString(raw)
+        except DecodeError as error:
+            return Refused(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"The request cannot be read as a {request_type.DESCRIPTOR.name}: {error}",
+            )
+
+    return decode
+
+
+def readable(request: Any) -> Any:
+    """The request that a decoder made. Raises Refused where it could not be read."""
+    if isinstance(request, Refused):
+        raise request
+    return request
+
+
+async def _each_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield readable(request)
+
+
 def unary(request_type: Any, method: Callable[[Any, Any], Awaitable[Any]]) -> Any:
     """A unary handler: `method(request, context)` gives a protobuf message, or one encoded."""
 
     async def call(request: Any, context: Any) -> Any:
         try:
-            return await method(request, context)
+            return await method(readable(request), context)
         except Exception as error:
             await _abort(context, error)
 
-    return grpc.unary_unary_rpc_method_handler(call, request_type.FromString, encode)
+    return grpc.unary_unary_rpc_method_handler(call, decoder(request_type), encode)
 
 
 def streaming(request_type: Any, method: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
@@ -81,12 +112,12 @@ def streaming(request_type: Any, method: Callable[[Any, Any], AsyncIterator[Any]
 
     async def call(request: Any, context: Any) -> None:
         try:
-            async for answer in method(request, context):
+            async for answer in method(readable(request), context):
                 await context.write(answer)
         except Exception as error:
             await _abort(context, error)
 
-    return grpc.unary_stream_rpc_method_handler(call, request_type.FromString, encode)
+    return grpc.unary_stream_rpc_method_handler(call, decoder(request_type), encode)
 
 
 def bidirectional(
@@ -96,13 +127,13 @@ def bidirectional(
 
     async def call(requests: Any, context: Any) -> None:
         try:
-            async with aclosing(method(requests, context)) as answers:  # type: ignore[type-var]
+            async with aclosing(method(_each_readable(requests), context)) as answers:  # type: ignore[type-var]
                 async for answer in answers:
                     await context.write(answer)
         except Exception as error:
             await _abort(context, error)
 
-    return grpc.stream_stream_rpc_method_handler(call, request_type.FromString, encode)
+    return grpc.stream_stream_rpc_method_handler(call, decoder(request_type), encode)
 
 
 async def _abort(context: Any, error: Exception) -> None:

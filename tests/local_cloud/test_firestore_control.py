@@ -261,6 +261,22 @@ def test_commit_over_10_mib(db: Any) -> None:
     assert ids(db.collection("a")) == []
 
 
+def test_batch_write_over_10_mib(db: Any) -> None:
+    """The writes of a BatchWrite succeed or fail one by one, but not those of a refused request."""
+    root = f"{db._database_string}/documents"
+    writes = [
+        {"update": {"name": f"{root}/big/{n}", "fields": {"x": {"string_value": "a" * 999_999}}}}
+        for n in range(11)
+    ]
+    request = {"database": db._database_string, "writes": writes}
+    with pytest.raises(exceptions.InvalidArgument, match="10485760"):
+        db._firestore_api.batch_write(request=request, metadata=db._rpc_metadata)
+    assert not ids(db.collection("big"))
+    request = {"database": db._database_string, "writes": writes[:10]}
+    answer = db._firestore_api.batch_write(request=request, metadata=db._rpc_metadata)
+    assert [status.code for status in answer.status] == [0] * 10
+
+
 def test_create_update_delete_document_methods(db: Any) -> None:
     api = db._firestore_api
     parent = f"{db._database_string}/documents"

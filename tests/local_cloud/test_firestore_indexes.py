@@ -261,3 +261,27 @@ def test_indexes_survive_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         col.document("b").set({"x": 1})
         col.document("a").update({"x": 2})
         assert ids(where(("x", "==", 1))(col)) == ["b"]
+
+
+def test_index_entries_of_an_exempted_field_do_not_count(db: firestore.Client) -> None:
+    """A field within an exempted map is exempted too; `wide` sorts two ways, without elements."""
+    many = list(range(60_000))
+    db.document("c/exempted").set({"blob": many, "wide": many})
+    db.document("c/exempted").set({"blob": {"deep": {"list": many}}})
+    with pytest.raises(exceptions.InvalidArgument, match="60,002 index entries"):
+        db.document("c/indexed").set({"other": many})
+    with pytest.raises(exceptions.InvalidArgument):
+        db.document("d/indexed").set({"blob": many})
+
+
+def test_index_entries_of_composite_indexes_count(db: firestore.Client) -> None:
+    """The index on tags and t has an entry for each tag, beside that of tags alone."""
+    tags = list(range(30_000))
+    db.document("c/tagged").set({"tags": tags})
+    with pytest.raises(exceptions.InvalidArgument, match="60,004 index entries"):
+        db.document("c/tagged").set({"tags": tags, "t": 1})
+
+
+def test_a_field_within_an_exempted_map_cannot_be_asked_for(db: firestore.Client) -> None:
+    with pytest.raises(exceptions.FailedPrecondition):
+        ids(db.collection("c").where(filter=F("blob.deep", "==", 1)))

@@ -220,8 +220,13 @@ def sort(fields: Any) -> Any:
 
 
 def refused(terms: Any, either: bool) -> bool:
-    """Whether production refuses the query: two exclusions, or two array_contains, in one AND."""
+    """Whether production refuses the query.
+
+    Two exclusions, or two array_contains, in one AND; not-in beside an in or within an OR.
+    """
     ops = [op for _, op, _ in terms]
+    if "not-in" in ops and ("in" in ops or (either and len(ops) > 1)):
+        return True
     exclusions = sum(op in ("!=", "not-in") for op in ops)
     return not either and (exclusions > 1 or ops.count("array_contains") > 1)
 

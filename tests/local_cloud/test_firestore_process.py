@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,7 @@ def test_listener_goes_on_after_a_restart(tmp_path: Path) -> None:
     [
         (["--ttl", "nodot"], "not of the form collectionGroup.field"),
         (["--indexes", "/no/such/file"], "Cannot read the indexes"),
+        (["--database", "nsps"], "not of the form projects/P/databases/D"),
     ],
 )
 def test_options_that_make_no_sense(tmp_path: Path, options: list[str], text: str) -> None:
@@ -175,6 +177,35 @@ def test_options_that_make_no_sense(tmp_path: Path, options: list[str], text: st
     assert ended.returncode == 2
     assert text in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_databases_that_are_not_named_do_not_exist(tmp_path: Path) -> None:
+    server = Process(MODULE, tmp_path, "--database", "projects/mine/databases/nsps")
+    try:
+        document = client(server.target, "mine", "nsps").document("things/a")
+        document.set({"x": 1})
+        assert document.get().to_dict() == {"x": 1}
+        for project, database in (("mine", "(default)"), ("mine", "other"), ("yours", "nsps")):
+            db = client(server.target, project, database)
+            for ask in CALLS:
+                with pytest.raises(exceptions.NotFound, match="projects/mine/databases/nsps"):
+                    ask(db)
+    finally:
+        assert server.terminate() == 0
+
+
+CALLS: list[Callable[[Any], Any]] = [
+    lambda db: db.document("things/a").get(),
+    lambda db: db.document("things/a").set({}),
+    lambda db: db.document("things/a").delete(),
+    lambda db: list(db.get_all([db.document("things/a")])),
+    lambda db: list(db.collection("things").stream()),
+    lambda db: db.collection("things").count().get(),
+    lambda db: list(db.collection("things").list_documents()),
+    lambda db: list(db.collections()),
+    lambda db: db.batch().commit(),
+    lambda db: db.transaction()._begin(),
+]
 
 
 def test_files_are_for_the_owner_alone(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@
 Semantics are those of production (native mode) where functions can tell: serializable
 transactions, preconditions, atomic commits that survive a killed process, strictly increasing
 commit times, limits, value order, indexes, listeners. Not built: vector search, pipelines,
-backups. Every project and every database id exists.
+backups. Every project and every database id exists, unless the databases are named.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ class FirestoreServer(EmbeddedServer):
 
     `indexes` is a file like firestore.indexes.json: queries that need another index are refused.
     `ttl` lists fields as "collectionGroup.field"; documents whose time there is past are deleted.
+    `databases` names (as "projects/P/databases/D") those that exist, if not every one is to.
     `monotonic`: by which the server's clock runs, in seconds.
     """
 
@@ -41,9 +43,10 @@ class FirestoreServer(EmbeddedServer):
         ttl: Sequence[str] = (),
         host: str = "127.0.0.1",
         monotonic: Callable[[], float] = time.monotonic,
+        databases: Sequence[str] = (),
     ) -> None:
         super().__init__(
-            lambda: service(state_dir, indexes, ttl, monotonic),
+            lambda: service(state_dir, indexes, ttl, monotonic, databases),
             host=host,
             port=port,
             control_port=control_port,
@@ -55,8 +58,9 @@ def service(
     indexes: Path | str | None = None,
     ttl: Sequence[str] = (),
     monotonic: Callable[[], float] = time.monotonic,
+    databases: Sequence[str] = (),
 ) -> FirestoreService:
-    """The service on a state directory. Raises ValueError where indexes or ttl make no sense."""
+    """The service on a state directory. Raises ValueError where an option makes no sense."""
     fields = []
     for name in ttl:
         group, dot, path = name.partition(".")
@@ -66,5 +70,8 @@ def service(
             fields.append((group, field_path(path)))
         except Refused as refused:
             raise ValueError(f'The TTL field "{name}": {refused.text}') from None
+    for name in databases:
+        if not re.fullmatch(r"projects/[^/]+/databases/[^/]+", name):
+            raise ValueError(f'The database "{name}" is not of the form projects/P/databases/D.')
     declared = Indexes.read(Path(indexes)) if indexes is not None else None
-    return FirestoreService(Path(state_dir), declared, fields, monotonic)
+    return FirestoreService(Path(state_dir), declared, fields, monotonic, databases)

@@ -22,11 +22,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--ttl", nargs="*", default=[], metavar="GROUP.FIELD", help="fields that expire documents"
     )
+    parser.add_argument(
+        "--database",
+        nargs="*",
+        default=[],
+        metavar="projects/P/databases/D",
+        help="the databases that exist (default: every one)",
+    )
     options = parser.parse_args(arguments)
     try:
         return serve(
             "firestore",
-            lambda: service(options.state, options.indexes, options.ttl),
+            lambda: service(
+                options.state, options.indexes, options.ttl, databases=options.database
+            ),
             options.host,
             options.port,
             options.control_port,

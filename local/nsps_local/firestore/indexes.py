@@ -9,20 +9,26 @@ this field has instead of the automatic ones).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path as FilePath
 from typing import Any, Literal, NamedTuple
 
 import grpc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nsps_local.firestore.names import field_path
+from nsps_local.firestore.names import Key, field_path, invalid
 from nsps_local.firestore.query import EXCLUSIONS, NAME, NEVER, RANGES, Conjunction, Path, Query
+from nsps_local.firestore.values import Document, is_vector, lookup, sort_key
 from nsps_local.grpc_server import Refused
 
 Part = tuple[Path, str]
 """A field of an index and how: ASCENDING, DESCENDING or CONTAINS."""
 UP, DOWN, CONTAINS = "ASCENDING", "DESCENDING", "CONTAINS"
+AUTOMATIC = frozenset({(False, UP), (False, DOWN), (False, CONTAINS)})
+"""The single-field indexes of every field: (over a collection group?, how)."""
+MAX_ENTRIES = 40_000
+SURELY_FEW_BYTES = 10_000
+"""Documents smaller than this are not counted: an entry takes some bytes of it."""
 
 
 class _Model(BaseModel):
@@ -66,10 +72,11 @@ class Needed(NamedTuple):
 
 
 class Indexes:
-    """The declared indexes."""
+    """The declared indexes. None declared: every query is served by some index."""
 
-    def __init__(self, declared: dict[str, Any]) -> None:
-        file = _File.model_validate(declared)
+    def __init__(self, declared: dict[str, Any] | None = None) -> None:
+        self._declared = declared is not None
+        file = _File.model_validate({} if declared is None else declared)
         self._composite: dict[tuple[str, bool], list[tuple[Part, ...]]] = {}
         for index in file.indexes:
             scope = (index.collectionGroup, index.queryScope == "COLLECTION_GROUP")
@@ -98,10 +105,45 @@ class Indexes:
 
     def check(self, query: Query) -> None:
         """Raise Refused, FAILED_PRECONDITION, where an index is missing."""
-        for terms in query.disjuncts:
+        for terms in query.disjuncts if self._declared else ():
             needed = _needed(query, terms)
             if not self._served(query.group, query.collection is None, needed):
                 raise Refused(grpc.StatusCode.FAILED_PRECONDITION, _text(query, needed))
+
+    def check_entries(self, key: Key, data: bytes) -> None:
+        """Raise Refused where a document would have more index entries than it may."""
+        if len(data) < SURELY_FEW_BYTES:
+            return
+        fields = Document.FromString(data).fields
+        entries = sum(self._single(key.group, (name,), fields[name]) for name in fields)
+        for wide in (False, True):
+            indexes = self._composite.get((key.group, wide), ())
+            entries += sum(_composite_entries(parts, fields) for parts in indexes)
+        if entries > MAX_ENTRIES:
+            raise invalid(
+                f'The document "{key.path}" has {entries:,} index entries; the maximum is '
+                f"{MAX_ENTRIES:,}. Exempt its large maps and arrays from indexing."
+            )
+
+    def _single(self, group: str, path: Path, value: Any) -> int:
+        """How many entries a field has in single-field indexes, those within a map included."""
+        hows = [how for _, how in self._single_indexes(group, path)]
+        entries = len(hows) - hows.count(CONTAINS)
+        if value.WhichOneof("value_type") == "array_value":
+            elements = {sort_key(part) for part in value.array_value.values}
+            entries += hows.count(CONTAINS) * len(elements)
+        elif value.WhichOneof("value_type") == "map_value" and not is_vector(value):
+            inner = value.map_value.fields
+            entries += sum(self._single(group, (*path, name), inner[name]) for name in inner)
+        return entries
+
+    def _single_indexes(self, group: str, path: Path) -> Collection[tuple[bool, str]]:
+        """The single-field indexes of a field; one within a map inherits those of the map."""
+        for size in range(len(path), 0, -1):
+            override = self._overrides.get((group, path[:size]))
+            if override is not None:
+                return override
+        return AUTOMATIC
 
     def _served(self, group: str, wide: bool, needed: Needed) -> bool:
         """Whether indexes that end with the order, merged, cover all equalities."""
@@ -131,12 +173,22 @@ class Indexes:
         ((path, how),) = parts
         if path == NAME:
             return parts in self._composite.get((group, wide), ())
-        override = self._overrides.get((group, path))
-        if override is None:
-            return not wide
-        if how == UP and (wide, UP) not in override:
-            return (wide, DOWN) in override
-        return (wide, how) in override or (how == DOWN and (wide, UP) in override)
+        there = self._single_indexes(group, path)
+        return (wide, how) in there or (
+            how != CONTAINS and (wide, UP if how == DOWN else DOWN) in there
+        )
+
+
+def _composite_entries(parts: tuple[Part, ...], fields: Any) -> int:
+    """How many entries a document has in a composite index."""
+    entries = 1
+    for path, how in parts:
+        value = lookup(fields, path)
+        if path != NAME and value is None:
+            return 0
+        if how == CONTAINS:
+            entries *= len({sort_key(part) for part in value.array_value.values})
+    return entries
 
 
 def _split(parts: tuple[Part, ...], tail: int) -> tuple[tuple[Part, ...], tuple[Part, ...]]:

@@ -12,6 +12,8 @@ from nsps_local.grpc_server import Refused
 
 MAX_ID_BYTES = 1500
 MAX_SEGMENTS = 2 * 100
+MAX_NAME_BYTES = 6 * 1024
+MAX_FIELD_PATH_BYTES = 1500
 _RESERVED = re.compile(r"__.*__", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 _NUMBER = re.compile(r"__id(-?[1-9][0-9]*)__")
@@ -53,7 +55,14 @@ def check_path(path: str) -> tuple[str, ...]:
         )
     for place, segment in enumerate(segments):
         _check_id(segment, of_document=place % 2 == 1)
+    if name_size(path) > MAX_NAME_BYTES:
+        raise invalid(f"The name of a document is longer than {MAX_NAME_BYTES} bytes.")
     return segments
+
+
+def name_size(path: str) -> int:
+    """Bytes of a document's name, as the quota page counts them."""
+    return sum(len(segment.encode()) + 1 for segment in path.split("/")) + 16
 
 
 def _check_id(segment: str, *, of_document: bool) -> None:
@@ -95,10 +104,17 @@ def field_path(text: str) -> tuple[str, ...]:
         names.append(re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else plain[0])
         at = plain.end()
         if at == len(text):
+            check_field_path_size(sum(len(name.encode()) + 1 for name in names) - 1)
             return tuple(names)
         if text[at] != ".":
             raise invalid(f'Invalid property path "{text}": a "." is missing at {at}.')
         at += 1
+
+
+def check_field_path_size(size: int) -> None:
+    """Refuse a field path of too many bytes, its names joined by dots."""
+    if size > MAX_FIELD_PATH_BYTES:
+        raise invalid(f"A property path is longer than {MAX_FIELD_PATH_BYTES} bytes.")
 
 
 def check_field_name(name: str) -> None:

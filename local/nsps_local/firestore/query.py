@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import grpc
@@ -16,6 +16,8 @@ StructuredQuery = query_types.StructuredQuery.pb()
 FieldFilter = StructuredQuery.FieldFilter
 UnaryFilter = StructuredQuery.UnaryFilter
 MAX_DISJUNCTIONS = 30
+MAX_INEQUALITIES = 10
+MAX_COMPONENTS = 100
 
 Path = tuple[str, ...]
 NAME: Path = ("__name__",)
@@ -183,6 +185,7 @@ def parse(db: int, root: str, parent: str, query: Any, aggregated: Iterable[Path
     database, path = split_database(parent)
     if database != root:
         raise invalid(f'The parent "{parent}" is not in the database "{root}".')
+    _check_filters(query, below_document=bool(path))
     disjuncts = _disjuncts(query, root)
     _check_terms(disjuncts)
     order = _order(query, disjuncts, set(aggregated))
@@ -209,6 +212,33 @@ def _projection(query: Any) -> tuple[Path, ...] | None:
         return None
     paths = [field_path(field.field_path) for field in query.select.fields]
     return tuple(path for path in paths if path != NAME)
+
+
+def _check_filters(query: Any, *, below_document: bool) -> None:
+    """Refuse filters that production refuses whatever they compare."""
+    filters = list(_filters(query.where)) if query.HasField("where") else []
+    leaves = [each for each in filters if each.WhichOneof("filter_type") != "composite_filter"]
+    components = len(leaves) + len(query.order_by) + below_document
+    if components > MAX_COMPONENTS:
+        raise invalid(
+            f"The query may not have more than {MAX_COMPONENTS} filters + sort orders + ancestor "
+            f"total; it has {components}."
+        )
+    operators = {each.field_filter.op for each in leaves}
+    either = any(each.composite_filter.op == StructuredQuery.CompositeFilter.OR for each in filters)
+    if FieldFilter.NOT_IN in operators and (
+        either or operators & {FieldFilter.IN, FieldFilter.ARRAY_CONTAINS_ANY}
+    ):
+        raise invalid(
+            "'NOT_IN' cannot be used in the same query with 'IN', 'ARRAY_CONTAINS_ANY' or 'OR'."
+        )
+
+
+def _filters(node: Any) -> Iterator[Any]:
+    """A filter and all within it."""
+    yield node
+    for part in node.composite_filter.filters:
+        yield from _filters(part)
 
 
 def _disjuncts(query: Any, root: str) -> tuple[Conjunction, ...]:
@@ -295,6 +325,12 @@ def _name_key(reference: str, root: str) -> bytes:
 
 
 def _check_terms(disjuncts: tuple[Conjunction, ...]) -> None:
+    unequal = {term.path for terms in disjuncts for term in terms if term.op in RANGES + EXCLUSIONS}
+    if len(unequal) > MAX_INEQUALITIES:
+        raise invalid(
+            f"A query may not have more than {MAX_INEQUALITIES} distinct inequality fields; "
+            f"it has {len(unequal)}."
+        )
     for terms in disjuncts:
         if sum(term.op == "array-contains" for term in terms) > 1:
             raise invalid("A maximum of 1 'ARRAY_CONTAINS' filter is allowed per disjunction.")

@@ -9,7 +9,8 @@ import math
 import secrets
 import string
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
@@ -37,9 +38,10 @@ from nsps_local.grpc_server import Refused, bidirectional, streaming, unary
 log = logging.getLogger(__name__)
 
 SERVICE = "google.firestore.v1.Firestore"
-MAX_COMMIT = 10 * 1024 * 1024
+MAX_REQUEST = 10 * 1024 * 1024
 MAX_BATCH = 500
 MAX_PAGE = 300
+MAX_TRANSFORMS = 500
 TTL_SECONDS = 1.0
 TTL_CHUNK = 500
 _ID_LETTERS = string.ascii_letters + string.digits
@@ -60,6 +62,7 @@ class FirestoreService:
 
     `indexes`: queries that these do not serve are refused (None: every query is served). `ttl`:
     (collection group, field) pairs; documents whose timestamp there is past are deleted.
+    `databases`: names (projects/P/databases/D) of those that exist (none: every one does).
     """
 
     def __init__(
@@ -68,9 +71,11 @@ class FirestoreService:
         indexes: Indexes | None = None,
         ttl: Sequence[tuple[str, Path]] = (),
         monotonic: Callable[[], float] = time.monotonic,
+        databases: Collection[str] = (),
     ) -> None:
+        self._databases = frozenset(databases)
         self._store = Store(state, monotonic)
-        self._indexes = indexes
+        self._indexes = indexes or Indexes()
         self._ttl = tuple(ttl)
         self._transactions = Transactions(self._store)
         self.metrics = Metrics()
@@ -140,17 +145,26 @@ class FirestoreService:
 
     # Names
 
+    def _database(self, root: str) -> int:
+        """The number of a database. Raises Refused where it does not exist."""
+        if self._databases and root not in self._databases:
+            raise Refused(
+                grpc.StatusCode.NOT_FOUND,
+                f"The database {root} does not exist. There is {', '.join(self._databases)}.",
+            )
+        return self._store.database(root)
+
     def _key(self, name: str, root: str | None = None) -> Key:
         database, path = split_database(name)
         if root is not None and database != root:
             raise invalid(f'The document "{name}" is not in the database "{root}".')
-        return key_of(self._store.database(database), path)
+        return key_of(self._database(database), path)
 
     def _root(self, database: str) -> tuple[int, str]:
         root, path = split_database(f"{database}/documents")
         if path:
             raise invalid(f'"{database}" is not of the form projects/P/databases/D.')
-        return self._store.database(root), root
+        return self._database(root), root
 
     # Reading documents
 
@@ -229,8 +243,7 @@ class FirestoreService:
 
     async def _commit(self, request: Any, context: Any) -> bytes:
         db, root = self._root(request.database)
-        if request.ByteSize() > MAX_COMMIT:
-            raise invalid(f"Request payload size exceeds the limit: {MAX_COMMIT} bytes.")
+        _check_request(request)
         keys = [self._key(target(write), root) for write in request.writes]
         groups = [key.group for key in keys]
         await self.faults.gate(groups)
@@ -272,15 +285,20 @@ class FirestoreService:
         before: dict[Key, Record | None] = {}
         after: dict[Key, Record | None] = {}
         done: list[tuple[int | None, list[Any]]] = []
+        transforms: Counter[Key] = Counter()
         for key, write in zip(keys, writes, strict=True):
             if key not in after:
                 before[key] = after[key] = self._store.get(key)
             was = after[key]
             check_precondition(write, target(write), was)
             effect = apply(write, key.path, was.data if was else None, time)
+            transforms[key] += len(effect.results)
+            if transforms[key] > MAX_TRANSFORMS:
+                raise invalid(f"A commit has at most {MAX_TRANSFORMS} transforms of one document.")
             if effect.data is None:
                 after[key] = None
             elif was is None or was.data != effect.data:
+                self._indexes.check_entries(key, effect.data)
                 after[key] = Record(0, was.created if was else time, time, effect.data)
             now = after[key]
             done.append((now.updated if now else None, effect.results))
@@ -305,6 +323,7 @@ class FirestoreService:
 
     async def _batch_write(self, request: Any, context: Any) -> Any:
         _, root = self._root(request.database)
+        _check_request(request)
         if len(request.writes) > MAX_BATCH:
             raise invalid(f"A BatchWrite has at most {MAX_BATCH} writes.")
         keys = [self._key(target(write), root) for write in request.writes]
@@ -375,9 +394,8 @@ class FirestoreService:
 
     def _parse(self, parent: str, query: Any, aggregated: Iterable[Path] = ()) -> Query:
         root, _ = split_database(parent)
-        parsed = parse(self._store.database(root), root, parent, query, aggregated)
-        if self._indexes is not None:
-            self._indexes.check(parsed)
+        parsed = parse(self._database(root), root, parent, query, aggregated)
+        self._indexes.check(parsed)
         return parsed
 
     async def _run_query(self, request: Any, context: Any) -> AsyncIterator[bytes]:
@@ -425,7 +443,7 @@ class FirestoreService:
 
     async def _list_documents(self, request: Any, context: Any) -> Any:
         root, path = split_database(request.parent)
-        db = self._store.database(root)
+        db = self._database(root)
         if request.order_by:
             raise Refused(grpc.StatusCode.UNIMPLEMENTED, "order_by is not part of this server.")
         size = _page_size(request)
@@ -471,7 +489,7 @@ class FirestoreService:
 
     async def _list_collection_ids(self, request: Any, context: Any) -> Any:
         root, path = split_database(request.parent)
-        db = self._store.database(root)
+        db = self._database(root)
         size = _page_size(request)
         await self.faults.gate(())
         moment = await self._moment(db, request, []) or self._store.clock.now()
@@ -552,6 +570,11 @@ def _not_built(name: str) -> Any:
         )
 
     return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _check_request(request: Any) -> None:
+    if request.ByteSize() > MAX_REQUEST:
+        raise invalid(f"Request payload size exceeds the limit: {MAX_REQUEST} bytes.")
 
 
 def _mask(request: Any) -> list[Path] | None:

@@ -14,7 +14,13 @@ from typing import Any
 
 from google.cloud.firestore_v1.types import document as document_types
 
-from nsps_local.firestore.names import check_field_name, invalid, numeric_id
+from nsps_local.firestore.names import (
+    check_field_name,
+    check_field_path_size,
+    invalid,
+    name_size,
+    numeric_id,
+)
 
 Value = document_types.Value.pb()
 Document = document_types.Document.pb()
@@ -152,33 +158,38 @@ def lookup(fields: Any, path: tuple[str, ...]) -> Any:
 
 def check_fields(fields: Any) -> None:
     """Refuse fields that production refuses; cuts timestamps to microseconds, as it does."""
+    _check_names(fields, 0, -1)
+
+
+def _check_names(fields: Any, depth: int, path: int) -> None:
+    """`path`: the bytes of the field path that leads to these fields, -1 at the top."""
     for name, value in fields.items():
         check_field_name(name)
-        _check(value, 1)
+        size = path + 1 + len(name.encode())
+        check_field_path_size(size)
+        _check(value, depth + 1, size)
 
 
-def _check(value: Any, depth: int) -> None:
+def _check(value: Any, depth: int, path: int) -> None:
     kind = value.WhichOneof("value_type")
     if kind == "map_value":
-        _check_map(value, depth)
+        _check_map(value, depth, path)
     elif kind == "array_value":
         for part in value.array_value.values:
             if part.WhichOneof("value_type") == "array_value":
                 raise invalid("Cannot convert an array value in an array value.")
-            _check(part, depth + 1)
+            _check(part, depth + 1, path)
     elif kind == "timestamp_value":
         stamp = value.timestamp_value
         stamp.nanos -= stamp.nanos % 1000
 
 
-def _check_map(value: Any, depth: int) -> None:
+def _check_map(value: Any, depth: int, path: int) -> None:
     if depth >= MAX_DEPTH:
         raise invalid(f"The document is nested deeper than {MAX_DEPTH} levels.")
     if is_vector(value):
         return
-    for name, part in value.map_value.fields.items():
-        check_field_name(name)
-        _check(part, depth + 1)
+    _check_names(value.map_value.fields, depth, path)
 
 
 def check_size(path: str, data: bytes) -> None:
@@ -189,7 +200,7 @@ def check_size(path: str, data: bytes) -> None:
     for name, value in fields.items():
         if _size(value) > MAX_FIELD_VALUE:
             raise invalid(f'The value of property "{name}" is longer than {MAX_FIELD_VALUE} bytes.')
-    total = sum(len(part.encode()) + 1 for part in path.split("/")) + 16 + 32
+    total = name_size(path) + 32
     total += sum(len(name.encode()) + 1 + _size(value) for name, value in fields.items())
     if total > MAX_DOCUMENT:
         raise invalid(

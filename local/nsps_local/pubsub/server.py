@@ -19,7 +19,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.pubsub_v1 import types
 
 from nsps_local.control import Route
-from nsps_local.grpc_server import EmbeddedServer, Refused, encode, unary
+from nsps_local.grpc_server import EmbeddedServer, Refused, decoder, encode, readable, unary
 from nsps_local.pubsub.backlog import Lease
 from nsps_local.pubsub.broker import Broker, Subscription
 from nsps_local.pubsub.control import Control
@@ -146,7 +146,7 @@ class _Calls:
 
     async def streaming_pull(self, context: Any) -> None:
         """Serve one stream until the client leaves or the subscription is taken away."""
-        first = await context.read()
+        first = readable(await context.read())
         if first is grpc.aio.EOF:
             return
         subscription = _pullable(self._broker.subscription(first.subscription))
@@ -161,7 +161,7 @@ class _Calls:
             self._broker.leave(subscription, stream)
 
     async def _listen(self, stream: _Stream, context: Any) -> None:
-        request = await context.read()
+        request = readable(await context.read())
         while request is not grpc.aio.EOF:
             name = stream.subscription.name
             if request.stream_ack_deadline_seconds:
@@ -176,7 +176,7 @@ class _Calls:
             if request.modify_deadline_ack_ids:
                 ids = _ack_ids(stream.subscription, request.modify_deadline_ack_ids)
                 self._broker.modify_deadline(name, ids, list(request.modify_deadline_seconds))
-            request = await context.read()
+            request = readable(await context.read())
 
 
 class _Puller:
@@ -380,7 +380,7 @@ def _both_ways(method: Callable[[Any], Awaitable[None]]) -> Any:
             await context.abort(refusal.code, refusal.text)
 
     return grpc.stream_stream_rpc_method_handler(
-        call, types.StreamingPullRequest.pb().FromString, encode
+        call, decoder(types.StreamingPullRequest.pb()), encode
     )
 
 

@@ -104,7 +104,7 @@ class Emulators:
         return self._child(name, command, health)
 
     def _database_options(self, topology: Topology) -> list[str]:
-        """The declared indexes and expiring fields: what production would refuse, we refuse."""
+        """The database, its declared indexes and expiring fields: production refuses others."""
         database = topology.database
         indexes = [
             {
@@ -127,7 +127,8 @@ class Emulators:
         file = self._state / "firestore.indexes.json"
         file.write_text(json.dumps({"indexes": indexes, "fieldOverrides": unindexed}))
         expiring = [f"{each.collection}.{each.field}" for each in database.expiring]
-        return ["--indexes", str(file), "--ttl", *expiring]
+        name = f"projects/{topology.project}/databases/{database.name}"
+        return ["--database", name, "--indexes", str(file), "--ttl", *expiring]
 
     def _java(self, name: str, port: int, how: str, *more: str) -> Child:
         java = shutil.which("java")
