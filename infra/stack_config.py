@@ -15,10 +15,10 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from nsps.connector.load import NoConnector, load_connector
-from nsps.manifest import FILE, PREDEFINED_GROUPS, InvalidManifest, Manifest, Problem, load, one_of
-from nsps.settings import BreakerRule, Kind, RetrySettings
+from nsps.runtime.settings import BreakerRule, Kind, RetrySettings
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from infra.manifest import FILE, PREDEFINED_GROUPS, InvalidManifest, Manifest, Problem, load, one_of
 from infra.stack_keys import (
     EXISTING,
     FUNCTIONS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from nsps.settings import Block, BreakerRule, EventPattern, Kind, ReadCall, RetrySettings
+from nsps.runtime.settings import Block, BreakerRule, EventPattern, Kind, ReadCall, RetrySettings
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 FUNCTIONS = ("ingress", "enrichment", "callbacks", "retries", "console")

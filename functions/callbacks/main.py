@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
+from nsps.cloud.receiver import Reply, healthy
 from nsps.connector.base import CallbackRequest
 from nsps.connector.load import asynchronous_connectors
+from nsps.delivery.instance import InstanceParts
 from nsps.flows.callbacks import Answers, Callbacks
-from nsps.instance import Once
-from nsps.parts import InstanceParts
-from nsps.receiver import Reply, healthy
-from nsps.settings import CallbacksSettings
+from nsps.runtime.lazy import Once
+from nsps.runtime.settings import CallbacksSettings
 
 if TYPE_CHECKING:
     import flask

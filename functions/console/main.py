@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
+from nsps.cloud.messages import MalformedMessage, PushMessage
+from nsps.cloud.push import PushGuard
+from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
 from nsps.console.accounts import Lists
 from nsps.console.api import Api, ConsoleParts
 from nsps.console.find import Finding
@@ -17,12 +20,9 @@ from nsps.console.jobs import Jobs, Worker
 from nsps.console.reconcile import Reconcile
 from nsps.console.replay import Replay
 from nsps.console.sending import Sending
-from nsps.instance import Once
-from nsps.messages import MalformedMessage, PushMessage
-from nsps.parts import InstanceParts
-from nsps.push import PushGuard
-from nsps.receiver import Reply, acknowledged, healthy, receive
-from nsps.settings import ConsoleFunctionSettings
+from nsps.delivery.instance import InstanceParts
+from nsps.runtime.lazy import Once
+from nsps.runtime.settings import ConsoleFunctionSettings
 
 if TYPE_CHECKING:
     import flask

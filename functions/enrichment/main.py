@@ -6,16 +6,16 @@ import os
 from typing import TYPE_CHECKING
 
 import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
+from nsps.cloud.messages import PushMessage, RawEventMessage
+from nsps.cloud.push import PushGuard
+from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
+from nsps.delivery.history import History
+from nsps.delivery.instance import InstanceParts
 from nsps.flows.enrichment import Enrichment
-from nsps.history import History
-from nsps.instance import Once
-from nsps.messages import PushMessage, RawEventMessage
-from nsps.parts import InstanceParts
 from nsps.portabilling.freshness import FreshReads
 from nsps.portabilling.reader import Reader
-from nsps.push import PushGuard
-from nsps.receiver import Reply, acknowledged, healthy, receive
-from nsps.settings import EnrichmentSettings
+from nsps.runtime.lazy import Once
+from nsps.runtime.settings import EnrichmentSettings
 
 if TYPE_CHECKING:
     import flask

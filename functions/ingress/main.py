@@ -8,13 +8,13 @@ import secrets as random
 # These two while the instance starts, not at its first webhook.
 import google.cloud.secretmanager_v1.services.secret_manager_service
 import google.pubsub_v1  # noqa: F401 (nor the other)
-from nsps import log
+from nsps.cloud.messages import Publisher
 from nsps.flows.ingress import Ingress, respond
-from nsps.instance import Once
-from nsps.messages import Publisher
-from nsps.redact import Redactor
-from nsps.secrets import Secrets
-from nsps.settings import IngressSettings
+from nsps.runtime import log
+from nsps.runtime.lazy import Once
+from nsps.runtime.redact import Redactor
+from nsps.runtime.secrets import Secrets
+from nsps.runtime.settings import IngressSettings
 from werkzeug.wrappers import Request, Response
 
 

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
+from nsps.cloud.identity_token import IdentityTokens
+from nsps.cloud.messages import PushMessage
+from nsps.cloud.push import PushGuard, PushRefused
+from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
+from nsps.cloud.subscriptions import Subscriptions
 from nsps.connector.load import asynchronous_connectors
+from nsps.delivery.instance import InstanceParts
+from nsps.delivery.switch import Switches
 from nsps.flows.callbacks import Answers
 from nsps.flows.deadlines import Deadlines
 from nsps.flows.maintenance import Maintenance
 from nsps.flows.retries import Retries, Upkeep
-from nsps.identity_token import IdentityTokens
-from nsps.instance import Once
-from nsps.messages import PushMessage
-from nsps.parts import InstanceParts
-from nsps.push import PushGuard, PushRefused
-from nsps.receiver import Reply, acknowledged, healthy, receive
-from nsps.settings import RetriesSettings
-from nsps.subscriptions import Subscriptions
-from nsps.switch import Switches
+from nsps.runtime.lazy import Once
+from nsps.runtime.settings import RetriesSettings
 
 if TYPE_CHECKING:
     import flask

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pulumi
-from nsps.outcome import Outcome
+from nsps.domain.outcome import Outcome
 from pulumi_gcp import logging
 
 from infra.components.platform import Platform

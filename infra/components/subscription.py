@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-from nsps.retry import PUSH, Backoff
+from nsps.domain.retry import PUSH, Backoff
 from pulumi_gcp import pubsub
 
 from infra.components.accounts import PushIdentity

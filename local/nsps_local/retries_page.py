@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nsps.retry import Schedule
-from nsps.retry_table import duration, note, rows
+from nsps.domain.retry import Schedule
+from nsps.domain.retry_table import duration, note, rows
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "retries.md"
 BEGIN = "<!-- rendered by python -m nsps_local.retries_page -->\n"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import requests
-from nsps.outcome import Transient
-from nsps.timeline import Story
+from nsps.delivery.timeline import Story
+from nsps.domain.outcome import Transient
 
 from nsps_local.cli.show import console, timeline
 

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps.connector.testing import (
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps.domain.snapshot import Block
+from nsps_testing.standard import (
     LocalStateStandardTests,
     enriched,
     make_call,
     make_parts,
 )
-from nsps.outcome import NoAnswer, Terminal, Transient
-from nsps.snapshot import Block
 from pydantic import ValidationError
 
 from functions.connectors.database.main import Database, Settings

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 import requests
-from nsps.connector.faults import ChaosProxy, Reply, ScriptedHttp
+from nsps_testing.faults import ChaosProxy, Reply, ScriptedHttp
 
 
 class Echo:

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nsps.connector.testing import enriched, make_call, make_parts
-from nsps.http import Deadline
-from nsps.outcome import DeliveryError, NoAnswer, Terminal, Transient
-from nsps.secrets import SecretValue
+from nsps.domain.outcome import DeliveryError, NoAnswer, Terminal, Transient
+from nsps.runtime.secrets import SecretValue
+from nsps.transport.http import Deadline
+from nsps_testing.standard import enriched, make_call, make_parts
 from pydantic import ValidationError
 
 from functions.connectors.hss_osmocom.main import CtrlClient, CtrlRefused, OsmoHlr, Settings

@@ -19,15 +19,15 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps.connector.testing import (
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps.domain.snapshot import Block, BlockNotRead
+from nsps_testing.standard import (
     ChaosProxy,
     MessageStandardTests,
     enriched,
     make_call,
     make_parts,
 )
-from nsps.outcome import NoAnswer, Terminal, Transient
-from nsps.snapshot import Block, BlockNotRead
 from pydantic import ValidationError
 
 from functions.connectors.notification.main import (

@@ -29,7 +29,11 @@ from nsps.connector.base import (
     CallbackRequest,
     Order,
 )
-from nsps.connector.testing import (
+from nsps.domain.event import Owner
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps.domain.snapshot import Block, BlockNotRead
+from nsps_local.order_manager import BEHAVIOURS, running
+from nsps_testing.standard import (
     AsynchronousStandardTests,
     ChaosProxy,
     HttpStandardTests,
@@ -39,10 +43,6 @@ from nsps.connector.testing import (
     make_call,
     make_parts,
 )
-from nsps.event import Owner
-from nsps.outcome import NoAnswer, Terminal, Transient
-from nsps.snapshot import Block, BlockNotRead
-from nsps_local.order_manager import BEHAVIOURS, running
 from pydantic import ValidationError
 
 from functions.connectors.oms_tmf641.main import OrderManagement, Settings

@@ -20,9 +20,17 @@ import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from nsps.cloud.messages import EnrichedMessage, Publisher, PushMessage, RawEventMessage
 from nsps.connector.base import Ordering
 from nsps.connector.serve import HandlerFunction
-from nsps.connector.testing import (
+from nsps.domain.event import EspfEvent, Owner, SnapshotTime, event_id
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps.runtime.lazy import Once
+from nsps.runtime.settings import SettingsError
+from nsps.runtime.trace import Trace
+from nsps.transport.http import AddressRefused
+from nsps_local.firestore import FirestoreServer
+from nsps_testing.standard import (
     ChaosProxy,
     HttpStandardTests,
     MessageStandardTests,
@@ -32,14 +40,6 @@ from nsps.connector.testing import (
     make_call,
     make_parts,
 )
-from nsps.event import EspfEvent, Owner, SnapshotTime, event_id
-from nsps.http import AddressRefused
-from nsps.instance import Once
-from nsps.messages import EnrichedMessage, Publisher, PushMessage, RawEventMessage
-from nsps.outcome import NoAnswer, Terminal, Transient
-from nsps.settings import SettingsError
-from nsps.trace import Trace
-from nsps_local.firestore import FirestoreServer
 from pydantic import ValidationError
 from werkzeug.test import EnvironBuilder
 
@@ -363,7 +363,7 @@ def test_a_connection_reset_while_it_is_made_was_never_sent(
     def reset(*_: object) -> None:
         raise ConnectionResetError(104, "Connection reset by peer")
 
-    monkeypatch.setattr("nsps.http._connect", reset)
+    monkeypatch.setattr("nsps.transport.http._connect", reset)
     with pytest.raises(Transient, match="nothing was sent") as error:
         deliver(connector("http://127.0.0.1:9/"))
     assert not isinstance(error.value, NoAnswer)

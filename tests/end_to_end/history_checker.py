@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
 
-from nsps.outcome import Outcome
+from nsps.domain.outcome import Outcome
 
 State = Hashable
 """What a system holds for a resource, as far as it is compared; None where it holds nothing."""

@@ -26,13 +26,13 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
     SecretManagerServiceGrpcTransport,
 )
 from google.cloud.secretmanager_v1.types import SecretPayload
-from nsps.connector.gate import CACHE_SECONDS
-from nsps.outcome import Outcome
-from nsps.settings import HandlerLocation
-from nsps.store import Store
-from nsps.subscriptions import Subscriptions
-from nsps.switch import State, Switch, Switches
-from nsps.timeline import Delivered
+from nsps.cloud.store import Store
+from nsps.cloud.subscriptions import Subscriptions
+from nsps.delivery.gate import CACHE_SECONDS
+from nsps.delivery.switch import State, Switch, Switches
+from nsps.delivery.timeline import Delivered
+from nsps.domain.outcome import Outcome
+from nsps.runtime.settings import HandlerLocation
 from nsps_local import cli, order_manager
 from nsps_local.cli import show
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 import requests
-from nsps.outcome import Outcome
+from nsps.domain.outcome import Outcome
 
 from tests.end_to_end.runbook_site import Site
 from tests.end_to_end.whole_stack import wait_for

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import requests
-from nsps.outcome import Outcome
+from nsps.domain.outcome import Outcome
 from nsps_local import order_manager
 
 from tests.end_to_end.whole_stack import WholeStack, configuration, wait_for

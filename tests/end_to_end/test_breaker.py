@@ -24,10 +24,8 @@ from typing import Any
 
 import pytest
 import requests
-from nsps.outcome import Outcome
-from nsps.settings import HandlerLocation
-from nsps.subscriptions import Subscriptions
-from nsps.switch import (
+from nsps.cloud.subscriptions import Subscriptions
+from nsps.delivery.switch import (
     RISING_SECONDS,
     SAVED_SECONDS,
     STEP_SECONDS,
@@ -35,6 +33,8 @@ from nsps.switch import (
     Switch,
     Switches,
 )
+from nsps.domain.outcome import Outcome
+from nsps.runtime.settings import HandlerLocation
 
 from tests.end_to_end import processes
 from tests.end_to_end.recorder import Received, Recorder

@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from nsps.outcome import Outcome
+from nsps.domain.outcome import Outcome
 
 from tests.end_to_end.recorder import Recorder
 from tests.end_to_end.whole_stack import DATABASE, WholeStack, configuration, webhook

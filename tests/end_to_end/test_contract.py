@@ -121,7 +121,7 @@ CORE = '''
 
 from nsps.connector.base import StateConnector
 from nsps.connector.serve import serve
-from nsps.outcome import Terminal, Transient
+from nsps.domain.outcome import Terminal, Transient
 from pydantic import BaseModel
 
 

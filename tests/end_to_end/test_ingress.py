@@ -29,9 +29,9 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 )
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
-from nsps.connector.faults import ChaosProxy
 from nsps_local.pubsub import PubSubServer
 from nsps_local.secretmanager import SecretManagerServer
+from nsps_testing.faults import ChaosProxy
 
 pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately flag")
 

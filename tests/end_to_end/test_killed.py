@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 import requests
-from nsps.outcome import Outcome
-from nsps.timeline import Story
+from nsps.delivery.timeline import Story
+from nsps.domain.outcome import Outcome
 
 from tests.end_to_end.recorder import Received, Recorder
 from tests.end_to_end.whole_stack import (

@@ -15,7 +15,7 @@ import pytest
 import requests
 from google.pubsub_v1 import PublisherClient
 from google.pubsub_v1.types import PubsubMessage
-from nsps import switch
+from nsps.delivery import switch
 from nsps_local.recording import Resource, Topology, record
 
 from tests.end_to_end.cloud_logging import entries, extract, matches

@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from nsps.outcome import Outcome
+from nsps.domain.outcome import Outcome
 
 from tests.end_to_end.whole_stack import DATABASE, WholeStack, configuration, wait_for
 

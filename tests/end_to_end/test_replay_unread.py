@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from nsps.outcome import Outcome
-from nsps.timeline import Delivered, Story
+from nsps.delivery.timeline import Delivered, Story
+from nsps.domain.outcome import Outcome
 
 from tests.end_to_end.test_console import Console
 from tests.end_to_end.whole_stack import DATABASE, SIMS, WholeStack, configuration, wait_for

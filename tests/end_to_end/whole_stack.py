@@ -17,8 +17,8 @@ from typing import Any
 
 import requests
 import yaml
-from nsps.outcome import Transient
-from nsps.timeline import Story
+from nsps.delivery.timeline import Story
+from nsps.domain.outcome import Transient
 from nsps_local.cli.running import Running
 from nsps_local.cli.send import signed_headers
 from nsps_local.pubsub.oidc import TokenIssuer

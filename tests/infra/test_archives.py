@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from nsps.manifest import FILE, Setting, load
 from nsps_local.recording import Topology, record
 
 from infra.bundle import BUILT
+from infra.manifest import FILE, Setting, load
 from tests.infra.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(400)  # the first to need a set of requirements installs it
@@ -153,7 +153,7 @@ def test_whatever_the_function_may_import_is_there(unpacked: tuple[str, Path, Pa
     )
     report = json.loads(done.stdout)
     assert len(report["modules"]) > 15
-    assert {"nsps.log", "nsps.settings"} <= set(report["modules"])
+    assert {"nsps.runtime.log", "nsps.runtime.settings"} <= set(report["modules"])
     allowed = () if part in PARTS else NOT_NEEDED
     assert {m: by for m, by in report["missing"].items() if not m.startswith(allowed)} == {}
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nsps.routing import matches
-from nsps.settings import HandlerSettings
+from nsps.domain.routing import matches
+from nsps.runtime.settings import HandlerSettings
 
 from infra.encoding import handler_json, json_text
 from infra.stack_config import (

@@ -17,14 +17,14 @@ from typing import Any, cast
 import pytest
 from google.api_core.exceptions import FailedPrecondition
 from google.cloud.firestore import FieldFilter, Query
+from nsps.cloud.store import Store
 from nsps.console.erase import _Search
 from nsps.console.find import Finding
 from nsps.console.jobs import Job, Jobs
 from nsps.console.replay import Replay
-from nsps.ledger.orders import Orders
-from nsps.outcome import Transient
-from nsps.store import Store
-from nsps.timeline import Timeline
+from nsps.delivery.ledger.orders import Orders
+from nsps.delivery.timeline import Timeline
+from nsps.domain.outcome import Transient
 from nsps_local.recording import Topology
 from nsps_local.stack.emulators import Emulators
 from nsps_local.stack.ports import Ports

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nsps.settings import (
+from nsps.runtime.settings import (
     CallbacksSettings,
     ConnectorSettings,
     ConsoleFunctionSettings,

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import provisioning_model as model
+from nsps.cloud.store import Store
+from nsps.delivery.ledger.ledger import At, Ledger, Progress, Work
+from nsps.delivery.ledger.protocol import Todo
+from nsps.domain.event import BEFORE_ALL, Owner, SnapshotTime
+from nsps.domain.outcome import Outcome, Transient
 from nsps.espf import outbox
-from nsps.event import BEFORE_ALL, Owner, SnapshotTime
-from nsps.ledger.ledger import At, Ledger, Progress, Work
-from nsps.ledger.protocol import Todo
-from nsps.outcome import Outcome, Transient
-from nsps.store import Store
 
 from tests.local_cloud.firestore_kit import post
 

@@ -20,15 +20,15 @@ from typing import Any, cast
 
 import provisioning_model as model
 import pytest
-from nsps.connector.attempt import Attempts, Performed
+from nsps.cloud.store import Store
 from nsps.connector.base import Call, Enriched
+from nsps.delivery.attempt import Attempts, Performed
+from nsps.delivery.ledger import ledger, protocol
+from nsps.delivery.ledger.documents import Resource
+from nsps.delivery.ledger.ledger import Ledger, Work
+from nsps.delivery.ledger.protocol import Step
+from nsps.domain.outcome import NoAnswer
 from nsps.espf.poster import Poster
-from nsps.ledger import ledger, protocol
-from nsps.ledger.documents import Resource
-from nsps.ledger.ledger import Ledger, Work
-from nsps.ledger.protocol import Step
-from nsps.outcome import NoAnswer
-from nsps.store import Store
 from nsps_local.firestore import FirestoreServer
 
 from tests.local_cloud.firestore_kit import client, post

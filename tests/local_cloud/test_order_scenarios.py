@@ -18,14 +18,14 @@ from typing import Any
 import order_model
 import provisioning_model as model
 import pytest
-from nsps.ledger import orders as orders_module
-from nsps.ledger import protocol
-from nsps.ledger.documents import Resource
-from nsps.ledger.ledger import DOUBT_SECONDS, At, Ledger, Progress, Work, order_reference
-from nsps.ledger.orders import Heard, LateAnswer, Orders, Said, Settlement
-from nsps.ledger.protocol import Step, Todo
-from nsps.outcome import Outcome
-from nsps.store import Store
+from nsps.cloud.store import Store
+from nsps.delivery.ledger import orders as orders_module
+from nsps.delivery.ledger import protocol
+from nsps.delivery.ledger.documents import Resource
+from nsps.delivery.ledger.ledger import DOUBT_SECONDS, At, Ledger, Progress, Work, order_reference
+from nsps.delivery.ledger.orders import Heard, LateAnswer, Orders, Said, Settlement
+from nsps.delivery.ledger.protocol import Step, Todo
+from nsps.domain.outcome import Outcome
 from nsps_local.firestore import FirestoreServer
 
 from tests.local_cloud.firestore_kit import client

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nsps.domain.event import EspfEvent, Owner
+from nsps.domain.outcome import Terminal, Transient
+from nsps.domain.snapshot import Block, PbData
 from nsps.espf.status_api import EspfStatusApi
-from nsps.event import EspfEvent, Owner
-from nsps.outcome import Terminal, Transient
 from nsps.portabilling.client import PortaBilling, ServicePaths
 from nsps.portabilling.faults import AUTH_CODES, BadAnswer, LoginRefused, NotFound
 from nsps.portabilling.login import ApiCredentials
 from nsps.portabilling.reader import Reader
-from nsps.snapshot import Block, PbData
 from nsps_local.sandbox.faults import Fault
 from nsps_local.sandbox.server import Sandbox
 

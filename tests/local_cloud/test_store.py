@@ -12,7 +12,7 @@ import pytest
 from google.cloud.firestore import DocumentReference, Increment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nsps.store import Known, Store, StoreUnavailable, Tx
+from nsps.cloud.store import Known, Store, StoreUnavailable, Tx
 from nsps_local.firestore import FirestoreServer
 
 from tests.local_cloud.firestore_kit import client, get, post

@@ -22,22 +22,22 @@ from typing import Any
 from unittest import mock
 
 import grpc
+import nsps.cloud.messages
+import nsps.cloud.store
 import nsps.console.api
 import nsps.console.reconcile
 import nsps.console.replay
 import nsps.flows.maintenance
 import nsps.flows.retries
-import nsps.messages
-import nsps.store
 from google.cloud import firestore
 from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
-from nsps.connector.gate import Gate
-from nsps.http import Answer, Deadline, Http
-from nsps.messages import Publisher
-from nsps.outcome import NoAnswer, Transient
-from nsps.store import Store, StoreUnavailable
+from nsps.cloud.messages import Publisher
+from nsps.cloud.store import Store, StoreUnavailable
+from nsps.delivery.gate import Gate
+from nsps.domain.outcome import NoAnswer, Transient
+from nsps.transport.http import Answer, Deadline, Http
 from nsps_local.firestore import FirestoreServer
 from nsps_local.pubsub import PubSubServer
 from nsps_local.sandbox import Sandbox
@@ -167,8 +167,8 @@ class Cloud:
         enter(mock.patch.object(Http, "request", request))
         enter(mock.patch.object(Publisher, "publish", publish))
         enter(mock.patch.object(Gate, "_ask", ask))
-        enter(mock.patch.object(nsps.store, "open_store", lambda *_: self.world.store))
-        enter(mock.patch.object(nsps.messages, "_publisher_client", lambda: self.publisher))
+        enter(mock.patch.object(nsps.cloud.store, "open_store", lambda *_: self.world.store))
+        enter(mock.patch.object(nsps.cloud.messages, "_publisher_client", lambda: self.publisher))
         for module in (
             nsps.flows.retries,
             nsps.flows.maintenance,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nsps.outcome import Outcome
+from nsps.domain.outcome import Outcome
 
 from tests.machine.systems import CLAIM, RELEASE, SEND, Seen
 

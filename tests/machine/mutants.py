@@ -8,19 +8,19 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+from nsps.cloud.messages import Publisher
+from nsps.delivery.history import History, unpacked
+from nsps.delivery.ledger import protocol
+from nsps.delivery.ledger.documents import Watermark
+from nsps.delivery.ledger.ledger import Ledger
+from nsps.domain.event import BEFORE_ALL
+from nsps.domain.outcome import Transient
+from nsps.domain.snapshot import PbData
 from nsps.espf import outbox
-from nsps.event import BEFORE_ALL
 from nsps.flows.callbacks import Answers
 from nsps.flows.enrichment import Enrichment
 from nsps.flows.retries import Retries
-from nsps.history import History, unpacked
-from nsps.ledger import protocol
-from nsps.ledger.documents import Watermark
-from nsps.ledger.ledger import Ledger
-from nsps.messages import Publisher
-from nsps.outcome import Transient
 from nsps.portabilling.freshness import Fresh, FreshReads
-from nsps.snapshot import PbData
 
 from tests.unit.ledger.test_protocol_is_the_model import MUTANTS as PROTOCOL
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsps.connector.base import Action, Answer, AnswerState, Call, Order
-from nsps.http import Deadline
-from nsps.outcome import NoAnswer, Terminal, Transient, Unreachable
+from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unreachable
+from nsps.transport.http import Deadline
 
 from tests.machine import steps
 from tests.machine.steps import Attempt, Crashed, Go

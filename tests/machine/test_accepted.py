@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from nsps.history import kept_event
-from nsps.timeline import Story, Timeline
+from nsps.delivery.history import kept_event
+from nsps.delivery.timeline import Story, Timeline
 
 from tests.machine.cloud import Cloud
 from tests.machine.world import World

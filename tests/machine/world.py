@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 import flask
 import requests
-from nsps import switch
 from nsps.connector.serve import HandlerFunction
 from nsps.console.identity import Person, Role
-from nsps.http import Answer
-from nsps.outcome import Outcome
-from nsps.settings import HandlerLocation
+from nsps.delivery import switch
+from nsps.domain.outcome import Outcome
+from nsps.runtime.settings import HandlerLocation
+from nsps.transport.http import Answer
 from nsps_local.sandbox.domain import Refused
 from nsps_local.sandbox.faults import Fault
 from werkzeug.datastructures import Headers

@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 
 import pytest
 from nsps.connector.base import Call
-from nsps.connector.testing import (
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps.runtime.secrets import SecretValue
+from nsps_testing.standard import (
     ChaosProxy,
     StateStandardTests,
     enriched,
     make_call,
     make_parts,
 )
-from nsps.outcome import NoAnswer, Terminal, Transient
-from nsps.secrets import SecretValue
 
 from functions.connectors.hss_osmocom.main import OsmoHlr
 from tests.systems.daemons import osmo_hlr

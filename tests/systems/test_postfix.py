@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nsps.connector.testing import enriched, make_call, make_parts
-from nsps.outcome import NoAnswer, Terminal, Transient
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps_testing.standard import enriched, make_call, make_parts
 
 from functions.connectors.notification.main import NotificationConnector, Settings
 

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import psycopg
 import pytest
-from nsps.connector.testing import (
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps_testing.standard import (
     ChaosProxy,
     LocalStateStandardTests,
     StateStandardTests,
@@ -18,7 +19,6 @@ from nsps.connector.testing import (
     make_call,
     make_parts,
 )
-from nsps.outcome import NoAnswer, Terminal, Transient
 
 from functions.connectors.database.main import Database, Settings
 from tests.systems.daemons import postgresql

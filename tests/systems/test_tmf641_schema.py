@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import requests
 from nsps.connector.base import Action, Order
-from nsps.connector.testing import make_call, make_parts
-from nsps.event import Owner
-from nsps.outcome import Terminal
+from nsps.domain.event import Owner
+from nsps.domain.outcome import Terminal
 from nsps_local.order_manager import OrderManager
+from nsps_testing.standard import make_call, make_parts
 
 from functions.connectors.oms_tmf641 import main
 from functions.connectors.oms_tmf641.main import OrderManagement, Settings

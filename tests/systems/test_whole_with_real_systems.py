@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from nsps.outcome import Outcome
+from nsps.domain.outcome import Outcome
 from psycopg.rows import dict_row
 
 from tests.end_to_end.whole_stack import DATABASE, SIMS, WholeStack, configuration, wait_for

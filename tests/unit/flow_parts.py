@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from nsps import trace
-from nsps.event import EspfEvent, event_id
-from nsps.messages import PushMessage, RawEventMessage
+from nsps.cloud.messages import PushMessage, RawEventMessage
+from nsps.domain.event import EspfEvent, event_id
+from nsps.runtime import trace
 
 Sent = tuple[str, dict[str, Any], dict[str, str]]
 

@@ -20,20 +20,20 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, cast
 
-from nsps.connector.gate import Gate
-from nsps.event import SnapshotTime
+from nsps.cloud.identity_token import IdentityTokens
+from nsps.cloud.store import Store
+from nsps.cloud.subscriptions import Subscriptions
+from nsps.delivery.gate import Gate
+from nsps.delivery.ledger import protocol
+from nsps.delivery.ledger.documents import Delivery, Resource, Watermark
+from nsps.delivery.ledger.protocol import Begun, Lease, Step, Taken, Todo
+from nsps.delivery.switch import Switches
+from nsps.domain.event import SnapshotTime
+from nsps.domain.outcome import Outcome
+from nsps.domain.retry import PUSH
 from nsps.flows.maintenance import Maintenance
-from nsps.http import Answer, Http
-from nsps.identity_token import IdentityTokens
-from nsps.ledger import protocol
-from nsps.ledger.documents import Delivery, Resource, Watermark
-from nsps.ledger.protocol import Begun, Lease, Step, Taken, Todo
-from nsps.outcome import Outcome
-from nsps.retry import PUSH
-from nsps.settings import HandlerLocation, HandlerSettings
-from nsps.store import Store
-from nsps.subscriptions import Subscriptions
-from nsps.switch import Switches
+from nsps.runtime.settings import HandlerLocation, HandlerSettings
+from nsps.transport.http import Answer, Http
 from nsps_local.pubsub.backlog import Backlog, Policy
 from nsps_local.pubsub.backlog import Lease as Push
 from nsps_local.pubsub.push import Window
@@ -322,7 +322,7 @@ class Outage:
             self.attempts[push.attempt] += 1
         self.time.at(self.time.now, self._pump)
 
-    # ---- an attempt, as nsps.connector.attempt runs it ----------------------------------------
+    # ---- an attempt, as nsps.delivery.attempt runs it ----------------------------------------
 
     def _attempt(self, gate: Gate, event: Event, push: Push) -> Outcome | None:
         """None: to come again."""

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nsps.cloud.receiver import Reply
+from nsps.cloud.store import Store, StoreUnavailable
 from nsps.connector.base import Answer, AnswerState, CallbackInvalid, CallbackRequest
+from nsps.domain.outcome import Transient
 from nsps.flows.callbacks import MAX_BODY_BYTES, Answers, Callbacks
-from nsps.outcome import Transient
-from nsps.receiver import Reply
-from nsps.secrets import SecretUnavailable
-from nsps.store import Store, StoreUnavailable
+from nsps.runtime.secrets import SecretUnavailable
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import REDACTOR, Clerk, Kit, new_store, sim_event
@@ -186,7 +186,7 @@ def test_the_same_answer_completes_what_a_crash_cut_off(
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr("nsps.ledger.orders.Orders.complete", crash)
+        patched.setattr("nsps.delivery.ledger.orders.Orders.complete", crash)
         with pytest.raises(Crash):
             rig.send(DONE)
     assert rig.outcome(event) == "accepted"

@@ -9,17 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from nsps.event import EspfEvent, Owner, SnapshotTime
+from nsps.cloud.messages import MalformedMessage
+from nsps.cloud.store import Store, StoreRefused, StoreUnavailable
+from nsps.delivery.history import UNREADABLE, History, kept_event, unpacked
+from nsps.delivery.timeline import Timeline
+from nsps.domain.event import EspfEvent, Owner, SnapshotTime
+from nsps.domain.outcome import Transient
+from nsps.domain.snapshot import Block, PbData
 from nsps.flows.enrichment import Enrichment
-from nsps.history import UNREADABLE, History, kept_event, unpacked
-from nsps.messages import MalformedMessage
-from nsps.outcome import Transient
 from nsps.portabilling.freshness import Fresh, FreshReads
-from nsps.secrets import SecretUnavailable
-from nsps.settings import HandlerSummary
-from nsps.snapshot import Block, PbData
-from nsps.store import Store, StoreRefused, StoreUnavailable
-from nsps.timeline import Timeline
+from nsps.runtime.secrets import SecretUnavailable
+from nsps.runtime.settings import HandlerSummary
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import REDACTOR, new_store
@@ -331,7 +331,7 @@ def test_a_name_cut_in_the_middle_of_a_character_stops_nothing(rig: Rig) -> None
 def test_a_snapshot_too_large_for_the_history_is_published_all_the_same(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nsps.history.MAX_SNAPSHOT_BYTES", 10)
+    monkeypatch.setattr("nsps.delivery.history.MAX_SNAPSHOT_BYTES", 10)
     message = raw()
     rig.enrichment.handle(message)
     entry = rig.entry(message)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps.event import EspfEvent, InvalidWebhook, Owner, event_id, owner_of, parse_webhook
+from nsps.domain.event import EspfEvent, InvalidWebhook, Owner, event_id, owner_of, parse_webhook
 
 scalars = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
 documents = st.recursive(

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from nsps.http import AddressGuard, AddressRefused, Answer, AnswerTooLarge, Deadline, Http
-from nsps.outcome import NoAnswer, Transient
+from nsps.domain.outcome import NoAnswer, Transient
+from nsps.transport.http import AddressGuard, AddressRefused, Answer, AnswerTooLarge, Deadline, Http
 
 Behaviour = Callable[[socket.socket], None]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

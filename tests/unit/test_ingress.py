@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps.event import EspfEvent, event_id
+from nsps.domain.event import EspfEvent, event_id
+from nsps.domain.outcome import Transient
 from nsps.flows.ingress import Ingress, respond
-from nsps.instance import Once
-from nsps.outcome import Transient
-from nsps.redact import Redactor
-from nsps.secrets import SecretMissing, SecretUnavailable, SecretValue
-from nsps.settings import IngressSettings
+from nsps.runtime.lazy import Once
+from nsps.runtime.redact import Redactor
+from nsps.runtime.secrets import SecretMissing, SecretUnavailable, SecretValue
+from nsps.runtime.settings import IngressSettings
 from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request, Response

@@ -12,22 +12,22 @@ from typing import Any
 
 import pytest
 import requests
-from nsps.connector.base import Enriched
-from nsps.event import Owner, SnapshotTime
-from nsps.flows.retries import SEND_SECONDS, Retries, Ticked, Upkeep
-from nsps.messages import (
+from nsps.cloud.messages import (
     ENRICHMENT,
     EnrichedMessage,
     MalformedMessage,
     PushMessage,
     RawEventMessage,
 )
-from nsps.outcome import Transient
-from nsps.retry import LADDER
-from nsps.settings import HandlerSummary
-from nsps.snapshot import PbData
-from nsps.store import Store
-from nsps.switch import Switch
+from nsps.cloud.store import Store
+from nsps.connector.base import Enriched
+from nsps.delivery.switch import Switch
+from nsps.domain.event import Owner, SnapshotTime
+from nsps.domain.outcome import Transient
+from nsps.domain.retry import LADDER
+from nsps.domain.snapshot import PbData
+from nsps.flows.retries import SEND_SECONDS, Retries, Ticked, Upkeep
+from nsps.runtime.settings import HandlerSummary
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import IMSI, Box, Kit, new_store

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps import log, trace
-from nsps.redact import Redactor
-from nsps.secrets import SecretValue
+from nsps.runtime import log, trace
+from nsps.runtime.redact import Redactor
+from nsps.runtime.secrets import SecretValue
 
 TRACE = trace.Trace("0af7651916cd43dd8448eb211c80319c", "req-1")
 IMSI = "250011234567890"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps.event import EspfEvent, InvalidWebhook, Owner, SnapshotTime
-from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage, RawEventMessage
-from nsps.push import PushRefused, parse_push
-from nsps.snapshot import Block
-from nsps.trace import Trace
+from nsps.cloud.messages import EnrichedMessage, MalformedMessage, PushMessage, RawEventMessage
+from nsps.cloud.push import PushRefused, parse_push
+from nsps.domain.event import EspfEvent, InvalidWebhook, Owner, SnapshotTime
+from nsps.domain.snapshot import Block
+from nsps.runtime.trace import Trace
 
 TRACE = Trace("0af7651916cd43dd8448eb211c80319c", "req-1")
 BODY = b'{"event_type": "SIM/Updated", "variables": {"i_event": 5, "x": 1.10}, "more": 1}'

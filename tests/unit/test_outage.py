@@ -12,7 +12,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from nsps.outcome import Outcome
+from nsps.domain.outcome import Outcome
 
 from tests.unit.outage import Event, Outage, most_within
 

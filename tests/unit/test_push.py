@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import crypt, jwt
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps.http import Http
-from nsps.push import PushGuard, PushRefused
-from nsps.settings import PushSettings
+from nsps.cloud.push import PushGuard, PushRefused
+from nsps.runtime.settings import PushSettings
+from nsps.transport.http import Http
 
 AUDIENCE = "https://enrichment.example"
 ACCOUNT = "invoker@demo.iam.gserviceaccount.com"

@@ -10,12 +10,12 @@ from typing import Any
 
 import flask
 import pytest
-from nsps import log, trace
-from nsps.messages import MalformedMessage, PushMessage
-from nsps.outcome import Transient
-from nsps.push import PushRefused
-from nsps.receiver import Reply, acknowledged, again, healthy, receive
-from nsps.retry import RUNG_ATTEMPTS
+from nsps.cloud.messages import MalformedMessage, PushMessage
+from nsps.cloud.push import PushRefused
+from nsps.cloud.receiver import Reply, acknowledged, again, healthy, receive
+from nsps.domain.outcome import Transient
+from nsps.domain.retry import RUNG_ATTEMPTS
+from nsps.runtime import log, trace
 
 APP = flask.Flask(__name__)
 

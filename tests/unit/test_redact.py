@@ -9,9 +9,9 @@ from unittest import mock
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from nsps import redact
-from nsps.redact import HIDDEN, Redactor
-from nsps.secrets import SecretValue
+from nsps.runtime import redact
+from nsps.runtime.redact import HIDDEN, Redactor
+from nsps.runtime.secrets import SecretValue
 
 REDACTOR = Redactor(b"a key of this test, 32 bytes long")
 SECRET = "CANARYsecret7f"

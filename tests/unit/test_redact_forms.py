@@ -7,8 +7,8 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps.redact import HIDDEN, MAX_TEXT, Redactor, shortened
-from nsps.secrets import SecretValue
+from nsps.runtime.redact import HIDDEN, MAX_TEXT, Redactor, shortened
+from nsps.runtime.secrets import SecretValue
 
 TOKEN = "Zq3-x_9.aa~B/c+d=Cn4ry"
 KI = "465B5CE8B199B49FAA5F0A2EE238A6BC"

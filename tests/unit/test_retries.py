@@ -11,22 +11,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from nsps import log, switch
+from nsps.cloud.messages import ENRICHMENT, MalformedMessage, PushMessage
+from nsps.cloud.store import Store, Tx
 from nsps.console.find import Finding
 from nsps.console.handlers import Handlers
+from nsps.delivery import switch
+from nsps.delivery.history import UNREADABLE, time_of_receipt
+from nsps.delivery.switch import Switch, Switches
+from nsps.delivery.timeline import Timeline
+from nsps.domain.outcome import Transient
 from nsps.espf import outbox
 from nsps.espf.poster import Poster
 from nsps.flows import retries
 from nsps.flows.deadlines import Deadlines
 from nsps.flows.retries import SOURCE, TICK_SECONDS, Retries, Upkeep
-from nsps.history import UNREADABLE, time_of_receipt
-from nsps.messages import ENRICHMENT, MalformedMessage, PushMessage
-from nsps.outcome import Transient
-from nsps.redact import Redactor
-from nsps.settings import HandlerSummary, LadderSchedule, RetrySettings
-from nsps.store import Store, Tx
-from nsps.switch import Switch, Switches
-from nsps.timeline import Timeline
+from nsps.runtime import log
+from nsps.runtime.redact import Redactor
+from nsps.runtime.settings import HandlerSummary, LadderSchedule, RetrySettings
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import Espf, new_store

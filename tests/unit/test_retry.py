@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nsps.outcome import Outcome, worst
-from nsps.retry import (
+from nsps.domain.outcome import Outcome, worst
+from nsps.domain.retry import (
     LADDER,
     LAST_TRY_SECONDS,
     PUSH,
@@ -20,7 +20,7 @@ from nsps.retry import (
     Schedule,
     plan,
 )
-from nsps.retry_table import duration, rows
+from nsps.domain.retry_table import duration, rows
 from nsps_local.retries_page import PAGE, rendered
 
 START = datetime(2026, 11, 21, tzinfo=UTC)

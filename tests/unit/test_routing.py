@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps.routing import InvalidPattern, check_pattern, matches, wants
+from nsps.domain.routing import InvalidPattern, check_pattern, matches, wants
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 import pytest
 from google.cloud.secretmanager_v1 import AccessSecretVersionRequest, AccessSecretVersionResponse
-from nsps.outcome import Transient
-from nsps.secrets import SecretMissing, Secrets, SecretUnavailable, SecretValue
+from nsps.domain.outcome import Transient
+from nsps.runtime.secrets import SecretMissing, Secrets, SecretUnavailable, SecretValue
 
 
 class Manager:

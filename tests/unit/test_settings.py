@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from nsps.settings import (
+from nsps.runtime.settings import (
     CallbacksSettings,
     ConnectorSettings,
     EnrichmentSettings,

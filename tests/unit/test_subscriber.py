@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nsps.snapshot import PbData
-from nsps.subscriber import (
+from nsps.domain.snapshot import PbData
+from nsps.domain.subscriber import (
     SERVED_IN,
     account_ids,
     as_msisdn,

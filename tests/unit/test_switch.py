@@ -13,11 +13,10 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nsps import switch
-from nsps.connector.gate import PATIENCE_SECONDS, Gate
-from nsps.settings import BreakerRule, HandlerSettings
-from nsps.store import Store, StoreUnavailable
-from nsps.switch import (
+from nsps.cloud.store import Store, StoreUnavailable
+from nsps.delivery import switch
+from nsps.delivery.gate import PATIENCE_SECONDS, Gate
+from nsps.delivery.switch import (
     FREE_RATE,
     SAVED_SECONDS,
     Breaker,
@@ -28,6 +27,7 @@ from nsps.switch import (
     Switches,
     SwitchRefused,
 )
+from nsps.runtime.settings import BreakerRule, HandlerSettings
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import new_store

@@ -9,18 +9,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from nsps import timeline
+from nsps.cloud.messages import ENRICHMENT, RawEventMessage
+from nsps.cloud.store import Store
 from nsps.connector.base import Enriched
-from nsps.event import SnapshotTime, owner_of
+from nsps.delivery import timeline
+from nsps.delivery.history import History
+from nsps.delivery.ledger.orders import LateAnswer, Orders, Said
+from nsps.delivery.timeline import Delivered, Story, Timeline
+from nsps.domain.event import SnapshotTime, owner_of
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps.domain.snapshot import PbData
 from nsps.flows.retries import Retries, Upkeep
-from nsps.history import History
-from nsps.ledger.orders import LateAnswer, Orders, Said
-from nsps.messages import ENRICHMENT, RawEventMessage
-from nsps.outcome import NoAnswer, Terminal, Transient
-from nsps.settings import HandlerSummary, PushSchedule, RetrySettings
-from nsps.snapshot import PbData
-from nsps.store import Store
-from nsps.timeline import Delivered, Story, Timeline
+from nsps.runtime.settings import HandlerSummary, PushSchedule, RetrySettings
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import IMSI, REDACTOR, Box, Clerk, Kit, Letters, new_store

@@ -21,9 +21,8 @@ from typing import Any, Literal, Self
 
 from nsps.connector.base import Call, Enriched, Parts, State, StateConnector
 from nsps.connector.serve import serve
-from nsps.http import Deadline
-from nsps.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unreachable
-from nsps.snapshot import (
+from nsps.domain.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unreachable
+from nsps.domain.snapshot import (
     AccessPolicyInfo,
     AccountInfo,
     Block,
@@ -37,7 +36,8 @@ from nsps.snapshot import (
     as_text,
     readers,
 )
-from nsps.subscriber import msisdn, service_word
+from nsps.domain.subscriber import msisdn, service_word
+from nsps.transport.http import Deadline
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from sqlalchemy import (
     CHAR,

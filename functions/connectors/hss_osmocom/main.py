@@ -26,10 +26,10 @@ from typing import Annotated, Any
 
 from nsps.connector.base import Call, Enriched, Parts, State, StateConnector
 from nsps.connector.serve import serve
-from nsps.http import Deadline
-from nsps.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unreachable
-from nsps.secrets import SecretValue
-from nsps.subscriber import is_open, is_served, msisdn
+from nsps.domain.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unreachable
+from nsps.domain.subscriber import is_open, is_served, msisdn
+from nsps.runtime.secrets import SecretValue
+from nsps.transport.http import Deadline
 from pydantic import BaseModel, ConfigDict, Field
 
 _IMSI = re.compile(r"[0-9]{6,15}")

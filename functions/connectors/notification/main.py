@@ -27,11 +27,9 @@ from jinja2 import StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from nsps.connector.base import Call, Enriched, Message, MessageConnector, Parts
 from nsps.connector.serve import serve
-from nsps.http import Deadline
-from nsps.outcome import NoAnswer, Terminal, Transient, Unreachable
-from nsps.redact import shortened
-from nsps.routing import check_pattern, matches
-from nsps.snapshot import (
+from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unreachable
+from nsps.domain.routing import check_pattern, matches
+from nsps.domain.snapshot import (
     AccessPolicyInfo,
     AccountInfo,
     Block,
@@ -39,6 +37,8 @@ from nsps.snapshot import (
     ProductInfo,
     SimInfo,
 )
+from nsps.runtime.redact import shortened
+from nsps.transport.http import Deadline
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _PORTS = {"none": 25, "starttls": 587, "tls": 465}

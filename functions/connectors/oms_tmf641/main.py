@@ -32,11 +32,11 @@ from nsps.connector.base import (
     State,
 )
 from nsps.connector.serve import serve
-from nsps.http import Answer as HttpAnswer
-from nsps.outcome import NoAnswer, Terminal, Transient
-from nsps.redact import shortened
-from nsps.snapshot import Block, PbData
-from nsps.subscriber import is_closed, is_served, msisdn
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps.domain.snapshot import Block, PbData
+from nsps.domain.subscriber import is_closed, is_served, msisdn
+from nsps.runtime.redact import shortened
+from nsps.transport.http import Answer as HttpAnswer
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")

@@ -17,9 +17,9 @@ from urllib.parse import urljoin, urlsplit
 
 from nsps.connector.base import Call, Enriched, Message, MessageConnector, Ordering, Parts
 from nsps.connector.serve import serve
-from nsps.http import AddressGuard, Answer, Http
-from nsps.outcome import Terminal, Transient
-from nsps.redact import shortened
+from nsps.domain.outcome import Terminal, Transient
+from nsps.runtime.redact import shortened
+from nsps.transport.http import AddressGuard, Answer, Http
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _TEXT_MAX = 300

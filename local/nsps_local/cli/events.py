@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from nsps.timeline import SEARCHED, Delivered, Story
+from nsps.delivery.timeline import SEARCHED, Delivered, Story
 
 from nsps_local.cli.errors import CommandError
 from nsps_local.cli.handlers import print_warnings

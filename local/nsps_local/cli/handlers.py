@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from nsps.switch import State
+from nsps.delivery.switch import State
 from rich.table import Table
 from rich.text import Text
 

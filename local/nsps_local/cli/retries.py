@@ -7,9 +7,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from nsps.retry import Schedule
-from nsps.retry_table import duration, note, rows
-from nsps.settings import RetrySettings
+from nsps.domain.retry import Schedule
+from nsps.domain.retry_table import duration, note, rows
+from nsps.runtime.settings import RetrySettings
 from rich.table import Table
 
 from nsps_local.cli.remote import Remote, add_console

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nsps.settings import HandlerSummary
-from nsps.store import Store, open_store
-from nsps.timeline import Timeline
+from nsps.cloud.store import Store, open_store
+from nsps.delivery.timeline import Timeline
+from nsps.runtime.settings import HandlerSummary
 
 from nsps_local.cli.errors import CommandError
 

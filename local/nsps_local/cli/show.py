@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from nsps.event import MESSAGE_KEY, RECONCILE
-from nsps.retry_table import duration
-from nsps.timeline import Delivered, Story
+from nsps.delivery.timeline import Delivered, Story
+from nsps.domain.event import MESSAGE_KEY, RECONCILE
+from nsps.domain.retry_table import duration
 from rich.table import Table
 from rich.text import Text
 

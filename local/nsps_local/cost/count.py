@@ -21,8 +21,8 @@ from typing import Any
 import requests
 import yaml
 from google.pubsub_v1 import SubscriberClient
-from nsps.store import open_store
-from nsps.timeline import Timeline
+from nsps.cloud.store import open_store
+from nsps.delivery.timeline import Timeline
 
 from nsps_local.cli.running import summaries
 from nsps_local.cli.send import signed_headers

@@ -24,12 +24,12 @@ from google.cloud import secretmanager_v1
 from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
     SecretManagerServiceGrpcTransport,
 )
+from nsps.domain.outcome import DeliveryError
 from nsps.espf import webhook_auth
 from nsps.espf.status_api import EspfStatusApi
-from nsps.outcome import DeliveryError
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.login import ApiCredentials
-from nsps.secrets import without_editor_marks
+from nsps.runtime.secrets import without_editor_marks
 
 from nsps_local.cli.send import signed_headers
 from nsps_local.doctor.finding import Finding, bad, good, unknown

@@ -13,7 +13,7 @@ from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError, NotFound, PermissionDenied
 from google.auth.exceptions import GoogleAuthError
-from nsps.secrets import secret_manager_client
+from nsps.runtime.secrets import secret_manager_client
 
 from nsps_local.doctor.finding import Finding, bad, good, unknown
 from nsps_local.recording.topology import Topology

@@ -1,9 +1,9 @@
 """What a connector is: the three kinds, and what the kit asks of each.
 
 A connector says what its system should hold for an enriched event, and how to speak to the system.
-Order, retries, ledger, idempotency, status and logs are the kit's. It raises nsps.outcome errors
-and nothing else on purpose: Transient ("not done, try later"), NoAnswer (it may or may not have
-taken effect), Terminal (refused for good). Anything else that escapes counts as NoAnswer.
+Order, retries, ledger, idempotency, status and logs are the kit's. It raises the errors of
+nsps.domain.outcome and nothing else on purpose: Transient ("not done, try later"), NoAnswer (it may
+or may not have taken effect), Terminal (refused for good). Anything else counts as NoAnswer.
 """
 
 from __future__ import annotations
@@ -17,52 +17,36 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from nsps.event import EspfEvent, Owner, SnapshotTime
-from nsps.http import Deadline, Http
-from nsps.secrets import SecretValue
-from nsps.snapshot import Block, PbData
+from nsps.domain.enriched import Enriched
+from nsps.domain.event import Owner
+from nsps.domain.snapshot import Block
+from nsps.runtime.secrets import SecretValue
+from nsps.transport.call import Call
+from nsps.transport.http import Http
 
 State = Mapping[str, Any]
 """What one resource looks like: field -> text, number, boolean, None, a list, or a SecretValue."""
 
+__all__ = [
+    "Action",
+    "Answer",
+    "AnswerState",
+    "AsynchronousConnector",
+    "Call",
+    "CallbackInvalid",
+    "CallbackRefused",
+    "CallbackRequest",
+    "Connector",
+    "Enriched",
+    "Message",
+    "MessageConnector",
+    "Order",
+    "Parts",
+    "State",
+    "StateConnector",
+]
+
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class Enriched:
-    """An event with the snapshot of its owner, as a connector sees it.
-
-    ``pb`` holds the blocks that the handler requires and no others; to look at another raises
-    BlockNotRead, and the delivery waits until the handler requires it. ``t`` is when the read of
-    the snapshot began. Equal snapshots give equal states: never look at the event type to decide
-    them.
-    """
-
-    event_id: str
-    event: EspfEvent
-    owner: Owner
-    t: SnapshotTime
-    pb: PbData
-    created_at: str
-    updated_at: str
-    run: int = 0
-    trace_id: str = ""
-    request_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of the external system: its deadline, and the ids to pass on.
-
-    ``deadline`` is for the whole call; hand it to every request (it refuses one that would come
-    too late). ``reference`` is the same for each repetition of the same call: an idempotency key.
-    """
-
-    deadline: Deadline
-    reference: str
-    event_id: str = ""
-    trace_id: str = ""
-    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nsps.connector.base import Enriched
-from nsps.connector.verdict import Verdict
-from nsps.event import EspfEvent, SnapshotTime, owner_of
-from nsps.outcome import NoAnswer, Outcome, Unexpected, Unreachable
-from nsps.snapshot import AccountInfo, Block, BlockNotRead, PbData, SimInfo, part_of
-from nsps.trace import Trace
+from nsps.delivery.verdict import Verdict
+from nsps.domain.event import EspfEvent, SnapshotTime, owner_of
+from nsps.domain.outcome import NoAnswer, Outcome, Unexpected, Unreachable
+from nsps.domain.snapshot import AccountInfo, Block, BlockNotRead, PbData, SimInfo, part_of
+from nsps.runtime.trace import Trace
 
 ACCEPTED = "Event accepted for processing"
 # What can name a document: no path, and none of the names that Firestore keeps for itself.

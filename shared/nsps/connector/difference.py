@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from nsps.connector.base import State
-from nsps.redact import Redactor
-from nsps.secrets import SecretValue
+from nsps.runtime.redact import Redactor
+from nsps.runtime.secrets import SecretValue
 
 
 def changed(was: State, state: State) -> set[str]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nsps.connector.attempt import UNWATCHED, Attempts, Performed, Performer, Watch
 from nsps.connector.base import (
     Action,
     AsynchronousConnector,
@@ -22,15 +21,16 @@ from nsps.connector.base import (
     StateConnector,
 )
 from nsps.connector.difference import changed, masked, plain, told
-from nsps.connector.verdict import Verdict
+from nsps.delivery.attempt import UNWATCHED, Attempts, Performed, Performer, Watch
+from nsps.delivery.ledger.documents import Resource
+from nsps.delivery.ledger.ledger import Ledger, Work
+from nsps.delivery.ledger.protocol import Step, Todo
+from nsps.delivery.verdict import Verdict
+from nsps.domain.event import MESSAGE_KEY, RECONCILE, Owner
+from nsps.domain.outcome import Terminal, Transient
 from nsps.espf.poster import Poster
-from nsps.event import MESSAGE_KEY, RECONCILE, Owner
-from nsps.ledger.documents import Resource
-from nsps.ledger.ledger import Ledger, Work
-from nsps.ledger.protocol import Step, Todo
-from nsps.outcome import Terminal, Transient
-from nsps.redact import Redactor
-from nsps.settings import HandlerSettings
+from nsps.runtime.redact import Redactor
+from nsps.runtime.settings import HandlerSettings
 
 
 @dataclass(frozen=True, slots=True)

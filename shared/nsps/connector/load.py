@@ -11,8 +11,8 @@ from typing import Any
 
 from nsps.connector.base import AsynchronousConnector, Connector
 from nsps.connector.serve import make_connector
-from nsps.parts import InstanceParts
-from nsps.settings import HandlerSettings
+from nsps.delivery.instance import InstanceParts
+from nsps.runtime.settings import HandlerSettings
 
 
 class NoConnector(LookupError):

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from nsps.cloud.store import Store
 from nsps.connector.base import (
     AsynchronousConnector,
     Call,
@@ -24,14 +25,13 @@ from nsps.connector.base import (
     StateConnector,
 )
 from nsps.connector.difference import changed, masked, plain, told
-from nsps.event import RECONCILE, EspfEvent, Owner, SnapshotTime, owner_of
-from nsps.http import Deadline
-from nsps.ledger.documents import Resource
-from nsps.outcome import DeliveryError, Terminal, Transient
-from nsps.redact import Redactor
-from nsps.settings import HandlerSettings
-from nsps.snapshot import Block, PbData
-from nsps.store import Store
+from nsps.delivery.ledger.documents import Resource
+from nsps.domain.event import RECONCILE, EspfEvent, Owner, SnapshotTime, owner_of
+from nsps.domain.outcome import DeliveryError, Terminal, Transient
+from nsps.domain.snapshot import Block, PbData
+from nsps.runtime.redact import Redactor
+from nsps.runtime.settings import HandlerSettings
+from nsps.transport.http import Deadline
 
 if TYPE_CHECKING:
     from nsps.portabilling.reader import Reader

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nsps.connector.preview import MAX_OWNERS, Inspector
-from nsps.event import RECONCILE, EspfEvent, Owner
+from nsps.domain.event import RECONCILE, EspfEvent, Owner
 
 
 class InvalidQuestion(ValueError):

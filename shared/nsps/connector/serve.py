@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from nsps import log, trace
+from nsps.cloud.messages import EnrichedMessage, MalformedMessage, PushMessage, RawEventMessage
+from nsps.cloud.push import PushGuard, PushRefused
+from nsps.cloud.receiver import Reply, acknowledged, again, healthy, receive
 from nsps.connector import contract
 from nsps.connector.base import (
     Call,
@@ -27,23 +29,21 @@ from nsps.connector.base import (
     Parts,
 )
 from nsps.connector.contract import ContractAnswer
-from nsps.connector.gate import Gate
 from nsps.connector.kinds import Delivering, Runner, runner
 from nsps.connector.preview import Inspected, Inspector, NoState
 from nsps.connector.question import InvalidQuestion, read_question
-from nsps.connector.verdict import Verdict
-from nsps.http import Deadline
-from nsps.instance import Once
-from nsps.ledger.ledger import Ledger
-from nsps.messages import EnrichedMessage, MalformedMessage, PushMessage, RawEventMessage
-from nsps.outcome import DeliveryError, Outcome, Transient
-from nsps.parts import InstanceParts
-from nsps.push import PushGuard, PushRefused
-from nsps.receiver import Reply, acknowledged, again, healthy, receive
-from nsps.secrets import SecretValue
-from nsps.settings import ConnectorSettings, HandlerSettings, SettingsError
-from nsps.snapshot import Block, PbData
-from nsps.switch import Switches
+from nsps.delivery.gate import Gate
+from nsps.delivery.instance import InstanceParts
+from nsps.delivery.ledger.ledger import Ledger
+from nsps.delivery.switch import Switches
+from nsps.delivery.verdict import Verdict
+from nsps.domain.outcome import DeliveryError, Outcome, Transient
+from nsps.domain.snapshot import Block, PbData
+from nsps.runtime import log, trace
+from nsps.runtime.lazy import Once
+from nsps.runtime.secrets import SecretValue
+from nsps.runtime.settings import ConnectorSettings, HandlerSettings, SettingsError
+from nsps.transport.http import Deadline
 
 if TYPE_CHECKING:
     import flask

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nsps.outcome import Terminal
+from nsps.domain.outcome import Terminal
+from nsps.domain.snapshot import as_integer
+from nsps.domain.subscriber import account_ids
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.faults import Fault, NotFound, OtherAnswer
-from nsps.snapshot import as_integer
-from nsps.subscriber import account_ids
 
 LIST_PAGE = 1000
 """PortaBilling gives no more at once."""

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 from google.cloud.firestore import Query
 from pydantic import BaseModel, ValidationError
 
-from nsps import log, switch
+from nsps.cloud.messages import ENRICHMENT
+from nsps.cloud.receiver import Reply
+from nsps.cloud.store import Store
 from nsps.console import erase, words
 from nsps.console.find import EVENTS, Finding, Subject
 from nsps.console.handlers import Handlers, UnknownHandler
@@ -24,14 +26,13 @@ from nsps.console.health import Health
 from nsps.console.identity import Identity, NotAllowed, Person, Role
 from nsps.console.jobs import JobConflict, Jobs, UnknownJob
 from nsps.console.requests import EraseBody, ReasonBody, ReconcileBody, ReplayBody
-from nsps.event import Owner
-from nsps.messages import ENRICHMENT
-from nsps.outcome import Outcome, Transient
-from nsps.receiver import Reply
-from nsps.store import Store
-from nsps.subscriber import as_msisdn
-from nsps.switch import Switch, Switches, SwitchRefused, kept_until
-from nsps.timeline import as_json, plain
+from nsps.delivery import switch
+from nsps.delivery.switch import Switch, Switches, SwitchRefused, kept_until
+from nsps.delivery.timeline import as_json, plain
+from nsps.domain.event import Owner
+from nsps.domain.outcome import Outcome, Transient
+from nsps.domain.subscriber import as_msisdn
+from nsps.runtime import log
 
 _log = log.get(__name__)
 

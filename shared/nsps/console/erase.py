@@ -13,11 +13,11 @@ from typing import Any
 
 from google.cloud.firestore import Client, DocumentReference, FieldFilter
 
-from nsps import audit
+from nsps.cloud import audit
+from nsps.cloud.store import Store, Tx
 from nsps.console.identity import Person
-from nsps.event import MESSAGE_KEY
-from nsps.outcome import Outcome
-from nsps.store import Store, Tx
+from nsps.domain.event import MESSAGE_KEY
+from nsps.domain.outcome import Outcome
 
 AT_ONCE = 400
 _ENDED = ("unhandled", "enriched", Outcome.EXPIRED.value)

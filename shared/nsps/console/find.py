@@ -11,12 +11,20 @@ from typing import Any
 
 from google.cloud.firestore import FieldFilter
 
+from nsps.cloud.store import Store
 from nsps.console.accounts import Lists
 from nsps.console.handlers import Handlers
-from nsps.event import Owner
-from nsps.history import UNREADABLE
-from nsps.store import Store
-from nsps.timeline import Story, Timeline, about_parked, expired, last_reason, plain, settled
+from nsps.delivery.history import UNREADABLE
+from nsps.delivery.timeline import (
+    Story,
+    Timeline,
+    about_parked,
+    expired,
+    last_reason,
+    plain,
+    settled,
+)
+from nsps.domain.event import Owner
 
 EVENTS = 20
 LETTER_SHOWN = 2000

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nsps.http import Deadline, Http
-from nsps.identity_token import IdentityTokens
-from nsps.outcome import DeliveryError, Terminal, Transient
-from nsps.probe import probe
-from nsps.settings import HandlerLocation, HandlerSummary
+from nsps.cloud.identity_token import IdentityTokens
+from nsps.delivery.probe import probe
+from nsps.domain.outcome import DeliveryError, Terminal, Transient
+from nsps.runtime.settings import HandlerLocation, HandlerSummary
+from nsps.transport.http import Deadline, Http
 
 ASK_SECONDS = 90.0
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nsps.console.handlers import Handlers
-from nsps.outcome import DeliveryError
+from nsps.domain.outcome import DeliveryError
 
 AT_ONCE = 8
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from nsps.http import Http
-from nsps.push import PushRefused, Tokens
-from nsps.settings import ConsoleSettings
-from nsps.trace import Headers
+from nsps.cloud.push import PushRefused, Tokens
+from nsps.runtime.settings import ConsoleSettings
+from nsps.runtime.trace import Headers
+from nsps.transport.http import Http
 
 IAP_HEADER = "x-goog-iap-jwt-assertion"
 _GOOGLE = frozenset({"https://accounts.google.com", "accounts.google.com"})

@@ -20,11 +20,12 @@ from urllib.parse import quote
 
 from google.cloud.firestore import Query
 
-from nsps import audit, log
+from nsps.cloud import audit
+from nsps.cloud.messages import Publisher
+from nsps.cloud.store import HISTORY_DAYS, Store, Tx
 from nsps.console.identity import Person
-from nsps.messages import Publisher
-from nsps.outcome import Terminal, Transient
-from nsps.store import HISTORY_DAYS, Store, Tx
+from nsps.domain.outcome import Terminal, Transient
+from nsps.runtime import log
 
 _log = log.get(__name__)
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from nsps.cloud.store import Store
 from nsps.console.accounts import LIST_PAGE, Listed, Lists
 from nsps.console.handlers import Handlers
 from nsps.console.jobs import Job, Page, seen_among
 from nsps.console.sending import Sending
-from nsps.event import Owner
-from nsps.outcome import Terminal
-from nsps.settings import HandlerSummary
-from nsps.store import Store
+from nsps.domain.event import Owner
+from nsps.domain.outcome import Terminal
+from nsps.runtime.settings import HandlerSummary
 
 AT_ONCE = 8
 REPAIRED = frozenset({"missing", "different", "left over", "unrecorded"})

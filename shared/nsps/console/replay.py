@@ -15,17 +15,17 @@ from typing import Any
 
 from google.cloud.firestore import FieldFilter
 
-from nsps import log
+from nsps.cloud.store import Store, Tx
 from nsps.console.handlers import Handlers
 from nsps.console.jobs import Job, Page
 from nsps.console.sending import Sending
-from nsps.event import RECONCILE, EspfEvent
-from nsps.history import kept_event
-from nsps.outcome import Outcome, Terminal, Transient
-from nsps.routing import matches, wants
-from nsps.settings import HandlerSummary
-from nsps.store import Store, Tx
-from nsps.timeline import never_read
+from nsps.delivery.history import kept_event
+from nsps.delivery.timeline import never_read
+from nsps.domain.event import RECONCILE, EspfEvent
+from nsps.domain.outcome import Outcome, Terminal, Transient
+from nsps.domain.routing import matches, wants
+from nsps.runtime import log
+from nsps.runtime.settings import HandlerSummary
 
 _log = log.get(__name__)
 

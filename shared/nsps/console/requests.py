@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nsps.console.jobs import DEFAULT_RATE, MAX_RATE
-from nsps.outcome import Outcome
-from nsps.settings import EventPattern
+from nsps.domain.outcome import Outcome
+from nsps.runtime.settings import EventPattern
 
 
 def _rate(value: object) -> float:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from nsps import trace
-from nsps.event import RECONCILE, EspfEvent, Owner, event_id, naming
-from nsps.messages import Publisher, RawEventMessage
+from nsps.cloud.messages import Publisher, RawEventMessage
+from nsps.domain.event import RECONCILE, EspfEvent, Owner, event_id, naming
+from nsps.runtime import trace
 
 
 class Sending:

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nsps.console.find import Subject
-from nsps.event import MESSAGE_KEY, RECONCILE
-from nsps.retry import LADDER, PUSH
-from nsps.settings import HandlerSummary
-from nsps.switch import Switch, kept_until
-from nsps.timeline import Delivered, Story
+from nsps.delivery.switch import Switch, kept_until
+from nsps.delivery.timeline import Delivered, Story
+from nsps.domain.event import MESSAGE_KEY, RECONCILE
+from nsps.domain.retry import LADDER, PUSH
+from nsps.runtime.settings import HandlerSummary
 
 NUMBERS_SHOWN = 3
 """Of many events that wait for the same, so many are named."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from nsps.event import BEFORE_ALL, SnapshotTime
+from nsps.domain.event import BEFORE_ALL, SnapshotTime
 
 POST_SECONDS = 30.0
 """Lease of one post of a status to ESPF."""

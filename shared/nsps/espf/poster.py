@@ -8,9 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from nsps.cloud.store import Known, Store, Tx
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.espf import outbox
-from nsps.outcome import NoAnswer, Terminal, Transient
-from nsps.store import Known, Store, Tx
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ REFUSED_SECONDS = 3600.0
 
 
 class StatusApi(Protocol):
-    """ESPF's status call; raises nsps.outcome errors."""
+    """ESPF's status call; raises nsps.domain.outcome errors."""
 
     def post(self, i_account: int, group: str, status: str, message: str) -> None: ...
 

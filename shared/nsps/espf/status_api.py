@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 
+from nsps.domain.outcome import Terminal, Transient
 from nsps.espf.outbox import CALL_SECONDS
-from nsps.http import Answer
-from nsps.outcome import Terminal, Transient
 from nsps.portabilling.absence import Absence
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.faults import fault_of, looks_like_html, shown_code
+from nsps.transport.http import Answer
 
 STATUSES = frozenset({"OK", "IN_PROGRESS", "RETRY", "FAILED"})
 MESSAGE_LIMIT = 4000

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from nsps.trace import Headers
+from nsps.runtime.trace import Headers
 
 METHODS = ("basic", "custom", "signature")
 _BLIND = secrets.token_bytes(32)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from nsps import log
+from nsps.cloud.messages import Publisher, RawEventMessage
+from nsps.cloud.receiver import Reply
+from nsps.cloud.store import Store
 from nsps.connector.base import (
     Answer,
     AsynchronousConnector,
@@ -15,16 +17,14 @@ from nsps.connector.base import (
     CallbackRefused,
     CallbackRequest,
 )
+from nsps.delivery.history import kept_event
+from nsps.delivery.ledger.orders import Heard, LateAnswer, Orders, Said, Settlement
+from nsps.domain.event import storable
+from nsps.domain.outcome import Transient
 from nsps.espf.poster import Poster
-from nsps.event import storable
-from nsps.history import kept_event
-from nsps.ledger.orders import Heard, LateAnswer, Orders, Said, Settlement
-from nsps.messages import Publisher, RawEventMessage
-from nsps.outcome import Transient
-from nsps.receiver import Reply
-from nsps.redact import Redactor
-from nsps.store import Store
-from nsps.trace import from_attributes
+from nsps.runtime import log
+from nsps.runtime.redact import Redactor
+from nsps.runtime.trace import from_attributes
 
 _log = log.get(__name__)
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from nsps import log
+from nsps.cloud.store import Store
 from nsps.connector.base import Answer, AnswerState, AsynchronousConnector, Call
+from nsps.delivery.ledger.orders import Orders
+from nsps.domain.outcome import Terminal, Transient
 from nsps.flows.callbacks import Answers
-from nsps.http import Deadline
-from nsps.ledger.orders import Orders
-from nsps.outcome import Terminal, Transient
-from nsps.settings import HandlerSettings
-from nsps.store import Store
+from nsps.runtime import log
+from nsps.runtime.settings import HandlerSettings
+from nsps.transport.http import Deadline
 
 _log = log.get(__name__)
 

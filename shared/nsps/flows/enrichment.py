@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from nsps import log
-from nsps.event import EspfEvent, InvalidWebhook, Owner, owner_of
-from nsps.history import Entry, History
-from nsps.messages import EnrichedMessage, MalformedMessage, Publisher, RawEventMessage
-from nsps.outcome import DeliveryError, Transient
+from nsps.cloud.messages import EnrichedMessage, MalformedMessage, Publisher, RawEventMessage
+from nsps.cloud.store import StoreRefused, StoreUnavailable
+from nsps.delivery.history import Entry, History
+from nsps.domain.event import EspfEvent, InvalidWebhook, Owner, owner_of
+from nsps.domain.outcome import DeliveryError, Transient
+from nsps.domain.routing import wants
+from nsps.domain.snapshot import Block, PbData
 from nsps.portabilling.freshness import Fresh, FreshReads
 from nsps.portabilling.reader import Reader
-from nsps.routing import wants
-from nsps.settings import HandlerSummary
-from nsps.snapshot import Block, PbData
-from nsps.store import StoreRefused, StoreUnavailable
+from nsps.runtime import log
+from nsps.runtime.settings import HandlerSummary
 
 _log = log.get(__name__)
 

@@ -20,14 +20,14 @@ from typing import Any, Protocol
 
 from werkzeug.wrappers import Request, Response
 
-from nsps import log, trace
+from nsps.cloud.messages import RawEventMessage
+from nsps.domain.event import EspfEvent, InvalidWebhook, event_id, parse_webhook
+from nsps.domain.outcome import Transient
 from nsps.espf import webhook_auth
-from nsps.event import EspfEvent, InvalidWebhook, event_id, parse_webhook
-from nsps.messages import RawEventMessage
-from nsps.outcome import Transient
-from nsps.redact import Redactor
-from nsps.secrets import SecretMissing, Secrets, SecretUnavailable
-from nsps.settings import IngressSettings
+from nsps.runtime import log, trace
+from nsps.runtime.redact import Redactor
+from nsps.runtime.secrets import SecretMissing, Secrets, SecretUnavailable
+from nsps.runtime.settings import IngressSettings
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 5.0

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 
-from nsps import log
-from nsps.http import Http
-from nsps.identity_token import IdentityTokens
-from nsps.outcome import Transient
-from nsps.probe import probe
-from nsps.settings import HandlerLocation
-from nsps.subscriptions import Subscriptions
-from nsps.switch import State, Switch, Switches, probe_due, warning
+from nsps.cloud.identity_token import IdentityTokens
+from nsps.cloud.subscriptions import Subscriptions
+from nsps.delivery.probe import probe
+from nsps.delivery.switch import State, Switch, Switches, probe_due, warning
+from nsps.domain.outcome import Transient
+from nsps.runtime import log
+from nsps.runtime.settings import HandlerLocation
+from nsps.transport.http import Http
 
 _log = log.get(__name__)
 

@@ -23,29 +23,36 @@ from typing import Any, TypeVar
 
 from google.cloud.firestore import FieldFilter
 
-from nsps import log
-from nsps.espf import outbox
-from nsps.espf.poster import Poster
-from nsps.event import EspfEvent, InvalidWebhook, Owner, SnapshotTime, owner_of, parse_webhook
-from nsps.flows.deadlines import Deadlines
-from nsps.flows.maintenance import Maintenance
-from nsps.history import kept_event, opening, time_of_receipt
-from nsps.ledger.ledger import note_status
-from nsps.messages import (
+from nsps.cloud.messages import (
     ENRICHMENT,
     MalformedMessage,
     Publisher,
     PushMessage,
     RawEventMessage,
 )
-from nsps.outcome import Outcome, Transient
-from nsps.retry import LADDER, LAST_TRY_SECONDS, Ladder
-from nsps.routing import wants
-from nsps.settings import HandlerSummary
-from nsps.store import HISTORY_DAYS, Store, Tx
-from nsps.switch import State, Switch
-from nsps.timeline import about_parked, last_reason, settled
-from nsps.trace import from_attributes
+from nsps.cloud.store import HISTORY_DAYS, Store, Tx
+from nsps.delivery.history import kept_event, opening, time_of_receipt
+from nsps.delivery.ledger.ledger import note_status
+from nsps.delivery.switch import State, Switch
+from nsps.delivery.timeline import about_parked, last_reason, settled
+from nsps.domain.event import (
+    EspfEvent,
+    InvalidWebhook,
+    Owner,
+    SnapshotTime,
+    owner_of,
+    parse_webhook,
+)
+from nsps.domain.outcome import Outcome, Transient
+from nsps.domain.retry import LADDER, LAST_TRY_SECONDS, Ladder
+from nsps.domain.routing import wants
+from nsps.espf import outbox
+from nsps.espf.poster import Poster
+from nsps.flows.deadlines import Deadlines
+from nsps.flows.maintenance import Maintenance
+from nsps.runtime import log
+from nsps.runtime.settings import HandlerSummary
+from nsps.runtime.trace import from_attributes
 
 T = TypeVar("T")
 

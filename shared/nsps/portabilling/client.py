@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from nsps.http import Answer, Deadline, Http
 from nsps.portabilling.absence import absence_of
 from nsps.portabilling.faults import AUTH_CODES, SessionDied, answer_of, fault_of, raise_empty
 from nsps.portabilling.login import ApiCredentials, Login, Token
+from nsps.transport.http import Answer, Deadline, Http
 
 T = TypeVar("T")
 

@@ -1,8 +1,8 @@
 """What can go wrong with PortaBilling, as errors that decide.
 
 All are Transient: a read can be tried again, and nothing that PortaBilling says makes an event
-undeliverable. A request that found no connection is nsps.http's Transient, one that brought no
-whole answer in time its NoAnswer.
+undeliverable. A request that found no connection is the Transient of nsps.transport.http, one that
+brought no whole answer in time its NoAnswer.
 
 Messages name the method and the cause: the fault code, never the fault's text, which may quote a
 subscriber. (Source: PortaOne docs, API faults; public clients.)
@@ -15,9 +15,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from nsps.http import Answer
-from nsps.outcome import Transient
+from nsps.domain.outcome import Transient
 from nsps.portabilling.absence import EMPTY, NEVER, Absence
+from nsps.transport.http import Answer
 
 AUTH_CODES = frozenset(
     {

@@ -16,8 +16,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from nsps.event import SnapshotTime
-from nsps.outcome import Transient
+from nsps.domain.event import SnapshotTime
+from nsps.domain.outcome import Transient
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from nsps.http import Deadline, Http
-from nsps.outcome import Transient
+from nsps.domain.outcome import Transient
 from nsps.portabilling.faults import BadAnswer, Fault, LoginRefused, SessionDied, answer_of
+from nsps.transport.http import Deadline, Http
 
 MARGIN_SECONDS = 3600.0
 

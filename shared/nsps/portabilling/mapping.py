@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from nsps.snapshot import (
+from nsps.domain.snapshot import (
     AccessPolicyInfo,
     AccountInfo,
     AssignedAddon,
@@ -30,7 +30,7 @@ from nsps.snapshot import (
     as_text,
     part_of,
 )
-from nsps.subscriber import allows_service
+from nsps.domain.subscriber import allows_service
 
 ACCOUNT_BILL_STATUS = {"O": "open", "S": "suspended", "I": "inactive", "C": "terminated"}
 CUSTOMER_BILL_STATUS = {

@@ -14,12 +14,8 @@ from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from nsps.event import EspfEvent, Owner, SnapshotTime
-from nsps.portabilling import mapping
-from nsps.portabilling.client import PortaBilling
-from nsps.portabilling.faults import BadAnswer, Fault, NotFound
-from nsps.portabilling.freshness import Fresh, FreshReads
-from nsps.snapshot import (
+from nsps.domain.event import EspfEvent, Owner, SnapshotTime
+from nsps.domain.snapshot import (
     AccountInfo,
     Block,
     CustomerInfo,
@@ -28,6 +24,10 @@ from nsps.snapshot import (
     VdCounter,
     as_integer,
 )
+from nsps.portabilling import mapping
+from nsps.portabilling.client import PortaBilling
+from nsps.portabilling.faults import BadAnswer, Fault, NotFound
+from nsps.portabilling.freshness import Fresh, FreshReads
 
 T = TypeVar("T")
 

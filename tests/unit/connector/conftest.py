@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from nsps.store import Store
+from nsps.cloud.store import Store
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import new_store

@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 from google.cloud import firestore
+from nsps.cloud.store import Store
 from nsps.connector.base import (
     Action,
     Answer,
@@ -31,16 +32,15 @@ from nsps.connector.base import (
     StateConnector,
 )
 from nsps.connector.kinds import Delivering, delivery_id, runner
-from nsps.connector.testing import enriched, make_parts
-from nsps.connector.verdict import Verdict
+from nsps.delivery.ledger.ledger import Ledger
+from nsps.delivery.verdict import Verdict
+from nsps.domain.event import SnapshotTime
+from nsps.domain.outcome import Terminal
 from nsps.espf.poster import Poster
-from nsps.event import SnapshotTime
-from nsps.ledger.ledger import Ledger
-from nsps.outcome import Terminal
-from nsps.redact import Redactor
-from nsps.secrets import SecretValue
-from nsps.settings import HandlerSettings
-from nsps.store import Store
+from nsps.runtime.redact import Redactor
+from nsps.runtime.secrets import SecretValue
+from nsps.runtime.settings import HandlerSettings
+from nsps_testing.standard import enriched, make_parts
 from pydantic import BaseModel
 
 KI = "465B5CE8B199B49FAA5F0A2EE238A6BC"

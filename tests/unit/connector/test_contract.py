@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from nsps.connector import contract
 from nsps.connector.base import Enriched
 from nsps.connector.contract import Invalid, answer_for, authorized, read_event
-from nsps.connector.verdict import Verdict
-from nsps.outcome import NoAnswer, Outcome, Transient, Unexpected, Unreachable
-from nsps.snapshot import Block, BlockNotRead
-from nsps.trace import Trace
+from nsps.delivery.verdict import Verdict
+from nsps.domain.outcome import NoAnswer, Outcome, Transient, Unexpected, Unreachable
+from nsps.domain.snapshot import Block, BlockNotRead
+from nsps.runtime.trace import Trace
 
 NOW = datetime(2026, 11, 21, 2, 10, 3, 123456, tzinfo=UTC)
 TRACE = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "req-1")

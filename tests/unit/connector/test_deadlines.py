@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from nsps.cloud.store import Store
 from nsps.connector.base import Answer, AnswerState, Call
+from nsps.delivery.ledger.orders import Heard
+from nsps.domain.outcome import Terminal, Transient
 from nsps.flows.deadlines import Deadlines
-from nsps.ledger.orders import Heard
-from nsps.outcome import Terminal, Transient
-from nsps.store import Store
 
 from tests.unit.connector.systems import IMSI, Clerk, sim_event
 from tests.unit.connector.test_orders import Office

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from nsps.cloud.store import Store
 from nsps.connector.base import Ordering
-from nsps.ledger.documents import MOST_MEANINGS
-from nsps.ledger.protocol import MOST_READ_AGAIN
-from nsps.outcome import NoAnswer, Outcome, Terminal, Transient
-from nsps.store import Store
+from nsps.delivery.ledger.documents import MOST_MEANINGS
+from nsps.delivery.ledger.protocol import MOST_READ_AGAIN
+from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient
 
 from tests.unit.connector.systems import Kit, Letters, sim_event
 

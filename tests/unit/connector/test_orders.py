@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from nsps.cloud.store import Store
 from nsps.connector.base import Action, Answer, AnswerState
+from nsps.delivery.ledger.orders import Heard
+from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient
 from nsps.flows.callbacks import Answers
-from nsps.ledger.orders import Heard
-from nsps.outcome import NoAnswer, Outcome, Terminal, Transient
-from nsps.store import Store
 
 from tests.unit.connector.systems import IMSI, OTHER_IMSI, REDACTOR, Clerk, Kit, sim_event
 

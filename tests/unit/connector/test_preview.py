@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from nsps.cloud.store import Store
 from nsps.connector.base import Connector
 from nsps.connector.preview import Inspected, Inspector, NoState
 from nsps.connector.question import InvalidQuestion, read_question
-from nsps.event import RECONCILE, EspfEvent, Owner
-from nsps.outcome import Transient
+from nsps.domain.event import RECONCILE, EspfEvent, Owner
+from nsps.domain.outcome import Transient
+from nsps.domain.snapshot import Block, PbData
 from nsps.portabilling.reader import Reader
-from nsps.snapshot import Block, PbData
-from nsps.store import Store
 
 from tests.unit.connector.systems import (
     IMSI,

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from nsps.cloud.messages import EnrichedMessage, PushMessage
+from nsps.cloud.receiver import Reply
 from nsps.connector.base import Parts
 from nsps.connector.serve import HandlerFunction
-from nsps.event import EspfEvent, Owner, SnapshotTime
-from nsps.messages import EnrichedMessage, PushMessage
-from nsps.receiver import Reply
-from nsps.settings import SettingsError
-from nsps.snapshot import Block
-from nsps.trace import Trace
+from nsps.domain.event import EspfEvent, Owner, SnapshotTime
+from nsps.domain.snapshot import Block
+from nsps.runtime.settings import SettingsError
+from nsps.runtime.trace import Trace
 
 from tests.unit.connector.systems import IMSI, Box, NoSettings
 

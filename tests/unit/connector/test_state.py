@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from nsps.connector import attempt
+from nsps.cloud.store import Store
 from nsps.connector.base import Enriched, State
-from nsps.connector.verdict import Verdict
-from nsps.outcome import NoAnswer, Outcome, Terminal, Transient
-from nsps.store import Store
+from nsps.delivery import attempt
+from nsps.delivery.verdict import Verdict
+from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient
 
 from tests.unit.connector.systems import IMSI, KI, OTHER_IMSI, Box, DarkBox, Kit, sim_event
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from nsps.store import Store
+from nsps.cloud.store import Store
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import new_store

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from nsps.console.accounts import Listed, Lists
-from nsps.outcome import Terminal, Transient
+from nsps.domain.outcome import Terminal, Transient
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.login import ApiCredentials
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.auth import crypt, jwt
 from nsps.console.identity import IAP_HEADER, Identity, NotAllowed, Role
-from nsps.http import Http
-from nsps.settings import ConsoleSettings
+from nsps.runtime.settings import ConsoleSettings
+from nsps.transport.http import Http
 from nsps_local.pubsub.oidc import TokenIssuer
 
 AUDIENCE = "https://console.acme.example"

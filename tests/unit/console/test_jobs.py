@@ -10,12 +10,12 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nsps.cloud.messages import Publisher
+from nsps.cloud.store import Store
 from nsps.console import jobs as jobs_module
 from nsps.console.identity import Person, Role
 from nsps.console.jobs import Job, JobConflict, Jobs, Page, UnknownJob, Worker, seen_among
-from nsps.messages import Publisher
-from nsps.outcome import Terminal, Transient
-from nsps.store import Store
+from nsps.domain.outcome import Terminal, Transient
 
 OPS = Person("ops@acme.example", Role.operator)
 

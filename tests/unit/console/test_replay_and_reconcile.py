@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from google.cloud.firestore import DELETE_FIELD
+from nsps.cloud.store import Store
 from nsps.console.accounts import Listed, Lists
 from nsps.console.find import Finding
 from nsps.console.handlers import Handlers
@@ -16,12 +17,11 @@ from nsps.console.jobs import Job, JobState, Page, Worker
 from nsps.console.reconcile import Reconcile
 from nsps.console.replay import Replay
 from nsps.console.sending import Sending
-from nsps.event import RECONCILE, EspfEvent, Owner
-from nsps.http import Http
-from nsps.outcome import Terminal
-from nsps.settings import HandlerSummary
-from nsps.store import Store
-from nsps.timeline import Timeline
+from nsps.delivery.timeline import Timeline
+from nsps.domain.event import RECONCILE, EspfEvent, Owner
+from nsps.domain.outcome import Terminal
+from nsps.runtime.settings import HandlerSummary
+from nsps.transport.http import Http
 
 NOW = datetime.now(UTC)
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from nsps.console.find import Subject
 from nsps.console.words import Systems, of_story, of_subject
-from nsps.event import Owner
-from nsps.settings import HandlerSummary
-from nsps.switch import Breaker, Pause, State, Switch
-from nsps.timeline import Delivered, Story
+from nsps.delivery.switch import Breaker, Pause, State, Switch
+from nsps.delivery.timeline import Delivered, Story
+from nsps.domain.event import Owner
+from nsps.runtime.settings import HandlerSummary
 
 AT = "2026-11-21T10:00:00.000+00:00"
 
@@ -253,7 +253,7 @@ def test_what_many_events_wait_for_is_said_once() -> None:
 
 
 def test_every_outcome_has_words() -> None:
-    from nsps.outcome import Outcome
+    from nsps.domain.outcome import Outcome
 
     for outcome in Outcome:
         words = of_story(story(delivered(outcome=outcome.value)), Systems())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.espf.status_api import EspfStatusApi
-from nsps.outcome import NoAnswer, Terminal, Transient
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.login import ApiCredentials
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import provisioning_model as model
 import pytest
-from nsps.event import BEFORE_ALL, SnapshotTime
-from nsps.ledger import protocol
-from nsps.ledger.documents import Delivery, Resource, Watermark
-from nsps.ledger.protocol import Begun, Lease, Step, Taken, Todo
-from nsps.outcome import Outcome
+from nsps.delivery.ledger import protocol
+from nsps.delivery.ledger.documents import Delivery, Resource, Watermark
+from nsps.delivery.ledger.protocol import Begun, Lease, Step, Taken, Todo
+from nsps.domain.event import BEFORE_ALL, SnapshotTime
+from nsps.domain.outcome import Outcome
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 UNTIL = NOW + timedelta(seconds=25)

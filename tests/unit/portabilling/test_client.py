@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from nsps.outcome import NoAnswer, Transient
+from nsps.domain.outcome import NoAnswer, Transient
 from nsps.portabilling.client import PortaBilling, ServicePaths
 from nsps.portabilling.faults import (
     AUTH_CODES,

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pytest
-from nsps.event import SnapshotTime
-from nsps.outcome import Transient
+from nsps.domain.event import SnapshotTime
+from nsps.domain.outcome import Transient
 from nsps.portabilling.freshness import Flight, Fresh, FreshReads, Line, WaitedTooLong
 
 CHANGES = 2

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nsps.domain.snapshot import PbData
 from nsps.portabilling import mapping
-from nsps.snapshot import PbData
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from nsps.event import EspfEvent, Owner, SnapshotTime
-from nsps.outcome import Transient
+from nsps.domain.event import EspfEvent, Owner, SnapshotTime
+from nsps.domain.outcome import Transient
+from nsps.domain.snapshot import Block, PbData
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.faults import BadAnswer
 from nsps.portabilling.freshness import FreshReads
 from nsps.portabilling.reader import Reader
-from nsps.snapshot import Block, PbData
 
 from tests.unit.portabilling import fake_api
 from tests.unit.portabilling.fake_api import FakeApi, Handler, fault, in_json

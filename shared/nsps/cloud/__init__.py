@@ -1,0 +1,1 @@
+"""Google Cloud as NSPS uses it: Firestore, Pub/Sub, tokens."""

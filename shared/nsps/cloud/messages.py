@@ -1,0 +1,314 @@
+"""The two messages that travel between functions, and how one is published for certain."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nsps.domain.event import EspfEvent, Owner, SnapshotTime, parse_webhook
+from nsps.domain.outcome import Transient
+from nsps.domain.snapshot import Block
+from nsps.runtime.settings import RESERVED_NAMES
+from nsps.runtime.trace import Trace, from_attributes
+
+PUBLISH_SECONDS = 10.0
+ENRICHMENT = "enrichment"
+"""The stage before every handler's, as dead letters and parked events name it."""
+_HANDLER = re.compile(r"[a-z][a-z0-9-]{1,30}")
+
+
+class MalformedMessage(ValueError):
+    """A message that is not what its topic carries. The message is safe to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushMessage:
+    """A Pub/Sub message as a push subscription brings it.
+
+    ``delivery_attempt`` counts from 1, and is None where the subscription has no dead letters.
+    ``subscription`` is projects/P/subscriptions/S, ``publish_time`` RFC 3339 text.
+    """
+
+    data: bytes
+    attributes: Mapping[str, str]
+    message_id: str
+    publish_time: str = ""
+    delivery_attempt: int | None = None
+    subscription: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RawEventMessage:
+    """A webhook on its way to enrichment.
+
+    ``body`` is the webhook's JSON, unchanged. ``handler`` and ``run`` (1, 2, ...) are given only
+    on a replay, or when a parked event is sent again, for that one handler. ``rung``: which try
+    of the long ladder it is (1, 2, ...); the ladder then owns the next one.
+    """
+
+    body: bytes
+    event_id: str
+    received_at: str
+    trace: Trace
+    handler: str | None = None
+    run: int | None = None
+    rung: int | None = None
+
+    @property
+    def event(self) -> EspfEvent:
+        """Raises event.InvalidWebhook."""
+        return parse_webhook(self.body)
+
+    def to_pubsub(self) -> tuple[bytes, dict[str, str]]:
+        """Data and attributes for the topic espf-events."""
+        attributes = {
+            "event_id": self.event_id,
+            "received_at": self.received_at,
+            **self.trace.attributes(),
+        }
+        if self.handler is not None:
+            attributes["handler"] = self.handler
+        _put_numbers(attributes, run=self.run, rung=self.rung)
+        return self.body, attributes
+
+    @classmethod
+    def from_push(cls, message: PushMessage) -> RawEventMessage:
+        """Raises MalformedMessage."""
+        attributes = message.attributes
+        return cls(
+            body=message.data,
+            event_id=_attribute(attributes, "event_id"),
+            received_at=_attribute(attributes, "received_at"),
+            trace=from_attributes(attributes),
+            handler=attributes.get("handler") or None,
+            run=_number(attributes, "run"),
+            rung=_number(attributes, "rung"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EnrichedMessage:
+    """An event with what PortaBilling says about it, on its way to every handler that wants it.
+
+    ``created_at`` and ``updated_at``: ISO 8601 with microseconds and offset. ``t``: the time of
+    the snapshot. ``handlers``: the names of the handlers that want it. ``read``: the blocks of
+    pb_data that were read; those of them that pb_data lacks are gone in PortaBilling. None in a
+    message that was enriched before this was kept.
+    """
+
+    event_id: str
+    event: EspfEvent
+    pb_data: Mapping[str, Any] | None
+    t: SnapshotTime
+    owner: Owner
+    received_at: str
+    created_at: str
+    updated_at: str
+    trace: Trace
+    handlers: tuple[str, ...]
+    run: int | None = None
+    rung: int | None = None
+    handler_id: str | None = None
+    status: str = "queued"
+    read: frozenset[Block] | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The body of the published NSPS connector contract."""
+        return {
+            "event_id": self.event_id,
+            "data": self.event.body(),
+            "pb_data": dict(self.pb_data) if self.pb_data is not None else None,
+            "handler_id": self.handler_id,
+            "status": self.status,
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+        }
+
+    def to_pubsub(self) -> tuple[bytes, dict[str, str]]:
+        """Data and attributes for the topic enriched-events.
+
+        Raises ValueError for a handler whose name would hide an attribute.
+        """
+        attributes = {
+            "event_id": self.event_id,
+            "t": self.t,
+            "owner": str(self.owner),
+            "received_at": self.received_at,
+            **self.trace.attributes(),
+        }
+        _put_numbers(attributes, run=self.run, rung=self.rung)
+        for name in self.handlers:
+            if name in attributes or not _is_handler(name):
+                raise ValueError(f"a handler cannot be named {name!r}")
+            attributes[name] = "1"
+        body = self.body()
+        if self.read is not None:
+            body["read"] = sorted(self.read)
+        data = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        return data.encode("utf-8", "surrogatepass"), attributes
+
+    @classmethod
+    def from_push(cls, message: PushMessage) -> EnrichedMessage:
+        """Raises MalformedMessage."""
+        attributes = message.attributes
+        body = _json_object(message.data)
+        pb_data = body.get("pb_data")
+        if pb_data is not None and not isinstance(pb_data, dict):
+            raise MalformedMessage("pb_data is not a JSON object")
+        event_id = _attribute(attributes, "event_id")
+        if body.get("event_id") != event_id:
+            raise MalformedMessage("event_id differs between the attributes and the data")
+        received_at = _attribute(attributes, "received_at")
+        return cls(
+            event_id=event_id,
+            event=_event(body.get("data")),
+            pb_data=pb_data,
+            t=SnapshotTime(_attribute(attributes, "t")),
+            owner=_owner(_attribute(attributes, "owner")),
+            received_at=received_at,
+            created_at=_text(body, "created_at") or received_at,
+            updated_at=_text(body, "updated_at") or received_at,
+            trace=from_attributes(attributes),
+            handlers=_handlers(attributes),
+            run=_number(attributes, "run"),
+            rung=_number(attributes, "rung"),
+            handler_id=_text(body, "handler_id"),
+            status=_text(body, "status") or "queued",
+            read=_blocks(body.get("read")),
+        )
+
+
+class Publisher:
+    """Publishes one message at a time and waits until Pub/Sub has it; one per instance.
+
+    ``client``: google.pubsub_v1.PublisherClient, by default made here. It is what the batching
+    client of google.cloud.pubsub_v1 sends with, without its threads (two for every message) and
+    its wait for more messages (10 ms). Safe to share between threads.
+    """
+
+    def __init__(self, client: Any = None) -> None:
+        self._client = client if client is not None else _publisher_client()
+
+    def publish(
+        self,
+        topic: str,
+        data: bytes,
+        attributes: Mapping[str, str],
+        timeout: float = PUBLISH_SECONDS,
+    ) -> str:
+        """Publish to projects/P/topics/T and return the message id once Pub/Sub has confirmed it.
+
+        Raises Transient when that did not happen within ``timeout`` seconds; the message may
+        arrive all the same, so publish it again under the same event_id.
+        """
+        from google.api_core import exceptions, retry
+        from google.auth.exceptions import GoogleAuthError
+        from google.pubsub_v1.types import PublishRequest
+
+        again = retry.Retry(
+            predicate=retry.if_exception_type(
+                exceptions.ServerError, exceptions.TooManyRequests, exceptions.Aborted
+            ),
+            initial=0.1,
+            maximum=1.0,
+            timeout=timeout,
+        )
+        raw = PublishRequest.pb()(topic=topic)  # built as it is sent: its wrappers cost more
+        raw.messages.add(data=data).attributes.update(attributes)
+        try:
+            answer = self._client.publish(PublishRequest.wrap(raw), retry=again, timeout=timeout)
+            return str(answer.message_ids[0])
+        except (exceptions.GoogleAPIError, GoogleAuthError, LookupError) as error:
+            reason = type(getattr(error, "cause", None) or error).__name__
+            name = topic.rpartition("/")[2]
+            raise Transient(
+                f"Pub/Sub did not confirm the message for topic {name} "
+                f"within {timeout:g} s ({reason})"
+            ) from error
+
+
+def _publisher_client() -> Any:
+    from google.pubsub_v1 import PublisherClient
+
+    emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
+    if not emulator:
+        return PublisherClient()
+    import grpc
+    from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+
+    # A local server may be stopped and started again: look for it often.
+    channel = grpc.insecure_channel(emulator, options=[("grpc.max_reconnect_backoff_ms", 1000)])
+    return PublisherClient(transport=PublisherGrpcTransport(channel=channel))
+
+
+def _attribute(attributes: Mapping[str, str], name: str) -> str:
+    value = attributes.get(name)
+    if not value:
+        raise MalformedMessage(f"the message has no attribute {name}")
+    return value
+
+
+def _put_numbers(attributes: dict[str, str], **numbers: int | None) -> None:
+    attributes.update({name: str(value) for name, value in numbers.items() if value is not None})
+
+
+def _number(attributes: Mapping[str, str], name: str) -> int | None:
+    text = attributes.get(name)
+    if not text:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise MalformedMessage(f"attribute {name} is not a whole number from 1")
+    return int(text)
+
+
+def _handlers(attributes: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(
+        sorted(name for name, value in attributes.items() if value == "1" and _is_handler(name))
+    )
+
+
+def _is_handler(name: str) -> bool:
+    return _HANDLER.fullmatch(name) is not None and name not in RESERVED_NAMES
+
+
+def _owner(text: str) -> Owner:
+    try:
+        return Owner.parse(text)
+    except ValueError as error:
+        raise MalformedMessage("attribute owner is not KIND:ID") from error
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessage("the data is not JSON") from error
+    if not isinstance(document, dict):
+        raise MalformedMessage("the data is not a JSON object")
+    return document
+
+
+def _blocks(names: Any) -> frozenset[Block] | None:
+    """Blocks by their names; one that this version does not know is left out."""
+    if names is None:
+        return None
+    if not isinstance(names, list):
+        raise MalformedMessage("read is not a list of blocks")
+    return frozenset(block for block in Block if block in names)
+
+
+def _event(data: Any) -> EspfEvent:
+    event_type = data.get("event_type") if isinstance(data, dict) else None
+    variables = data.get("variables") if isinstance(data, dict) else None
+    if not isinstance(event_type, str) or not isinstance(variables, dict):
+        raise MalformedMessage("data is not an event with event_type and variables")
+    return EspfEvent(event_type, variables)
+
+
+def _text(body: Mapping[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    return value if isinstance(value, str) else None

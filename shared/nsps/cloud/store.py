@@ -1,0 +1,360 @@
+"""Firestore: one client per instance, where documents are, and transactions that end."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import quote
+
+from nsps.domain.outcome import Unreachable
+
+if TYPE_CHECKING:
+    from google.cloud.firestore import (
+        Client,
+        CollectionReference,
+        DocumentReference,
+        Query,
+        WriteBatch,
+    )
+
+T = TypeVar("T")
+
+_NEVER = datetime(1, 1, 1, tzinfo=UTC)
+
+HISTORY_DAYS = 92
+"""How long the history is kept (three months), by the TTL policy on ``expire_at``."""
+MAX_ID = 1000
+"""Bytes of a document id; Firestore's end at 1500."""
+TOMBSTONE_DAYS = 184
+"""How long the ledger remembers what nobody owns: longer than any message can live."""
+
+
+class StoreUnavailable(Unreachable):
+    """Firestore could not be reached, or did not decide in time."""
+
+
+class StoreRefused(StoreUnavailable):
+    """Firestore answered: what was to be written it does not take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Documents as a transaction left them, so that the next need not read them again.
+
+    ``documents``: path -> fields and update time, both None for one that is not there. Fields that
+    the server computes (a counter) are left out. ``read_at``: the server's time of a read that was
+    sent at ``sent`` on this process's clock: with what has passed since, never behind the server's.
+    """
+
+    documents: Mapping[str, tuple[dict[str, Any] | None, Any]]
+    read_at: datetime
+    sent: float
+
+
+class _NotKnown(Exception):
+    """What is known does not do: read in a transaction."""
+
+
+def open_store(project: str, database: str) -> Store:
+    """The instance's one Firestore client (FIRESTORE_EMULATOR_HOST is honoured)."""
+    from google.cloud import firestore
+
+    return Store(firestore.Client(project=project, database=database))
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where every document is, and how documents are read and written.
+
+    ``clock``: this process's monotonic clock, in seconds.
+    """
+
+    client: Client
+    clock: Callable[[], float] = time.monotonic
+
+    def event(self, event_id: str) -> DocumentReference:
+        return self.client.document("events", event_id)
+
+    def events(self) -> CollectionReference:
+        return self.client.collection("events")
+
+    def handler(self, handler: str) -> DocumentReference:
+        return self.client.document("handlers", handler)
+
+    def delivery(self, handler: str, delivery: str) -> DocumentReference:
+        return self.client.document("handlers", handler, "deliveries", delivery)
+
+    def owner(self, handler: str, owner: str) -> DocumentReference:
+        return self.client.document("handlers", handler, "owners", _id(owner, safe=":+@"))
+
+    def resource(self, handler: str, key: str) -> DocumentReference:
+        return self.client.document("handlers", handler, "resources", resource_id(key))
+
+    def resources_of(self, handler: str, owner: str) -> Query:
+        """The resources that the ledger knows for an owner."""
+        return _where(self.client.collection("handlers", handler, "resources"), "owner", owner)
+
+    def order(self, handler: str, reference: str) -> DocumentReference:
+        return self.client.document("handlers", handler, "orders", _id(reference))
+
+    def orders(self, handler: str) -> CollectionReference:
+        return self.client.collection("handlers", handler, "orders")
+
+    def status(self, i_account: int, group: str) -> DocumentReference:
+        return self.client.document("statuses", f"{i_account}.{quote(group, safe='')}")
+
+    def statuses_due(self) -> Query:
+        """What ESPF has still to hear."""
+        return _where(self.client.collection("statuses"), "due", True)
+
+    def parked(self, name: str) -> DocumentReference:
+        return self.client.document("parked", name)
+
+    def audit_entry(self) -> DocumentReference:
+        """A new entry of the audit trail."""
+        return self.client.collection("audit").document()
+
+    @staticmethod
+    def call(what: Callable[[], T]) -> T:
+        """One read or write outside of a transaction. Raises StoreUnavailable."""
+        from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, RetryError
+
+        try:
+            return what()
+        except AlreadyExists:
+            raise
+        except (GoogleAPICallError, RetryError) as error:
+            raise _unavailable(error) from error
+
+    def read(self, reference: DocumentReference) -> dict[str, Any] | None:
+        """One document; None if it is not there. Raises StoreUnavailable."""
+        snapshot = self.call(reference.get)
+        return snapshot.to_dict() if snapshot.exists else None
+
+    def create(self, reference: DocumentReference, fields: dict[str, Any]) -> datetime:
+        """Make a document; returns when. Raises StoreUnavailable, and AlreadyExists as it is."""
+        return cast(datetime, self.call(lambda: reference.create(fields)).update_time)
+
+    def merge(self, reference: DocumentReference, fields: dict[str, Any]) -> datetime:
+        """Set these top-level fields, and leave others; returns when. Raises StoreUnavailable."""
+        batch = self.client.batch()
+        batch.set(reference, fields, merge=list(fields))
+        return cast(datetime, self.call(batch.commit)[0].update_time)
+
+    def find(self, query: Query) -> list[dict[str, Any]]:
+        """The documents that a query finds. Raises StoreUnavailable."""
+        return self.call(lambda: [snapshot.to_dict() or {} for snapshot in query.stream()])
+
+    def transact(self, body: Callable[[Tx], T], *, attempts: int = 20) -> T:
+        """Run ``body`` as one serializable transaction, again while others get in its way.
+
+        ``body`` must only read and write through the Tx it is given; it may run several times.
+        Raises StoreUnavailable; the commit may then be in doubt, which every caller bears (each
+        transaction may be run again).
+        """
+        return self.transact_on(None, body, attempts=attempts)[0]
+
+    def transact_on(
+        self, known: Known | None, body: Callable[[Tx], T], *, attempts: int = 20
+    ) -> tuple[T, Known | None]:
+        """The same, and what is known of the documents afterwards.
+
+        With the ``known`` of an earlier transaction: if ``body`` reads nothing else and writes all
+        that it reads, its writes are committed at once, each on condition that its document is
+        still as it was known. That equals the transaction, without its reads. Otherwise, and where
+        a document has changed meanwhile, the transaction is run.
+        """
+        if known is not None:
+            try:
+                return self._on_what_is_known(known, body)
+            except _NotKnown:
+                pass
+        return self._in_transaction(body, attempts)
+
+    def _on_what_is_known(self, known: Known, body: Callable[[Tx], T]) -> tuple[T, Known | None]:
+        from google.api_core.exceptions import (
+            Aborted,
+            AlreadyExists,
+            FailedPrecondition,
+            GoogleAPICallError,
+            NotFound,
+            RetryError,
+        )
+
+        tx = _OnKnown(known, self.clock())
+        result = body(tx)
+        batch = self.client.batch()
+        tx.prepare(batch, self.client)
+        try:
+            return result, tx.left(batch.commit())
+        except (Aborted, AlreadyExists, FailedPrecondition, NotFound) as error:
+            raise _NotKnown from error
+        except (GoogleAPICallError, RetryError) as error:
+            raise _unavailable(error) from error
+
+    def _in_transaction(self, body: Callable[[Tx], T], attempts: int) -> tuple[T, Known | None]:
+        from google.api_core.exceptions import GoogleAPICallError, RetryError
+        from google.cloud.firestore import transactional
+
+        def once(transaction: Any) -> tuple[T, _Reading]:
+            tx = _Reading(transaction, self.clock())
+            result = body(tx)
+            tx.flush()
+            return result, tx
+
+        transaction = self.client.transaction(max_attempts=attempts)
+        try:
+            result, tx = cast("tuple[T, _Reading]", transactional(once)(transaction))
+            return result, tx.left(transaction.write_results or [])
+        except (GoogleAPICallError, RetryError) as error:
+            raise _unavailable(error) from error
+        except ValueError as error:  # the client wraps what happened last in a ValueError
+            reason = error.__cause__ or error.__context__
+            if not isinstance(reason, GoogleAPICallError | RetryError):
+                raise
+            raise StoreUnavailable(
+                f"Firestore did not commit: {type(reason).__name__} ({attempts} attempts)"
+            ) from error
+
+
+class Tx(ABC):
+    """One run of a transaction: reads first, then writes that are sent with the commit."""
+
+    def __init__(self, now: datetime, sent: float) -> None:
+        self.now = now
+        """The server's time of the newest read: leases are counted from it."""
+        self.sent = sent
+        """When its first read was sent, on this process's clock."""
+        self._found: dict[str, tuple[dict[str, Any] | None, Any]] = {}
+        self._writes: dict[str, tuple[DocumentReference, dict[str, Any]]] = {}
+
+    @abstractmethod
+    def read(self, references: Iterable[DocumentReference]) -> dict[str, dict[str, Any] | None]:
+        """The documents by path; None for one that is not there."""
+
+    @abstractmethod
+    def query(self, query: Query) -> dict[str, dict[str, Any]]:
+        """The documents that a query finds, by path; phantoms make the commit fail."""
+
+    def merge(self, reference: DocumentReference, fields: Mapping[str, Any]) -> None:
+        """Set these top-level fields of the document, and leave its others."""
+        _, before = self._writes.get(reference.path, (reference, {}))
+        self._writes[reference.path] = (reference, {**before, **fields})
+
+    def after(self, *, days: float = 0, seconds: float = 0) -> datetime:
+        """That long after the server's time of this transaction."""
+        return self.now + timedelta(days=days, seconds=seconds)
+
+    def left(self, results: Sequence[Any]) -> Known | None:
+        """The documents as the commit with these write results left them."""
+        if len(results) != len(self._writes):
+            return None
+        documents = dict(self._found)
+        for (path, (_, fields)), written in zip(self._writes.items(), results, strict=True):
+            before, _ = documents.get(path, (None, None))
+            documents[path] = ({**(before or {}), **_told(fields)}, written.update_time)
+        return Known(documents, self.now, self.sent)
+
+
+class _Reading(Tx):
+    """On a transaction of the client."""
+
+    def __init__(self, transaction: Any, sent: float) -> None:
+        super().__init__(_NEVER, sent)
+        self._transaction = transaction
+
+    def read(self, references: Iterable[DocumentReference]) -> dict[str, dict[str, Any] | None]:
+        return {
+            snapshot.reference.path: self._note(snapshot)
+            for snapshot in self._transaction.get_all(list(references))
+        }
+
+    def query(self, query: Query) -> dict[str, dict[str, Any]]:
+        return {
+            snapshot.reference.path: self._note(snapshot) or {}
+            for snapshot in self._transaction.get(query)
+        }
+
+    def flush(self) -> None:
+        for reference, fields in self._writes.values():
+            self._transaction.set(reference, fields, merge=list(fields))
+
+    def _note(self, snapshot: Any) -> dict[str, Any] | None:
+        self.now = max(self.now, snapshot.read_time)
+        fields: dict[str, Any] | None = snapshot.to_dict() if snapshot.exists else None
+        self._found[snapshot.reference.path] = (fields, snapshot.update_time)
+        return fields
+
+
+class _OnKnown(Tx):
+    """On what an earlier transaction knew, without a read."""
+
+    def __init__(self, known: Known, now: float) -> None:
+        passed = timedelta(seconds=now - known.sent)
+        super().__init__(known.read_at + passed, now)
+        self._known = known
+
+    def read(self, references: Iterable[DocumentReference]) -> dict[str, dict[str, Any] | None]:
+        found: dict[str, dict[str, Any] | None] = {}
+        for reference in references:
+            if reference.path not in self._known.documents:
+                raise _NotKnown
+            self._found[reference.path] = self._known.documents[reference.path]
+            found[reference.path] = self._found[reference.path][0]
+        return found
+
+    def query(self, query: Query) -> dict[str, dict[str, Any]]:
+        raise _NotKnown
+
+    def prepare(self, batch: WriteBatch, client: Client) -> None:
+        """The writes, each on its condition. Raises _NotKnown if one of the reads has none."""
+        if self._writes.keys() != self._found.keys():
+            raise _NotKnown
+        for path, (reference, fields) in self._writes.items():
+            before, updated = self._found[path]
+            if before is None:
+                batch.create(reference, fields)
+            else:
+                unchanged = client.write_option(last_update_time=updated.timestamp_pb())
+                batch.update(reference, fields, option=unchanged)
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    from google.api_core.exceptions import InvalidArgument
+
+    if isinstance(error, InvalidArgument):
+        return StoreRefused("Firestore does not take what was to be written (InvalidArgument)")
+    return StoreUnavailable(f"Firestore did not answer: {type(error).__name__}")
+
+
+def _told(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields whose values are ours, and not computed by the server."""
+    from google.cloud.firestore import ArrayRemove, ArrayUnion, Increment
+
+    computed = (ArrayRemove, ArrayUnion, Increment)
+    return {name: value for name, value in fields.items() if not isinstance(value, computed)}
+
+
+def _where(collection: CollectionReference, name: str, value: Any) -> Query:
+    from google.cloud.firestore import FieldFilter
+
+    return collection.where(filter=FieldFilter(name, "==", value))
+
+
+def _id(name: str, safe: str = "") -> str:
+    """Somebody else's name as a document id; one that Firestore does not take is hashed."""
+    quoted = quote(name, safe=safe, errors="replace")
+    reserved = not quoted.strip(".") or (quoted.startswith("__") and quoted.endswith("__"))
+    if reserved or len(quoted) > MAX_ID:
+        return f"sha256:{hashlib.sha256(quoted.encode()).hexdigest()}"
+    return quoted
+
+
+def resource_id(key: str) -> str:
+    """The document id of a resource: keys are personal (an IMSI) and may hold any character."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]

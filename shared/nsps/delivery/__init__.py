@@ -1,0 +1,1 @@
+"""The way of one event to one system: history, ledger, attempts, switch."""

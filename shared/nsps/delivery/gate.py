@@ -1,0 +1,209 @@
+"""What stands before a handler's system, in each of its instances: switch, breaker and rate.
+
+The switch is read from Firestore, at most two seconds old. Failures in a row open the breaker at
+once; while it comes back, every instance asks Firestore for its share of the calls. An attempt
+waits here a little for its turn: given back to Pub/Sub, it would cost the message an attempt.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nsps.delivery.switch import State, Streak, Switch, Switches
+from nsps.domain.outcome import Transient
+from nsps.runtime import log
+from nsps.runtime.settings import HandlerSettings
+
+_log = log.get(__name__)
+
+CACHE_SECONDS = 2.0
+PATIENCE_SECONDS = 20.0
+"""How long an attempt waits for its turn."""
+TURN_SECONDS = 2.0
+"""How long a call waits for its turn while its lease runs."""
+ASK_SECONDS = 0.5
+"""How often an instance asks for its share while the handler comes back."""
+OFF_SECONDS = 60.0
+"""After so long a tick has taken the endpoint off: a push makes no sense before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Why the system is not to be called now, and when to come again."""
+
+    reason: str
+    retry_after: float
+
+
+class Gate:
+    """One instance's; safe to share between threads. ``clock``: monotonic, in seconds."""
+
+    def __init__(
+        self,
+        handler: HandlerSettings,
+        switches: Switches,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._handler, self._switches = handler, switches
+        self._clock, self._sleep = clock, sleep
+        self._lock = threading.Lock()
+        self._switch = Switch()
+        self._read_at = float("-inf")
+        self._streak = Streak()
+        self._permits = self._well = self._waiting = 0
+        self._asked_at = float("-inf")
+        self._entries, self._calls = _Pace(handler.instance_rate), _Pace(handler.instance_rate)
+
+    def admit(self) -> Held | None:
+        """Whether a delivery may go on to the system: None, or why not. May wait for its turn.
+
+        The pace comes last: all who waited while the handler came back go on at one moment.
+        """
+        return self._permit() or self._pace() or self._door()
+
+    def _permit(self) -> Held | None:
+        """Wait until the breaker lets this attempt through."""
+        ends = self._clock() + PATIENCE_SECONDS
+        with self._lock:
+            self._waiting += 1
+        try:
+            while True:
+                turn = self._turn()
+                if turn is not None:
+                    return turn.held
+                if self._clock() >= ends:
+                    return Held("the system comes back, and is called slowly", 10)
+                self._sleep(random.uniform(0.1, 0.3))  # noqa: S311
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def turn(self) -> None:
+        """Wait until the next call is due: deliveries take longer and shorter to get here."""
+        with self._lock:
+            wait = self._calls.take(self._clock(), TURN_SECONDS)
+        if wait:
+            self._sleep(wait)
+
+    def well(self) -> None:
+        with self._lock:
+            self._streak = Streak()
+            if self._switch.breaker.state is State.HALF_OPEN:
+                self._well += 1
+
+    def failed(self, owner: str, reason: str, retry_after: float | None) -> None:
+        with self._lock:
+            now = self._clock()
+            self._streak = self._streak.failed(owner, now, retry_after)
+            streak, state = self._streak, self._switch.breaker.state
+        rule = self._handler.breaker
+        opens = streak.opens(now, rule.failures, rule.seconds, rule.owners)
+        if state is State.OPEN or not (
+            opens or (state is State.HALF_OPEN and streak.opens_again())
+        ):
+            return
+        try:
+            switch = self._switches.open(
+                self._handler.name, streak.count, reason, streak.retry_after
+            )
+        except Transient as error:
+            _log.warning("the breaker could not be opened", reason=str(error))
+            return
+        _log.error("the breaker is open", handler=self._handler.name, reason=reason)
+        with self._lock:
+            self._note(switch)
+
+    def _door(self) -> Held | None:
+        """Read the switch if it is time; Held while it is off."""
+        with self._lock:
+            if self._clock() - self._read_at >= CACHE_SECONDS:
+                try:
+                    self._note(self._switches.read(self._handler.name))
+                except Transient as error:  # what it said last; the ledger cannot be reached either
+                    _log.warning("the switch cannot be read", reason=str(error))
+            if self._switch.off:
+                return Held(f"{self._handler.name}: {self._switch.why()}", OFF_SECONDS)
+            return None
+
+    def _pace(self) -> Held | None:
+        """Wait until this instance may make its next call."""
+        with self._lock:
+            wait = self._entries.take(self._clock(), PATIENCE_SECONDS)
+        if wait is None:
+            rate = self._handler.instance_rate
+            return Held(f"more than the {rate:g} calls a second that are allowed", PATIENCE_SECONDS)
+        if wait:
+            self._sleep(wait)
+        return None
+
+    def _turn(self) -> _Turn | None:
+        """Go, or be held; None: wait on."""
+        held = self._door()
+        if held is not None:
+            return _Turn(held)
+        with self._lock:
+            if self._free():
+                return _GO
+            if self._permits == 0 and self._clock() - self._asked_at >= ASK_SECONDS:
+                self._ask()
+            if self._free():
+                return _GO
+            if self._permits == 0:
+                return None
+            self._permits -= 1
+            return _GO
+
+    def _free(self) -> bool:
+        return self._switch.breaker.state is State.CLOSED
+
+    def _ask(self) -> None:
+        self._asked_at = self._clock()
+        handler = self._handler
+        try:
+            granted, switch = self._switches.grant(
+                handler.name, self._waiting, self._well, handler.max_rate
+            )
+        except Transient as error:
+            _log.warning("no calls could be asked for", reason=str(error))
+            return
+        self._well = 0
+        self._note(switch)
+        self._permits += granted
+
+    def _note(self, switch: Switch) -> None:
+        if switch.breaker.changed_at != self._switch.breaker.changed_at:
+            self._streak = Streak()
+            self._permits = self._well = 0
+        self._switch, self._read_at = switch, self._clock()
+
+
+@dataclass(slots=True)
+class _Pace:
+    """Evenly spaced turns."""
+
+    rate: float | None
+    free_at: float = float("-inf")
+
+    def take(self, now: float, patience: float) -> float | None:
+        """Seconds until the caller's turn; None, and no turn taken, if that is too long."""
+        if self.rate is None:
+            return 0.0
+        turn = max(now, self.free_at)
+        if turn - now > patience:
+            return None
+        self.free_at = turn + 1 / self.rate
+        return turn - now
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    held: Held | None
+
+
+_GO = _Turn(None)

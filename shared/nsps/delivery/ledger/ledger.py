@@ -1,0 +1,736 @@
+"""The protocol run on Firestore: one attempt of one delivery, step by step.
+
+Steps between which no call lies share a transaction: ``begin`` is begin, list and the takes up to
+the first that needs a call; ``done`` is confirm, the further takes and finish with the status note.
+The usual event costs one transaction and one commit: what ``begin`` left is known, so ``done`` of
+the last call writes on condition that it still stands. Every transaction may be run again (a commit
+in doubt equals a crash just after it).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from typing import Any
+
+from google.cloud.firestore import ArrayUnion, Increment
+
+from nsps.cloud.store import HISTORY_DAYS, TOMBSTONE_DAYS, Known, Store, Tx
+from nsps.delivery.ledger import protocol
+from nsps.delivery.ledger.documents import Delivery, Resource, Watermark
+from nsps.delivery.ledger.protocol import Begun, Lease, Step, Taken, Todo
+from nsps.domain.event import Owner, SnapshotTime
+from nsps.domain.outcome import Outcome, Transient, worst
+from nsps.domain.subscriber import as_msisdn
+from nsps.espf import outbox
+
+MARGIN_SECONDS = 2.0
+"""M of the model: how far a call may overrun its deadline before it can no longer take effect."""
+TRANSACTION_SECONDS = 8.0
+"""What a lease allows for the take transaction itself and for the way to the call."""
+DOUBT_SECONDS = 900.0
+"""How long an order whose submission got no answer keeps its resource from other orders."""
+
+MOST_RESULTS = 50
+"""How many results a delivery keeps: the newest."""
+MOST_FAILURES = 10
+"""How many different failures in a row a delivery keeps: the newest."""
+LONGEST_WAIT_SECONDS = 86400.0
+"""The longest Retry-After that is honoured: a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one attempt is to bring about: the desired state of an owner in one system."""
+
+    handler: str
+    delivery: str
+    """Document id: the event_id, with ``.run`` for a replay."""
+    event_id: str
+    owner: Owner
+    """Whose claim it is. A message that stands for itself is its own owner."""
+    i_account: int | None
+    """Whose status ESPF is told; None for events about no account."""
+    t: SnapshotTime
+    wanted: Mapping[str, str]
+    """Resource key -> digest of the desired state."""
+    visible: Mapping[str, Mapping[str, Any]]
+    """Resource key -> the desired state without secrets, kept for people."""
+    group: str | None
+    call_seconds: float
+    """C of the model: the longest that a call may take."""
+    answer_seconds: float = 86400.0
+    """How long an asynchronous system may take to answer an order."""
+    lasting: bool = True
+    """False where the resource is a message: forgotten with the history."""
+    meaning: str | None = None
+    """Digest of what a message says, where only a newer one that says the same may take its place;
+    overtaken by another one, its event is read again. None: any newer one of the owner may."""
+    asked: bool = False
+    """A replay or a repair: write even what the ledger takes to be so already."""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def lease_seconds(self) -> float:
+        return self.call_seconds + MARGIN_SECONDS + TRANSACTION_SECONDS
+
+
+class At(Enum):
+    """Where an attempt is after a transaction."""
+
+    CALL = auto()
+    """``step`` is mine: call the system, then report."""
+    FINISHED = auto()
+    """The delivery has its outcome (or is accepted): acknowledge."""
+    STOPPED = auto()
+    """Another message is responsible, or it was final already: acknowledge."""
+    BUSY = auto()
+    """Another attempt holds the resource: wait a little, begin again."""
+    QUEUED = auto()
+    """Asynchronous: an earlier order is open; its answer sends this event again: acknowledge."""
+    LOST = auto()
+    """My lease is gone: begin again."""
+    OVERTAKEN = auto()
+    """Another message to the owner went first, with newer data: have the event read again, then
+    acknowledge."""
+    BEHIND = auto()
+    """The same, and that message has not got through: the message comes again."""
+    HELD = auto()
+    """The system asked to be left alone (Retry-After) for ``wait`` seconds more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What an attempt remembers between its transactions; all of it may be lost in a crash."""
+
+    at: At
+    outcome: Outcome = Outcome.UNCHANGED
+    step: Step | None = None
+    resource: Resource = field(default_factory=Resource)
+    todo: tuple[Step, ...] = ()
+    sent: float = 0.0
+    """Monotonic time at which the take transaction was sent."""
+    dropping: bool = False
+    """The claim was refused, and a former owner's state is being removed under the same lease."""
+    orders: tuple[str, ...] = ()
+    results: tuple[Mapping[str, Any], ...] = ()
+    errors: tuple[str, ...] = ()
+    post: outbox.Post | None = None
+    wait: float = 0.0
+    known: Known | None = None
+    """The documents as my last transaction left them."""
+
+
+class Ledger:
+    """One handler's ledger."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._clock = store.clock
+
+    # ---- the steps of an attempt -----------------------------------------------------------
+
+    def begin(self, work: Work, record: Mapping[str, Any]) -> Progress:
+        """Steps 1 to 3: begin, list, take; and finish if no call is needed.
+
+        ``record``: fields for people, kept in the delivery document.
+        """
+
+        def body(tx: Tx) -> Progress:
+            sent = self._clock()
+            view = self._view(tx, work, listing=True)
+            begun = protocol.begin(view.delivery, view.watermark, work.t)
+            if begun in (Begun.ALREADY_FINAL, Begun.NEWER_COPY):
+                outcome = view.delivery.outcome or Outcome.WAITING
+                return Progress(At.STOPPED, outcome)
+            if begun is not Begun.SUPERSEDED and (wait := view.asked_to_wait()) > 0:
+                return Progress(At.HELD, Outcome.WAITING, wait=wait)
+            view.record(dict(record) | {"attempts": Increment(1)})
+            if begun is Begun.SUPERSEDED:
+                view.record({"superseded_by": view.watermark.by})
+                return view.finish(Progress(At.FINISHED, Outcome.SUPERSEDED), check=False)
+            view.start()
+            progress = Progress(At.FINISHED, todo=tuple(protocol.plan(view.owned, work.wanted)))
+            return view.go_on(progress, sent)
+
+        return self._went(None, body)
+
+    def may_call(self, work: Work, progress: Progress) -> bool:
+        """Step 4: whether enough of the lease is left for the longest call (local)."""
+        left = work.lease_seconds - (self._clock() - progress.sent)
+        return left >= work.call_seconds + MARGIN_SECONDS
+
+    def done(
+        self, work: Work, progress: Progress, details: Mapping[str, Any], *, changed: bool
+    ) -> Progress:
+        """Step 5, the call is done: confirm, take the next, or finish.
+
+        ``changed``: False if the system turned out to have the state already. ``details``: what
+        was done, for people (no secrets).
+        """
+        step = _step(progress)
+        if progress.dropping:
+            result, outcome = "removed", Outcome.REJECTED
+        else:
+            what = "removed" if step.todo is Todo.RELEASE else "written"
+            result = what if changed else "already so"
+            outcome = Outcome.DELIVERED if changed else Outcome.UNCHANGED
+        confirms = _performed(progress)
+
+        def settle(resource: Resource, token: str) -> Resource | None:
+            return protocol.confirm(resource, confirms, token)
+
+        return self._settle(work, progress, settle, outcome, {"result": result, **details})
+
+    def accepted(self, work: Work, progress: Progress, order_id: str) -> Progress:
+        """An asynchronous system took the order: remember it, go on.
+
+        Its answer may have come before the acceptance, even under an id nobody knew then.
+        """
+        step = _performed(progress)
+        reference = order_reference(work, step)
+        early = unknown_name(order_id)
+
+        def body(tx: Tx) -> Progress:
+            sent = self._clock()
+            view = self._view(tx, work, keys=_keys(progress), orders=(reference, early))
+            resource = view.resource(step.key)
+            if not resource.held_by(work.token):
+                return replace(progress, at=At.LOST)
+            order = view.order(reference) or {}
+            heard = order if order.get("answer") else view.order(early) or {}
+            answer = heard.get("answer")
+            known: dict[str, Any] = {"order_id": order_id, "accepted_at": tx.now}
+            if answer is None:
+                after = protocol.accept(resource, step, work.token, reference)
+                due_at = tx.after(seconds=work.answer_seconds)
+                view.put_order(reference, known | {"due_at": due_at})
+            elif answer == "done":
+                after = protocol.confirm(resource, step, work.token)
+                view.put_order(reference, known | {"answer": answer, "settled": True})
+            else:
+                after = protocol.not_settled(protocol.give_back(resource, work.token))
+                failed = {"answer": answer, "message": heard.get("message"), "settled": True}
+                view.put_order(reference, known | failed)
+            assert after is not None
+            view.put(step, after)
+            outcome = _ANSWERED.get(answer or "", Outcome.ACCEPTED)
+            if progress.dropping:
+                outcome = Outcome.REJECTED
+            result = {"key": step.key, "result": "ordered", "order": order_id}
+            told = (_told(heard),) if answer == "failed" else ()
+            went = replace(
+                progress,
+                outcome=worst(progress.outcome, outcome),
+                results=(*progress.results, result),
+                errors=(*progress.errors, *told),
+                orders=(*progress.orders, reference),
+                dropping=False,
+            )
+            return view.go_on(went, sent)
+
+        return self._store.transact(body)
+
+    def intend(self, work: Work, step: Step, action: str) -> str:
+        """Write an order down before it is submitted, so that its answer can be found.
+
+        From then on it counts as open: no other is submitted for the key until it is answered, or
+        was in doubt for DOUBT_SECONDS. Returns its reference. Raises Transient.
+        """
+        reference = order_reference(work, step)
+        order = {
+            "reference": reference,
+            "key": step.key,
+            "action": action,
+            "wanted": step.wanted or "",
+            "state": dict(work.visible.get(step.key, {})),
+            "owner": str(work.owner),
+            "i_account": work.i_account,
+            "group": work.group,
+            "t": work.t,
+            "deliveries": ArrayUnion([work.delivery]),
+            "settled": False,
+        }
+        at = self._store.resource(work.handler, step.key)
+
+        def body(tx: Tx) -> None:
+            resource = Resource.read(tx.read([at])[at.path])
+            if not resource.held_by(work.token):
+                raise Transient("the lease of this resource ran out before its order was submitted")
+            until = tx.after(seconds=work.lease_seconds + DOUBT_SECONDS)
+            after = protocol.intend(resource, step, reference, until)
+            tx.merge(at, {"pending": after.write()["pending"]})
+            tx.merge(self._store.order(work.handler, reference), order)
+
+        self._store.transact(body)
+        return reference
+
+    def refused(self, work: Work, progress: Progress, reason: str) -> Progress:
+        """Step 5, refused for good: remove a former owner's state, or give back and go on."""
+        step = _step(progress)
+        errors = (*progress.errors, reason)
+        foreign = step.todo is Todo.CLAIM and progress.resource.foreign
+        if foreign and not progress.dropping:
+            return replace(progress, dropping=True, errors=errors)
+
+        def settle(resource: Resource, token: str) -> Resource | None:
+            if not work.lasting:
+                return protocol.over(resource, token)
+            if not resource.held_by(token):
+                return None
+            return protocol.give_back(protocol.not_ordered(resource, token, refused=True), token)
+
+        return self._settle(
+            work, replace(progress, errors=errors), settle, Outcome.REJECTED, {"result": "refused"}
+        )
+
+    def not_done(
+        self,
+        work: Work,
+        progress: Progress,
+        error: str,
+        *,
+        answered: bool,
+        retry_after: float | None = None,
+    ) -> outbox.Post | None:
+        """Step 5, to be tried later: the message comes again, and waits for ``retry_after``.
+
+        ``answered``: the system said that it did nothing, so the lease may be given back. Without
+        an answer the lease is left to run out: the call may still take effect (rule hold).
+        """
+
+        def body(tx: Tx) -> outbox.Post | None:
+            keys = _keys(progress)[:1]
+            view = self._view(tx, work, keys=keys)
+            if answered and progress.step is not None:
+                resource = view.resource(progress.step.key)
+                if resource.held_by(work.token):
+                    free = protocol.not_ordered(resource, work.token, refused=False)
+                    view.put(progress.step, protocol.give_back(free, work.token))
+            view.keep(progress)
+            return view.retrying(error, retry_after)
+
+        return self._store.transact(body)
+
+    def reject(self, work: Work, record: Mapping[str, Any], reason: str) -> Progress:
+        """The event can never be provisioned: decided before begin, the watermark stays."""
+
+        def body(tx: Tx) -> Progress:
+            view = self._view(tx, work)
+            begun = protocol.begin(view.delivery, view.watermark, work.t)
+            if begun in (Begun.ALREADY_FINAL, Begun.NEWER_COPY):
+                return Progress(At.STOPPED, view.delivery.outcome or Outcome.WAITING)
+            view.record(dict(record) | {"attempts": Increment(1), "t": work.t})
+            outcome = Outcome.SUPERSEDED if begun is Begun.SUPERSEDED else Outcome.REJECTED
+            return view.finish(Progress(At.FINISHED, outcome, errors=(reason,)), check=False)
+
+        return self._store.transact(body)
+
+    def postpone(self, work: Work, record: Mapping[str, Any], reason: str) -> outbox.Post | None:
+        """What is wanted cannot be said yet (a secret cannot be read): before begin, nothing is
+        touched, the message comes again."""
+
+        def body(tx: Tx) -> outbox.Post | None:
+            view = self._view(tx, work)
+            begun = protocol.begin(view.delivery, view.watermark, work.t)
+            if begun is not Begun.GO:
+                return None
+            view.record(dict(record) | {"attempts": Increment(1), "t": work.t})
+            view.delivery = replace(view.delivery, t=work.t)
+            return view.retrying(reason, None)
+
+        return self._store.transact(body)
+
+    def _settle(
+        self,
+        work: Work,
+        progress: Progress,
+        settle: Callable[[Resource, str], Resource | None],
+        outcome: Outcome,
+        result: Mapping[str, Any],
+    ) -> Progress:
+        step = _step(progress)
+
+        def body(tx: Tx) -> Progress:
+            sent = self._clock()
+            view = self._view(tx, work, takes=bool(progress.todo), keys=_keys(progress))
+            after = settle(view.resource(step.key), work.token)
+            if after is None:
+                return replace(progress, at=At.LOST)
+            view.put(step, after)
+            return view.go_on(
+                replace(
+                    progress,
+                    outcome=worst(progress.outcome, outcome),
+                    results=(*progress.results, {"key": step.key, **result}),
+                    dropping=False,
+                ),
+                sent,
+            )
+
+        return self._went(progress.known, body)
+
+    def _went(self, known: Known | None, body: Callable[[Tx], Progress]) -> Progress:
+        progress, known = self._store.transact_on(known, body)
+        return replace(progress, known=known)
+
+    def _view(
+        self,
+        tx: Tx,
+        work: Work,
+        *,
+        listing: bool = False,
+        takes: bool = True,
+        keys: tuple[str, ...] = (),
+        orders: tuple[str, ...] = (),
+    ) -> _View:
+        """The documents of a transaction. ``takes``: it may take a resource (rule recheck)."""
+        store, handler = self._store, work.handler
+        owned: dict[str, dict[str, Any]] = {}
+        if listing:
+            owned = tx.query(store.resources_of(handler, str(work.owner)))
+            keys = tuple(work.wanted)
+        references = [store.delivery(handler, work.delivery)]
+        references += [store.owner(handler, str(work.owner))] if takes else []
+        references += [
+            reference
+            for reference in (store.resource(handler, key) for key in keys)
+            if reference.path not in owned
+        ]
+        references += [store.order(handler, reference) for reference in orders]
+        if work.group is not None and work.i_account is not None:
+            references.append(store.status(work.i_account, work.group))
+        return _View(store, tx, work, owned, {**tx.read(references), **owned})
+
+
+class _View:
+    """The documents of one transaction: read at its start, changed, and written at its end."""
+
+    def __init__(
+        self,
+        store: Store,
+        tx: Tx,
+        work: Work,
+        owned: Mapping[str, Mapping[str, Any]],
+        documents: dict[str, dict[str, Any] | None],
+    ) -> None:
+        self._store, self._tx, self._work = store, tx, work
+        self._documents = documents
+        self._ordered: dict[str, dict[str, Any]] = {}
+        """What this transaction will write of orders: reads do not show it yet."""
+        self._delivery = store.delivery(work.handler, work.delivery)
+        self._owner = store.owner(work.handler, str(work.owner))
+        self.owned = [str(data["key"]) for data in owned.values()]
+        self.delivery = Delivery.read(documents[self._delivery.path])
+        self.watermark = Watermark.read(documents.get(self._owner.path), work.meaning)
+
+    def resource(self, key: str) -> Resource:
+        return Resource.read(
+            self._documents.get(self._store.resource(self._work.handler, key).path)
+        )
+
+    def order(self, reference: str) -> dict[str, Any] | None:
+        return self._documents.get(self._store.order(self._work.handler, reference).path)
+
+    def put_order(self, reference: str, fields: Mapping[str, Any]) -> None:
+        order = self._store.order(self._work.handler, reference)
+        self._tx.merge(order, fields)
+        self._ordered[order.path] = {**self._ordered.get(order.path, {}), **fields}
+
+    def put(self, step: Step, resource: Resource) -> None:
+        """Write a resource, with what people want to see of it."""
+        reference = self._store.resource(self._work.handler, step.key)
+        fields = resource.write() | {"key": step.key, "changed_at": self._tx.now}
+        lasting = self._work.lasting and resource.owner is not None
+        days = TOMBSTONE_DAYS if self._work.lasting else HISTORY_DAYS
+        fields["expire_at"] = None if lasting else self._tx.after(days=days)
+        sure = resource.confirmed is not None and not resource.dirty
+        if sure and resource.confirmed == step.wanted:
+            fields["state"] = dict(self._work.visible.get(step.key, {}))
+            fields["by"] = self._work.event_id
+            fields["find"] = _findable(step.key, fields["state"])
+        elif resource.owner is None:
+            fields["state"] = None
+        self._tx.merge(reference, fields)
+        self._documents[reference.path] = fields
+
+    def record(self, fields: Mapping[str, Any]) -> None:
+        """Fields of the delivery document that are for people."""
+        self._tx.merge(self._delivery, fields)
+
+    def start(self) -> None:
+        """The delivery begins with this snapshot; the owner's watermark rises to it."""
+        work = self._work
+        self.delivery = replace(self.delivery, t=work.t)
+        now = self._tx.now
+        begun = {"t": work.t, "outcome": None, "begun_at": now, "last_at": now, "waits_for": None}
+        self._tx.merge(self._delivery, begun)
+        if self.watermark.t < work.t:
+            self.watermark = Watermark(work.t, work.event_id)
+            marked = self.watermark.write(self._documents.get(self._owner.path), work.meaning)
+            expire = {"expire_at": self._tx.after(days=TOMBSTONE_DAYS)}
+            self._tx.merge(self._owner, marked | expire)
+
+    def go_on(self, progress: Progress, sent: float) -> Progress:
+        """Take what is left to do, until a call is needed or nothing is left."""
+        work = self._work
+        until = self._tx.after(seconds=work.lease_seconds)
+        lease = Lease(work.token, self._tx.now, until)
+        todo = list(progress.todo)
+        while todo:
+            step = todo.pop(0)
+            before = self.resource(step.key)
+            mine = lease
+            if before.pending is not None:
+                mine = replace(lease, reference=order_reference(work, step))
+            taken, after = protocol.take(
+                step, before, self.watermark, str(work.owner), work.t, mine, asked=work.asked
+            )
+            if taken is Taken.CALL:
+                self.put(step, after)
+                return replace(
+                    progress, at=At.CALL, step=step, resource=after, todo=tuple(todo), sent=sent
+                )
+            if taken in (Taken.BUSY, Taken.QUEUED):
+                return self._wait(replace(progress, step=step), taken, before)
+            if taken is Taken.CLAIMED_LATER and work.meaning is not None:
+                return self._overtaken(before)
+            progress = replace(
+                progress,
+                outcome=worst(progress.outcome, protocol.OUTCOME_OF[taken]),
+                results=(*progress.results, {"key": step.key, "result": _SAY[taken]}),
+            )
+            if taken is Taken.GAVE_WAY:
+                self.record({"superseded_by": self.watermark.by})
+                break
+            if taken is Taken.JOINED and before.pending is not None:
+                progress = self._join(progress, before.pending.reference)
+            if after != before:
+                self.put(step, after)
+        return self.finish(progress)
+
+    def _wait(self, progress: Progress, taken: Taken, resource: Resource) -> Progress:
+        self.keep(progress)
+        if taken is Taken.BUSY:
+            return replace(progress, at=At.BUSY)
+        assert resource.pending is not None
+        self.put_order(resource.pending.reference, {"followers": ArrayUnion([self._work.delivery])})
+        self.record({"waits_for": "the answer to an earlier order"})
+        return replace(progress, at=At.QUEUED, outcome=Outcome.WAITING)
+
+    def _overtaken(self, resource: Resource) -> Progress:
+        """Sent now, an older message would undo a newer one that means something else."""
+        if protocol.may_read_again(self.delivery, resource):
+            waits_for = "newer data: another event of the owner went first"
+            self.record({"read_again": Increment(1), "waits_for": waits_for})
+            return Progress(At.OVERTAKEN, Outcome.WAITING)
+        self.record({"waits_for": "another event of the owner, which went first and still fails"})
+        return Progress(At.BEHIND, Outcome.WAITING)
+
+    def _join(self, progress: Progress, reference: str) -> Progress:
+        self.put_order(reference, {"deliveries": ArrayUnion([self._work.delivery])})
+        return replace(progress, orders=(*progress.orders, reference))
+
+    def keep(self, progress: Progress) -> None:
+        """What this attempt has done, for people: another one will finish the delivery."""
+        if progress.results:
+            self.record({"results": self._so_far(progress)})
+
+    def _so_far(self, progress: Progress) -> list[dict[str, Any]]:
+        mine = [dict(result) for result in progress.results]
+        return [*self._earlier(progress), *mine][-MOST_RESULTS:]
+
+    def _earlier(self, progress: Progress) -> list[dict[str, Any]]:
+        """What earlier attempts and copies of this delivery did and could not finish."""
+        kept = (self._documents[self._delivery.path] or {}).get("results") or []
+        return [each for each in kept if each["result"] in _DONE and each not in progress.results]
+
+    def finish(self, progress: Progress, *, check: bool = True) -> Progress:
+        """Step 6: the outcome, and in the same transaction what ESPF is to hear."""
+        work, now = self._work, self._tx.now
+        if check and not protocol.may_finish(self.delivery, work.t):
+            if self.delivery.outcome is None or not self.delivery.outcome.final:
+                self.keep(progress)
+            return replace(progress, at=At.STOPPED)
+        if any(each["result"] in _CHANGED for each in self._earlier(progress)):
+            progress = replace(progress, outcome=worst(progress.outcome, Outcome.DELIVERED))
+        waits = progress.outcome is Outcome.ACCEPTED
+        if waits:
+            progress = self._answered_already(progress)
+        fields: dict[str, Any] = {
+            "outcome": progress.outcome.value,
+            "results": self._so_far(progress),
+            "errors": list(progress.errors),
+            "retry": None,
+            "waits_for": None,
+            "last_at": now,
+            "expire_at": self._tx.after(days=HISTORY_DAYS),
+        }
+        if progress.outcome.final:
+            fields["finished_at"] = now
+        if progress.orders:
+            fields["orders"] = list(progress.orders)
+            fields["by_answer"] = waits and progress.outcome.final
+        self._tx.merge(self._delivery, fields)
+        post = self._note(progress.outcome, "; ".join(progress.errors))
+        return replace(progress, at=At.FINISHED, post=post)
+
+    def _answered_already(self, progress: Progress) -> Progress:
+        """The answer that comes last finishes a delivery; it may have come before its end."""
+        references = [self._store.order(self._work.handler, name) for name in progress.orders]
+        found = self._tx.read(references)
+        orders = [
+            {**(found[reference.path] or {}), **self._ordered.get(reference.path, {})}
+            for reference in references
+        ]
+        came = answers_together(orders)
+        if came is None:
+            return progress
+        outcome, errors = came
+        return replace(progress, outcome=outcome, errors=(*progress.errors, *errors))
+
+    def asked_to_wait(self) -> float:
+        """Seconds for which the system asked, with its last answer, not to be called for this."""
+        retry = (self._documents[self._delivery.path] or {}).get("retry") or {}
+        not_before = retry.get("not_before")
+        return (not_before - self._tx.now).total_seconds() if not_before else 0.0
+
+    def retrying(self, error: str, retry_after: float | None) -> outbox.Post | None:
+        """Record a failure that is to be tried again; ESPF hears RETRY."""
+        if not protocol.may_finish(self.delivery, self._work.t):
+            return None
+        retry: dict[str, Any] = {"error": error, "at": self._tx.now}
+        if retry_after:
+            retry["not_before"] = self._tx.after(seconds=min(retry_after, LONGEST_WAIT_SECONDS))
+        self._tx.merge(
+            self._delivery,
+            {
+                "retry": retry,
+                "failures": self._failures(error),
+                "last_at": self._tx.now,
+                "expire_at": self._tx.after(days=HISTORY_DAYS),
+            },
+        )
+        return self._note(Outcome.RETRYING, error)
+
+    def _failures(self, error: str) -> list[dict[str, Any]]:
+        """The newest failures with this one; the same one again is counted."""
+        before = (self._documents[self._delivery.path] or {}).get("failures") or []
+        times = 1
+        if before and before[-1]["error"] == error:
+            times += before[-1]["times"]
+            before = before[:-1]
+        return [*before, {"error": error, "at": self._tx.now, "times": times}][-MOST_FAILURES:]
+
+    def _note(self, outcome: Outcome, message: str) -> outbox.Post | None:
+        work = self._work
+        return note_status(
+            self._store,
+            self._tx,
+            self._documents,
+            work.i_account,
+            work.group,
+            work.t,
+            outcome,
+            message,
+        )
+
+
+def note_status(
+    store: Store,
+    tx: Tx,
+    documents: Mapping[str, dict[str, Any] | None],
+    i_account: int | None,
+    group: str | None,
+    t: SnapshotTime,
+    outcome: Outcome,
+    reason: str,
+) -> outbox.Post | None:
+    """Note what ESPF is to hear, in the caller's transaction; the post, if it is free to go out."""
+    if group is None or i_account is None or outcome.espf_status is None:
+        return None
+    reference = store.status(i_account, group)
+    before = outbox.Status.read(documents.get(reference.path))
+    doc = outbox.note(before, t, outcome.espf_status, reason)
+    token = uuid.uuid4().hex
+    taken = outbox.take(doc, token, tx.now, tx.after(seconds=outbox.POST_SECONDS))
+    if (taken or doc) == before:
+        return None
+    fields = (taken or doc).write() | {"i_account": i_account, "group": group}
+    tx.merge(reference, fields | {"expire_at": tx.after(days=TOMBSTONE_DAYS)})
+    if taken is None:
+        return None
+    return outbox.Post(
+        reference.path,
+        i_account,
+        group,
+        taken.status,
+        taken.message,
+        taken.revision,
+        token,
+        tx.sent,
+    )
+
+
+def _findable(key: str, state: Mapping[str, Any]) -> list[str]:
+    """The numbers by which people look for a resource."""
+    values = (state.get(name) for name in ("imsi", "msisdn", "iccid", "number"))
+    texts = [each for each in values if isinstance(each, str) and each]
+    numbers = filter(None, map(as_msisdn, texts))  # an MSISDN is looked for by its digits
+    return sorted({key, *texts, *numbers})
+
+
+def order_reference(work: Work, step: Step) -> str:
+    """Our name for an order: equal when the same snapshot's order is submitted again."""
+    name = "\n".join((work.handler, step.key, work.t, step.wanted or ""))
+    return str(uuid.uuid5(_ORDERS, name))
+
+
+def unknown_name(order: str) -> str:
+    """Where an answer is kept whose order nobody knows (yet)."""
+    return f"~{order}"
+
+
+def answers_together(
+    orders: Sequence[Mapping[str, Any]],
+) -> tuple[Outcome, tuple[str, ...]] | None:
+    """What a delivery's orders came to, with the errors; None while one is not answered."""
+    if not orders or any(not order.get("answer") for order in orders):
+        return None
+    errors = tuple(_told(order) for order in orders if order["answer"] == "failed")
+    return (Outcome.REJECTED if errors else Outcome.DELIVERED), errors
+
+
+def _told(order: Mapping[str, Any]) -> str:
+    return str(order.get("message") or "the system answered that the order failed")
+
+
+def _step(progress: Progress) -> Step:
+    assert progress.step is not None
+    return progress.step
+
+
+def _performed(progress: Progress) -> Step:
+    """What was done about the step: a claim that was refused may have become a removal."""
+    step = _step(progress)
+    return replace(step, todo=Todo.RELEASE, wanted=None) if progress.dropping else step
+
+
+def _keys(progress: Progress) -> tuple[str, ...]:
+    steps = (() if progress.step is None else (progress.step,)) + progress.todo
+    return tuple(step.key for step in steps)
+
+
+_ORDERS = uuid.UUID("0f2f5f7c-3b1e-5d39-8a68-2f8f52c9a0aa")
+_CHANGED = frozenset({"written", "removed"})
+_DONE = _CHANGED | {"ordered"}
+_ANSWERED = {"done": Outcome.DELIVERED, "failed": Outcome.REJECTED}
+_SAY = {
+    Taken.UNCHANGED: "unchanged",
+    Taken.NOT_MINE: "not ours any more",
+    Taken.CLAIMED_LATER: "claimed by a newer snapshot",
+    Taken.GAVE_WAY: "superseded",
+    Taken.JOINED: "ordered already",
+}

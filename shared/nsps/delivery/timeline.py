@@ -1,0 +1,392 @@
+"""What happened to an event, read back from the history and told in order.
+
+The same story is printed by ``nsps explain``, given as JSON, and (later) shown by the console.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.cloud.firestore import DocumentReference, DocumentSnapshot, FieldFilter, Query
+
+from nsps.cloud.store import Store
+from nsps.domain.outcome import Outcome
+from nsps.domain.retry import PUSH
+from nsps.runtime.settings import HandlerSummary
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What became of the event for one handler. Times are ISO 8601, UTC."""
+
+    handler: str
+    delivery: str
+    outcome: str | None
+    attempts: int
+    begun_at: str | None
+    last_at: str | None
+    finished_at: str | None
+    results: tuple[Mapping[str, Any], ...]
+    errors: tuple[str, ...]
+    retry: Mapping[str, Any] | None
+    next_try: str | None
+    summary: str | None
+    superseded_by: str | None
+    read_again: int
+    """How often PortaBilling was read anew for it, for another event had gone first."""
+    orders: tuple[str, ...]
+    espf: Mapping[str, Any] | None
+    run: int = 0
+    """0 for the event as it came; 1, 2, ... for its replays."""
+    waits_for: str | None = None
+    failures: tuple[Mapping[str, Any], ...] = ()
+    """The newest failures, oldest first, also after a success: ``error``, ``at``, ``times``."""
+    sent_at: str | None = None
+    """When it was published for the handler; of a replay: asked for, not later than this."""
+
+    @property
+    def final(self) -> bool:
+        return self.outcome is not None and Outcome(self.outcome).final
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """An event's history entry with its deliveries."""
+
+    event_id: str
+    event_type: str
+    i_event: str | None
+    i_account: int | None
+    owner: str
+    state: str
+    received_at: str | None
+    opened_at: str | None
+    enriched_at: str | None
+    read_ms: float | None
+    snapshot_t: str | None
+    trace_id: str
+    retry: Mapping[str, Any] | None
+    next_try: str | None
+    deliveries: tuple[Delivered, ...]
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to the event by itself."""
+        return not self.unread and all(each.final for each in self.deliveries)
+
+    @property
+    def unread(self) -> bool:
+        """Whether PortaBilling has still to be read for the event itself; its replays may be done
+        already."""
+        return self.state in ("received", _PARKED)
+
+
+def as_json(story: Story) -> dict[str, Any]:
+    """A story as JSON: its members, and ``final``."""
+    document = asdict(story) | {"final": story.final}
+    for each, delivered in zip(document["deliveries"], story.deliveries, strict=True):
+        each["final"] = delivered.final
+    return document
+
+
+class Timeline:
+    """Reads stories. ``handlers``: by name, as they are configured now."""
+
+    def __init__(self, store: Store, handlers: Mapping[str, HandlerSummary]) -> None:
+        self._store, self._handlers = store, handlers
+
+    def find(self, name: str) -> list[Story]:
+        """The event of an event_id, or the events of an i_event. Raises StoreUnavailable."""
+        data = self._store.read(self._store.event(name)) if "/" not in name else None
+        if data is not None and not expired(data, datetime.now(UTC)):
+            return [self._story(name, data)]
+        return self.where("i_event", name)
+
+    def where(self, field: str, value: Any, limit: int = 100) -> list[Story]:
+        """The newest events in whose entry a field (i_event, i_account, owner) has a value, oldest
+        first."""
+        query = self._store.events().where(filter=FieldFilter(field, "==", value))
+        newest = query.order_by("opened_at", direction=Query.DESCENDING).limit(limit)
+        return self._stories(newest)[::-1]
+
+    def latest(self, limit: int) -> list[Story]:
+        """The newest events, newest first."""
+        query = self._store.events().order_by("opened_at", direction=Query.DESCENDING)
+        return self._stories(query.limit(limit))
+
+    def search(
+        self, limit: int, handler: str | None, outcomes: frozenset[str]
+    ) -> tuple[list[Story], int]:
+        """The newest events that came to one of the outcomes (for the handler, if one is named),
+        newest first; and how many were looked through for them, SEARCHED at most."""
+        query = self._store.events().order_by("opened_at", direction=Query.DESCENDING)
+        found: list[Story] = []
+        looked, after = 0, None
+        while len(found) < limit and looked < SEARCHED:
+            page = query.start_after(after) if after is not None else query
+            snapshots = self._snapshots(page.limit(_SEARCH_PAGE))
+            looked += len(snapshots)
+            stories = self._told(snapshots)
+            found += [story for story in stories if came_to(story, handler, outcomes)]
+            if len(snapshots) < _SEARCH_PAGE:
+                break
+            after = snapshots[-1]
+        return found[:limit], looked
+
+    def _stories(self, query: Query) -> list[Story]:
+        return self._told(self._snapshots(query))
+
+    def _snapshots(self, query: Query) -> list[DocumentSnapshot[Any]]:
+        return self._store.call(lambda: list(query.stream()))
+
+    def _told(self, found: Iterable[DocumentSnapshot[Any]]) -> list[Story]:
+        entries = [(snapshot.id, snapshot.to_dict() or {}) for snapshot in found]
+        now = datetime.now(UTC)
+        kept = [(ident, data) for ident, data in entries if not expired(data, now)]
+        documents = self._deliveries(kept)
+        return [self._story(ident, data, documents) for ident, data in kept]
+
+    def _deliveries(
+        self, entries: Iterable[tuple[str, Mapping[str, Any]]]
+    ) -> dict[str, dict[str, Any] | None]:
+        """The delivery and status documents of many events, in one read."""
+        store = self._store
+        references = {}
+        for ident, data in entries:
+            for handler, run in runs_of(data):
+                delivery = store.delivery(handler, named(ident, run))
+                references[delivery.path] = delivery
+                group = self._group(handler)
+                if group and data.get("i_account") is not None:
+                    status = store.status(data["i_account"], group)
+                    references[status.path] = status
+        if not references:
+            return {}
+        snapshots = store.call(lambda: list(store.client.get_all(list(references.values()))))
+        return {s.reference.path: s.to_dict() if s.exists else None for s in snapshots}
+
+    def _story(
+        self,
+        ident: str,
+        data: Mapping[str, Any],
+        documents: Mapping[str, dict[str, Any] | None] | None = None,
+    ) -> Story:
+        if documents is None:
+            documents = self._deliveries([(ident, data)])
+        return Story(
+            event_id=ident,
+            event_type=data.get("event_type", ""),
+            i_event=data.get("i_event"),
+            i_account=data.get("i_account"),
+            owner=data.get("owner", ""),
+            state=data.get("state", ""),
+            received_at=data.get("received_at"),
+            opened_at=_iso(data.get("opened_at")),
+            enriched_at=_iso(data.get("enriched_at")),
+            read_ms=data.get("read_ms"),
+            snapshot_t=data.get("t"),
+            trace_id=data.get("trace_id", ""),
+            retry=plain(data.get("retry")),
+            next_try=_iso(data.get("next_try")) if data.get("state") == _PARKED else None,
+            deliveries=tuple(
+                self._delivered(handler, run, ident, data, documents)
+                for handler, run in runs_of(data)
+            ),
+        )
+
+    def _delivered(
+        self,
+        handler: str,
+        run: int,
+        ident: str,
+        event: Mapping[str, Any],
+        documents: Mapping[str, dict[str, Any] | None],
+    ) -> Delivered:
+        delivery = named(ident, run)
+        data = documents.get(self._store.delivery(handler, delivery).path)
+        data = data or ({} if run else never_read(event))
+        return Delivered(
+            handler=handler,
+            delivery=delivery,
+            outcome=data.get("outcome") or (Outcome.RETRYING.value if data.get("retry") else None),
+            attempts=data.get("attempts", 0),
+            begun_at=_iso(data.get("begun_at")),
+            last_at=_iso(data.get("last_at")),
+            finished_at=_iso(data.get("finished_at")),
+            results=tuple(plain(result) for result in data.get("results", [])),
+            errors=tuple(data.get("errors", [])),
+            retry=plain(data.get("retry")),
+            failures=tuple(plain(failure) for failure in data.get("failures", [])),
+            next_try=self._next_try(handler, data),
+            summary=data.get("summary"),
+            superseded_by=data.get("superseded_by"),
+            read_again=data.get("read_again", 0),
+            orders=tuple(data.get("orders", [])),
+            espf=self._espf(handler, event, data, documents),
+            run=run,
+            waits_for=data.get("waits_for"),
+            sent_at=_iso(_sent_at(handler, run, event)),
+        )
+
+    def _espf(
+        self,
+        handler: str,
+        event: Mapping[str, Any],
+        data: Mapping[str, Any],
+        documents: Mapping[str, dict[str, Any] | None],
+    ) -> dict[str, Any] | None:
+        """What PortaBilling heard for the account and the handler's group."""
+        group, i_account = self._group(handler), event.get("i_account")
+        if group is None or i_account is None:
+            return None
+        status = documents.get(self._store.status(i_account, group).path)
+        if status is None:
+            return {"group": group, "status": None, "told": False, "of_this": False}
+        return {
+            "group": group,
+            "status": status.get("status"),
+            "told": status.get("posted") == status.get("revision"),
+            "told_at": _iso(status.get("posted_at")),
+            "refused": status.get("refused"),
+            "of_this": status.get("t") == data.get("t"),
+        }
+
+    def _group(self, handler: str) -> str | None:
+        known = self._handlers.get(handler)
+        return known.group if known else None
+
+    def _next_try(self, handler: str, data: Mapping[str, Any]) -> str | None:
+        """When a delivery is tried again by itself: by the ladder, or about then by Pub/Sub."""
+        if data.get("outcome") not in (None, _PARKED):
+            return None  # decided, or with its system; what the ladder planned is void
+        return _iso(data.get("next_try")) or self._next_attempt(handler, data)
+
+    def _next_attempt(self, handler: str, data: Mapping[str, Any]) -> str | None:
+        """About when Pub/Sub brings a failed delivery again, from the handler's own schedule; not
+        before the system asked to be called again."""
+        retry = data.get("retry")
+        if not retry or data.get("outcome"):
+            return None
+        known = self._handlers.get(handler)
+        push = known.retries.schedule.push if known else PUSH
+        gap = push.gap_after(max(1, data.get("attempts", 1)))
+        at: datetime = retry["at"] + timedelta(seconds=gap)
+        return _iso(max(at, retry.get("not_before") or at))
+
+
+SEARCHED = 2000
+"""Events that a search looks through at the most."""
+_SEARCH_PAGE = 200
+
+
+def came_to(story: Story, handler: str | None, outcomes: frozenset[str]) -> bool:
+    """Whether the newest delivery of a handler (of any, if none is named) came to one of these.
+
+    What has not ended and did not fail is ``waiting``.
+    """
+    newest = {each.handler: each.outcome or Outcome.WAITING.value for each in story.deliveries}
+    if handler is not None:
+        return newest.get(handler) in outcomes
+    return any(outcome in outcomes for outcome in newest.values())
+
+
+def never_read(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What each handler's delivery of an event comes to that PortaBilling could not be read for.
+
+    Empty while it is not parked. What is replayed has a delivery of its own.
+    """
+    state = event.get("state")
+    if state not in (_PARKED, Outcome.EXPIRED.value):
+        return {}
+    return {
+        "outcome": state,
+        "next_try": event.get("next_try"),
+        "last_at": (event.get("retry") or {}).get("at"),
+        "finished_at": event.get("finished_at"),
+        "errors": event.get("errors", []),
+    }
+
+
+RUNS_SHOWN = 5
+"""Of many replays of one event the newest are shown."""
+
+
+def runs_of(event: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """(handler, run) of every delivery of an event, in the order in which they were begun."""
+    replayed = event.get("runs") or {}
+    first = [(name, 0) for name in event.get("handlers", []) if not _only(replayed.get(name))]
+    later = [
+        (name, run)
+        for name, last in replayed.items()
+        for run in range(max(1, last["n"] - RUNS_SHOWN + 1), last["n"] + 1)
+    ]
+    return first + sorted(later, key=lambda each: each[1])
+
+
+def _only(replayed: Mapping[str, Any] | None) -> bool:
+    """Whether the handler has had the event by replays alone."""
+    return bool(replayed and replayed.get("only"))
+
+
+def _sent_at(handler: str, run: int, event: Mapping[str, Any]) -> datetime | None:
+    return event["runs"][handler].get("at") if run else event.get("enriched_at")
+
+
+def named(event_id: str, run: int) -> str:
+    """The delivery's document id."""
+    return f"{event_id}.{run}" if run else event_id
+
+
+_PARKED = Outcome.PARKED.value
+
+
+def about_parked(store: Store, parked: Mapping[str, Any]) -> tuple[DocumentReference, str]:
+    """The document that tells how something parked is, and in which field.
+
+    A replay that could not be read is its handler's delivery: the event belongs to all handlers.
+    """
+    replayed_for = parked["only"] if parked["run"] is not None else None
+    handler = parked["handler"] or replayed_for
+    if handler is None:
+        return store.event(parked["event_id"]), "state"
+    return store.delivery(handler, parked["delivery"]), "outcome"
+
+
+def last_reason(about: Mapping[str, Any], otherwise: str) -> str:
+    """Why the last attempt failed, by the event's entry or the delivery."""
+    return str((about.get("retry") or {}).get("error") or otherwise)
+
+
+def settled(field: str, data: Mapping[str, Any]) -> bool:
+    """Whether what was parked needs no further try: ``data`` is the ``state`` of its event's entry,
+    or the ``outcome`` of its delivery. What was ordered is waited for elsewhere."""
+    if field == "state":
+        return data.get("state") in ("enriched", "unhandled", Outcome.EXPIRED.value)
+    outcome = data.get("outcome")
+    return outcome is not None and (Outcome(outcome).final or outcome == Outcome.ACCEPTED.value)
+
+
+def expired(data: Mapping[str, Any], now: datetime) -> bool:
+    """Firestore's TTL may take a day; what has expired is not shown."""
+    expire_at = data.get("expire_at")
+    return expire_at is not None and expire_at <= now
+
+
+def _iso(moment: Any) -> str | None:
+    if not isinstance(moment, datetime):
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def plain(value: Any) -> Any:
+    """A stored value as JSON has it."""
+    if isinstance(value, datetime):
+        return _iso(value)
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value

@@ -1,0 +1,1 @@
+"""What every function needs from its surroundings: settings, secrets, logs, traces, redaction."""

@@ -1,0 +1,1 @@
+"""Calls of external systems that end in time and say what they may have changed."""

@@ -1,0 +1,22 @@
+"""One call of an external system, as its connector is given it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nsps.transport.http import Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the external system: its deadline, and the ids to pass on.
+
+    ``deadline`` is for the whole call; hand it to every request (it refuses one that would come
+    too late). ``reference`` is the same for each repetition of the same call: an idempotency key.
+    """
+
+    deadline: Deadline
+    reference: str
+    event_id: str = ""
+    trace_id: str = ""
+    request_id: str = ""

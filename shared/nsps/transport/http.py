@@ -1,0 +1,562 @@
+"""HTTP calls that end in time, and say afterwards whether the request may have taken effect.
+
+    http = Http(threads=8)
+    answer = http.request("POST", url, json={...}, deadline=Deadline(15))
+
+A call that never left raises Transient (nothing was changed); one that left and brought no whole
+answer raises NoAnswer. Every status is an answer: what it means is the caller's to say.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import ipaddress
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.connection import allowed_gai_family
+
+from nsps.domain.outcome import NoAnswer, Transient, Unreachable
+
+MAX_ANSWER_BYTES = 5_000_000
+_CHUNK = 65_536
+_MOVED = frozenset({301, 302, 303, 307, 308})
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class AddressRefused(Transient):
+    """The host is at an address that may not be called; nothing was sent."""
+
+
+class AnswerTooLarge(NoAnswer):
+    """The answer is larger than the caller takes; whether the call took effect is not known."""
+
+
+class Deadline:
+    """The moment by which a whole call has ended. ``clock``: monotonic, in seconds."""
+
+    __slots__ = ("_clock", "_ends", "seconds")
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._ends = clock() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left; 0.0 when there are none."""
+        return max(0.0, self._ends - self._clock())
+
+    @property
+    def expired(self) -> bool:
+        return self.remaining() <= 0
+
+    def at_most(self, seconds: float) -> Deadline:
+        """A deadline for a part of the call: this one, or sooner."""
+        return Deadline(min(seconds, self.remaining()), self._clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. ``headers`` can be looked up in any case; ``url`` has no query."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The body as JSON. Raises NoAnswer if it is not: what answered is not the system."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            kind = self.headers.get("content-type", "no content type").partition(";")[0]
+            raise NoAnswer(
+                f"{self.url}: the answer is not JSON (HTTP {self.status}, {kind})"
+            ) from None
+
+    def retry_after(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:
+        """Seconds the system asks to wait (Retry-After as seconds or date); None if it does not."""
+        text = self.headers.get("retry-after", "").strip()
+        if text.isascii() and text.isdigit():
+            return float(text[:9])
+        try:
+            moment = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - now()).total_seconds())
+
+
+class AddressGuard:
+    """Lets calls reach public addresses only, and those networks that are allowed by name.
+
+    ``allowed``: networks such as 10.1.0.0/16 or 127.0.0.1. The connection is made to the address
+    that was checked, so a name that resolves differently the next time gains nothing.
+    """
+
+    def __init__(self, allowed: Iterable[str] = ()) -> None:
+        self._allowed = tuple(ipaddress.ip_network(network, strict=False) for network in allowed)
+
+    def permits(self, address: str) -> bool:
+        """Whether the numeric address may be called."""
+        try:
+            ip = _unmapped(ipaddress.ip_address(address.partition("%")[0]))
+        except ValueError:
+            return False
+        if any(ip.version == network.version and ip in network for network in self._allowed):
+            return True
+        return ip.is_global and not ip.is_multicast
+
+
+class Http:
+    """One pooled session; safe to share between the threads of an instance.
+
+    ``threads``: connections kept per host. ``guard``: see AddressGuard. ``verify``: True, or the
+    path of a CA bundle; ``cert``: a client certificate, as requests takes it. The environment's
+    proxies and netrc are not used; cookies are not kept.
+    """
+
+    def __init__(
+        self,
+        threads: int = 32,
+        *,
+        guard: AddressGuard | None = None,
+        verify: bool | str = True,
+        cert: str | tuple[str, str] | None = None,
+    ) -> None:
+        self._guard = guard
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.verify = verify
+        self._session.cert = cert
+        self._session.headers["User-Agent"] = "NSPS"
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = _Adapter(pool_connections=16, pool_maxsize=threads, max_retries=0)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def request(  # noqa: PLR0913 (the keywords that requests has)
+        self,
+        method: str,
+        url: str,
+        *,
+        deadline: Deadline,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        data: Any = None,
+        auth: Any = None,
+        files: Any = None,
+        idempotent: bool = False,
+        redirects: int = 0,
+        max_bytes: int = MAX_ANSWER_BYTES,
+    ) -> Answer:
+        """Call, and return the answer whatever its status.
+
+        The deadline holds for everything: name look-up, connection, TLS, a slow body, redirects.
+        ``idempotent``: a kept-alive connection that turns out dead is replaced once, at once.
+        ``redirects``: how many to follow (GET and HEAD only; credentials stay with the first
+        origin). ``max_bytes``: of the body, unpacked.
+
+        Raises Transient (never sent), NoAnswer (sent, no whole answer), AddressRefused,
+        AnswerTooLarge. Messages hold the address without query and credentials.
+        """
+        request = requests.Request(
+            method.upper(), url, headers=headers, params=params, json=json, data=data, auth=auth,
+            files=files,
+        )  # fmt: skip
+        where = f"{method.upper()} {_shown(url)}"
+        while True:
+            try:
+                prepared = self._prepared(request)
+            except (requests.RequestException, ValueError) as error:
+                raise Transient(f"{where}: {_reason(error)}") from None
+            answer = self._send_again(prepared, where, deadline, max_bytes, idempotent)
+            target = answer.headers.get("location", "")
+            if redirects <= 0 or answer.status not in _MOVED or not target:
+                return answer
+            if prepared.method not in ("GET", "HEAD"):
+                return answer
+            redirects -= 1
+            request = _redirected(request, urljoin(str(prepared.url), target))
+            where = f"{prepared.method} {_shown(request.url)}"
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        self._session.close()
+
+    def _prepared(self, request: requests.Request) -> requests.PreparedRequest:
+        """As the session would; but it has no cookies and no settings to merge, which takes it
+        longer than everything else."""
+        headers = CaseInsensitiveDict(self._session.headers)
+        headers.update(request.headers or {})
+        prepared = requests.PreparedRequest()
+        prepared.prepare(
+            method=request.method,
+            url=request.url,
+            headers={name: value for name, value in headers.items() if value is not None},
+            files=request.files,
+            data=request.data,
+            json=request.json,
+            params=request.params,
+            auth=request.auth,
+        )
+        return prepared
+
+    def _send_again(
+        self,
+        prepared: requests.PreparedRequest,
+        where: str,
+        deadline: Deadline,
+        max_bytes: int,
+        idempotent: bool,
+    ) -> Answer:
+        try:
+            return self._send(prepared, where, deadline, max_bytes)
+        except _StaleConnection as stale:
+            if not idempotent:
+                raise NoAnswer(str(stale)) from stale.__cause__
+        # Where one kept connection is dead the others are likely to be.
+        self._session.close()
+        try:
+            return self._send(prepared, where, deadline, max_bytes)
+        except _StaleConnection as stale:
+            raise NoAnswer(str(stale)) from stale.__cause__
+
+    def _send(
+        self, prepared: requests.PreparedRequest, where: str, deadline: Deadline, max_bytes: int
+    ) -> Answer:
+        left = deadline.remaining()
+        if left <= 0:
+            raise Transient(f"{where}: no time left for the call; nothing was sent")
+        call = _Call(deadline, self._guard)
+        _running.call = call
+        response = None
+        try:
+            response = self._session.get_adapter(str(prepared.url)).send(
+                prepared, stream=True, timeout=(left, left), **self._tls()
+            )
+            body = _read(response, max_bytes, where)
+            return Answer(response.status_code, response.headers, body, _shown(str(prepared.url)))
+        except Transient:
+            raise
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+            ValueError,
+        ) as error:
+            raise _classified(call, where, error) from error
+        finally:
+            _running.call = None
+            if response is not None:
+                response.close()
+
+    def _tls(self) -> dict[str, Any]:
+        return {"verify": self._session.verify, "cert": self._session.cert}
+
+
+class _StaleConnection(Exception):
+    """A kept-alive connection was dead before the first byte of an answer."""
+
+
+class _Call:
+    """What happens to the call that a thread is making, noted by its connection."""
+
+    __slots__ = ("connected", "deadline", "guard", "received", "sent")
+
+    def __init__(self, deadline: Deadline, guard: AddressGuard | None) -> None:
+        self.deadline = deadline
+        self.guard = guard
+        self.connected = False
+        self.sent = False
+        self.received = False
+
+    def time_left(self) -> float:
+        left = self.deadline.remaining()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+
+class _Running(threading.local):
+    call: _Call | None = None
+
+
+_running = _Running()
+
+
+class _CallMixin:
+    """Makes a urllib3 connection keep the running call's deadline, and note how far it came."""
+
+    sock: Any
+    _dns_host: str
+    port: int
+    socket_options: Any
+
+    def _new_conn(self) -> socket.socket:
+        call = _running.call
+        assert call is not None
+        call.connected = True
+        try:
+            connection = _connect(self._dns_host, self.port, call, self.socket_options)
+        except ConnectionResetError as error:
+            # urllib3 takes it for a reset while sending, and would go on without a connection.
+            raise urllib3.exceptions.NewConnectionError(self, "reset") from error  # type: ignore[arg-type]
+        connection.settimeout(call.time_left())  # for the TLS handshake, which counts as one
+        return connection
+
+    def send(self, data: Any) -> None:
+        call = _running.call
+        if self.sock is None:
+            self.connect()  # type: ignore[attr-defined]
+        if call is not None:
+            self.sock.settimeout(call.time_left())
+            call.sent = True
+        super().send(data)  # type: ignore[misc]
+
+    @staticmethod
+    def response_class(sock: Any, **given: Any) -> http.client.HTTPResponse:
+        return http.client.HTTPResponse(_TimedSocket(sock), **given)  # type: ignore[arg-type]
+
+
+class _HttpConnection(_CallMixin, HTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _HttpsConnection(_CallMixin, HTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+
+
+class _TimedSocket:
+    """A socket as http.client reads it: each read waits only for what is left of the call."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_TimedReader(self._sock))
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        self._call = _running.call
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._call is not None:
+            self._sock.settimeout(self._call.time_left())
+        count = self._raw.readinto(buffer)
+        if self._call is not None and count:
+            self._call.received = True
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _connect(host: str, port: int, call: _Call, options: Any) -> socket.socket:
+    """Connect to the first address that answers and may be called."""
+    found = _resolve(host.strip("[]"), port, call.time_left())
+    allowed = [item for item in found if call.guard is None or call.guard.permits(item[4][0])]
+    if found and not allowed:
+        raise AddressRefused(
+            f"{host} is at an address that may not be called ({found[0][4][0]}): private, loopback "
+            "and metadata addresses must be allowed in the handler's settings"
+        )
+    failure: OSError = OSError("the name has no address")
+    for family, kind, protocol, _, address in allowed:
+        connection = socket.socket(family, kind, protocol)
+        try:
+            for option in options or ():
+                connection.setsockopt(*option)
+            connection.settimeout(call.time_left())
+            connection.connect(address)
+            return connection
+        except OSError as error:
+            connection.close()
+            failure = error
+    raise failure
+
+
+def _resolve(host: str, port: int, timeout: float) -> list[Any]:
+    """socket.getaddrinfo, which knows no time-out, for at most ``timeout`` seconds."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    else:
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    found: list[Any] = []
+
+    def look_up() -> None:
+        try:
+            found.append(socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            found.append(error)
+
+    thread = threading.Thread(target=look_up, name="look-up", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if not found:
+        raise TimeoutError("timed out looking up the name")
+    if isinstance(found[0], Exception):
+        raise socket.gaierror("the name is not known") from found[0]
+    return list(found[0])
+
+
+def _read(response: requests.Response, max_bytes: int, where: str) -> bytes:
+    body = bytearray()
+    while chunk := response.raw.read(_CHUNK, decode_content=True):
+        body += chunk
+        if len(body) > max_bytes:
+            raise AnswerTooLarge(f"{where}: the answer is larger than {max_bytes} bytes")
+    return bytes(body)
+
+
+def _redirected(request: requests.Request, url: str) -> requests.Request:
+    same = urlsplit(str(request.url))[:2] == urlsplit(url)[:2]
+    private = {"authorization", "cookie", "proxy-authorization"}
+    headers = {
+        name: value
+        for name, value in (request.headers or {}).items()
+        if same or name.lower() not in private
+    }
+    auth = request.auth if same else None
+    return requests.Request(request.method, url, headers=headers, auth=auth)
+
+
+def _classified(call: _Call, where: str, error: Exception) -> Exception:
+    refused = _caused_by(error, AddressRefused)
+    if refused is not None:
+        return AddressRefused(f"{where}: {refused}")
+    reason = _reason(error)
+    if not call.sent:
+        return Unreachable(f"{where}: {reason}; nothing was sent")
+    message = f"{where}: sent, but no whole answer: {reason}"
+    timed_out = call.deadline.expired or _caused_by(error, TimeoutError) is not None
+    if not call.connected and not call.received and not timed_out:
+        return _StaleConnection(message)
+    if call.deadline.expired:
+        return NoAnswer(f"{where}: no answer within {call.deadline.seconds:g} s")
+    return NoAnswer(message)
+
+
+def _reason(error: Exception) -> str:
+    """Why, in words of our own: the libraries' texts hold whole addresses."""
+    certificate = _caused_by(error, ssl.SSLCertVerificationError)
+    if certificate is not None:
+        return f"TLS: certificate refused ({certificate.verify_message})"
+    for kind, words in _REASONS:
+        if _caused_by(error, kind) is not None:
+            return words
+    return type(error).__name__
+
+
+_REASONS: tuple[tuple[type[BaseException], str], ...] = (
+    (socket.gaierror, "the name is not known"),
+    (urllib3.exceptions.LocationParseError, "not a web address"),
+    (requests.exceptions.InvalidURL, "not a web address"),
+    (requests.exceptions.MissingSchema, "not a web address"),
+    (requests.exceptions.InvalidSchema, "not a web address"),
+    (requests.exceptions.InvalidHeader, "a header cannot be sent"),
+    (ConnectionRefusedError, "connection refused"),
+    (TimeoutError, "timed out"),
+    (urllib3.exceptions.TimeoutError, "timed out"),
+    (requests.exceptions.Timeout, "timed out"),
+    (ssl.SSLError, "TLS failed"),
+    (http.client.RemoteDisconnected, "the connection was closed without an answer"),
+    (ConnectionError, "the connection was reset"),
+    (urllib3.exceptions.DecodeError, "the answer cannot be unpacked"),
+    (requests.exceptions.ContentDecodingError, "the answer cannot be unpacked"),
+    (http.client.IncompleteRead, "the answer was cut off"),
+    (urllib3.exceptions.IncompleteRead, "the answer was cut off"),
+    (http.client.HTTPException, "the answer is not HTTP"),
+    (urllib3.exceptions.ProtocolError, "the connection was lost"),
+    (OSError, "the host cannot be reached"),
+)
+
+
+def _caused_by(error: BaseException, kind: type[Any]) -> Any:
+    """The first error of this kind among the causes that libraries wrap in one another."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException] = [error]
+    while waiting and len(seen) < 20:
+        current = waiting.pop(0)
+        if current in seen:
+            continue
+        seen.append(current)
+        # requests' errors are OSErrors themselves; look inside before believing that.
+        if isinstance(current, kind) and not (
+            kind is OSError and isinstance(current, requests.RequestException)
+        ):
+            return current
+        inner = [current.__cause__, current.__context__, getattr(current, "reason", None)]
+        waiting += [item for item in [*current.args, *inner] if isinstance(item, BaseException)]
+    return None
+
+
+def _unmapped(ip: IpAddress) -> IpAddress:
+    """The IPv4 address inside an IPv6 one (mapped, NAT64, 6to4), or the address itself."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in ipaddress.ip_network("64:ff9b::/96"):
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
+
+
+def _shown(url: str | bytes) -> str:
+    """An address without user, password, query and fragment."""
+    text = url.decode("utf-8", "replace") if isinstance(url, bytes) else str(url)
+    try:
+        parts = urlsplit(text)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return "(not a web address)"
+    return f"{parts.scheme}://{host}{parts.path}" if host else "(not a web address)"
