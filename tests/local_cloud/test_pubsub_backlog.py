@@ -63,6 +63,20 @@ def test_a_late_ack_counts_unless_delivered_anew() -> None:
     assert backlog.lease(START + 100, 1) == []
 
 
+def test_a_delivery_is_late_from_its_deadline_on() -> None:
+    """Also before the overdue delivery is noticed, and after the message is leased anew."""
+    backlog = Backlog(Policy(ack_deadline=10))
+    backlog.add(mid(0))
+    (lease,) = backlog.lease(START, 1)
+    assert not backlog.is_late(lease.mid, lease.token, START + 9.9)
+    assert backlog.is_late(lease.mid, lease.token, START + 10)
+    backlog.settle(START + 10)
+    assert backlog.is_late(lease.mid, lease.token, START + 10)
+    (again,) = backlog.lease(START + 10, 1)
+    assert backlog.is_late(lease.mid, lease.token, START + 11)
+    assert not backlog.is_late(again.mid, again.token, START + 11)
+
+
 def test_a_released_delivery_is_not_an_attempt() -> None:
     backlog = Backlog(Policy(max_attempts=5))
     backlog.add(mid(0))

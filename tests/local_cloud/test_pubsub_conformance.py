@@ -45,6 +45,7 @@ KNOWN_DIFFERENCES = {
     "test_ordering_exactly_once_schemas_and_snapshots_are_refused": "it implements them",
     "test_pull_from_a_push_subscription_is_refused": "answered with no messages",
     "test_too_many_attributes_are_refused": "accepted",
+    "test_plain_http_leads_to_loopback_alone": "accepted",
     "test_without_wrapper": "posts with the content type of a form",
     "test_topic_update_takes_only_the_masked_fields": "labels cannot be updated",
     "test_update_subscription": "labels cannot be updated",
@@ -580,6 +581,34 @@ def test_push_carries_an_oidc_token(rig: Rig) -> None:
         topic, _ = rig.pair(push_config=push)
         rig.publish(topic)
         assert http.wait(1)[0].headers.get("authorization", "").startswith("Bearer ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://handler.example/", "http://localhost:9/a", "http://127.8.9.1:9", "http://[::1]/"],
+)
+def test_push_endpoints(rig: Rig, url: str) -> None:
+    rig.pair(push_config={"push_endpoint": url})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://handler.example/",
+        "http://10.0.0.1/",
+        "http://0.0.0.0/",
+        "http://127.0.0.1.example/",
+        "http://localhost.example/",
+    ],
+)
+def test_plain_http_leads_to_loopback_alone(rig: Rig, url: str) -> None:
+    with pytest.raises(exceptions.InvalidArgument, match="https"):
+        rig.pair(push_config={"push_endpoint": url})
+    _, subscription = rig.pair()
+    with pytest.raises(exceptions.InvalidArgument, match="https"):
+        rig.subscriber.modify_push_config(
+            request={"subscription": subscription, "push_config": {"push_endpoint": url}}
+        )
 
 
 def test_without_wrapper(rig: Rig) -> None:

@@ -427,6 +427,30 @@ def test_duplicates_at_once_and_after_the_acknowledgement(rig: Rig) -> None:
         assert len({post.json["message"]["messageId"] for post in http.posts[2:]}) == 1
 
 
+def test_acknowledgements_after_the_deadline_count_or_are_lost(rig: Rig) -> None:
+    topic, subscription = rig.pair(ack_deadline_seconds=10)
+    rig.publish(topic, b"late")
+    late = rig.pull_one(subscription)
+    rig.advance(11)
+    rig.ack(subscription, late)
+    assert not rig.pull(subscription, seconds=0.5)
+    assert rig.figures(subscription)["acked"] == 1
+
+    rig.faults(subscription, lose_late_acks=1.0)
+    rig.publish(topic, b"lost")
+    late = rig.pull_one(subscription)
+    rig.advance(11)
+    rig.ack(subscription, late)
+    again = rig.pull_one(subscription)
+    assert again.message.message_id == late.message.message_id
+    rig.ack(subscription, late)
+    figures = rig.figures(subscription)
+    assert (figures["acked"], figures["late_acks_lost"], figures["expired"]) == (1, 2, 2)
+    rig.ack(subscription, again)
+    assert rig.figures(subscription)["acked"] == 2
+    assert rig.figures(subscription)["backlog"] == 0
+
+
 def test_connections_that_drop_before_and_after_the_endpoint_heard(rig: Rig) -> None:
     with endpoint() as http:
         topic, subscription = pushed(rig, http.url, retry_policy=SLOW)

@@ -107,6 +107,11 @@ class Backlog:
             taken.append(lease)
         return taken
 
+    def is_late(self, mid: int, token: int, now: float) -> bool:
+        """Whether a delivery is over: overdue or refused, perhaps leased anew."""
+        lease = self._held(mid, token)
+        return lease is None or lease.deadline <= now
+
     def ack(self, mid: int, token: int) -> bool:
         """Acknowledge; also late, if the message has not been leased anew. False: not known."""
         lease = self._leases.get(mid)

@@ -309,6 +309,10 @@ class Broker:
         if self.faults.strike(subscription.name, "lose_acks"):
             subscription.backlog.release(mid, token)
             return
+        late = subscription.backlog.is_late(mid, token, self.clock.now())
+        if late and self.faults.strike(subscription.name, "lose_late_acks"):
+            subscription.counts["late_acks_lost"] += 1
+            return
         if subscription.backlog.ack(mid, token):
             subscription.counts["acked"] += 1
             subscription.last_active = self.clock.now()
@@ -500,7 +504,7 @@ class Broker:
         {"topic", "mode", "backlog", "oldest_unacked_seconds", "outstanding", "waiting" (for the
         back-off), "window", "in_flight", and counted since the start: "attempts", "pushes",
         "pulled", "acked", "nacked", "expired" (overdue), "dead_lettered", "dropped" (retention),
-        "push_<status>" and "push_broken" for the pushes that failed}}}."""
+        "push_<status>" and "push_broken" for the pushes that failed, "late_acks_lost"}}}."""
         now = self.clock.now()
         return {
             "clock": now,

@@ -4,6 +4,7 @@ Of a topic:         publish_unavailable   refused with UNAVAILABLE, nothing is k
                     publish_answer_lost   kept and delivered, yet the client sees UNAVAILABLE
 Of a subscription:  duplicate             delivered twice at once
                     lose_acks             acknowledged, and yet delivered again
+                    lose_late_acks        acknowledged after the deadline: does not count
                     reorder               held back (`seconds`, 1 by default) while others pass
                     delay                 every delivery is `seconds` later
                     push_drop_before      the connection breaks before the endpoint hears of it
@@ -18,7 +19,15 @@ from dataclasses import dataclass
 
 TOPIC_FAULTS = frozenset({"publish_unavailable", "publish_answer_lost"})
 SUBSCRIPTION_FAULTS = frozenset(
-    {"duplicate", "lose_acks", "reorder", "delay", "push_drop_before", "push_drop_after"}
+    {
+        "duplicate",
+        "lose_acks",
+        "lose_late_acks",
+        "reorder",
+        "delay",
+        "push_drop_before",
+        "push_drop_after",
+    }
 )
 EVERYWHERE = "*"
 

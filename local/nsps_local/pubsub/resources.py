@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -180,8 +181,22 @@ def check_push(push: Any) -> None:
             f"Invalid push endpoint given (endpoint={push.push_endpoint}). It must be an"
             " http:// or https:// URL with a host and without a user."
         )
+    if url.scheme == "http" and not _is_loopback(url.hostname):
+        raise invalid(
+            f"Invalid push endpoint given (endpoint={push.push_endpoint}). It must be an https://"
+            " URL: plain http is for loopback alone, as the service takes none."
+        )
     if push.HasField("oidc_token") and "@" not in push.oidc_token.service_account_email:
         raise invalid("push_config.oidc_token needs the service_account_email of an account.")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 # -- messages
