@@ -61,7 +61,8 @@ def test_the_same_files_give_the_same_bytes_wherever_and_whenever(
 
 
 @pytest.mark.parametrize(
-    "changed", [f"{HSS}/main.py", f"{HSS}/connector.yaml", f"{HSS}/new.py", "shared/nsps/event.py"]
+    "changed",
+    [f"{HSS}/main.py", f"{HSS}/connector.yaml", f"{HSS}/new.py", "shared/nsps/domain/event.py"],
 )
 def test_any_change_of_what_is_in_it_gives_another_name(root: Path, changed: str) -> None:
     before = pack(root, HSS)
