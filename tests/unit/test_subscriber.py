@@ -135,7 +135,7 @@ class TestNumber:
     def test_without_a_card(self) -> None:
         assert msisdn(data(id="+447700900001")) == "447700900001"
         assert msisdn(data(id=IMSI)) == IMSI  # nothing says that it is one
-        assert msisdn(PbData()) is None
+        assert msisdn(PbData(account_info=None, sim_info=None)) is None
 
     def test_an_account_is_looked_for_by_each_id_that_reads_as_the_number(self) -> None:
         ids = account_ids("447700900001")
