@@ -121,8 +121,8 @@ def test_a_function_begins_from_its_unpacked_archive_alone(
     folder = root / "functions" / "ingress"
     (folder / "codes.py").write_text("ANSWER = 'ok'\n", encoding="utf-8")
     (folder / "main.py").write_text(
-        f"{style}\nimport nsps.event\n\ndef main(request):\n"
-        "    return codes.ANSWER + nsps.event.__file__\n",
+        f"{style}\nimport nsps.domain.event\n\ndef main(request):\n"
+        "    return codes.ANSWER + nsps.domain.event.__file__\n",
         encoding="utf-8",
     )
     unpacked = tmp_path_factory.mktemp("unpacked")
