@@ -323,6 +323,23 @@ class TestSubmitting:
                     an_order(), make_call()
                 )
 
+    @pytest.mark.parametrize("word", ["rejected", "REJECTED", "failed", "cancelled", "Abgelehnt"])
+    @pytest.mark.parametrize("look_first", [True, False])
+    def test_an_order_that_is_found_already_rejected(self, word: str, look_first: bool) -> None:
+        errors = [{"code": "7", "message": "no such profile"}]
+        known = {"id": "2", "externalId": "ref-1", "state": word, "errorMessage": errors}
+        settings: dict[str, Any] = {"look_first": look_first, "states": {"abgelehnt": "failed"}}
+        with ScriptedHttp() as system:
+            system.script(*([] if look_first else [Reply(409, {})]), Reply(200, [known]))
+            with pytest.raises(Terminal, match=r"rejected the order: .*no such profile"):
+                connector(system.url, **settings).submit(an_order(), make_call())
+
+    @pytest.mark.parametrize("word", ["acknowledged", "inProgress", "completed", "pondering", None])
+    def test_an_order_that_is_found_at_work_is_accepted(self, word: str | None) -> None:
+        known = {"id": "2", "externalId": "ref-1", "state": word}
+        with ScriptedHttp(Reply(200, [known])) as system:
+            assert connector(system.url).submit(an_order(), make_call()) == "2"
+
     def test_a_state_that_nobody_knows_leaves_the_order_open(self) -> None:
         with ScriptedHttp(Reply(201, {"id": "SO-1", "state": "pondering"})) as system:
             assert connector(system.url, look_first=False).submit(an_order(), make_call()) == "SO-1"

@@ -180,7 +180,7 @@ class OrderManagement(AsynchronousConnector[Settings]):
 
     def submit(self, order: Order, call: Call) -> str:
         if self._standard and self.settings.look_first:
-            known = self._look_up(order.reference, call)
+            known = self._taken(order, call)
             if known is not None:
                 return known
         form = tmf_order if self._standard else plain_order
@@ -189,7 +189,7 @@ class OrderManagement(AsynchronousConnector[Settings]):
             name = tmf_id if self._standard else plain_id
             return name(answer, order, self.settings)
         if self._standard and says_exists(answer):
-            known = self._look_up(order.reference, call)
+            known = self._taken(order, call)
             if known is not None:
                 return known
         raise self._refusal(answer, "the order")
@@ -199,7 +199,7 @@ class OrderManagement(AsynchronousConnector[Settings]):
         document = self._retrieve(order_id, call)
         if document is None:
             known = self._look_up(order_id, call)
-            document = self._retrieve(known, call) if known is not None else None
+            document = self._retrieve(_text(known["id"]), call) if known is not None else None
         if document is None:
             raise Transient("the order manager does not know the order (yet)")
         try:
@@ -217,8 +217,16 @@ class OrderManagement(AsynchronousConnector[Settings]):
             raise self._refusal(answer, "a question about the order", final=False)
         return document
 
-    def _look_up(self, reference: str, call: Call) -> str | None:
-        """The id of the order with this externalId; None if there is none, or no such search."""
+    def _taken(self, order: Order, call: Call) -> str | None:
+        """The id of this very order, placed by an earlier attempt. Raises Terminal if it failed."""
+        known = self._look_up(order.reference, call)
+        if known is None:
+            return None
+        refuse_failed(known, known.get("state"), self.settings)
+        return _text(known["id"])
+
+    def _look_up(self, reference: str, call: Call) -> Mapping[str, Any] | None:
+        """The order with this externalId, which has an id; None if there is none, or no search."""
         query = {"externalId": reference, "limit": 10}
         answer = self._request("GET", self.settings.orders_url, call, params=query)
         if answer.status in (400, 404, 405, 501):
@@ -229,7 +237,7 @@ class OrderManagement(AsynchronousConnector[Settings]):
         # A manager that does not know the filter answers with other orders.
         for each in found:
             if isinstance(each, dict) and each.get("externalId") == reference:
-                return _text(each.get("id")) or None
+                return each if _text(each.get("id")) else None
         return None
 
     def check(self, call: Call) -> None:
