@@ -156,6 +156,17 @@ def test_a_wrong_path_for_sim_cards_is_not_an_account_without_a_card(
     assert stack.rows("subscribers.db", query) == [before]
 
 
+def test_a_bad_byte_in_a_name_keeps_nobody_from_being_barred(
+    stack: WholeStack, i_account: int
+) -> None:
+    stack.portabilling_fault("latin1")
+    stack.sandbox.do("update_account", i_account=i_account, lastname="Müller")
+    i_events, wanted = turn(stack, i_account)
+    assert_arrived(stack, i_account, i_events, wanted)
+    stack.well()
+    assert stack.stories(i_events[0])[0].damaged == ("account_info",)
+
+
 def test_a_site_in_standalone_mode_is_read_as_ever(stack: WholeStack, i_account: int) -> None:
     """It knows none of the other site's sessions, and takes no changes; reading needs neither."""
     i_events, wanted = turn(stack, i_account)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,6 +41,7 @@ class FakeReader:
         self.reads: list[tuple[str, frozenset[Block]]] = []
         self.faults: list[Exception] = []
         self.firstname = "Ann"
+        self.damaged: frozenset[str] = frozenset()
         self.given_out = ""
         """A card that nobody has when that is asked, and account 9 when the card is read."""
 
@@ -65,7 +65,7 @@ class FakeReader:
             if owner.kind == "sim" and owner.id != self.given_out:
                 return PbData().read_as(wanted)
             account = {"i_account": 9, "firstname": self.firstname}
-            return PbData.from_contract({"account_info": account}, wanted)
+            return PbData.from_contract({"account_info": account}, wanted).with_damage(self.damaged)
 
         return reads.get((owner, wanted), received, read)
 
@@ -114,6 +114,15 @@ def test_an_event_is_read_published_and_recorded(rig: Rig) -> None:
     assert unpacked(entry["snapshot"]) == body["pb_data"]
     assert body["read"] == ["account_info", "sim_info"]
     assert rig.reader.reads == [("account:9", frozenset({Block.SIM_INFO, Block.ACCOUNT_INFO}))]
+
+
+def test_a_damaged_answer_is_in_the_history(rig: Rig) -> None:
+    message = raw()
+    rig.reader.damaged = frozenset({"account_info"})
+    rig.enrichment.handle(message)
+    (story,) = Timeline(rig.store, {}).find(message.event_id)
+    assert story.damaged == ("account_info",)
+    assert "damaged" not in json.dumps(rig.topics.sent[0][1])
 
 
 def test_a_copy_is_neither_read_nor_published_again(rig: Rig) -> None:

@@ -152,6 +152,9 @@ def with_faults(
     response = next((r for r in map(_instead, met) if r is not None), None) or answer()
     for fault in met:
         _delay(faults, fault, "after")
+        if fault.fault == "latin1":
+            text = json.dumps(response.get_json(), ensure_ascii=False)
+            response.set_data(text.encode("latin-1", "replace"))
     call["status"] = response.status_code
     call["seconds"] = round(time.time() - started, 6)
     return response

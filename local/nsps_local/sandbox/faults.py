@@ -23,6 +23,7 @@ Kind = Literal[
     "login_refused",
     "html",
     "non_json",
+    "latin1",
     "empty",
     "bad_gateway",
     "hang",

@@ -44,10 +44,10 @@ class Lists:
         """The account whose id is the number (also as NUMBER@msisdn). Raises Transient."""
         for name in account_ids(msisdn):
             try:
-                answer = self._client.call("account_list", {"id": name, "limit": 1, "offset": 0})
+                reading = self._client.call("account_list", {"id": name, "limit": 1, "offset": 0})
             except NotFound:
                 continue
-            found = self._entries("account_list", answer)
+            found = self._entries("account_list", reading.members)
             if found and found[0].get("id") == name:
                 return as_integer(found[0].get("i_account"))
         return None
@@ -65,7 +65,7 @@ class Lists:
 
     def _read(self, what: str, key: str, offset: int, only: Mapping[str, Any]) -> Listed:
         params = {"limit": LIST_PAGE, "offset": offset, "get_total": 1, **only}
-        answer = self._client.call(what, params)
+        answer = self._client.call(what, params).members
         entries, total = self._entries(what, answer), as_integer(answer.get("total"))
         ids = tuple(number for each in entries if (number := as_integer(each.get(key))) is not None)
         where = f"PortaBilling {getattr(self._client.services, what)}"

@@ -129,6 +129,12 @@ def _beginning(story: Story) -> Iterator[Line]:
     if story.enriched_at:
         took = f" in {story.read_ms:g} ms" if story.read_ms else ""
         yield Line(story.enriched_at, f"PortaBilling was asked what is so now, and answered{took}")
+    if story.damaged:
+        yield Line(
+            story.enriched_at,
+            f"its answer to {' and '.join(story.damaged)} was damaged (a letter that is not UTF-8, "
+            "or a raw line end): what could not be read is written as \N{REPLACEMENT CHARACTER}",
+        )
     if story.retry:
         yield Line(story.retry.get("at"), f"it could not be enriched: {story.retry['error']}")
 

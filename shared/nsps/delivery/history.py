@@ -104,6 +104,8 @@ class History:
             "snapshot": snapshot,
             "snapshot_bytes": size,
         }
+        if pb.damaged:
+            fields["damaged"] = sorted(pb.damaged)
         if raw.run is None:
             fields |= {"state": "enriched", "enriched_at": self._now(), "read_ms": read_ms}
         self._merge(raw.event_id, fields)

@@ -71,6 +71,8 @@ class Story:
     retry: Mapping[str, Any] | None
     next_try: str | None
     deliveries: tuple[Delivered, ...]
+    damaged: tuple[str, ...] = ()
+    """Calls of PortaBilling in whose answers a text could not be read."""
 
     @property
     def final(self) -> bool:
@@ -195,6 +197,7 @@ class Timeline:
                 self._delivered(handler, run, ident, data, documents)
                 for handler, run in runs_of(data)
             ),
+            damaged=tuple(data.get("damaged") or ()),
         )
 
     def _delivered(

@@ -88,7 +88,9 @@ def as_amount(value: object) -> float | None:
 
 def as_remaining(value: object) -> int | float | str | None:
     """What a counter has left: a number, or a text such as ``N/A``, as the API gave it."""
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+    if isinstance(value, str):
+        return as_text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
     return value if isinstance(value, float) and math.isfinite(value) else None
 
@@ -312,7 +314,7 @@ class PbData:
     To look at any other block raises BlockNotRead.
     """
 
-    __slots__ = ("_blocks",)
+    __slots__ = ("_blocks", "damaged")
 
     account_info = _ReadBlock[AccountInfo](Block.ACCOUNT_INFO)
     sim_info = _ReadBlock[SimInfo](Block.SIM_INFO)
@@ -324,6 +326,8 @@ class PbData:
 
     def __init__(self, **blocks: Unpack[Blocks]) -> None:
         self._blocks: Mapping[Block, Any] = {Block(name): each for name, each in blocks.items()}
+        self.damaged: frozenset[str] = frozenset()
+        """Calls of PortaBilling in whose answers a text could not be read; in no message."""
 
     @property
     def read(self) -> frozenset[Block]:
@@ -353,20 +357,25 @@ class PbData:
     def trim(self, blocks: Iterable[Block]) -> PbData:
         """Only these of the blocks that were read: what one handler required of what was read
         for all."""
-        return self._of({block: self._blocks[block] for block in self.read.intersection(blocks)})
+        return self._with({block: self._blocks[block] for block in self.read.intersection(blocks)})
 
     def read_as(self, blocks: Iterable[Block]) -> PbData:
         """These blocks and no others as read; None is in those of which nothing was found."""
-        return self._of({block: self._blocks.get(block) for block in blocks})
+        return self._with({block: self._blocks.get(block) for block in blocks})
 
     def with_blocks(self, **blocks: Unpack[Blocks]) -> PbData:
         """With these blocks as well, or instead."""
-        return self._of({**self._blocks, **PbData(**blocks)._blocks})
+        return self._with({**self._blocks, **PbData(**blocks)._blocks})
 
-    @classmethod
-    def _of(cls, blocks: Mapping[Block, Any]) -> PbData:
-        made = cls()
-        made._blocks = blocks
+    def with_damage(self, calls: Iterable[str]) -> PbData:
+        """With calls in whose answers a text could not be read, beside those that there are."""
+        made = self._with(self._blocks)
+        made.damaged = self.damaged.union(calls)
+        return made
+
+    def _with(self, blocks: Mapping[Block, Any]) -> PbData:
+        made = PbData()
+        made._blocks, made.damaged = blocks, self.damaged
         return made
 
     def to_contract(self) -> dict[str, Any]:
@@ -390,7 +399,7 @@ class PbData:
         """
         given = document if isinstance(document, Mapping) else {}
         blocks = [block for block in Block if block in given] if read is None else read
-        return cls._of({block: _BLOCK_READERS[block](given.get(block)) for block in blocks})
+        return cls()._with({block: _BLOCK_READERS[block](given.get(block)) for block in blocks})
 
 
 # --- reading and writing parts -------------------------------------------------------------------

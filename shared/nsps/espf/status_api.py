@@ -11,6 +11,7 @@ import json
 from nsps.domain.outcome import Terminal, Transient
 from nsps.espf.outbox import CALL_SECONDS
 from nsps.portabilling.absence import Absence
+from nsps.portabilling.body import parsed
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.faults import fault_of, looks_like_html, shown_code
 from nsps.transport.http import Answer
@@ -56,7 +57,7 @@ class EspfStatusApi:
         answer = self._send("GET", "/groups", None)
         _check(answer, "groups", "the groups cannot be listed")
         try:
-            listed = json.loads(answer.body)["group_list"]
+            listed = parsed(answer.body).document["group_list"]
             return {each["name"] for each in listed if isinstance(each["name"], str)}
         except (ValueError, RecursionError, LookupError, TypeError):
             raise Transient("ESPF groups: the answer has no group_list: check the url") from None

@@ -11,7 +11,14 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from nsps.portabilling.absence import absence_of
-from nsps.portabilling.faults import AUTH_CODES, SessionDied, answer_of, fault_of, raise_empty
+from nsps.portabilling.faults import (
+    AUTH_CODES,
+    Reading,
+    SessionDied,
+    answer_of,
+    fault_of,
+    raise_empty,
+)
 from nsps.portabilling.login import ApiCredentials, Login, Token
 from nsps.transport.http import Answer, Deadline, Http
 
@@ -76,8 +83,8 @@ class PortaBilling:
         self._http = http or Http()
         self._login = Login(self._http, self.url, credentials, refused=refused)
 
-    def call(self, what: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a reading call, by its name in ServicePaths; returns the answer's JSON object.
+    def call(self, what: str, params: Mapping[str, Any]) -> Reading:
+        """Make a reading call, by its name in ServicePaths.
 
         An answer without any member is BadAnswer, or NotFound where that is configured. If the
         token has died, logs in once and repeats the call once. Raises NotFound, Fault,
@@ -86,7 +93,7 @@ class PortaBilling:
         method: str = getattr(self.services, what)
         absence = absence_of(what, params, self._absence)
 
-        def attempt(token: Token, deadline: Deadline) -> dict[str, Any]:
+        def attempt(token: Token, deadline: Deadline) -> Reading:
             answer = self._http.request(
                 "POST",
                 f"{self.url}/rest/{method}",
@@ -95,10 +102,10 @@ class PortaBilling:
                 json={"params": params},
                 idempotent=True,
             )
-            document = answer_of(method, answer, absence)
-            if not document:
+            reading = answer_of(method, answer, absence)
+            if not reading.members:
                 raise_empty(method, absence)
-            return document
+            return reading
 
         return self.with_token(attempt)
 

@@ -10,14 +10,15 @@ subscriber. (Source: PortaOne docs, API faults; public clients.)
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nsps.domain.outcome import Transient
 from nsps.portabilling.absence import EMPTY, NEVER, Absence
 from nsps.transport.http import Answer
+from nsps.portabilling.body import parsed
 
 AUTH_CODES = frozenset(
     {
@@ -66,7 +67,7 @@ class NotFound(Fault):
 def fault_of(body: bytes) -> str | None:
     """The faultcode of an answer's body; None if it is not a fault."""
     try:
-        document = json.loads(body)
+        document = parsed(body).document
     except (ValueError, RecursionError):
         return None
     if not isinstance(document, Mapping) or not isinstance(document.get("faultcode"), str):
@@ -119,8 +120,16 @@ def raise_empty(method: str, absence: Absence) -> None:
     )
 
 
-def answer_of(method: str, answer: Answer, absence: Absence = NEVER) -> dict[str, Any]:
-    """The JSON object of a good answer; {} for a null one. Raises Fault kinds and BadAnswer.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A good answer: its members. ``damaged``: a text in it could not be read as it should be."""
+
+    members: dict[str, Any]
+    damaged: bool = False
+
+
+def answer_of(method: str, answer: Answer, absence: Absence = NEVER) -> Reading:
+    """What a good answer says; no members for a null one. Raises Fault kinds and BadAnswer.
 
     Every fault comes as HTTP 500 with a faultcode; some releases use other statuses.
     """
@@ -140,17 +149,18 @@ def answer_of(method: str, answer: Answer, absence: Absence = NEVER) -> dict[str
     if not answer.body.strip():
         raise BadAnswer(f"{where}: an empty body instead of JSON")
     try:
-        document = json.loads(answer.body)
+        body = parsed(answer.body)
     except (ValueError, RecursionError):
         what = "HTML" if looks_like_html(answer) else "a body that is not (whole) JSON"
         raise BadAnswer(f"{where}: {what} instead of JSON: check the url") from None
+    document = body.document
     if document is None:
-        return {}
+        return Reading({})
     if not isinstance(document, dict):
         raise BadAnswer(f"{where}: JSON, but not an object")
     if isinstance(document.get("faultcode"), str):
         raise_fault(method, document["faultcode"], absence)
-    return document
+    return Reading(document, body.damaged)
 
 
 def looks_like_html(answer: Answer) -> bool:

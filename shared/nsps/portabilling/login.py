@@ -170,7 +170,7 @@ class Login:
             json={"params": params},
             idempotent=True,
         )
-        return answer_of(method, answer)
+        return answer_of(method, answer).members
 
     def _token_of(self, method: str, answer: Mapping[str, Any], refresh: str | None) -> Token:
         access = answer.get("access_token")

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from nsps.portabilling.body import LOST
+from nsps.runtime import log
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime
 from nsps.domain.snapshot import (
     AccountInfo,
@@ -30,6 +32,10 @@ from nsps.portabilling.faults import BadAnswer, Fault, NotFound
 from nsps.portabilling.freshness import Fresh, FreshReads
 
 T = TypeVar("T")
+
+_log = log.get(__name__)
+_DAMAGED: ContextVar[set[str]] = ContextVar("damaged")
+"""The damaged answers of the read at hand; its threads share the set."""
 
 READ_THREADS = 8
 
@@ -88,7 +94,9 @@ class Reader:
         """The part that depends on the owner alone. Raises what PortaBilling.call raises, except
         NotFound: what is gone is None, and so is a block that this kind of owner does not have."""
         blocks = blocks - {Block.PREV_SIM_INFO}
-        return self._found(owner, blocks).read_as(blocks) if blocks else PbData()
+        if not blocks:
+            return PbData()
+        return _noting_damage(lambda: self._found(owner, blocks).read_as(blocks))
 
     def _found(self, owner: Owner, blocks: frozenset[Block]) -> PbData:
         match owner.kind:
@@ -110,6 +118,11 @@ class Reader:
     ) -> PbData:
         """The shared part with what only this event names: its previous SIM; and its SIM where the
         owner is not one that has SIMs. An account's sim_info is never taken from an event."""
+        return _noting_damage(lambda: self._with_event_part(shared, event, owner, blocks))
+
+    def _with_event_part(
+        self, shared: PbData, event: EspfEvent, owner: Owner, blocks: frozenset[Block]
+    ) -> PbData:
         if Block.PREV_SIM_INFO in blocks:
             shared = shared.with_blocks(prev_sim_info=self._previous_sim(event))
         named = event.entity("i_sim_card")
@@ -210,6 +223,9 @@ class Reader:
                 f"PortaBilling {self._client.services.account_info}: the answer is of another "
                 "account than was asked for, or of none"
             )
+        if account is not None:
+            where = f"PortaBilling {self._client.services.account_info}"
+            _check_readable(where, id=account.id, bill_status=account.bill_status)
         return account
 
     def _sim(self, key: Mapping[str, Any]) -> SimInfo | None:
@@ -217,6 +233,8 @@ class Reader:
         one without a number of its own, which would read as a card that nothing is known of."""
         sim = mapping.sim_info(self._object("sim_card_info", key))
         where = f"PortaBilling {self._client.services.sim_card_info}"
+        if sim is not None:
+            _check_readable(where, imsi=sim.imsi, iccid=sim.iccid, msisdn=sim.msisdn)
         if sim is not None and not (sim.imsi or sim.iccid):
             raise BadAnswer(
                 f"{where}: a card with neither IMSI nor ICCID: check the service path "
@@ -278,9 +296,13 @@ class Reader:
         a wrong service path, never "gone".
         """
         try:
-            answer = self._client.call(what, params)
+            reading = self._client.call(what, params)
         except NotFound:
             return None
+        answer = reading.members
+        if reading.damaged:
+            _log.warning("an answer of PortaBilling is damaged", call=what)
+            _DAMAGED.get(set()).add(what)
         name = next((name for name in _KEYS[what] if name in answer), None)
         value = answer.get(name) if name else None
         if name is not None and (value is None or value == {}):
@@ -295,6 +317,26 @@ class Reader:
     def _beside(self, read: Callable[[], T]) -> Future[T]:
         """Run a read in the pool. Only callers wait for it, never another read: no deadlock."""
         return self._pool.submit(copy_context().run, read)
+
+
+def _check_readable(where: str, **texts: str | None) -> None:
+    """Raise BadAnswer for a text that decides who is served, under which number, and is damaged."""
+    for name, text in texts.items():
+        if text is not None and LOST in text:
+            raise BadAnswer(
+                f"{where}: {name} has letters that cannot be read: correct it in PortaBilling"
+            )
+
+
+def _noting_damage(read: Callable[[], PbData]) -> PbData:
+    """What ``read`` reads, with the names of the calls whose answers were damaged."""
+    damaged: set[str] = set()
+    before = _DAMAGED.set(damaged)
+    try:
+        pb = read()
+    finally:
+        _DAMAGED.reset(before)
+    return pb.with_damage(damaged)
 
 
 def _id(text: str) -> int | str:

@@ -80,6 +80,12 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
     assert [each.command for each in words.advice] == ["nsps reconcile hss --account 1001"]
 
 
+def test_a_damaged_answer_of_portabilling_is_named_once() -> None:
+    words = of_story(story(delivered(), damaged=("account_info",)), Systems())
+    (said,) = [line.text for line in words.happened if "damaged" in line.text]
+    assert "account_info" in said
+
+
 def test_what_the_system_said_and_what_failed_before_stay_after_a_success() -> None:
     result = {"key": "message/account:1", "result": "written", "answer": "202 Event ignored"}
     failures = (

@@ -137,6 +137,8 @@ def test_groups(api: FakeApi, status_api: EspfStatusApi) -> None:
     listed = [{"i_group": "1", "name": "VoIP", "is_custom": False}]
     api.answers |= {GROUPS: in_json({"group_list": listed}), CREATE: in_json({"i_group": 1001})}
     assert status_api.groups() == {"VoIP"}
+    api.next[GROUPS] = [raw(b'{"group_list": [{"name": "VoIP"}, {"name": "T\xe9l\xe9"}]}')]
+    assert status_api.groups() == {"VoIP", "T\ufffdl\ufffd"}
     assert not status_api.ensure_group("VoIP")
     assert status_api.ensure_group("CRM")
     assert api.called(CREATE) == [{"name": "CRM"}]

@@ -15,6 +15,7 @@ from nsps.portabilling.faults import (
     Fault,
     LoginRefused,
     NotFound,
+    Reading,
     SessionDied,
 )
 from nsps.portabilling.login import ApiCredentials
@@ -29,7 +30,8 @@ GOOD = in_json({"account_info": {"i_account": 1}})
 def test_one_login_serves_many_calls(api: FakeApi, client: PortaBilling) -> None:
     api.answers[METHOD] = GOOD
     for _ in range(5):
-        assert client.call(WHAT, {"i_account": 1}) == {"account_info": {"i_account": 1}}
+        reading = client.call(WHAT, {"i_account": 1})
+        assert reading == Reading({"account_info": {"i_account": 1}})
     assert len(api.called("Session/login")) == 1
     assert api.called(METHOD)[0] == {"i_account": 1}
     assert {token for name, _, token in api.calls if name == METHOD} == {"t1"}
@@ -234,6 +236,30 @@ def test_what_else_means_absence_is_configured_for_each_call(api: FakeApi) -> No
             with pytest.raises(Transient) as caught:
                 client.call(what, {"i_account": 1})
             assert isinstance(caught.value, NotFound) == (expected is NotFound)
+
+
+LATIN1 = (
+    b'{"account_info":{"i_account":277001,"id":"447700900001@msisdn","bill_status":"O",'
+    b'"blocked":"Y","lastname":"M\xfcller"}}'
+)
+
+
+def test_a_bad_byte_in_a_name_does_not_keep_an_account_from_being_read(
+    api: FakeApi, client: PortaBilling
+) -> None:
+    api.answers[METHOD] = raw(LATIN1)
+    reading = client.call(WHAT, {"i_account": 277001})
+    assert reading.damaged
+    assert reading.members["account_info"]["blocked"] == "Y"
+    assert reading.members["account_info"]["lastname"] == "M\ufffdller"
+
+
+def test_a_bad_byte_in_a_fault_does_not_hide_its_code(api: FakeApi, client: PortaBilling) -> None:
+    said = b'{"faultcode": "Server.Account.account_not_found", "faultstring": "M\xfcller\n"}'
+    for status in (500, 200):
+        api.answers[METHOD] = raw(said, status)
+        with pytest.raises(NotFound):
+            client.call(WHAT, {"i_account": 1})
 
 
 def test_a_stale_kept_alive_connection_is_replaced_at_once(

@@ -214,6 +214,38 @@ def test_a_card_of_another_account_is_never_taken(billing: FakeApi, reader: Read
         reader.read(EVENT, ACCOUNT_1, [Block.SIM_INFO])
 
 
+def test_damaged_answers_are_read_and_named(billing: FakeApi, reader: Reader) -> None:
+    assert reader.read(EVENT, ACCOUNT_1, ALL).damaged == frozenset()
+    account = b'{"account_info": {"i_account": 1, "blocked": "Y", "lastname": "M\xfcller"}}'
+    billing.answers[ACCOUNT] = fake_api.raw(account)
+    card = b'{"card_info": {"i_account": 1, "imsi": "001010000000001", "note": "two\nlines"}}'
+    billing.answers[SIM] = fake_api.raw(card)
+    pb = reader.read(EVENT, ACCOUNT_1, [Block.ACCOUNT_INFO, Block.SIM_INFO])
+    assert pb.damaged == {"account_info", "sim_card_info"}
+    assert "damaged" not in pb.to_contract()
+    assert pb.account_info is not None
+    assert (pb.account_info.blocked, pb.account_info.lastname) == (True, "M\ufffdller")
+    event = EspfEvent("SIM/Replaced", {"prev_i_sim_card": 8})
+    assert reader.with_event_part(pb, event, ACCOUNT_1, ALL).damaged == pb.damaged
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        (SIM, b'{"card_info": {"i_account": 1, "imsi": "00101\xff000000001"}}'),
+        (SIM, b'{"card_info": {"i_account": 1, "iccid": "89\xff", "imsi": "001010000000001"}}'),
+        (ACCOUNT, b'{"account_info": {"i_account": 1, "id": "44\xff7700900001@msisdn"}}'),
+        (ACCOUNT, b'{"account_info": {"i_account": 1, "bill_status": "\xff"}}'),
+    ],
+)
+def test_a_damaged_number_or_state_is_never_acted_on(
+    billing: FakeApi, reader: Reader, method: str, body: bytes
+) -> None:
+    billing.answers[method] = fake_api.raw(body)
+    with pytest.raises(BadAnswer, match="cannot be read: correct it in PortaBilling"):
+        reader.read(EVENT, ACCOUNT_1, [Block.ACCOUNT_INFO, Block.SIM_INFO])
+
+
 def test_an_account_without_product_and_policy(billing: FakeApi, reader: Reader) -> None:
     billing.answers[ACCOUNT] = in_json({"account_info": {"i_account": 1}})
     billing.answers[SIM] = by_key([])
