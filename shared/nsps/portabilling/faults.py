@@ -17,8 +17,8 @@ from typing import Any
 
 from nsps.domain.outcome import Transient
 from nsps.portabilling.absence import EMPTY, NEVER, Absence
-from nsps.transport.http import Answer
 from nsps.portabilling.body import parsed
+from nsps.transport.http import Answer
 
 AUTH_CODES = frozenset(
     {

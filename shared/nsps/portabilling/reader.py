@@ -14,8 +14,6 @@ from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from nsps.portabilling.body import LOST
-from nsps.runtime import log
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime
 from nsps.domain.snapshot import (
     AccountInfo,
@@ -27,9 +25,11 @@ from nsps.domain.snapshot import (
     as_integer,
 )
 from nsps.portabilling import mapping
+from nsps.portabilling.body import LOST
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.faults import BadAnswer, Fault, NotFound
 from nsps.portabilling.freshness import Fresh, FreshReads
+from nsps.runtime import log
 
 T = TypeVar("T")
 
