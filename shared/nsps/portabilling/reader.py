@@ -124,7 +124,11 @@ class Reader:
         self, shared: PbData, event: EspfEvent, owner: Owner, blocks: frozenset[Block]
     ) -> PbData:
         if Block.PREV_SIM_INFO in blocks:
-            shared = shared.with_blocks(prev_sim_info=self._previous_sim(event))
+            previous = self._previous_sim(event)
+            now = shared.sim_info if Block.SIM_INFO in shared.read else None
+            if previous and _in_use(previous, owner, now):
+                previous = None
+            shared = shared.with_blocks(prev_sim_info=previous)
         named = event.entity("i_sim_card")
         if Block.SIM_INFO in blocks and named and owner.kind not in ("account", "sim"):
             shared = shared.with_blocks(sim_info=self._sim({"i_sim_card": _id(named)}))
@@ -337,6 +341,18 @@ def _noting_damage(read: Callable[[], PbData]) -> PbData:
     finally:
         _DAMAGED.reset(before)
     return pb.with_damage(damaged)
+
+
+def _in_use(card: SimInfo, owner: Owner, now: SimInfo | None) -> bool:
+    """Whether a previous SIM card is somebody's again: what a system is told of as previous, it
+    removes. ``now``: the owner's own card, where that was read."""
+    same = now is not None and any(
+        getattr(card, name) is not None and getattr(card, name) == getattr(now, name)
+        for name in ("i_sim_card", "imsi", "iccid")
+    )
+    if card.i_account is None:
+        return same
+    return same or now is None or owner != Owner("account", str(card.i_account))
 
 
 def _id(text: str) -> int | str:

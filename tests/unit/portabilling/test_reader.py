@@ -276,6 +276,58 @@ def test_a_previous_sim_that_is_gone_is_what_the_event_says(
     }
 
 
+@pytest.mark.parametrize("blocks", [[Block.PREV_SIM_INFO], [Block.PREV_SIM_INFO, Block.SIM_INFO]])
+@pytest.mark.parametrize(
+    ("has", "named", "left_out"),
+    [
+        (None, {"prev_i_sim_card": 8}, False),
+        (2, {"prev_i_sim_card": 8}, True),  # another account's by now
+        (2, {"prev_imsi": "214070000000008"}, True),
+        (2, {"prev_i_sim_card": 77, "prev_iccid": "8933"}, True),
+        (1, {"prev_i_sim_card": 9}, True),  # the same account's again
+    ],
+)
+def test_a_previous_sim_that_is_somebodys_by_now_is_not_named(
+    billing: FakeApi,
+    reader: Reader,
+    blocks: list[Block],
+    has: int | None,
+    named: dict[str, Any],
+    left_out: bool,
+) -> None:
+    """A partner that removes the previous SIM would cut off whoever has it."""
+    old = {**OLD_CARD, "i_account": has} if has else OLD_CARD
+    billing.answers[SIM] = by_key([CARD, old])
+    event = EspfEvent("SIM/Replaced", {"i_account": 1, **named})
+    assert (reader.read(event, ACCOUNT_1, blocks).prev_sim_info is None) == left_out
+
+
+def test_the_imsi_that_an_account_has_again_is_not_its_previous_one(
+    billing: FakeApi, reader: Reader
+) -> None:
+    """PortaBilling has no card by that key; only the event speaks of it."""
+
+    def by_account_alone(handler: Handler) -> None:
+        asked = handler.fake.calls[-1][1]
+        answer = by_key([CARD]) if "i_account" in asked else fault("Server.SIMCard.unknown_key")
+        answer(handler)
+
+    billing.answers[SIM] = by_account_alone
+    event = EspfEvent("SIM/Replaced", {"i_account": 1, "prev_imsi": CARD["imsi"]})
+    pb = reader.read(event, ACCOUNT_1, [Block.PREV_SIM_INFO, Block.SIM_INFO])
+    assert pb.prev_sim_info is None
+
+
+def test_a_card_that_still_names_the_account_is_previous_once_another_took_its_place(
+    billing: FakeApi, reader: Reader
+) -> None:
+    new = {**CARD, "i_sim_card": 10, "imsi": "214070000000010", "iccid": "8935"}
+    billing.answers[SIM] = by_key([new, {**OLD_CARD, "i_account": 1}])
+    event = EspfEvent("SIM/Replaced", {"i_account": 1, "prev_i_sim_card": 8})
+    pb = reader.read(event, ACCOUNT_1, [Block.PREV_SIM_INFO, Block.SIM_INFO])
+    assert pb.prev_sim_info is not None and pb.prev_sim_info.i_sim_card == 8
+
+
 def test_an_accounts_sim_is_never_taken_from_an_event(billing: FakeApi, reader: Reader) -> None:
     event = EspfEvent("SIM/Replaced", {"i_account": 1, "i_sim_card": 8})
     pb = reader.read(event, ACCOUNT_1, [Block.SIM_INFO])
