@@ -624,6 +624,20 @@ class TestTemplates:
         assert made.message(enriched(PB, event_type="Account/Blocked")) is not None
 
     @pytest.mark.parametrize(
+        ("ident", "number"), [("+79123456789@msisdn", "79123456789"), ("alice", "")]
+    )
+    def test_the_number_is_the_subscriber_s(self, ident: str, number: str) -> None:
+        made = connector(1, templates={"Account/*": {"subject": "x", "text": "<{{ msisdn }}>"}})
+        assert set(made.reads()) == {
+            ("to", Block.ACCOUNT_INFO),
+            ("templates.Account/*", Block.ACCOUNT_INFO),
+            ("templates.Account/*", Block.SIM_INFO),
+        }
+        pb = PB | {"account_info": PB["account_info"] | {"id": ident}}
+        mail = made.message(enriched(pb, event_type="Account/Blocked"))
+        assert mail is not None and mail.content.text == f"<{number}>"
+
+    @pytest.mark.parametrize(
         ("text", "words"),
         [
             ("{{ account_info.emial }}", "emial"),

@@ -257,7 +257,10 @@ class TestWhatIsOrdered:
         with pytest.raises(BlockNotRead, match="access_policy_info"):
             connector().desired(enriched(PB, read=read))
         needs = ("characteristics.csProfile (access_policy_info.attributes.cs_profile.value)",)
-        assert (*needs, Block.ACCESS_POLICY_INFO) in list(connector().reads())
+        reads = list(connector().reads())
+        assert (*needs, Block.ACCESS_POLICY_INFO) in reads
+        number = "characteristics.msisdn (msisdn)"
+        assert {(number, Block.ACCOUNT_INFO), (number, Block.SIM_INFO)} <= set(reads)
 
 
 class TestSubmitting:

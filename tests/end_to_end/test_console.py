@@ -250,14 +250,17 @@ def test_a_subscriber_is_found_by_each_of_its_numbers(
     stack: WholeStack, console: Console, accounts: list[int]
 ) -> None:
     row = rows(stack)[accounts[0]]
-    for query in (f"imsi={row['imsi']}", f"msisdn={row['msisdn']}"):
+    number = row["msisdn"]
+    numbers = (number, f"%2B{number}", f"{number}@msisdn")
+    for query in (f"imsi={row['imsi']}", *(f"msisdn={each}" for each in numbers)):
         (found,) = console.get(f"find?{query}")["found"]
         assert found["owner"] == f"account:{accounts[0]}"
     told = json.dumps(console.get(f"accounts/{accounts[0]}")["words"])
     assert "subscribers holds" in told
     assert "PortaBilling was told OK for Database" in told
-    answer = requests.get(console.url + "find?imsi=999", headers=console.headers, timeout=30)
-    assert answer.status_code == 404
+    for query, status in (("imsi=999", 404), ("msisdn=999", 404), ("msisdn=alice", 400)):
+        answer = requests.get(console.url + f"find?{query}", headers=console.headers, timeout=30)
+        assert answer.status_code == status, query
 
 
 # ---- jobs ----------------------------------------------------------------------------------

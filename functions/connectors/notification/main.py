@@ -37,13 +37,14 @@ from nsps.domain.snapshot import (
     ProductInfo,
     SimInfo,
 )
+from nsps.domain.subscriber import msisdn
 from nsps.runtime.redact import shortened
 from nsps.transport.http import Deadline
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _PORTS = {"none": 25, "starttls": 587, "tls": 465}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-_NAMES = frozenset({"event_type", "variables", *(block.value for block in Block)})
+_NAMES = frozenset({"event_type", "variables", "msisdn", *(block.value for block in Block)})
 _SUBJECT_MAX = 200
 _TEXT_MAX = 100_000
 
@@ -553,15 +554,20 @@ _EMPTY: Mapping[Block, Any] = {
 }
 
 
+_MSISDN_BLOCKS = frozenset({Block.ACCOUNT_INFO.value, Block.SIM_INFO.value})
+
+
 def _names(event: Enriched, blocks: Iterable[Block]) -> Mapping[str, Any]:
     """What a template may name; a block of something that is gone has every member empty.
 
     Raises BlockNotRead.
     """
     named = {block.value: event.pb.content(block) or _EMPTY[block] for block in blocks}
+    number = (msisdn(event.pb) or "") if named.keys() >= _MSISDN_BLOCKS else ""
     return {
         "event_type": event.event.event_type,
         "variables": event.event.variables,
+        "msisdn": number,
         **named,
     }
 
@@ -572,6 +578,7 @@ def _named_in(*sources: str) -> frozenset[Block]:
     names = {
         name for each in sources for name in meta.find_undeclared_variables(_jinja.parse(each))
     }
+    names |= _MSISDN_BLOCKS if "msisdn" in names else frozenset()
     return frozenset(block for block in Block if block in names)
 
 

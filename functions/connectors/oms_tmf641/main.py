@@ -45,7 +45,11 @@ _MESSAGE_MAX = 500
 _ERRORS_SHOWN = 5
 
 _BLOCKS = frozenset(str(block) for block in Block)
-_DERIVED = ("imsi", "msisdn", "service_granted")
+_DERIVED: Mapping[str, tuple[Block, ...]] = {
+    "imsi": (Block.SIM_INFO,),
+    "msisdn": (Block.ACCOUNT_INFO, Block.SIM_INFO),
+    "service_granted": (Block.ACCOUNT_INFO,),
+}
 _CHARACTERISTICS = {
     "imsi": "imsi",
     "iccid": "sim_info.iccid",
@@ -150,8 +154,8 @@ class OrderManagement(AsynchronousConnector[Settings]):
 
     def reads(self) -> Iterator[tuple[str, Block]]:
         for name, path in self.settings.characteristics.items():
-            if path not in _DERIVED:
-                yield f"characteristics.{name} ({path})", Block(path.partition(".")[0])
+            blocks = _DERIVED.get(path) or (Block(path.partition(".")[0]),)
+            yield from ((f"characteristics.{name} ({path})", block) for block in blocks)
 
     # --- what the system should have --------------------------------------------------------------
 

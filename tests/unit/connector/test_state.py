@@ -35,6 +35,12 @@ def test_a_new_subscriber_is_created_and_espf_hears_ok(store: Store) -> None:
     assert kit.resource(IMSI)["state"] == {"msisdn": "447700900001", "active": True}
 
 
+def test_a_resource_is_found_by_its_number_however_the_system_writes_it(store: Store) -> None:
+    kit = Kit(store, Box())
+    kit.deliver(sim_event(msisdn="+447700900001"))
+    assert set(kit.resource(IMSI)["find"]) == {IMSI, "+447700900001", "447700900001"}
+
+
 def test_only_what_differs_is_told_of_as_changed(store: Store) -> None:
     box = Box()
     kit = Kit(store, box)
