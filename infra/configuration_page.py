@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,9 @@ def _connector(manifest: Manifest) -> Iterator[str]:
     yield f"[More](../functions/connectors/{name}/README.md).\n\n"
     yield f"Kind: {' or '.join(manifest.kind)}. "
     yield f"Usual events: {', '.join(f'`{event}`' for event in manifest.events)}. "
-    yield f"Reads: {', '.join(f'`{block}`' for block in manifest.requires) or 'nothing'}. "
+    yield f"Reads: {_names(manifest.requires)}. "
+    if manifest.passes_on:
+        yield f"Without `requires` in the handler: {_names(manifest.passes_on)}. "
     yield f"Usual ESPF groups: {', '.join(manifest.groups) or 'none'}."
     yield f" Bears {manifest.rate:g} calls a second.\n" if manifest.rate else "\n"
     if manifest.settings:
@@ -175,6 +177,10 @@ def _connector(manifest: Manifest) -> Iterator[str]:
         for key, secret in manifest.secrets.items():
             need = "required" if secret.required else "optional"
             yield f"| `{key}` | {need} | {_cell(secret.description)} |\n"
+
+
+def _names(blocks: Sequence[str]) -> str:
+    return ", ".join(f"`{block}`" for block in blocks) or "nothing of its own"
 
 
 def _type(setting: Setting) -> str:

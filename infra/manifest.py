@@ -127,7 +127,9 @@ class Manifest(_Part):
     ``call_timeout_seconds``: what a handler gets for one call unless it says otherwise.
 
     ``kind`` is one kind, or the list of those that the connector can be (the first is what a
-    handler gets that does not say). ``requires``: the blocks of pb_data it needs. ``groups``: the
+    handler gets that does not say). ``requires``: the blocks of pb_data it needs, whatever else a
+    handler requires. ``passes_on``: for a connector that needs none itself, the blocks that a
+    handler gets that does not say. ``groups``: the
     ESPF group or groups it usually reports to. ``reads_again``: its events may have to go through
     enrichment again before they are delivered, so its function may publish them.
     """
@@ -138,6 +140,7 @@ class Manifest(_Part):
     summary: str = Field(min_length=1)
     events: tuple[EventPattern, ...] = Field(min_length=1)
     requires: tuple[Block, ...] = ()
+    passes_on: tuple[Block, ...] = ()
     groups: tuple[str, ...] = ()
     call_timeout_seconds: float = Field(default=15.0, gt=0, le=480)
     settings: dict[str, Setting] = {}
@@ -160,6 +163,10 @@ class Manifest(_Part):
         if folder != value:
             raise ValueError(f"the connector lies in the folder {folder}: write {folder}")
         return value
+
+    def blocks(self, asked: Sequence[str] | None) -> tuple[str, ...]:
+        """The blocks that a handler gets. ``asked``: its own list; None: it has none."""
+        return tuple(dict.fromkeys([*self.requires, *(self.passes_on if asked is None else asked)]))
 
     def problems(
         self, settings: Mapping[str, object], secrets: Mapping[str, str]

@@ -340,7 +340,7 @@ def _handler(keys: HandlerKeys, manifest: Manifest) -> Handler:
         connector=keys.connector,
         kind=keys.kind or manifest.kind[0],
         events=keys.events,
-        requires=tuple(dict.fromkeys([*manifest.requires, *keys.requires])),
+        requires=manifest.blocks(keys.requires),
         group=keys.group,
         call_timeout_seconds=keys.call_timeout_seconds or manifest.call_timeout_seconds,
         settings=manifest.complete(keys.settings),

@@ -153,8 +153,8 @@ class HandlerKeys(_Keys):
         min_length=1, description="a list of event types, like [SIM/*, Account/*]"
     )
     kind: Kind | None = Field(default=None, description="state, message or asynchronous")
-    requires: tuple[Block, ...] = Field(
-        default=(),
+    requires: tuple[Block, ...] | None = Field(
+        default=None,
         description="a list of blocks: account_info, sim_info, prev_sim_info, "
         "access_policy_info, product_info, full_vd_counter_info, customer_info",
     )

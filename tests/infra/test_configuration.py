@@ -17,8 +17,10 @@ from nsps.domain.routing import matches
 from nsps.runtime.settings import HandlerSettings
 
 from infra.encoding import handler_json, json_text
+from infra.manifest import load
 from infra.stack_config import (
     ConfigError,
+    Handler,
     Machine,
     StackConfig,
     load_stack,
@@ -507,10 +509,8 @@ def test_anything_else_is_refused_with_a_report_or_taken_never_a_crash(
         assert all(line.startswith("Pulumi.test.yaml: ") for line in refused.problems)
 
 
-@pytest.mark.parametrize(("keys", "seconds"), [({}, 45), ({"call_timeout_seconds": 5}, 5)])
-def test_a_call_takes_as_long_as_its_connector_s_contract_allows(
-    keys: dict[str, Any], seconds: float
-) -> None:
+def partner(**keys: Any) -> Handler:
+    """A handler of the real webhook connector, as it is configured with these keys."""
     values = base()
     values["nsps:handlers"] = [
         {
@@ -524,7 +524,41 @@ def test_a_call_takes_as_long_as_its_connector_s_contract_allows(
     ]
     real = ROOT / "functions" / "connectors"
     (handler,) = load_stack(values, "Pulumi.test.yaml", real).handlers
-    assert handler.call_timeout_seconds == seconds
+    return handler
+
+
+@pytest.mark.parametrize(("keys", "seconds"), [({}, 45), ({"call_timeout_seconds": 5}, 5)])
+def test_a_call_takes_as_long_as_its_connector_s_contract_allows(
+    keys: dict[str, Any], seconds: float
+) -> None:
+    assert partner(**keys).call_timeout_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("keys", "blocks"),
+    [
+        (
+            {},
+            "account_info sim_info prev_sim_info access_policy_info product_info",
+        ),
+        ({"requires": ["sim_info"]}, "sim_info"),
+        ({"requires": []}, ""),
+        ({"requires": ["sim_info", "customer_info", "sim_info"]}, "sim_info customer_info"),
+    ],
+)
+def test_a_partner_gets_the_blocks_that_its_handler_lists(
+    keys: dict[str, Any], blocks: str
+) -> None:
+    assert partner(**keys).requires == tuple(blocks.split())
+
+
+@pytest.mark.parametrize("asked", [None, (), ("product_info",), ("sim_info", "product_info")])
+def test_what_a_connector_computes_with_is_read_whatever_a_handler_lists(
+    asked: tuple[str, ...] | None,
+) -> None:
+    manifest = load(ROOT / "functions" / "connectors" / "hss_osmocom" / "connector.yaml")
+    more = ("product_info",) if asked else ()
+    assert manifest.blocks(asked) == ("account_info", "sim_info", *more)
 
 
 @pytest.mark.parametrize(
