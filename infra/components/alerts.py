@@ -172,6 +172,16 @@ def policies(ingress: str, retries: str, subscriptions: str, old_minutes: int) -
             (Condition("expired", per=("metric.label.handler",)),),
         ),
         Alert(
+            "unreadable-owners",
+            "Events do not say readably whom they are about",
+            "CRITICAL",
+            "What names the account (or customer, SIM card, number) in a webhook is no id. Nothing "
+            "was provisioned, and PortaBilling cannot be told FAILED. `nsps events --outcome "
+            "rejected` shows which and what they say: correct what sends them, then `nsps "
+            "reconcile` the accounts that were meant.",
+            (Condition("unreadable-owners"),),
+        ),
+        Alert(
             "espf-unreachable",
             "ESPF does not take statuses",
             "ERROR",

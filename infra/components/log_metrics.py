@@ -73,6 +73,12 @@ METRICS = (
         value="read_ms",
     ),
     LogMetric(
+        "unreadable-owners",
+        "Events that were rejected because their account's number, or the like, is no id",
+        "nsps.flows.enrichment",
+        messages=("rejected: it cannot be read whom it is about",),
+    ),
+    LogMetric(
         "deliveries",
         "What became of each attempt of a delivery, by handler",
         "nsps.connector.serve",

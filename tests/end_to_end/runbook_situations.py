@@ -144,6 +144,12 @@ def given_up(site: Site) -> Iterator[None]:
     yield
 
 
+def unreadable_owner(site: Site) -> Iterator[None]:
+    site.stack.send("SIM/Updated", i_account="277004/2", i_event=9315)
+    site.until_outcome(9315, "hss", Outcome.REJECTED)
+    yield
+
+
 def not_answered(site: Site) -> Iterator[None]:
     site.conduct("never")
     site.stack.send("SIM/Updated", i_account=277001, i_event=9321)
@@ -271,6 +277,7 @@ SITUATIONS: Mapping[str, Situation] = {
     "A deployment came over a pause": deployed_over,
     "Events are parked": parked,
     "Events were given up": given_up,
+    "An event does not say whom it is about": unreadable_owner,
     "An order is not answered": not_answered,
     "PortaBilling cannot be read": portabilling_away,
     "PortaBilling does not take statuses": statuses_not_taken,

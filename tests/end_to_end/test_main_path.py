@@ -71,6 +71,35 @@ def test_an_account_called_by_its_card_s_imsi_has_no_number(stack: WholeStack) -
     assert (row["imsi"], row["msisdn"]) == (card["imsi"], None)
 
 
+def test_a_block_arrives_however_the_account_is_spelled_and_whatever_comes_with_it(
+    stack: WholeStack,
+) -> None:
+    i_account, _ = new_account(stack)
+    spelled: tuple[tuple[float | str, dict[str, Any]], ...] = (
+        (float(i_account), {"prev_iccid": 89445012345678901234}),
+        (f"0{i_account}", {"": 1, "__x__": [[1], [2]], "n" * 2000: 1}),
+    )
+    stack.post("/sandbox/settings", webhook={"paused": True})
+    try:
+        for number, (spelling, strange) in enumerate(spelled, 980_001):
+            change = "block_account" if number % 2 else "unblock_account"
+            event_type = stack.sandbox.do(change, i_account=i_account)["events"][0]["event_type"]
+            answer = stack.send(event_type, i_account=spelling, i_event=number, **strange)
+            assert answer.status_code == 200
+            story = stack.finished(number)
+            assert [each.outcome for each in story.deliveries] == ["delivered"], story
+            assert rows(stack)[i_account]["status"] == ("barred" if number % 2 else "active")
+    finally:
+        stack.post("/sandbox/settings", webhook={"paused": False})
+
+
+def test_an_account_that_is_no_id_is_rejected_visibly(stack: WholeStack) -> None:
+    answer = stack.send("SIM/Updated", i_account="277001/2", i_customer=2501, i_event=980_011)
+    assert answer.status_code == 200
+    story = stack.finished(980_011)
+    assert (story.state, story.deliveries[0].outcome) == ("rejected", "rejected")
+
+
 def test_the_same_webhook_fifty_times_is_one_event_and_one_write(stack: WholeStack) -> None:
     i_account, _ = new_account(stack)
     stack.post("/sandbox/settings", webhook={"paused": True})

@@ -48,6 +48,7 @@ def lived(
 def _live(stack: WholeStack, crm: Recorder) -> None:
     i_account = stack.new_account()
     _refused_webhook(stack)
+    _account_that_is_no_id(stack)
     _espf_that_is_down_and_one_that_refuses(stack, i_account)
     _failing_system(stack, crm, i_account)
     _dead_letter(stack)
@@ -57,6 +58,11 @@ def _live(stack: WholeStack, crm: Recorder) -> None:
 def _refused_webhook(stack: WholeStack) -> None:
     answer = requests.post(stack.description["ingress"]["url"], json={}, timeout=10)
     assert answer.status_code == 401
+
+
+def _account_that_is_no_id(stack: WholeStack) -> None:
+    stack.send("SIM/Updated", i_account="277004/2", i_event=89_000)
+    _logged(stack, "rejected: it cannot be read whom it is about")
 
 
 def _espf_that_is_down_and_one_that_refuses(stack: WholeStack, i_account: int) -> None:

@@ -98,6 +98,7 @@ def test_who_is_told_of_what(acme: Topology) -> None:
         "Webhooks are answered 5xx": "CRITICAL",
         "Webhooks are refused for ever": "CRITICAL",
         "Events were given up": "CRITICAL",
+        "Events do not say readably whom they are about": "CRITICAL",
         "ESPF does not take statuses": "ERROR",
         "ESPF refuses statuses": "WARNING",
         "The clock stands still": "CRITICAL",

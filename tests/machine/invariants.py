@@ -68,7 +68,7 @@ def _lost(ended: Ended) -> Iterator[str]:
         if event is None:
             yield f"event {ident} was accepted and is not in the history"
             continue
-        if event["state"] == Outcome.EXPIRED:
+        if event["state"] in _FAILED:
             continue
         if event["state"] != "enriched":
             yield f"event {ident} is {event['state']}"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from nsps.cloud.messages import MalformedMessage
 from nsps.cloud.store import Store, StoreRefused, StoreUnavailable
+from nsps.console.words import Systems, of_story
 from nsps.delivery.history import UNREADABLE, History, kept_event, unpacked
 from nsps.delivery.timeline import Timeline
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime
@@ -460,3 +461,52 @@ def test_a_reason_is_not_kept_while_it_cannot_be_redacted(rig: Rig) -> None:
     message = raw()
     history.failed(message, message.event, ["hss"], "password=hunter2")
     assert "hunter2" not in str(rig.entry(message)["retry"])
+
+
+@pytest.mark.parametrize("i_account", [9.0, "09", " 9 "])
+def test_an_account_is_the_same_however_it_is_spelled(rig: Rig, i_account: Any) -> None:
+    message = raw(variables={"i_event": 40, "i_account": i_account})
+    rig.enrichment.handle(message)
+    assert rig.topics.sent[0][2]["owner"] == "account:9"
+    assert (rig.entry(message)["owner"], rig.entry(message)["i_account"]) == ("account:9", 9)
+    assert [owner for owner, _ in rig.reader.reads] == ["account:9"]
+
+
+def test_an_event_that_names_its_account_by_no_id_is_rejected(rig: Rig) -> None:
+    """It is about somebody: not about another owner, and not about nobody, with all unchanged."""
+    message = raw(variables={"i_event": 41, "i_account": "9x", "i_customer": 6})
+    rig.enrichment.handle(message)  # and is done with: another try would read the same
+    assert rig.topics.sent == [] and rig.reader.reads == []
+    (story,) = Timeline(rig.store, {}).find("41")
+    assert (story.state, story.final, story.i_account) == ("rejected", True, None)
+    assert [(each.handler, each.outcome) for each in story.deliveries] == [
+        ("hss", "rejected"),
+        ("crm", "rejected"),
+    ]
+    assert story.retry is not None
+    error = story.retry["error"]
+    assert error.startswith('i_account should say whom the event is about, and is no id: "9x".')
+    words = of_story(story, Systems())
+    said = " ".join(line.text for line in words.happened)
+    assert error in said and "PortaBilling was asked" not in said
+    assert [each.command for each in words.advice] == [
+        "nsps reconcile hss --account I_ACCOUNT",
+        "nsps reconcile crm --account I_ACCOUNT",
+    ]
+    found, _ = Timeline(rig.store, {}).search(5, None, frozenset({"rejected"}))
+    assert [each.event_id for each in found] == [message.event_id]
+
+
+def test_a_replay_of_it_is_rejected_by_itself(rig: Rig) -> None:
+    variables = {"i_event": 42, "i_account": [9]}
+    rig.enrichment.handle(raw(variables=variables))
+    message = raw(variables=variables, handler="hss", run=1)
+    rig.enrichment.handle(message)
+    delivery = rig.store.read(rig.store.delivery("hss", f"{message.event_id}.1")) or {}
+    assert delivery["outcome"] == "rejected" and delivery["errors"][0].startswith("i_account")
+
+
+def test_an_event_that_nobody_wants_may_say_what_it_likes(rig: Rig) -> None:
+    message = raw("DID/Assigned", {"i_event": 43, "i_account": [9]})
+    rig.enrichment.handle(message)
+    assert rig.entry(message)["state"] == "unhandled"

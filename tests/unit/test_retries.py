@@ -425,6 +425,13 @@ def test_an_event_of_which_enrichment_recorded_nothing_is_in_the_history(world: 
     assert [each.handler for each in story.deliveries] == ["hss", "iptv"]
 
 
+def test_a_letter_that_names_its_account_by_no_id_is_parked_all_the_same(world: World) -> None:
+    body = {"event_type": "SIM/Updated", "variables": {"i_account": "7x"}}
+    world.retries.park(letter(ENRICHMENT, json.dumps(body).encode(), event_id="e1"))
+    assert world.parked("enrichment.e1")["i_account"] is None
+    assert (world.store.read(world.store.event("e1")) or {})["owner"] == "event:e1"
+
+
 def test_what_is_parked_tells_why_its_last_attempt_failed(world: World) -> None:
     world.park("e1", ENRICHMENT)
     world.store.event("e1").set({"retry": {"error": "HTTP 502", "at": PAST}}, merge=True)

@@ -58,7 +58,7 @@ class Rig:
     def opened(self, *handlers: str, **variables: Any) -> RawEventMessage:
         message = raw(variables={"i_event": 1, "i_account": 9} | variables)
         event = message.event
-        self.history.open(message, event, owner_of(event, message.event_id), handlers)
+        self.history.open(message, event, handlers)
         return message
 
     def enriched(self, message: RawEventMessage, second: int = 3, **account: Any) -> Enriched:

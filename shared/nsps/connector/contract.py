@@ -16,7 +16,7 @@ from typing import Any
 
 from nsps.connector.base import Enriched
 from nsps.delivery.verdict import Verdict
-from nsps.domain.event import EspfEvent, SnapshotTime, owner_of
+from nsps.domain.event import EspfEvent, Owner, SnapshotTime, UnreadableOwner, owner_of
 from nsps.domain.outcome import NoAnswer, Outcome, Unexpected, Unreachable
 from nsps.domain.snapshot import AccountInfo, Block, BlockNotRead, PbData, SimInfo, part_of
 from nsps.runtime.trace import Trace
@@ -103,7 +103,7 @@ def read_event(
     return Enriched(
         event_id=event_id,
         event=event,
-        owner=owner_of(event, event_id),
+        owner=_owner(event, event_id),
         t=SnapshotTime(f"{read_at}/{event_id}"),
         pb=PbData.from_contract(pb_data, [block for block in Block if not troubles[block]]),
         created_at=str(document.get("created_at") or moment.isoformat()),
@@ -111,6 +111,13 @@ def read_event(
         trace_id=trace.trace_id,
         request_id=trace.request_id,
     )
+
+
+def _owner(event: EspfEvent, event_id: str) -> Owner:
+    try:
+        return owner_of(event, event_id)
+    except UnreadableOwner as error:
+        raise Invalid("data", "variables", message=str(error)) from None
 
 
 def _not_text(document: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from nsps.connector.base import (
 )
 from nsps.connector.difference import changed, masked, plain, told
 from nsps.delivery.ledger.documents import Resource
-from nsps.domain.event import RECONCILE, EspfEvent, Owner, SnapshotTime, owner_of
+from nsps.domain.event import RECONCILE, EspfEvent, Owner, SnapshotTime, UnreadableOwner, owner_of
 from nsps.domain.outcome import DeliveryError, Terminal, Transient
 from nsps.domain.snapshot import Block, PbData
 from nsps.runtime.redact import Redactor
@@ -102,7 +102,12 @@ class Inspector:
     ) -> dict[str, Any]:
         """What the event would bring about if it came now. Raises Transient."""
         reader = self._parts.reader
-        owner = reader.account_behind(owner or owner_of(event, event_id))
+        try:
+            owner = reader.account_behind(owner or owner_of(event, event_id))
+        except UnreadableOwner as error:
+            reason = self._parts.redactor().text_for_store(str(error))
+            nobody = {"owner": str(Owner("event", event_id)), "resources": []}
+            return {**nobody, "message": None, "rejected": reason}
         pb = reader.read(event, owner, self._blocks)
         enriched = self._enriched(event, event_id, owner, pb)
         with self._parts.redactor().knowing(enriched.pb.to_contract()):

@@ -16,11 +16,11 @@ from google.cloud.firestore import Client, DocumentReference, FieldFilter
 from nsps.cloud import audit
 from nsps.cloud.store import Store, Tx
 from nsps.console.identity import Person
+from nsps.delivery.timeline import ENDED
 from nsps.domain.event import MESSAGE_KEY
 from nsps.domain.outcome import Outcome
 
 AT_ONCE = 400
-_ENDED = ("unhandled", "enriched", Outcome.EXPIRED.value)
 
 
 class NotYet(Exception):
@@ -87,7 +87,7 @@ class _Search:
         for event in events:
             yield event.reference
             data = event.to_dict() or {}
-            if data.get("state") not in _ENDED:
+            if data.get("state") not in ENDED:
                 self.against.append(f"event {event.id} is {data.get('state')}, not finished")
             yield from self._parked("enrichment", event.id)
             for handler in handlers:

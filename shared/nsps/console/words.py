@@ -350,13 +350,15 @@ def _advice(stories: Iterable[Story], systems: Systems) -> tuple[Advice, ...]:
     newest: dict[str, tuple[Story, Delivered]] = {}
     advice: list[Advice] = []
     for story in stories:
-        if story.retry and not story.enriched_at:
+        if story.retry and not story.enriched_at and story.state != "rejected":
             advice.append(Advice("See how PortaBilling answers", "nsps doctor"))
         for each in story.deliveries:
             if each.outcome != "superseded" or each.handler not in newest:
                 newest[each.handler] = (story, each)
     for story, each in newest.values():
-        advice += _for_delivery(story, each, systems)
+        unknown_owner = story.state == "rejected" and not each.run  # again is rejected again
+        advise = _reconcile_whom_it_means if unknown_owner else _for_delivery
+        advice += advise(story, each, systems)
     advice.sort(key=lambda each: each.command.startswith(_RECONCILE))  # what is not well first
     return tuple(dict.fromkeys(advice))
 
@@ -386,6 +388,12 @@ def _for_delivery(story: Story, each: Delivered, systems: Systems) -> Iterator[A
         yield Advice(
             f"Stop {name} while its system is repaired", f'nsps pause {name} --reason "..."'
         )
+
+
+def _reconcile_whom_it_means(story: Story, each: Delivered, systems: Systems) -> Iterator[Advice]:
+    """Of an event that does not say readably whom it is about."""
+    if not systems.gone(each.handler) and not systems.sends_messages(each.handler):
+        yield _reconcile(each.handler, "--account I_ACCOUNT")
 
 
 def _compare(story: Story, handler: str, systems: Systems) -> Iterator[Advice]:

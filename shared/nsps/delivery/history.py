@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nsps.cloud.messages import RawEventMessage
 from nsps.cloud.store import HISTORY_DAYS, Store, Tx
-from nsps.domain.event import EspfEvent, Owner, SnapshotTime, owner_of
+from nsps.domain.event import EspfEvent, Owner, SnapshotTime, UnreadableOwner, owner_of
+from nsps.domain.outcome import Outcome
 from nsps.domain.snapshot import PbData
 from nsps.runtime.redact import Redactor
 from nsps.runtime.secrets import SecretUnavailable
@@ -52,9 +54,7 @@ class History:
     ) -> None:
         self._store, self._redactor, self._now = store, redactor, now
 
-    def open(
-        self, raw: RawEventMessage, event: EspfEvent, owner: Owner, handlers: Sequence[str]
-    ) -> Entry:
+    def open(self, raw: RawEventMessage, event: EspfEvent, handlers: Sequence[str]) -> Entry:
         """Make the event's entry, or find the one that is there and mark the new try.
 
         Raises StoreUnavailable.
@@ -62,7 +62,7 @@ class History:
         from google.api_core.exceptions import AlreadyExists
 
         reference = self._store.event(raw.event_id)
-        first = self._first(raw, event, owner, handlers)
+        first = self._first(raw, event, handlers)
         try:
             written = self._store.create(reference, first)
             return Entry(time_of_receipt(written, raw.event_id), written, False)
@@ -83,10 +83,10 @@ class History:
         return Entry(time_of_receipt(written, raw.event_id), created_at, False)
 
     def _first(
-        self, raw: RawEventMessage, event: EspfEvent, owner: Owner, handlers: Sequence[str]
+        self, raw: RawEventMessage, event: EspfEvent, handlers: Sequence[str]
     ) -> dict[str, Any]:
         variables = self._redactor().for_store(dict(event.variables))
-        about = opening(event, owner, handlers, raw.received_at, raw.trace, self._now())
+        about = opening(raw.event_id, event, handlers, raw.received_at, raw.trace, self._now())
         return about | {_VARIABLES: json.dumps(variables, ensure_ascii=False)}
 
     def enriched(
@@ -129,14 +129,25 @@ class History:
             self._store.merge(delivery, retry | ends)
             return
         reference = self._store.event(raw.event_id)
-        owner = Owner("event", raw.event_id) if event is None else owner_of(event, raw.event_id)
-        about = opening(event, owner, handlers, raw.received_at, raw.trace, self._now())
+        about = opening(raw.event_id, event, handlers, raw.received_at, raw.trace, self._now())
 
         def note(tx: Tx) -> None:
             missing = tx.read([reference])[reference.path] is None
             tx.merge(reference, about | retry if missing else retry)
 
         self._store.transact(note)
+
+    def rejected(self, raw: RawEventMessage, reason: str) -> None:
+        """Record that the event can never be provisioned. Raises StoreUnavailable."""
+        why, now = self._kept_text(reason), self._now()
+        if raw.run is None or raw.handler is None:
+            ends = {"retry": {"error": why, "at": now}, "finished_at": now}
+            self._merge(raw.event_id, ends | {"state": Outcome.REJECTED.value})
+            return
+        delivery = self._store.delivery(raw.handler, f"{raw.event_id}.{raw.run}")
+        ends = {"finished_at": now, "expire_at": now + timedelta(days=HISTORY_DAYS)}
+        outcome = {"outcome": Outcome.REJECTED.value, "errors": [why], "retry": None}
+        self._store.merge(delivery, outcome | ends)
 
     def _kept_text(self, error: str) -> str:
         """The text without secrets; where that cannot be made sure of now, not the text."""
@@ -165,8 +176,8 @@ def _wanted_now(data: dict[str, Any], handlers: Sequence[str]) -> dict[str, Any]
 
 
 def opening(
+    event_id: str,
     event: EspfEvent | None,
-    owner: Owner,
     handlers: Sequence[str],
     received_at: str,
     trace: Trace,
@@ -174,6 +185,10 @@ def opening(
 ) -> dict[str, Any]:
     """The fields with which an entry begins, but for its variables; ``event`` is None where it
     cannot be read. All are of a form that Firestore takes, whatever ESPF sent."""
+    owner = Owner("event", event_id)
+    if event is not None:
+        with suppress(UnreadableOwner):
+            owner = owner_of(event, event_id)
     return {
         "event_type": event.event_type if event else UNREADABLE,
         "i_event": event.entity("i_event") if event else None,

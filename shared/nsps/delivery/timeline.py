@@ -299,10 +299,10 @@ def came_to(story: Story, handler: str | None, outcomes: frozenset[str]) -> bool
 def never_read(event: Mapping[str, Any]) -> dict[str, Any]:
     """What each handler's delivery of an event comes to that PortaBilling could not be read for.
 
-    Empty while it is not parked. What is replayed has a delivery of its own.
+    Empty while it is neither parked nor ended. What is replayed has a delivery of its own.
     """
     state = event.get("state")
-    if state not in (_PARKED, Outcome.EXPIRED.value):
+    if state not in (_PARKED, Outcome.EXPIRED.value, Outcome.REJECTED.value):
         return {}
     return {
         "outcome": state,
@@ -363,11 +363,15 @@ def last_reason(about: Mapping[str, Any], otherwise: str) -> str:
     return str((about.get("retry") or {}).get("error") or otherwise)
 
 
+ENDED = frozenset({"enriched", "unhandled", Outcome.EXPIRED.value, Outcome.REJECTED.value})
+"""States of an event's entry in which nothing more is done for the event itself."""
+
+
 def settled(field: str, data: Mapping[str, Any]) -> bool:
     """Whether what was parked needs no further try: ``data`` is the ``state`` of its event's entry,
     or the ``outcome`` of its delivery. What was ordered is waited for elsewhere."""
     if field == "state":
-        return data.get("state") in ("enriched", "unhandled", Outcome.EXPIRED.value)
+        return data.get("state") in ENDED
     outcome = data.get("outcome")
     return outcome is not None and (Outcome(outcome).final or outcome == Outcome.ACCEPTED.value)
 

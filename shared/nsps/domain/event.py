@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,12 +36,20 @@ _OWNER_KEYS = (
 # Variables that tell one event from another, and say nothing of what has happened.
 _NUMBERING = frozenset({"i_event", "event_time"})
 
+# Ids that may be texts: our own reconcile's i_event is one.
+_MAY_BE_TEXT = ("i_event", "i_env")
+LONGEST_ID = 100
+"""Characters of the longest owner's id: it travels in message attributes and stands in tables."""
 RECONCILE = "NSPS/Reconcile"
 """Our own event: bring an owner's resources to what PortaBilling says, whatever the ledger says."""
 MAX_DEPTH = 50
 """Levels of objects and lists in a webhook; every later step can store and write so many."""
 MESSAGE_KEY = "message/"
 """How the key of a message's resource begins; its owner follows. It is in no external system."""
+
+
+class UnreadableOwner(ValueError):
+    """An event says whom it is about, in a variable that is no id. The message says what to do."""
 
 
 class InvalidWebhook(ValueError):
@@ -59,12 +68,26 @@ class EspfEvent:
         return {"event_type": self.event_type, "variables": dict(self.variables)}
 
     def entity(self, key: str) -> str | None:
-        """The id in variable ``key`` as text (ESPF sends numbers or numeric strings)."""
+        """The id in variable ``key`` as text; None where it is missing, empty or no id.
+
+        PortaBilling's own ids (``i_account``) are whole numbers: whatever the spelling, the text is
+        the same. In others (``number``) a leading zero has a meaning.
+        """
         value = self.variables.get(key)
-        if isinstance(value, bool) or value is None:
+        if key.startswith(("i_", "prev_i_")):
+            number = _whole_number(value)
+            if number is not None:
+                return str(number)
+            if key not in _MAY_BE_TEXT:
+                return None
+        if isinstance(value, bool) or not isinstance(value, str | int):
             return None
-        text = storable(str(value)).strip() if isinstance(value, str | int) else ""
-        return text or None
+        return storable(str(value)).strip() or None
+
+    def names(self, key: str) -> bool:
+        """Whether variable ``key`` says anything, be it no id."""
+        value = self.variables.get(key)
+        return value is not None and not (isinstance(value, str) and not value.strip())
 
     @property
     def meaning(self) -> Mapping[str, Any]:
@@ -181,11 +204,12 @@ def storable(text: str) -> str:
 def event_id(deployment: str, event: EspfEvent) -> str:
     """The one identity of an event: equal for every re-send, redelivery and replay.
 
-    Derived from deployment, i_env, i_event and event_type. An event without i_event is told
-    apart by its content. Spread evenly, so that it can be a document id (i_event is sequential).
+    Derived from deployment, i_env, i_event and event_type. An event without an i_event, or with one
+    (or an i_env) that is no id, is told apart by its content. Spread evenly, so that it can be a
+    document id (i_event is sequential).
     """
     i_event = event.entity("i_event")
-    if i_event is None:
+    if i_event is None or (event.i_env is None and event.names("i_env")):
         canonical = json.dumps(event.variables, sort_keys=True, separators=(",", ":"))
         i_event = "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
     name = json.dumps([deployment, event.i_env, i_event, event.event_type])
@@ -193,11 +217,23 @@ def event_id(deployment: str, event: EspfEvent) -> str:
 
 
 def owner_of(event: EspfEvent, ident: str) -> Owner:
-    """Whom the event speaks of; an event that names nobody owns itself (``event:<event_id>``)."""
+    """Whom the event speaks of; an event that names nobody owns itself (``event:<event_id>``).
+
+    Raises UnreadableOwner where the most specific owner is named by no id: it is never taken for
+    another one, nor for none.
+    """
     for kind, key in _OWNER_KEYS:
         entity = event.entity(key)
-        if entity is not None:
+        if entity is not None and len(entity) <= LONGEST_ID:
             return Owner(kind, entity)
+        if event.names(key):
+            value = json.dumps(event.variables[key])
+            shown = value if len(value) <= 60 else f"{value[:60]}..."
+            raise UnreadableOwner(
+                f"{key} should say whom the event is about, and is no id: {shown}. PortaBilling "
+                "can be neither asked nor told FAILED: correct what sends it, and reconcile the "
+                "account that was meant"
+            )
     return Owner("event", ident)
 
 
@@ -206,6 +242,22 @@ def naming(owner: Owner) -> dict[str, int | str]:
     key = dict(_OWNER_KEYS).get(owner.kind)
     number = _number(owner.id)
     return {} if key is None else {key: owner.id if number is None else number}
+
+
+def _whole_number(value: object) -> int | None:
+    """PortaBilling's number of something, in whatever spelling: 7, 7.0, "7", " 007 ", "7.0"."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_FLOATS:
+        value = int(value)
+    if isinstance(value, str) and (match := _WHOLE.fullmatch(value.strip())):
+        value = int(match[1])
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value < _LARGEST_ID else None
+
+
+_WHOLE = re.compile(r"\+?0*([0-9]{1,19})(?:\.0*)?")
+_EXACT_FLOATS = 2**53
+_LARGEST_ID = 2**63  # what a database has for it, Firestore too
 
 
 def _number(text: str | None) -> int | None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from nsps.cloud.messages import EnrichedMessage, MalformedMessage, Publisher, RawEventMessage
 from nsps.cloud.store import StoreRefused, StoreUnavailable
 from nsps.delivery.history import Entry, History
-from nsps.domain.event import EspfEvent, InvalidWebhook, Owner, owner_of
+from nsps.domain.event import EspfEvent, InvalidWebhook, Owner, UnreadableOwner, owner_of
 from nsps.domain.outcome import DeliveryError, Transient
 from nsps.domain.routing import wants
 from nsps.domain.snapshot import Block, PbData
@@ -64,13 +64,18 @@ class Enrichment:
     def _enrich(
         self, raw: RawEventMessage, event: EspfEvent, wanted: Sequence[HandlerSummary]
     ) -> None:
-        owner = owner_of(event, raw.event_id)
-        entry = self._history.open(raw, event, owner, [handler.name for handler in wanted])
+        entry = self._history.open(raw, event, [handler.name for handler in wanted])
         if not wanted:
             _log.info("no handler wants the event", event_type=event.event_type)
             return
         if entry.enriched:
             _log.info("the event has been enriched before", event_type=event.event_type)
+            return
+        try:
+            owner = owner_of(event, raw.event_id)
+        except UnreadableOwner as error:
+            self._history.rejected(raw, str(error))
+            _log.error("rejected: it cannot be read whom it is about", reason=str(error))
             return
         blocks = frozenset(Block(block) for handler in wanted for block in handler.requires)
         started = time.monotonic()

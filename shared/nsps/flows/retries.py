@@ -40,6 +40,7 @@ from nsps.domain.event import (
     InvalidWebhook,
     Owner,
     SnapshotTime,
+    UnreadableOwner,
     owner_of,
     parse_webhook,
 )
@@ -157,10 +158,9 @@ class Retries:
         self, push: PushMessage, event_id: str, event: EspfEvent | None, now: datetime
     ) -> dict[str, Any]:
         """The event's entry, where enrichment came to nothing so early that it made none."""
-        owner = Owner("event", event_id) if event is None else owner_of(event, event_id)
         return opening(
+            event_id,
             event,
-            owner,
             self._hearing(ENRICHMENT, event),
             push.attributes.get("received_at") or push.publish_time,
             from_attributes(push.attributes),
@@ -444,4 +444,7 @@ def _i_account(push: PushMessage, event: EspfEvent | None) -> int | None:
     owner = push.attributes.get("owner", "")
     if ":" in owner.strip(":"):
         return Owner.parse(owner).i_account
-    return owner_of(event, "-").i_account if event else None
+    try:
+        return owner_of(event, "-").i_account if event else None
+    except UnreadableOwner:
+        return None

@@ -310,3 +310,12 @@ def test_the_words_of_the_published_table() -> None:
         "Method not allowed",
         {"Allow": "POST"},
     )
+
+
+def test_an_owner_that_is_no_id_is_named() -> None:
+    data = {"event_type": "SIM/Updated", "variables": {"i_account": "7x", "i_customer": 8}}
+    with pytest.raises(Invalid) as refused:
+        read({"event_id": IDENT, "data": data})
+    (detail,) = refused.value.details
+    assert detail["loc"] == ["body", "data", "variables"]
+    assert str(detail["msg"]).startswith("i_account should say whom the event is about")

@@ -191,3 +191,10 @@ def test_a_hundred_owners_at_once_and_no_more(store: Store) -> None:
     assert len(found["owners"]) == 100
     with pytest.raises(InvalidQuestion, match="KIND:ID"):
         read_question(b'{"owners": ["account"]}').compare(looking)
+
+
+def test_an_event_that_names_its_account_by_no_id_would_be_rejected(store: Store) -> None:
+    event = EspfEvent("SIM/Updated", {"i_account": [1001]})
+    found = inspector(store, Box()).preview(event, "e1")
+    assert (found["owner"], found["resources"], found["message"]) == ("event:e1", [], None)
+    assert found["rejected"].startswith("i_account should say whom the event is about")
