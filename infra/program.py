@@ -120,7 +120,9 @@ class Deployment:
             handler.function.allow(retries)
             handler.function.allow(console)
             handler.subscription.grant_endpoint("retries", retries.member)
+            handler.subscription.grant_endpoint("console", console.member)
         self._around.pushes.grant_use("retries", retries.member)
+        self._around.pushes.grant_use("console", console.member)
         self._watched(platform)
 
         pulumi.export("webhook_url", ingress.url)

@@ -174,7 +174,9 @@ class HandlerKeys(_Keys):
         "seconds from 1 to 600, attempts from 5 to 100, hours above 0, days up to 60",
     )
     breaker: BreakerRule = Field(
-        default=BreakerRule(), description="{failures, seconds, owners}: numbers above 0"
+        default=BreakerRule(),
+        description="{failures, seconds, owners, first_probe_seconds, longest_probe_seconds}: "
+        "numbers above 0",
     )
     answer_within_hours: float | None = Field(
         default=None, gt=0, le=2160, description="hours, up to 2160"

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
+from nsps.cloud.identity_token import IdentityTokens
 from nsps.cloud.messages import MalformedMessage, PushMessage
 from nsps.cloud.push import PushGuard
 from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
+from nsps.cloud.subscriptions import Subscriptions
 from nsps.console.accounts import Lists
 from nsps.console.api import Api, ConsoleParts
 from nsps.console.find import Finding
@@ -21,6 +23,8 @@ from nsps.console.reconcile import Reconcile
 from nsps.console.replay import Replay
 from nsps.console.sending import Sending
 from nsps.delivery.instance import InstanceParts
+from nsps.delivery.switch import Switches
+from nsps.flows.maintenance import Maintenance
 from nsps.runtime.lazy import Once
 from nsps.runtime.settings import ConsoleFunctionSettings
 
@@ -37,6 +41,13 @@ class Function:
         store = parts.store()
         handlers = Handlers(settings.handlers, settings.functions, parts.http)
         sending = Sending(settings.deployment, parts.publisher, settings.events_topic)
+        maintenance = Maintenance(
+            settings.functions,
+            Switches(store),
+            Once(lambda: Subscriptions(settings.push.service_account)),
+            parts.http,
+            IdentityTokens(parts.http),
+        )
         lists = Once(lambda: Lists(parts.portabilling()))
 
         def make_workers() -> Mapping[str, Worker]:
@@ -57,6 +68,7 @@ class Function:
                 jobs=self.jobs,
                 finding=Finding(store, handlers, lists),
                 health=Health(handlers, parts.espf),
+                turn=maintenance.bring,
             )
         )
 

@@ -307,12 +307,18 @@ def test_the_clock_ticks_every_minute_under_the_invokers_name(acme: Topology) ->
     }
 
 
-def test_only_retries_may_change_a_subscription_and_only_the_handlers(acme: Topology) -> None:
-    editors = {(handler, "retries") for handler in HANDLERS}
+def test_only_retries_and_console_may_change_a_subscription_and_only_the_handlers(
+    acme: Topology,
+) -> None:
+    """The tick turns them, and a person's pause and resume at once."""
+    editors = {(handler, part) for handler in HANDLERS for part in ("retries", "console")}
     role = "projects/acme-provisioning/roles/acme_push_endpoint"
     assert of(acme, "subscription", role) == editors
     invoker = "acme-invoker@acme-provisioning.iam.gserviceaccount.com"
-    assert of(acme, "account", "roles/iam.serviceAccountUser") == {(invoker, "retries")}
+    assert of(acme, "account", "roles/iam.serviceAccountUser") == {
+        (invoker, "retries"),
+        (invoker, "console"),
+    }
 
 
 def test_a_handler_may_have_a_schedule_of_its_own(record_acme: Record) -> None:

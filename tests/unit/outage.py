@@ -205,7 +205,13 @@ class Outage:
             instance_rate=self.max_rate / self.instances,
         )
         self._gates = [
-            Gate(handler, self.switches, clock=self.time.monotonic, sleep=self.time.sleep)
+            Gate(
+                handler,
+                self.switches,
+                clock=self.time.monotonic,
+                sleep=self.time.sleep,
+                ask=lambda: "HTTP 503" if self.down else None,
+            )
             for _ in range(self.instances)
         ]
         self._busy = [0] * self.instances

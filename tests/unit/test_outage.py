@@ -60,6 +60,20 @@ def test_an_hour_of_outage_is_made_up_for() -> None:
     assert max(outage.attempts) <= 12
 
 
+@pytest.mark.parametrize("seconds", [5.0, 30.0])
+@pytest.mark.parametrize("begins", [601.0, 625.0, 659.0])
+def test_a_short_outage_is_over_soon_after_its_end(seconds: float, begins: float) -> None:
+    """Wherever the minute's tick falls: those who wait ask the system how it is."""
+    random.seed(4711)
+    ends = begins + seconds
+    outage = Outage(20, 80, begins, ends, owners=100)
+    outage.run(lambda: bool(outage.written) and outage.written[-1][0] > ends, ends + 600)
+    assert outage.opened_at is not None and outage.opened_at < ends
+    assert outage.time.now - ends <= max(6.0, 1.1 * seconds)
+    outage.run(lambda: outage.waits < 20, ends + 600)
+    assert max(outage.attempts) <= 6
+
+
 def order(written: list[tuple[float, Event]]) -> tuple[int, int]:
     """Writes in another order than sent; and those of an older state after a newer one."""
     turned = sum(later.sent_at < sooner.sent_at for (_, sooner), (_, later) in pairwise(written))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,11 +21,14 @@ from nsps.delivery.switch import (
     SAVED_SECONDS,
     Breaker,
     Pause,
+    ProbeGaps,
     State,
     Streak,
     Switch,
     Switches,
     SwitchRefused,
+    probe_due,
+    probing,
 )
 from nsps.runtime.settings import BreakerRule, HandlerSettings
 from nsps_local.firestore import FirestoreServer
@@ -101,29 +104,50 @@ def test_it_opens_exactly_by_its_rule(history: list[tuple[int, float, bool]]) ->
 # ---- probes and coming back ------------------------------------------------------------------
 
 
-def test_probes_come_after_30_seconds_doubling_to_10_minutes() -> None:
-    breaker, now, gaps = OPEN, T0, []
-    for _ in range(7):
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        (None, [5, 10, 20, 40, 80, 160, 320, 600, 600]),
+        (ProbeGaps(30, 60), [30, 60, 60, 60, 60, 60, 60, 60, 60]),
+    ],
+)
+def test_probes_come_after_5_seconds_doubling_to_10_minutes(
+    own: ProbeGaps | None, wanted: list[int]
+) -> None:
+    breaker, now, gaps = switch.opened(Breaker(), 20, "HTTP 503", T0, gaps=own), T0, []
+    for _ in wanted:
         assert breaker.next_probe is not None
         gaps.append((breaker.next_probe - now).total_seconds())
         now = breaker.next_probe
         assert switch.probe_due(Switch(breaker=breaker), now)
         assert not switch.probe_due(Switch(breaker=breaker), now - timedelta(seconds=1))
         breaker = switch.answered(switch.probing(breaker, now), "still down", now)
-    assert gaps == [30, 60, 120, 240, 480, 600, 600]
-    assert (breaker.reason, breaker.probes) == ("still down", 7)
+    assert gaps == wanted
+    assert (breaker.reason, breaker.probes) == ("still down", len(wanted))
+    assert Switch.read(Switch(breaker=breaker).write()).breaker == breaker
+
+
+def test_pushes_are_stopped_only_while_no_probe_is_due_before_the_next_tick() -> None:
+    def off(breaker: Breaker, seconds: float, *, before: bool = False) -> bool:
+        return Switch(breaker=breaker, endpoint_off=before).stops_pushes(at(seconds))
+
+    assert not off(OPEN, 0)
+    assert off(replace(OPEN, next_probe=at(61)), 0)
+    assert off(replace(OPEN, next_probe=at(61)), 50, before=True), "once stopped, until it is well"
+    assert not off(COMING, 0, before=True) and not off(Breaker(), 0, before=True)
+    assert PAUSED.stops_pushes(T0)
 
 
 def test_the_first_probe_waits_for_retry_after_up_to_an_hour() -> None:
     assert switch.opened(Breaker(), 20, "busy", T0, 900).next_probe == at(900)
     assert switch.opened(Breaker(), 20, "busy", T0, 1e9).next_probe == at(3600)
-    assert switch.opened(Breaker(), 20, "busy", T0, 1).next_probe == at(30)
+    assert switch.opened(Breaker(), 20, "busy", T0, 1).next_probe == at(5)
 
 
 def test_failing_while_it_comes_back_makes_the_next_probe_later() -> None:
     asked = switch.answered(switch.probing(OPEN, at(30)), None, at(30))
     again = switch.opened(asked, 2, "HTTP 503", at(40))
-    assert (again.state, again.opened_at, again.next_probe) == (State.OPEN, T0, at(100))
+    assert (again.state, again.opened_at, again.next_probe) == (State.OPEN, T0, at(50))
     assert switch.opened(OPEN, 99, "later", at(50)) == OPEN
 
 
@@ -194,7 +218,7 @@ def test_it_closes_without_events_when_the_system_is_well_once_more() -> None:
 def test_it_opens_again_without_events_when_the_system_is_not_well() -> None:
     again = switch.answered(switch.probing(COMING, at(60)), "/health answered 503", at(61))
     assert (again.state, again.reason, again.opened_at) == (State.OPEN, "/health answered 503", T0)
-    assert again.next_probe == at(61 + 60), "as after one question in vain"
+    assert again.next_probe == at(61 + 10), "as after one question in vain"
 
 
 # ---- how long -------------------------------------------------------------------------------
@@ -308,14 +332,19 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    def day(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.now - 1000)
+
     def sleep(self, seconds: float) -> None:
         with self._lock:
             self.now += seconds
 
 
-def gate(store: Store, clock: Clock, **more: Any) -> Gate:
+def gate(
+    store: Store, clock: Clock, ask: Callable[[], str | None] | None = None, **more: Any
+) -> Gate:
     handler = HandlerSettings(name="hss", connector="sample", events=("SIM/*",), **more)
-    return Gate(handler, Switches(store), clock=clock, sleep=clock.sleep)
+    return Gate(handler, Switches(store), clock=clock, sleep=clock.sleep, ask=ask)
 
 
 def fail(one: Gate, owners: int, times: int = 20) -> None:
@@ -347,6 +376,80 @@ def test_a_gate_opens_the_breaker_at_once_for_all(store: Store) -> None:
     assert held is not None and held.reason == "hss: its system is down: HTTP 503"
     assert other.admit() is not None
     assert Switches(store).read("hss").breaker.failures >= 20
+
+
+class Asked(Switches):
+    """Firestore's clock is the test's: a probe is due when the test's clock says so."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        super().__init__(store)
+        self._clock = clock
+
+    def claim_probe(self, handler: str) -> bool:
+        switch = self.read(handler)
+        due = probe_due(switch, self._clock.day())
+        if due:
+            found = probing(switch.breaker, self._clock.day())
+            document = replace(switch, breaker=found).write()
+            self._store.handler(handler).set(document, merge=True)
+        return due
+
+
+def test_who_waits_asks_the_system_after_five_seconds_and_goes_on(store: Store) -> None:
+    clock, asked = Clock(), list[float]()
+
+    def ask() -> str | None:
+        asked.append(clock.now - 1000)
+        return "still down" if len(asked) == 1 else None
+
+    one = gate(store, clock, ask)
+    one._switches = Asked(store, clock)
+    fail(one, owners=3)
+    assert one.admit() is None
+    assert 5 <= asked[0] <= 6.5 and 10 <= asked[1] - asked[0] <= 11.5
+    assert Switches(store).read("hss").breaker.state is State.HALF_OPEN
+
+
+def test_who_waits_for_the_probe_does_so_for_twenty_seconds_at_the_most(store: Store) -> None:
+    clock = Clock()
+    one = gate(store, clock, lambda: "still down")
+    fail(one, owners=3)
+    held = one.admit()  # Firestore's clock stands still, as good as: no probe comes due
+    assert held is not None and held.reason == "hss: its system is down: HTTP 503"
+    assert PATIENCE_SECONDS <= clock.now - 1000 < PATIENCE_SECONDS + 1
+
+
+def test_who_would_wait_too_long_for_the_probe_is_held_at_once(store: Store) -> None:
+    clock, asked = Clock(), list[float]()
+    one = gate(store, clock, lambda: asked.append(clock.now), breaker=BreakerRule(owners=1))
+    for number in range(20):
+        one.failed("account:1", "busy", 21.0 if number == 19 else None)
+    began = clock.now
+    held = one.admit()
+    assert held is not None and "its system is down" in held.reason
+    assert (clock.now, asked) == (began, [])
+
+
+def test_while_it_is_paused_nobody_asks(store: Store) -> None:
+    clock, asked = Clock(), list[float]()
+    one = gate(store, clock, lambda: asked.append(clock.now))
+    fail(one, owners=3)
+    switch.pause(store, "hss", "ops", "repair")
+    clock.sleep(10)
+    held = one.admit()
+    assert held is not None and "paused by" in held.reason and asked == []
+
+
+def test_one_instance_asks_for_all(store: Store) -> None:
+    clock, asked = Clock(), list[float]()
+    gates = [gate(store, clock, lambda: asked.append(clock.now)) for _ in range(4)]
+    fail(gates[0], owners=3)
+    early = {"breaker": {"next_probe": T0}}
+    store.handler("hss").set(early, merge=True)
+    clock.sleep(2)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda one: one.admit(), gates)).count(None) >= 1
+    assert len(asked) == 1
 
 
 def test_a_success_ends_the_row(store: Store) -> None:

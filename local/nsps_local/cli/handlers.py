@@ -66,7 +66,7 @@ def _pause(options: argparse.Namespace) -> int:
 def _resume(options: argparse.Namespace) -> int:
     body = {"reason": options.reason}
     after = Remote(options).post(f"handlers/{options.handler}/resume", body)
-    console.print(f"{options.handler} is resumed: what waited comes within a minute.")
+    console.print(f"{options.handler} is resumed: what waited comes at once.")
     if after["off"]:
         console.print(f"But {after['why']}: it is sent to when it answers again.")
     return 0

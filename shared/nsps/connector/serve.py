@@ -135,7 +135,9 @@ class _Started:
         self.parts = InstanceParts(settings, settings.portabilling, environ)
         self.guard = PushGuard(settings.push, self.parts.http)
         self.connector = make_connector(connector, settings.handler, self.parts)
-        self.gate: Once[Gate] = Once(lambda: Gate(self.handler, Switches(self.parts.store())))
+        self.gate: Once[Gate] = Once(
+            lambda: Gate(self.handler, Switches(self.parts.store()), ask=self.ask_system)
+        )
         self.runner: Once[Runner] = Once(self._make_runner)
         self.inspector: Once[Inspector] = Once(self._make_inspector)
         self._blocks = [Block(block) for block in settings.handler.requires]
@@ -162,6 +164,18 @@ class _Started:
         reader = Reader(parts.portabilling())
         inspected = Inspected(self.handler, parts.store(), reader, parts.redactor)
         return Inspector(self.connector, inspected)
+
+    def ask_system(self) -> str | None:
+        """How the system is, by the connector's own check: None for well, or why not."""
+        redact: Callable[[str], str] = str
+        try:
+            redact = self.parts.redactor().text_for_store
+            reference = f"{self.handler.name}/health"
+            self.connector.check(Call(Deadline(CHECK_SECONDS), reference=reference))
+        except Exception as error:
+            known = isinstance(error, Transient)
+            return redact(str(error)) if known else type(error).__name__
+        return None
 
     def deliver_push(self, push: PushMessage) -> Reply:
         message = EnrichedMessage.from_push(push)
@@ -252,13 +266,8 @@ def _health(request: flask.Request, started: _Started) -> Reply:
         started.guard.check(request.headers)  # whoever asks makes us call the system
     except PushRefused as refused:
         return Reply(refused.status, {"error": str(refused)})
-    redact: Callable[[str], str] = str
-    try:
-        redact = started.parts.redactor().text_for_store
-        started.connector.check(Call(Deadline(CHECK_SECONDS), reference=f"{name}/health"))
-    except Exception as error:
-        known = isinstance(error, Transient)
-        reason = redact(str(error)) if known else type(error).__name__
+    reason = started.ask_system()
+    if reason is not None:
         return Reply(503, {"status": "Unhealthy", "service": name, "reason": reason})
     return healthy(name)
 

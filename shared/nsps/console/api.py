@@ -71,6 +71,8 @@ class ConsoleParts:
     jobs: Jobs
     finding: Finding
     health: Health
+    turn: Callable[[str], None]
+    """Brings a handler's subscription to its switch at once."""
     switches: Switches = field(init=False)
 
     def __post_init__(self) -> None:
@@ -279,12 +281,14 @@ class Api:
         name, body = self._parts.handlers.get(asked.name).name, _body(asked, ReasonBody)
         person = asked.person
         switch.pause(self._parts.store, name, person.email, body.reason, person.role.name)
+        self._parts.turn(name)
         return self.handler(asked)
 
     def resume(self, asked: Asked) -> dict[str, Any]:
         name, body = self._parts.handlers.get(asked.name).name, _body(asked, ReasonBody)
         person = asked.person
         switch.resume(self._parts.store, name, person.email, body.reason, person.role.name)
+        self._parts.turn(name)
         return self.handler(asked)
 
     def replays(self, asked: Asked) -> dict[str, Any]:

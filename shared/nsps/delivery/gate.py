@@ -1,8 +1,9 @@
 """What stands before a handler's system, in each of its instances: switch, breaker and rate.
 
 The switch is read from Firestore, at most two seconds old. Failures in a row open the breaker at
-once; while it comes back, every instance asks Firestore for its share of the calls. An attempt
-waits here a little for its turn: given back to Pub/Sub, it would cost the message an attempt.
+once; the attempts that wait ask the system how it is when the next probe is due; while it comes
+back, every instance asks Firestore for its share of the calls. An attempt waits here a little for
+its turn: given back to Pub/Sub, it would cost the message an attempt.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nsps.delivery.switch import State, Streak, Switch, Switches
+from nsps.delivery.switch import ProbeGaps, State, Streak, Switch, Switches
 from nsps.domain.outcome import Transient
 from nsps.runtime import log
 from nsps.runtime.settings import HandlerSettings
@@ -21,12 +22,16 @@ from nsps.runtime.settings import HandlerSettings
 _log = log.get(__name__)
 
 CACHE_SECONDS = 2.0
+OFF_CACHE_SECONDS = 0.5
+"""While nothing may be called: who resumes a handler waits for its first call."""
 PATIENCE_SECONDS = 20.0
 """How long an attempt waits for its turn."""
 TURN_SECONDS = 2.0
 """How long a call waits for its turn while its lease runs."""
 ASK_SECONDS = 0.5
 """How often an instance asks for its share while the handler comes back."""
+CLAIM_SECONDS = 1.0
+"""How often an instance whose attempts wait looks whether the system is to be asked how it is."""
 OFF_SECONDS = 60.0
 """After so long a tick has taken the endpoint off: a push makes no sense before."""
 
@@ -40,7 +45,11 @@ class Held:
 
 
 class Gate:
-    """One instance's; safe to share between threads. ``clock``: monotonic, in seconds."""
+    """One instance's; safe to share between threads.
+
+    ``clock``: monotonic, in seconds. ``ask``: how the system is, None for well; without it only the
+    tick asks.
+    """
 
     def __init__(
         self,
@@ -49,9 +58,11 @@ class Gate:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        ask: Callable[[], str | None] | None = None,
     ) -> None:
         self._handler, self._switches = handler, switches
         self._clock, self._sleep = clock, sleep
+        self._ask_system = ask
         self._lock = threading.Lock()
         self._switch = Switch()
         self._read_at = float("-inf")
@@ -74,11 +85,12 @@ class Gate:
             self._waiting += 1
         try:
             while True:
-                turn = self._turn()
+                turn = self._turn(ends)
                 if turn is not None:
                     return turn.held
                 if self._clock() >= ends:
                     return Held("the system comes back, and is called slowly", 10)
+                self._probe()
                 self._sleep(random.uniform(0.1, 0.3))  # noqa: S311
         finally:
             with self._lock:
@@ -109,8 +121,9 @@ class Gate:
         ):
             return
         try:
+            gaps = ProbeGaps(rule.first_probe_seconds, rule.longest_probe_seconds)
             switch = self._switches.open(
-                self._handler.name, streak.count, reason, streak.retry_after
+                self._handler.name, streak.count, reason, streak.retry_after, gaps
             )
         except Transient as error:
             _log.warning("the breaker could not be opened", reason=str(error))
@@ -122,7 +135,8 @@ class Gate:
     def _door(self) -> Held | None:
         """Read the switch if it is time; Held while it is off."""
         with self._lock:
-            if self._clock() - self._read_at >= CACHE_SECONDS:
+            kept = OFF_CACHE_SECONDS if self._switch.off else CACHE_SECONDS
+            if self._clock() - self._read_at >= kept:
                 try:
                     self._note(self._switches.read(self._handler.name))
                 except Transient as error:  # what it said last; the ledger cannot be reached either
@@ -142,11 +156,12 @@ class Gate:
             self._sleep(wait)
         return None
 
-    def _turn(self) -> _Turn | None:
+    def _turn(self, ends: float) -> _Turn | None:
         """Go, or be held; None: wait on."""
         held = self._door()
         if held is not None:
-            return _Turn(held)
+            waits = self._clock() < ends and self._probed_soon()
+            return None if waits else _Turn(held)
         with self._lock:
             if self._free():
                 return _GO
@@ -158,6 +173,32 @@ class Gate:
                 return None
             self._permits -= 1
             return _GO
+
+    def _probed_soon(self) -> bool:
+        """Whether an attempt that waits here will see the system asked how it is."""
+        switch = self._switch
+        down = switch.pause is None and switch.breaker.state is State.OPEN
+        return self._ask_system is not None and down and switch.breaker.wait <= PATIENCE_SECONDS
+
+    def _probe(self) -> None:
+        """Ask the system how it is, if that is due by Firestore's clock and no other does."""
+        with self._lock:
+            if not self._probed_soon() or self._clock() - self._asked_at < CLAIM_SECONDS:
+                return
+            self._asked_at = self._clock()
+        name = self._handler.name
+        try:
+            if self._ask_system is None or not self._switches.claim_probe(name):
+                return
+            reason = self._ask_system()
+            switch = self._switches.probed(name, reason)
+        except Transient as error:
+            _log.warning("the system could not be asked how it is", reason=str(error))
+            return
+        write = _log.info if reason is None else _log.warning
+        write("the system was asked how it is", handler=name, reason=reason or "well")
+        with self._lock:
+            self._note(switch)
 
     def _free(self) -> bool:
         return self._switch.breaker.state is State.CLOSED

@@ -1,10 +1,10 @@
 """The switch of a handler: a person's pause, and the breaker; either holds its events back.
 
 Document handlers/{handler} is the truth. The handler's function looks at it before it calls its
-system; the retries function takes the push endpoint off the subscription of a handler that is
-switched off (Pub/Sub then keeps the messages and counts no attempts), asks how the system is, and
-puts the endpoint back. A pause and the breaker know nothing of each other: neither undoes the
-other.
+system, and asks soon after the breaker has opened how the system is. The retries function takes the
+push endpoint off the subscription of a handler that stays switched off (Pub/Sub then keeps the
+messages and counts no attempts), asks how the system is, and puts the endpoint back. A pause and
+the breaker know nothing of each other: neither undoes the other.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 from nsps.cloud import audit
 from nsps.cloud.store import Store, Tx
 
-FIRST_PROBE_SECONDS = 30.0
-LONGEST_PROBE_SECONDS = 600.0
+TICK_SECONDS = 60.0
+"""How often the scheduler's tick comes."""
 LONGEST_WAIT_SECONDS = 3600.0
 """The longest Retry-After that the first probe waits for."""
 STEP_SECONDS = 10.0
@@ -59,10 +59,24 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeGaps:
+    """Seconds between two probes of a system that is down: ``first``, doubling to ``longest``."""
+
+    first: float = 5.0
+    longest: float = 600.0
+
+    def after(self, probes: int) -> float:
+        """Seconds until the next probe after so many in vain."""
+        return float(min(self.first * 2.0 ** min(probes, 16), self.longest))
+
+
+@dataclass(frozen=True, slots=True)
 class Breaker:
     """``failures``, ``reason``: what opened it last. ``probes``: asked in vain since it opened.
 
-    ``next_probe``: when the system is asked how it is; once more, while it is half open.
+    ``next_probe``: when the system is asked how it is; once more, while it is half open. ``wait``:
+    seconds until then from when that was decided. ``gaps``: between the probes, as the handler has
+    them that opened it.
     ``granted``, ``well``: calls let through, and calls that succeeded, since it is half open.
     """
 
@@ -71,10 +85,12 @@ class Breaker:
     reason: str = ""
     opened_at: datetime | None = None
     next_probe: datetime | None = None
+    wait: float = 0.0
     probes: int = 0
     changed_at: datetime | None = None
     granted: float = 0.0
     well: int = 0
+    gaps: ProbeGaps = field(default_factory=ProbeGaps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +105,20 @@ class Switch:
     def off(self) -> bool:
         """Whether nothing may be called and no message pushed."""
         return self.pause is not None or self.breaker.state is State.OPEN
+
+    def stops_pushes(self, now: datetime) -> bool:
+        """Whether the push endpoint is to be off.
+
+        A breaker that has just opened leaves it on: attempts wait for the probe, which is due
+        before the next tick.
+        """
+        if self.pause is not None:
+            return True
+        breaker = self.breaker
+        if breaker.state is not State.OPEN:
+            return False
+        next_tick = now + timedelta(seconds=TICK_SECONDS)
+        return self.endpoint_off or (breaker.next_probe or now) > next_tick
 
     @property
     def off_since(self) -> datetime | None:
@@ -111,9 +141,13 @@ class Switch:
         if not data:
             return cls()
         pause, breaker = data.get("pause"), data.get("breaker") or {}
+        typed = {
+            "state": State(breaker.get("state", "closed")),
+            "gaps": ProbeGaps(**breaker.get("gaps", {})),
+        }
         return cls(
             pause=Pause(pause["by"], pause["at"], pause["reason"]) if pause else None,
-            breaker=Breaker(**{**breaker, "state": State(breaker.get("state", "closed"))}),
+            breaker=Breaker(**{**breaker, **typed}),
             endpoint_off=bool(data.get("endpoint_off")),
         )
 
@@ -127,10 +161,12 @@ class Switch:
                 "reason": breaker.reason,
                 "opened_at": breaker.opened_at,
                 "next_probe": breaker.next_probe,
+                "wait": breaker.wait,
                 "probes": breaker.probes,
                 "changed_at": breaker.changed_at,
                 "granted": breaker.granted,
                 "well": breaker.well,
+                "gaps": {"first": breaker.gaps.first, "longest": breaker.gaps.longest},
             },
             "endpoint_off": self.endpoint_off,
         }
@@ -196,28 +232,31 @@ _OWNERS = 100
 
 
 def opened(
-    breaker: Breaker, failures: int, reason: str, now: datetime, retry_after: float = 0.0
+    breaker: Breaker,
+    failures: int,
+    reason: str,
+    now: datetime,
+    retry_after: float = 0.0,
+    gaps: ProbeGaps | None = None,
 ) -> Breaker:
     """Failures opened it; once more, if it was coming back: then the next probe comes later."""
     if breaker.state is State.OPEN:
         return breaker
     again = breaker.state is State.HALF_OPEN
     probes = breaker.probes if again else 0
-    wait = max(probe_gap(probes), min(retry_after, LONGEST_WAIT_SECONDS))
+    gaps = gaps or breaker.gaps
+    wait = max(gaps.after(probes), min(retry_after, LONGEST_WAIT_SECONDS))
     return Breaker(
         state=State.OPEN,
         failures=failures,
         reason=reason,
         opened_at=breaker.opened_at if again else now,
         next_probe=now + timedelta(seconds=wait),
+        wait=wait,
         probes=probes,
         changed_at=now,
+        gaps=gaps,
     )
-
-
-def probe_gap(probes: int) -> float:
-    """Seconds until the next probe after so many in vain."""
-    return float(min(FIRST_PROBE_SECONDS * 2.0 ** min(probes, 16), LONGEST_PROBE_SECONDS))
 
 
 def probe_due(switch: Switch, now: datetime) -> bool:
@@ -234,7 +273,9 @@ def probe_due(switch: Switch, now: datetime) -> bool:
 def probing(breaker: Breaker, now: datetime) -> Breaker:
     """A probe is on its way: counted before it is sent, so that no second one is."""
     probes = breaker.probes + 1
-    return replace(breaker, probes=probes, next_probe=now + timedelta(seconds=probe_gap(probes)))
+    wait = breaker.gaps.after(probes)
+    next_probe = now + timedelta(seconds=wait)
+    return replace(breaker, probes=probes, next_probe=next_probe, wait=wait)
 
 
 def answered(breaker: Breaker, reason: str | None, now: datetime) -> Breaker:
@@ -371,12 +412,21 @@ class Switches:
 
         return self._store.transact(body)
 
-    def open(self, handler: str, failures: int, reason: str, retry_after: float = 0.0) -> Switch:
+    def open(
+        self,
+        handler: str,
+        failures: int,
+        reason: str,
+        retry_after: float = 0.0,
+        gaps: ProbeGaps | None = None,
+    ) -> Switch:
         """An instance saw the system fail. Raises StoreUnavailable."""
-        return self._turn(handler, lambda b, now: opened(b, failures, reason, now, retry_after))
+        return self._turn(
+            handler, lambda b, now: opened(b, failures, reason, now, retry_after, gaps)
+        )
 
     def claim_probe(self, handler: str) -> bool:
-        """Whether this tick is the one that asks the system now. Raises StoreUnavailable."""
+        """Whether the caller, and no other, asks the system now. Raises StoreUnavailable."""
 
         def body(tx: Tx) -> bool:
             switch = _read(self._store, tx, handler)

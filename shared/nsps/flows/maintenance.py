@@ -1,4 +1,5 @@
-"""What a tick does about the handlers' switches: endpoints, probes, warnings.
+"""What a tick does about the handlers' switches: endpoints, probes, warnings; and at once, for one
+handler, when a person turns its switch.
 
 Whatever two ticks at once, a deployment or a crash leave behind, the next tick brings the
 subscriptions to what the switches say.
@@ -50,6 +51,15 @@ class Maintenance:
             after = pool.map(keep, switches, switches.values())
             return dict(zip(switches, after, strict=True)), now
 
+    def bring(self, handler: str) -> None:
+        """Bring one handler to its switch now. What cannot be done is left to the next tick."""
+        try:
+            switches, now = self._switches.read_all([handler])
+        except Transient as error:
+            _log.warning("the switch waits for the next tick", handler=handler, reason=str(error))
+            return
+        self._keep(handler, switches[handler], now)
+
     def _keep(self, handler: str, switch: Switch, now: datetime) -> Switch:
         told = warning(handler, switch, now)
         if told:
@@ -59,7 +69,7 @@ class Maintenance:
             if switch.off or switch.breaker.state is not State.CLOSED:
                 state = "paused" if switch.pause else switch.breaker.state.value
                 _log.warning("not in service", handler=handler, state=state, reason=switch.why())
-            self._endpoint(handler, switch)
+            self._endpoint(handler, switch, now)
         except Transient as error:
             _log.warning("the switch waits for the next tick", handler=handler, reason=str(error))
         return switch
@@ -73,14 +83,13 @@ class Maintenance:
         write("the system was asked how it is", handler=handler, reason=reason or "well")
         return self._switches.probed(handler, reason)
 
-    def _endpoint(self, handler: str, switch: Switch) -> None:
-        location = self._functions[handler]
+    def _endpoint(self, handler: str, switch: Switch, now: datetime) -> None:
+        location, off = self._functions[handler], switch.stops_pushes(now)
         subscriptions = self._subscriptions()
-        if subscriptions.is_off(location) != switch.off:
-            subscriptions.turn(location, off=switch.off)
+        if subscriptions.is_off(location) != off:
+            subscriptions.turn(location, off=off)
             why = switch.why() or "its system is well"
-            _log.warning(
-                "pushes are stopped" if switch.off else "pushes go on", handler=handler, reason=why
-            )
-        if switch.endpoint_off != switch.off:
-            self._switches.endpoint(handler, off=switch.off)
+            said = "pushes are stopped" if off else "pushes go on"
+            _log.warning(said, handler=handler, reason=why)
+        if switch.endpoint_off != off:
+            self._switches.endpoint(handler, off=off)

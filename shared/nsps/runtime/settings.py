@@ -217,11 +217,15 @@ class BreakerRule(_Part):
     """When a system counts as down: ``failures`` in a row, or failing for ``seconds``.
 
     Either of at least so many different ``owners``: one event that can never work is no reason.
+    Then it is asked how it is: ``first_probe_seconds`` later, and again after twice as long each
+    time, up to ``longest_probe_seconds``.
     """
 
     failures: Annotated[int, Field(ge=1, le=1000)] = 20
     seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
     owners: Annotated[int, Field(ge=1, le=100)] = 3
+    first_probe_seconds: Annotated[float, Field(ge=1, le=600)] = 5.0
+    longest_probe_seconds: Annotated[float, Field(ge=60, le=3600)] = 600.0
 
 
 class HandlerSummary(_Part):
