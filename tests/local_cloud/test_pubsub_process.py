@@ -231,6 +231,23 @@ def test_a_directory_in_use_or_not_usable_is_one_sentence(tmp_path: Path) -> Non
     assert "cannot be read" in refusal(tmp_path / "broken")
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "Cannot read the identities"),
+        ("{", "does not name identities"),
+        ('{"account": []}', "does not name identities"),
+    ],
+)
+def test_identities_that_cannot_be_used(tmp_path: Path, content: str | None, text: str) -> None:
+    file = tmp_path / "identities.json"
+    if content is not None:
+        file.write_text(content)
+    errors = refusal(tmp_path / "state", "--identities", str(file))
+    assert text in errors
+    assert str(file) in errors
+
+
 def test_two_servers_and_a_second_life_in_one_process(tmp_path: Path) -> None:
     one, two = PubSubServer(tmp_path / "one"), PubSubServer(tmp_path / "two")
     with one, two:

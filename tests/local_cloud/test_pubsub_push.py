@@ -9,7 +9,9 @@ import threading
 import time
 import urllib.error
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from google.oauth2 import id_token
 from google.pubsub_v1.services.publisher import PublisherClient as GeneratedClient
 from google.pubsub_v1.types import PubsubMessage
 from nsps_local.pubsub import PubSubServer
+from nsps_local.pubsub.identities import Identities
 from nsps_local.pubsub.push import PushBackoff, Window
 
 from tests.local_cloud.pubsub_rig import Post, Rig, endpoint, wait_until
@@ -92,6 +95,85 @@ def test_tokens_verify_with_the_real_library(rig: Rig, audience: str) -> None:
 def test_an_account_is_needed_for_tokens(rig: Rig) -> None:
     with pytest.raises(exceptions.InvalidArgument, match="service_account_email"):
         pushed(rig, "http://127.0.0.1:9/", push={"oidc_token": {"audience": "x"}})
+
+
+# -- accounts
+
+MINE = "push@demo.iam.gserviceaccount.com"
+OTHER = "other@demo.iam.gserviceaccount.com"
+
+
+@contextmanager
+def rig_with(state: Path, invokers: dict[str, list[str]]) -> Iterator[Rig]:
+    """The real clients on a server that knows two accounts and these grants."""
+    known = Identities.model_validate({"accounts": [MINE, OTHER], "invokers": invokers})
+    with PubSubServer(state, identities=known) as server:
+        rig = Rig(server.target, server.control_url)
+        yield rig
+        rig.close()
+
+
+def test_the_account_of_a_push_must_exist(tmp_path: Path) -> None:
+    url = "https://hss.example/"
+    nobody = {"oidc_token": {"service_account_email": "gone@demo.iam.gserviceaccount.com"}}
+    with rig_with(tmp_path, {}) as rig:
+        with pytest.raises(exceptions.NotFound, match="gone@demo"):
+            pushed(rig, url, push=nobody)
+        _, subscription = pushed(rig, url, push={"oidc_token": {"service_account_email": MINE}})
+        changed = {"push_endpoint": url, **nobody}
+        with pytest.raises(exceptions.NotFound, match="gone@demo"):
+            rig.subscriber.modify_push_config(
+                request={"subscription": subscription, "push_config": changed}
+            )
+        with pytest.raises(exceptions.NotFound, match="gone@demo"):
+            rig.subscriber.update_subscription(
+                request={
+                    "subscription": {"name": subscription, "push_config": changed},
+                    "update_mask": {"paths": ["push_config"]},
+                }
+            )
+        kept = rig.subscriber.get_subscription(subscription=subscription)
+        assert kept.push_config.oidc_token.service_account_email == MINE
+
+
+def test_a_push_is_answered_403_until_its_account_may_call(tmp_path: Path) -> None:
+    token = {"oidc_token": {"service_account_email": MINE}}
+    with endpoint() as http:
+        with rig_with(tmp_path, {http.url: [f"serviceAccount:{OTHER}"]}) as rig:
+            topic, subscription = pushed(rig, f"{http.url}/work", push=token)
+            published = rig.publish(topic)
+            wait_until(lambda: rig.figures(subscription).get("push_403", 0) >= 2)
+            figures = rig.figures(subscription)
+            assert (figures["acked"], figures["backlog"]) == (0, 1)
+            assert figures["nacked"] == figures["push_403"]
+        assert http.posts == []
+        with rig_with(tmp_path, {http.url: [f"serviceAccount:{MINE}"]}) as rig:
+            assert http.wait(1)[0].json["message"]["messageId"] == published
+            wait_until(lambda: rig.figures(subscription)["backlog"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("members", "push", "reached"),
+    [
+        ([], {}, False),
+        (["allUsers"], {}, True),
+        ([f"serviceAccount:{MINE}"], {}, False),
+        (None, {}, True),
+        ([MINE], {"oidc_token": {"service_account_email": MINE}}, False),
+    ],
+    ids=["nobody", "everybody", "no token", "no function", "no member"],
+)
+def test_who_is_admitted(
+    tmp_path: Path, members: list[str] | None, push: dict[str, Any], reached: bool
+) -> None:
+    with endpoint() as http:
+        invokers = {"https://other.example": [], **({} if members is None else {http.url: members})}
+        with rig_with(tmp_path, invokers) as rig:
+            topic, subscription = pushed(rig, http.url, push=push)
+            rig.publish(topic)
+            counted = "acked" if reached else "push_403"
+            wait_until(lambda: rig.figures(subscription).get(counted))
+        assert bool(http.posts) is reached
 
 
 # -- answers

@@ -29,6 +29,7 @@ from nsps_local.cli.send import signed_headers
 from nsps_local.cost.model import Operations, read_prices
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.scenario import Sandbox
+from nsps_local.stack.cloud import identities
 from nsps_local.stack.ports import reserve_base
 from nsps_local.stack.scheduler import Scheduler
 from nsps_local.stack.stack import Options, Stack
@@ -135,7 +136,7 @@ class _Work:
         self._pulled = {"published": 0, "pushed": 0}
         self._taps = self._tap()
         issuer = TokenIssuer(Path(description["state"]) / "pubsub")
-        self._scheduler = Scheduler(stack.topology.jobs, issuer.token)
+        self._scheduler = Scheduler(stack.topology.jobs, issuer.token, identities(stack.topology))
         held = {"webhook": {"paused": True}}  # the events are ours, one for each change
         requests.post(f"{description['sandbox']['url']}/sandbox/settings", json=held, timeout=20)
         state = self._sandbox.state()

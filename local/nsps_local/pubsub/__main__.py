@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsps_local.grpc_server import PORT_BUSY, busy, serve
+from nsps_local.pubsub.identities import EVERYBODY, Identities
 from nsps_local.pubsub.server import PUSH_WINDOW, PubSubService
 
 
@@ -25,9 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=PUSH_WINDOW,
         help="most pushes outstanding per subscription (%(default)s)",
     )
+    parser.add_argument(
+        "--identities",
+        type=Path,
+        metavar="FILE",
+        help="the accounts that exist and who may call what (default: everybody everything)",
+    )
     options = parser.parse_args(arguments)
     if options.push_window < 1:
         parser.error("--push-window must be at least 1")
+    try:
+        identities = Identities.read(options.identities) if options.identities else EVERYBODY
+    except ValueError as error:
+        parser.error(str(error))
     for port in filter(None, (options.port, options.control_port)):
         if not _is_free(options.host, port):  # asked first: gRPC would add a line of its own
             sys.stderr.write(f"pubsub: {busy(options.host, port)}\n")
@@ -35,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return serve(
             "pubsub",
-            lambda: PubSubService(options.state, options.push_window),
+            lambda: PubSubService(options.state, options.push_window, identities),
             options.host,
             options.port,
             options.control_port,

@@ -7,6 +7,7 @@ before it is on disk. Delivery is driven by events: a publish, an answer, a due 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import time
 from collections import Counter
@@ -21,9 +22,12 @@ from nsps_local.pubsub.backlog import Backlog, Failure, Lease
 from nsps_local.pubsub.clock import Clock
 from nsps_local.pubsub.faults import Faults
 from nsps_local.pubsub.http_client import PushClient
+from nsps_local.pubsub.identities import Identities
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.pubsub.resources import DELETED_TOPIC, MessagePb, SubscriptionPb, TopicPb
 from nsps_local.pubsub.store import Store
+
+log = logging.getLogger(__name__)
 
 _LAZY_WRITE = 0.02  # seconds that an acknowledgement or a failure may wait for company
 _HOUSEKEEPING = 60.0
@@ -89,7 +93,9 @@ class _Publication:
 class Broker:
     """The whole of it; see `server` for the gRPC surface."""
 
-    def __init__(self, store: Store, tokens: TokenIssuer, push_window: int) -> None:
+    def __init__(
+        self, store: Store, tokens: TokenIssuer, push_window: int, identities: Identities
+    ) -> None:
         self.clock = Clock(store.meta("clock_offset"))
         self.faults = Faults()
         self.topics: dict[str, Topic] = {}
@@ -97,6 +103,7 @@ class Broker:
         self._store = store
         self._tokens = tokens
         self._push_window = push_window
+        self._identities = identities
         self._client = PushClient()
         self._loop = asyncio.get_running_loop()
         self._stopping = False
@@ -166,7 +173,7 @@ class Broker:
         if pb.name in self.subscriptions:
             raise _exists(pb.name)
         topic = self.topic(pb.topic)
-        checked = resources.checked_subscription(pb, self.topics)
+        checked = resources.checked_subscription(pb, self.topics, self._identities)
         sid = self._store.add_subscription(checked.name, checked.SerializeToString())
         subscription = self._admit(sid, checked)
         topic.subscriptions[checked.name] = subscription
@@ -184,9 +191,10 @@ class Broker:
 
     def update_subscription(self, request: Any) -> Any:
         subscription = self.subscription(request.subscription.name)
-        self._reconfigure(
-            subscription, resources.updated_subscription(subscription.pb, request, self.topics)
+        changed = resources.updated_subscription(
+            subscription.pb, request, self.topics, self._identities
         )
+        self._reconfigure(subscription, changed)
         return subscription.pb
 
     def modify_push_config(self, name: str, config: Any) -> None:
@@ -195,7 +203,7 @@ class Broker:
         Pushes under way are finished, and count.
         """
         subscription = self.subscription(name)
-        resources.check_push(config)
+        resources.check_push(config, self._identities)
         changed = SubscriptionPb()
         changed.CopyFrom(subscription.pb)
         changed.push_config.CopyFrom(config)
@@ -396,7 +404,9 @@ class Broker:
             if self.faults.strike(subscription.name, "push_drop_before"):
                 self._nack(subscription, lease.mid, lease.token)
                 continue
-            request = push.request_for(subscription.pb, message, lease.attempt, self._tokens)
+            request = push.request_for(
+                subscription.pb, message, lease.attempt, self._tokens, self._identities
+            )
             twice = self.faults.strike(subscription.name, "duplicate")
             pusher.start(lease, request, 2 if twice else 1)
 
@@ -619,11 +629,26 @@ class Broker:
         subscription = Subscription(sid, pb, pusher, self._first_token)
         subscription.last_active = self.clock.now()
         self.subscriptions[pb.name] = subscription
+        self._warn_of_refusals(subscription)
         return subscription
+
+    def _warn_of_refusals(self, subscription: Subscription) -> None:
+        endpoint = subscription.pb.push_config.push_endpoint
+        account = push.account_of(subscription.pb)
+        if endpoint and not self._identities.admits(account, endpoint):
+            log.warning(
+                "%s: every push is answered %d, because %s may not call %s: grant it the role "
+                "roles/run.invoker there",
+                subscription.name,
+                push.FORBIDDEN,
+                account or "who has no account",
+                endpoint,
+            )
 
     def _reconfigure(self, subscription: Subscription, pb: Any) -> None:
         subscription.configure(pb)
         self._save(subscription)
+        self._warn_of_refusals(subscription)
         for consumer in subscription.consumers:
             consumer.look_again()
         self.pump(subscription)

@@ -13,9 +13,12 @@ from typing import Any
 
 from nsps_local.pubsub.backlog import Lease
 from nsps_local.pubsub.http_client import PushClient
+from nsps_local.pubsub.identities import Identities
 from nsps_local.pubsub.oidc import TokenIssuer
 
 SUCCESS = frozenset({102, 200, 201, 202, 204})
+FORBIDDEN = 403
+"""What Google answers, before a function hears of it, to whoever may not call it."""
 _BACKOFF_MIN, _BACKOFF_MAX = 0.1, 60.0
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e\x80-\U0010ffff]")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -67,12 +70,22 @@ class PushBackoff:
 
 @dataclass(frozen=True, slots=True)
 class Request:
+    """`admitted`: whether the account of the push may call the URL at all."""
+
     url: str
     headers: dict[str, str]
     body: bytes
+    admitted: bool = True
 
 
-def request_for(subscription: Any, message: Any, attempt: int, tokens: TokenIssuer) -> Request:
+def account_of(subscription: Any) -> str:
+    """The service account in whose name a subscription pushes; "": in nobody's."""
+    return str(subscription.push_config.oidc_token.service_account_email)
+
+
+def request_for(
+    subscription: Any, message: Any, attempt: int, tokens: TokenIssuer, identities: Identities
+) -> Request:
     """The HTTP request that delivers a message to the subscription's endpoint.
 
     Wrapped: {"message": {"data" (base64), "attributes", "messageId", "message_id", "publishTime",
@@ -97,10 +110,11 @@ def request_for(subscription: Any, message: Any, attempt: int, tokens: TokenIssu
             outer["deliveryAttempt"] = attempt
         body = json.dumps(outer, separators=(",", ":")).encode()
     if push.HasField("oidc_token"):
-        account = push.oidc_token
-        token = tokens.token(account.service_account_email, account.audience or push.push_endpoint)
+        audience = push.oidc_token.audience or push.push_endpoint
+        token = tokens.token(account_of(subscription), audience)
         headers["Authorization"] = f"Bearer {token}"
-    return Request(push.push_endpoint, headers, body)
+    admitted = identities.admits(account_of(subscription), push.push_endpoint)
+    return Request(push.push_endpoint, headers, body, admitted)
 
 
 def timestamp(message: Any) -> str:
@@ -173,6 +187,8 @@ class Pusher:
         self._done(lease, status)
 
     async def _post(self, request: Request) -> int | None:
+        if not request.admitted:
+            return FORBIDDEN
         try:
             return await self._client.post(request.url, request.headers, request.body)
         except OSError:

@@ -20,6 +20,7 @@ from google.pubsub_v1 import types
 from nsps_local.grpc_server import Refused
 from nsps_local.pubsub import filters
 from nsps_local.pubsub.backlog import Policy
+from nsps_local.pubsub.identities import Identities
 
 DELETED_TOPIC = "_deleted-topic_"
 MAX_REQUEST_BYTES = 10_485_760
@@ -114,10 +115,13 @@ def updated_topic(current: Any, request: Any) -> Any:
 # -- subscriptions
 
 
-def checked_subscription(subscription: Any, known_topics: Iterable[str]) -> Any:
+def checked_subscription(
+    subscription: Any, known_topics: Iterable[str], identities: Identities
+) -> Any:
     """The subscription as it will be kept, defaults filled in.
 
     `known_topics`: container of topic names; a dead letter topic must be one of them.
+    `identities`: the account of its pushes must be one of these.
     """
     _refuse_not_embedded(subscription, _NOT_EMBEDDED_SUBSCRIPTION)
     result = SubscriptionPb()
@@ -132,18 +136,20 @@ def checked_subscription(subscription: Any, known_topics: Iterable[str]) -> Any:
     _check_filter(result.filter)
     _check_dead_letters(result, known_topics)
     _check_retries(result)
-    check_push(result.push_config)
+    check_push(result.push_config, identities)
     result.push_config.SetInParent()
     result.state = types.Subscription.State.ACTIVE
     result.ClearField("topic_message_retention_duration")
     return result
 
 
-def updated_subscription(current: Any, request: Any, known_topics: Iterable[str]) -> Any:
+def updated_subscription(
+    current: Any, request: Any, known_topics: Iterable[str], identities: Identities
+) -> Any:
     if request.subscription.filter != current.filter and "filter" in request.update_mask.paths:
         raise invalid("The filter of a subscription cannot be changed. Make a new subscription.")
     merged = _merge(current, request.subscription, request.update_mask, _SUBSCRIPTION_FIELDS)
-    return checked_subscription(merged, known_topics)
+    return checked_subscription(merged, known_topics, identities)
 
 
 def policy_of(subscription: Any) -> Policy:
@@ -172,7 +178,7 @@ def check_deadline(seconds: int) -> None:
         )
 
 
-def check_push(push: Any) -> None:
+def check_push(push: Any, identities: Identities) -> None:
     if not push.push_endpoint:
         return
     url = urlsplit(push.push_endpoint)
@@ -186,8 +192,16 @@ def check_push(push: Any) -> None:
             f"Invalid push endpoint given (endpoint={push.push_endpoint}). It must be an https://"
             " URL: plain http is for loopback alone, as the service takes none."
         )
-    if push.HasField("oidc_token") and "@" not in push.oidc_token.service_account_email:
+    if not push.HasField("oidc_token"):
+        return
+    account = push.oidc_token.service_account_email
+    if "@" not in account:
         raise invalid("push_config.oidc_token needs the service_account_email of an account.")
+    if not identities.exists(account):
+        raise Refused(
+            grpc.StatusCode.NOT_FOUND,
+            f"push_config.oidc_token: there is no service account {account}. Make it first.",
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -23,6 +23,7 @@ from nsps_local.grpc_server import EmbeddedServer, Refused, decoder, encode, rea
 from nsps_local.pubsub.backlog import Lease
 from nsps_local.pubsub.broker import Broker, Subscription
 from nsps_local.pubsub.control import Control
+from nsps_local.pubsub.identities import EVERYBODY, Identities
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.pubsub.resources import check_deadline, check_publish, invalid, unimplemented
 from nsps_local.pubsub.store import Store
@@ -408,8 +409,14 @@ class PubSubService:
     `start` raises OSError: the directory is in use or cannot be used.
     """
 
-    def __init__(self, state_dir: Path, push_window: int = PUSH_WINDOW) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        push_window: int = PUSH_WINDOW,
+        identities: Identities = EVERYBODY,
+    ) -> None:
         self._state_dir = state_dir
+        self._identities = identities
         self._push_window = push_window
         self._calls = _Calls()
         self._control = Control()
@@ -423,7 +430,7 @@ class PubSubService:
     async def start(self) -> None:
         store = Store(self._state_dir)
         tokens = TokenIssuer(self._state_dir)
-        broker = Broker(store, tokens, self._push_window)
+        broker = Broker(store, tokens, self._push_window, self._identities)
         self._calls.broker = self._control.broker = broker
         self._control.tokens = tokens
 
@@ -446,8 +453,9 @@ class PubSubServer(EmbeddedServer):
             urlopen(server.control_url + "/metrics")
 
     `port`, `control_port`: 0 for any free one. `push_window`: most pushes outstanding per
-    subscription. `start` raises PortBusyError, or OSError where the directory cannot be used.
-    What was accepted stays in `state_dir` for the next start.
+    subscription. `identities`: who exists and may call what (by default everybody everything).
+    `start` raises PortBusyError, or OSError where the directory cannot be used. What was
+    accepted stays in `state_dir` for the next start.
     """
 
     def __init__(
@@ -457,9 +465,10 @@ class PubSubServer(EmbeddedServer):
         control_port: int = 0,
         host: str = "127.0.0.1",
         push_window: int = PUSH_WINDOW,
+        identities: Identities = EVERYBODY,
     ) -> None:
         super().__init__(
-            lambda: PubSubService(Path(state_dir), push_window),
+            lambda: PubSubService(Path(state_dir), push_window, identities),
             host=host,
             port=port,
             control_port=control_port,

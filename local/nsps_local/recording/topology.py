@@ -16,6 +16,7 @@ T = TypeVar("T")
 _FUNCTION = "gcp:cloudfunctionsv2/function:Function"
 _TOPIC = "gcp:pubsub/topic:Topic"
 _SUBSCRIPTION = "gcp:pubsub/subscription:Subscription"
+_ACCOUNT = "gcp:serviceaccount/account:Account"
 _JOB = "gcp:cloudscheduler/job:Job"
 _DATABASE = "gcp:firestore/database:Database"
 _INDEX = "gcp:firestore/index:Index"
@@ -165,7 +166,8 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A whole deployment. ``secrets``: those that any function may read.
+    """A whole deployment. ``secrets``: those that any function may read; ``accounts``: the service
+    accounts that it makes, as emails.
 
     ``notes``: what is allowed in its configuration but worth saying.
     """
@@ -180,6 +182,7 @@ class Topology:
     secrets: tuple[str, ...]
     database: Database
     bindings: tuple[Binding, ...]
+    accounts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     resources: tuple[Resource, ...] = field(default=(), repr=False)
 
@@ -236,6 +239,7 @@ def read_topology(resources: Sequence[Resource], notes: Sequence[str]) -> Topolo
         secrets=tuple(sorted({b.resource for b in bindings if b.kind == "secret"})),
         database=_database(databases[0], by_type),
         bindings=tuple(sorted(bindings, key=lambda b: (b.kind, b.resource, b.role, b.member))),
+        accounts=tuple(sorted(r.outputs["email"] for r in by_type.get(_ACCOUNT, []))),
         notes=tuple(notes),
         resources=tuple(resources),
     )

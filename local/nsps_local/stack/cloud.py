@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc
-from google.api_core.exceptions import AlreadyExists, NotFound
+from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, NotFound
 from google.cloud import secretmanager_v1
 from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
     SecretManagerServiceGrpcTransport,
@@ -25,17 +25,43 @@ from google.pubsub_v1.types import (
     UpdateSubscriptionRequest,
 )
 
+from nsps_local.pubsub.identities import Identities
 from nsps_local.recording.topology import Subscription as Recorded
 from nsps_local.recording.topology import Topology
+from nsps_local.stack.errors import CannotStart
 
 _AUTOMATIC = Secret(replication=Replication(automatic=Replication.Automatic()))
+
+
+def identities(topology: Topology) -> Identities:
+    """The deployment's accounts, and who may call its functions."""
+    return Identities(
+        accounts=frozenset(topology.accounts),
+        invokers={
+            function.url: frozenset(
+                binding.member
+                for binding in topology.bindings
+                if (binding.kind, binding.resource) == ("function", function.name)
+                and binding.role == "roles/run.invoker"
+            )
+            for function in topology.functions
+        },
+    )
 
 
 def make_pubsub(topology: Topology, target: str, longest_retention: int) -> None:
     """Create, or bring up to date, the topics and subscriptions. What is in them is kept.
 
-    ``longest_retention``: seconds that the service at ``target`` can keep messages.
+    ``longest_retention``: seconds that the service at ``target`` can keep messages. Raises
+    CannotStart where the service refuses one of them.
     """
+    try:
+        _make_pubsub(topology, target, longest_retention)
+    except GoogleAPICallError as error:
+        raise CannotStart(f"Pub/Sub refuses what the program makes: {error.message}") from None
+
+
+def _make_pubsub(topology: Topology, target: str, longest_retention: int) -> None:
     os.environ["PUBSUB_EMULATOR_HOST"] = target
     publisher, subscriber = PublisherClient(), SubscriberClient()
     for name in topology.topics:

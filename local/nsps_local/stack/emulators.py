@@ -15,6 +15,7 @@ from typing import Any
 import requests
 
 from nsps_local.recording.topology import Topology
+from nsps_local.stack.cloud import identities
 from nsps_local.stack.errors import CannotStart
 from nsps_local.stack.ports import HOST, Ports
 from nsps_local.stack.processes import Child
@@ -81,7 +82,12 @@ class Emulators:
     def children(self, topology: Topology) -> Iterator[Child]:
         """The processes to start, each ready before the next."""
         if not self._google:
-            yield self._embedded("pubsub", self._ports.pubsub, self._ports.pubsub_control)
+            yield self._embedded(
+                "pubsub",
+                self._ports.pubsub,
+                self._ports.pubsub_control,
+                *self._push_options(topology),
+            )
             yield self._embedded(
                 "firestore",
                 self._ports.firestore,
@@ -102,6 +108,12 @@ class Emulators:
         command += ["--control-port", str(control), "--state", str(folder), *more]
         health = f"http://{HOST}:{control}/health"
         return self._child(name, command, health)
+
+    def _push_options(self, topology: Topology) -> list[str]:
+        """The accounts and grants of the program: a push without them fails as in production."""
+        file = self._state / "identities.json"
+        file.write_text(identities(topology).model_dump_json())
+        return ["--identities", str(file)]
 
     def _database_options(self, topology: Topology) -> list[str]:
         """The database, its declared indexes and expiring fields: production refuses others."""

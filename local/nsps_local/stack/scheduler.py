@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 
 import requests
 
+from nsps_local.pubsub.identities import Identities
+from nsps_local.pubsub.push import FORBIDDEN
 from nsps_local.recording.topology import Job
 
 _log = logging.getLogger(__name__)
@@ -43,10 +45,15 @@ def _values(field: str, low: int, high: int) -> set[int]:
 
 
 class Scheduler:
-    """Calls each job at its minute with a token of its service account."""
+    """Calls each job at its minute with a token of its service account.
 
-    def __init__(self, jobs: Sequence[Job], token: Callable[[str, str], str]) -> None:
-        self._jobs, self._token = jobs, token
+    ``identities``: a job is called only where its account may call the function.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], token: Callable[[str, str], str], identities: Identities
+    ) -> None:
+        self._jobs, self._token, self._identities = jobs, token, identities
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
@@ -65,6 +72,9 @@ class Scheduler:
 
     def call(self, job: Job) -> int | None:
         """Call one job now; its HTTP status, None if it could not be reached."""
+        if not self._identities.admits(job.service_account, job.url):
+            _log.warning("job %s: %s may not call %s", job.name, job.service_account, job.url)
+            return FORBIDDEN
         token = self._token(job.service_account, job.audience)
         headers = {"Authorization": f"Bearer {token}"}
         try:

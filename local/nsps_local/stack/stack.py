@@ -292,7 +292,9 @@ class Stack:
         folder = self._state / "pubsub"
         folder.mkdir(exist_ok=True)
         issuer = TokenIssuer(folder)
-        self._scheduler = Scheduler(self.topology.jobs, issuer.token)
+        self._scheduler = Scheduler(
+            self.topology.jobs, issuer.token, cloud.identities(self.topology)
+        )
         self._scheduler.start()
 
     def _child(
