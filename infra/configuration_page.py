@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nsps_local.manifest import FILE, Manifest, Setting, load
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from infra.manifest import FILE, Manifest, Setting, load
 from infra.stack_config import KEYS, MODELS, OPTIONAL
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,9 +16,17 @@ from typing import Annotated, Any, TypeVar, get_args
 import yaml
 from nsps.connector.load import NoConnector, load_connector
 from nsps.runtime.settings import BreakerRule, Kind, RetrySettings
+from nsps_local.manifest import (
+    FILE,
+    PREDEFINED_GROUPS,
+    InvalidManifest,
+    Manifest,
+    Problem,
+    load,
+    one_of,
+)
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from infra.manifest import FILE, PREDEFINED_GROUPS, InvalidManifest, Manifest, Problem, load, one_of
 from infra.stack_keys import (
     EXISTING,
     FUNCTIONS,

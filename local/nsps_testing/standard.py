@@ -57,8 +57,8 @@ from nsps.domain.outcome import DeliveryError, NoAnswer, Transient
 from nsps.domain.snapshot import Block, BlockNotRead, PbData
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.http import Deadline, Http
+from nsps_local.manifest import FILE, Manifest, load
 
-from infra.manifest import FILE, Manifest, load
 from nsps_testing.faults import ChaosProxy, Reply, ScriptedHttp, Seen
 
 __all__ = [

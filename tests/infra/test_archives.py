@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from nsps_local.manifest import FILE, Setting, load
 from nsps_local.recording import Topology, record
 
 from infra.bundle import BUILT
-from infra.manifest import FILE, Setting, load
 from tests.infra.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(400)  # the first to need a set of requirements installs it

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nsps.domain.routing import matches
 from nsps.runtime.settings import HandlerSettings
+from nsps_local.manifest import load
 
 from infra.encoding import handler_json, json_text
-from infra.manifest import load
 from infra.stack_config import (
     ConfigError,
     Handler,

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from nsps_local.manifest import InvalidManifest, Manifest, Setting, load
 
-from infra.manifest import InvalidManifest, Manifest, Setting, load
 from tests.infra.conftest import ROOT
 
 
