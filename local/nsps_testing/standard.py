@@ -23,19 +23,25 @@ Connectors over HTTP inherit HttpStandardTests too. This module needs pytest: im
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import json
 import logging
+import os
+import tempfile
 import time
 import traceback
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
+from nsps.cloud.store import Store, from_json
 from nsps.connector.base import (
     Action,
     Answer,
@@ -52,10 +58,15 @@ from nsps.connector.base import (
     State,
     StateConnector,
 )
+from nsps.connector.kinds import Delivering, runner
+from nsps.delivery.ledger.ledger import Ledger
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime, event_id
-from nsps.domain.outcome import DeliveryError, NoAnswer, Transient
+from nsps.domain.outcome import DeliveryError, NoAnswer, Outcome, Transient
 from nsps.domain.snapshot import Block, BlockNotRead, PbData
+from nsps.espf.poster import Poster
+from nsps.runtime.redact import Redactor
 from nsps.runtime.secrets import SecretValue
+from nsps.runtime.settings import HandlerSettings
 from nsps.transport.http import Deadline, Http
 from nsps_local.manifest import FILE, Manifest, load
 
@@ -321,6 +332,54 @@ def assert_needs_what_it_reads(tests: Any, connector: Any) -> None:
             assert decided == told, f"{unread} was not read, and that changed what is wanted"
 
 
+@cache
+def _firestore() -> str:
+    """The address of an embedded Firestore, which ends with this process."""
+    from nsps_local.firestore import FirestoreServer
+
+    server = FirestoreServer(Path(tempfile.mkdtemp(prefix="nsps-firestore-")))
+    server.start()
+    atexit.register(server.stop)
+    return server.target
+
+
+class UnderTheKit:
+    """A connector as its function runs it: the real ledger, on an embedded Firestore."""
+
+    def __init__(self, tests: StandardTests, connector: Any) -> None:
+        from google.cloud import firestore
+
+        self._tests, self._redactor = tests, Redactor(b"the key of the standard tests ..")
+        with mock.patch.dict(os.environ, {"FIRESTORE_EMULATOR_HOST": _firestore()}):
+            self.store = Store(firestore.Client(project=f"kit-{uuid.uuid4()}"))
+        manifest = tests.manifest()
+        handler = HandlerSettings(name="test", connector=manifest.connector, events=manifest.events)
+        poster = Poster(self.store, self._no_status)
+        self._runner = runner(
+            connector, Delivering(handler, Ledger(self.store), poster, lambda: self._redactor)
+        )
+
+    def deliver(self, event: Enriched) -> Outcome:
+        """What becomes of the event; what Firestore keeps of it must show no secret."""
+        for secret in self._tests.secrets.values():
+            self._redactor.register(SecretValue(secret))
+        with self._redactor.knowing(event.pb.to_contract()):
+            verdict = self._runner.deliver(event)
+        assert verdict.ack, verdict.reason
+        self._tests.assert_private(repr(self.kept()))
+        return verdict.outcome
+
+    def kept(self) -> list[dict[str, Any]]:
+        """The documents of the ledger."""
+        client = self.store.client
+        groups = ("deliveries", "resources", "owners", "orders")
+        found = (each for name in groups for each in client.collection_group(name).stream())
+        return [each.to_dict() or {} for each in found]
+
+    def _no_status(self) -> Any:
+        raise AssertionError("a handler without a group tells ESPF nothing")
+
+
 class FaultTests(StandardTests):
     """What holds for a connector whose system is reached over a network, through ``system``."""
 
@@ -478,6 +537,22 @@ class LocalStateStandardTests(StandardTests):
         for pb in _mutilated(self.pb):
             self.attempt(lambda pb=pb: connector.desired(self.enriched(pb)))  # type: ignore[misc]
 
+    def test_the_kit_brings_it_there_and_keeps_what_was_done(self, connector: Any) -> None:
+        kit = UnderTheKit(self, connector)
+        owner = self.enriched(self.pb).owner
+        steps = [
+            (self.pb, Outcome.DELIVERED),
+            (self.changed_pb, Outcome.DELIVERED),
+            (self.changed_pb, Outcome.UNCHANGED),
+            ({}, Outcome.DELIVERED),
+        ]
+        for number, (pb, outcome) in enumerate(steps):
+            t = f"2026-11-21T02:10:0{number}.000000Z"
+            event = self.enriched(pb, variables={"i_event": number}, owner=owner, t=t)
+            assert kit.deliver(event) is outcome
+        for key in connector.desired(self.enriched(self.pb)):
+            self.assert_holds(connector, key, None)
+
     # --- create, read, change, delete ------------------------------------------------------------
 
     def test_nothing_is_read_where_nothing_is(self, connector: Any) -> None:
@@ -610,6 +685,12 @@ class MessageStandardTests(FaultTests):
             event = self.enriched(pb, event_type=self.event_type)
             self.attempt(lambda event=event: connector.message(event))  # type: ignore[misc]
 
+    def test_the_kit_sends_it_once_and_keeps_what_was_done(self, connector: Any) -> None:
+        kit = UnderTheKit(self, connector)
+        assert kit.deliver(self.event()) is Outcome.DELIVERED
+        for event_type, pb in self.silent:
+            assert kit.deliver(self.enriched(pb, event_type=event_type)) is Outcome.UNCHANGED
+
     def test_it_is_sent_and_says_so(self, connector: Any) -> None:
         said = self.act(connector, make_call())
         assert isinstance(said, str)
@@ -660,6 +741,13 @@ class AsynchronousStandardTests(FaultTests):
     def test_any_snapshot_is_read_or_refused(self, connector: Any) -> None:
         for pb in _mutilated(self.pb):
             self.attempt(lambda pb=pb: connector.desired(self.enriched(pb)))  # type: ignore[misc]
+
+    def test_the_kit_orders_it_and_keeps_what_was_ordered(self, connector: Any) -> None:
+        kit = UnderTheKit(self, connector)
+        event = self.enriched(self.pb)
+        assert kit.deliver(event) is Outcome.ACCEPTED
+        ordered = [from_json(each["state"]) for each in kit.kept() if "order_id" in each]
+        assert len(ordered) == len(connector.desired(event))
 
     @pytest.mark.parametrize("action", list(Action))
     def test_an_order_is_taken_and_may_be_repeated(self, connector: Any, action: Action) -> None:
@@ -840,6 +928,8 @@ def _plain(value: Any) -> Any:
 def _is_plain(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(_is_plain(each) for each in value)
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_plain(each) for name, each in value.items())
     return value is None or isinstance(value, str | int | float | bool | SecretValue)
 
 

@@ -139,7 +139,7 @@ def test_a_wrong_row_is_different_and_says_in_what(
     found = console.reconcile(handler="subscribers", account=accounts[0])
     (resource,) = found["findings"][0]["resources"]
     assert resource["what"] == "different"
-    assert resource["fields"] == {"name": ["Eve", "Ada"]}
+    assert resource["fields"] == {"name": {"from": "Eve", "to": "Ada"}}
     console.reconcile(handler="subscribers", account=accounts[0], fix=True)
     wait_for(lambda: rows(stack)[accounts[0]]["name"] == "Ada", 20, "the row to be repaired")
 
@@ -189,7 +189,7 @@ def test_a_dry_run_shows_the_difference_and_writes_nothing(
     )
     (finding,) = done["findings"]
     (resource,) = finding["resources"]
-    assert resource["fields"] == {"status": ["odd", "active"]}
+    assert resource["fields"] == {"status": {"from": "odd", "to": "active"}}
     assert rows(stack) == before
     assert newest(console, accounts[1])["deliveries"] == event["deliveries"]
 

@@ -15,7 +15,7 @@ from nsps.connector.base import Enriched
 from nsps.delivery import timeline
 from nsps.delivery.history import History
 from nsps.delivery.ledger.orders import LateAnswer, Orders, Said
-from nsps.delivery.timeline import Delivered, Story, Timeline
+from nsps.delivery.timeline import Delivered, Story, Timeline, changes
 from nsps.domain.event import SnapshotTime, owner_of
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import PbData
@@ -356,3 +356,10 @@ def test_a_replay_is_not_the_story_of_the_first_run(rig: Rig) -> None:
     rig.hss.deliver(replace(event, run=1))
     assert rig.of(message).attempts == 1
     assert rig.of(message).run == 0
+
+
+def test_a_change_is_shown_whichever_release_kept_it() -> None:
+    shown = {"apn": {"from": ["a"], "to": ["a", ["b"]]}}
+    assert changes('{"apn":{"from":["a"],"to":["a",["b"]]}}') == shown
+    assert changes({"apn": [["a"], ["a", ["b"]]]}) == shown
+    assert changes(None) == {}

@@ -273,11 +273,9 @@ def _print_finding(finding: Mapping[str, Any]) -> None:
 
 def _fields(resource: Mapping[str, Any]) -> Iterator[str]:
     """What it should have; and what it has, where the system has it at all."""
-    for name, (has, should) in sorted(resource["fields"].items()):
-        if resource["what"] == "missing":
-            yield f"{name} {should}"
-        else:
-            yield f"{name}: {_value(has)} → {_value(should)}"
+    for name, change in sorted(resource["fields"].items()):
+        has, should = _value(change["from"]), _value(change["to"])
+        yield f"{name} {should}" if resource["what"] == "missing" else f"{name}: {has} → {should}"
 
 
 def _value(value: Any) -> str:

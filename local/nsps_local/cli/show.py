@@ -187,7 +187,7 @@ def _result(result: Mapping[str, Any]) -> str:
     words = f"{'message' if key.startswith(MESSAGE_KEY) else key} {result.get('result', '')}"
     fields = result.get("fields") or {}
     if fields:
-        changes = (f"{name} {_change(*pair)}" for name, pair in sorted(fields.items()))
+        changes = (f"{name} {_change(each)}" for name, each in sorted(fields.items()))
         words += f" ({', '.join(changes)})"
     if result.get("order"):
         words += f" as {result['order']}"
@@ -198,7 +198,8 @@ def _result(result: Mapping[str, Any]) -> str:
     return words
 
 
-def _change(before: Any, after: Any) -> str:
+def _change(change: Mapping[str, Any]) -> str:
+    before, after = change["from"], change["to"]
     return f"{after}" if before is None else f"{before} → {after}"
 
 

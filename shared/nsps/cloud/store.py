@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,17 @@ MAX_ID = 1000
 """Bytes of a document id; Firestore's end at 1500."""
 TOMBSTONE_DAYS = 184
 """How long the ledger remembers what nobody owns: longer than any message can live."""
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON text: what it holds is then not bound by Firestore's rules (no list in a
+    list, no empty name, no number beyond 64 bits, no depth beyond 20)."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(kept: Any) -> Any:
+    """What was kept by ``as_json``. An older release kept the value itself."""
+    return json.loads(kept) if isinstance(kept, str) else kept
 
 
 class StoreUnavailable(Unreachable):

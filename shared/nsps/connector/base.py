@@ -25,7 +25,8 @@ from nsps.transport.call import Call
 from nsps.transport.http import Http
 
 State = Mapping[str, Any]
-"""What one resource looks like: field -> text, number, boolean, None, a list, or a SecretValue."""
+"""What one resource looks like: field -> text, number, boolean, None, a SecretValue, or lists and
+maps of these, as deep as you like."""
 
 __all__ = [
     "Action",

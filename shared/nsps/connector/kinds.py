@@ -20,7 +20,7 @@ from nsps.connector.base import (
     State,
     StateConnector,
 )
-from nsps.connector.difference import changed, masked, plain, told
+from nsps.connector.difference import changed, differences, plain, shown
 from nsps.delivery.attempt import UNWATCHED, Attempts, Performed, Performer, Watch
 from nsps.delivery.ledger.documents import Resource
 from nsps.delivery.ledger.ledger import Ledger, Work
@@ -80,7 +80,7 @@ class Runner(ABC):
             i_account=event.owner.i_account,
             t=event.t,
             wanted={key: redactor.digest(plain(state)) for key, state in states.items()},
-            visible={key: redactor.for_store(masked(state)) for key, state in states.items()},
+            visible={key: shown(state, redactor) for key, state in states.items()},
             group=self._parts.handler.group,
             call_seconds=self._parts.handler.call_timeout_seconds,
             asked=event.run > 0 or event.event.event_type == RECONCILE,
@@ -161,13 +161,15 @@ class _StateCalls:
         was = self._connector.read(step.key, call) if self._connector.readable else None
         if was is None:
             self._connector.create(step.key, state, call)
-            return Performed(True, {"action": "create", "fields": told({}, state, self._redactor)})
+            fields = differences({}, state, self._redactor)
+            return Performed(True, {"action": "create", "fields": fields})
         changes = changed(was, state)
         if not changes:
             return Performed(False, {"action": "none"})
         self._connector.change(step.key, state, was, call)
-        fields = {name: state[name] for name in state if name in changes}
-        return Performed(True, {"action": "change", "fields": told(was, fields, self._redactor)})
+        written = {name: state[name] for name in state if name in changes}
+        fields = differences(was, written, self._redactor)
+        return Performed(True, {"action": "change", "fields": fields})
 
 
 class MessageRunner(Runner):

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from nsps.cloud.store import Store
+from nsps.cloud.store import Store, from_json
 from nsps.connector.base import (
     AsynchronousConnector,
     Call,
@@ -24,7 +24,7 @@ from nsps.connector.base import (
     State,
     StateConnector,
 )
-from nsps.connector.difference import changed, masked, plain, told
+from nsps.connector.difference import changed, differences, plain, shown
 from nsps.delivery.ledger.documents import Resource
 from nsps.domain.event import RECONCILE, EspfEvent, Owner, SnapshotTime, UnreadableOwner, owner_of
 from nsps.domain.outcome import DeliveryError, Terminal, Transient
@@ -55,7 +55,7 @@ class What(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One resource. ``against``: system or ledger. ``fields``: {name: [it has, it should have]}."""
+    """One resource. ``against``: system or ledger. ``fields``: {name: {from, to}}."""
 
     key: str
     what: What
@@ -233,13 +233,13 @@ class Inspector:
         redactor = self._parts.redactor()
         was = self._read(key)
         if was is None:
-            return Found(key, What.MISSING, "system", told({}, state, redactor))
+            return Found(key, What.MISSING, "system", differences({}, state, redactor))
         differs = changed(was, state)
         if sure:  # what the system does not tell (a key) is as it was last written
             differs &= set(was)
         if differs:
             fields = {name: state[name] for name in state if name in differs}
-            return Found(key, What.DIFFERENT, "system", told(was, fields, redactor))
+            return Found(key, What.DIFFERENT, "system", differences(was, fields, redactor))
         if not sure:
             return Found(key, What.UNRECORDED, reason="the ledger is not sure that it is so")
         return Found(key, What.SAME, "system")
@@ -248,13 +248,13 @@ class Inspector:
         """The system cannot be asked: only what was confirmed last is known."""
         if sure:
             return Found(key, What.SAME)
-        redactor, before = self._parts.redactor(), data.get("state") or {}
+        redactor, before = self._parts.redactor(), from_json(data.get("state")) or {}
         if data.get("confirmed") is None:
-            return Found(key, What.MISSING, fields=told({}, state, redactor))
-        shown = redactor.for_store(masked(state))
-        fields = {name: state[name] for name in state if before.get(name) != shown.get(name)}
+            return Found(key, What.MISSING, fields=differences({}, state, redactor))
+        now = shown(state, redactor)
+        fields = {name: state[name] for name in state if before.get(name) != now.get(name)}
         why = "its last write is in doubt" if data.get("dirty") else ""
-        return Found(key, What.DIFFERENT, fields=told(before, fields, redactor), reason=why)
+        return Found(key, What.DIFFERENT, fields=differences(before, fields, redactor), reason=why)
 
     @property
     def _readable(self) -> bool:

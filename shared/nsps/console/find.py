@@ -11,7 +11,7 @@ from typing import Any
 
 from google.cloud.firestore import FieldFilter
 
-from nsps.cloud.store import Store
+from nsps.cloud.store import Store, from_json
 from nsps.console.accounts import Lists
 from nsps.console.handlers import Handlers
 from nsps.delivery.history import UNREADABLE
@@ -201,7 +201,7 @@ def _resource(handler: str, data: Mapping[str, Any]) -> dict[str, Any]:
         "handler": handler,
         "key": data.get("key"),
         "owner": data.get("owner"),
-        "state": plain(data.get("state")),
+        "state": from_json(data.get("state")),
         "sure": data.get("confirmed") is not None and not data.get("dirty"),
         "writing": lease is not None and lease > datetime.now(UTC),
         "pending": plain(data.get("pending")),

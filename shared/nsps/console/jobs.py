@@ -22,8 +22,9 @@ from google.cloud.firestore import Query
 
 from nsps.cloud import audit
 from nsps.cloud.messages import Publisher
-from nsps.cloud.store import HISTORY_DAYS, Store, Tx
+from nsps.cloud.store import HISTORY_DAYS, Store, Tx, as_json, from_json
 from nsps.console.identity import Person
+from nsps.delivery.timeline import changes
 from nsps.domain.outcome import Terminal, Transient
 from nsps.runtime import log
 
@@ -247,7 +248,8 @@ class Jobs:
         query = _findings(self._store, ident).order_by("name")
         if after:
             query = query.start_after({"name": after})
-        return self._store.find(query.limit(limit))
+        found = self._store.find(query.limit(limit))
+        return [{**each, "resources": _resources(each.get("resources"))} for each in found]
 
     # ---- work --------------------------------------------------------------------------------
 
@@ -349,7 +351,8 @@ class Jobs:
             if kept >= KEPT_FINDINGS:
                 break
             place = _findings(self._store, job.id).document(quote(name, safe=":"))
-            tx.merge(place, {"name": name, **finding, "expire_at": data["expire_at"]})
+            shown = {**finding, "resources": as_json(finding.get("resources", []))}
+            tx.merge(place, {"name": name, **shown, "expire_at": data["expire_at"]})
             kept += 1
         return kept
 
@@ -442,6 +445,11 @@ def _has(bits: bytes, position: int) -> bool:
 
 def _job(store: Store, ident: str) -> Any:
     return store.client.document("jobs", ident)
+
+
+def _resources(kept: Any) -> list[dict[str, Any]]:
+    found = from_json(kept) or []
+    return [{**each, "fields": changes(each.get("fields"))} for each in found]
 
 
 def _findings(store: Store, ident: str) -> Any:

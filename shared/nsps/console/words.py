@@ -190,7 +190,7 @@ def _result(result: Mapping[str, Any]) -> str:
         words = _RESULTS.get(said, f"{{key}} {said}").format(key=key)
     fields = result.get("fields") or {}
     if fields:
-        words += f" ({', '.join(_change(name, *fields[name]) for name in sorted(fields))})"
+        words += f" ({', '.join(_change(name, fields[name]) for name in sorted(fields))})"
     if result.get("order"):
         words += f" as order {result['order']}"
     if result.get("took_ms") is not None:
@@ -200,7 +200,8 @@ def _result(result: Mapping[str, Any]) -> str:
     return words
 
 
-def _change(name: str, before: Any, after: Any) -> str:
+def _change(name: str, change: Mapping[str, Any]) -> str:
+    before, after = change["from"], change["to"]
     return f"{name} {after}" if before is None else f"{name} from {before} to {after}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from google.cloud.firestore import DocumentReference, DocumentSnapshot, FieldFilter, Query
 
-from nsps.cloud.store import Store
+from nsps.cloud.store import Store, from_json
 from nsps.domain.outcome import Outcome
 from nsps.domain.retry import PUSH
 from nsps.runtime.settings import HandlerSummary
@@ -219,7 +219,7 @@ class Timeline:
             begun_at=_iso(data.get("begun_at")),
             last_at=_iso(data.get("last_at")),
             finished_at=_iso(data.get("finished_at")),
-            results=tuple(plain(result) for result in data.get("results", [])),
+            results=tuple(_result(result) for result in data.get("results", [])),
             errors=tuple(data.get("errors", [])),
             retry=plain(data.get("retry")),
             failures=tuple(plain(failure) for failure in data.get("failures", [])),
@@ -386,6 +386,20 @@ def _iso(moment: Any) -> str | None:
     if not isinstance(moment, datetime):
         return None
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _result(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What was done to a resource, and in which fields."""
+    result: dict[str, Any] = plain(kept)
+    return result | {"fields": changes(result["fields"])} if "fields" in result else result
+
+
+def changes(kept: Any) -> dict[str, Any]:
+    """{field: {from, to}} of what was kept. A pair of an older release is a list."""
+    return {
+        name: {"from": each[0], "to": each[1]} if isinstance(each, list) else each
+        for name, each in (from_json(kept) or {}).items()
+    }
 
 
 def plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 from google.cloud import firestore
-from nsps.cloud.store import Store
+from nsps.cloud.store import Store, from_json
 from nsps.connector.base import (
     Action,
     Answer,
@@ -222,6 +222,11 @@ class Clerk(AsynchronousConnector[NoSettings]):
         return [order.action for order in self.orders]
 
 
+def went(before: Any, after: Any) -> dict[str, Any]:
+    """How a field that was changed is shown."""
+    return {"from": before, "to": after}
+
+
 class Espf:
     """ESPF's status API: remembers what it was told."""
 
@@ -271,12 +276,15 @@ class Kit:
     def delivery(self, event: Enriched) -> dict[str, Any]:
         found = self.store.read(self.store.delivery(self.handler, delivery_id(event)))
         assert found is not None
+        for result in found.get("results", []):
+            if "fields" in result:
+                result["fields"] = from_json(result["fields"])
         return found
 
     def resource(self, key: str) -> dict[str, Any]:
         found = self.store.read(self.store.resource(self.handler, key))
         assert found is not None
-        return found
+        return {**found, "state": from_json(found.get("state"))}
 
     def free(self, key: str) -> None:
         """The time of a lease is over."""

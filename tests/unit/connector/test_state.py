@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,8 +14,9 @@ from nsps.connector.base import Enriched, State
 from nsps.delivery import attempt
 from nsps.delivery.verdict import Verdict
 from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient
+from nsps.runtime.secrets import SecretValue
 
-from tests.unit.connector.systems import IMSI, KI, OTHER_IMSI, Box, DarkBox, Kit, sim_event
+from tests.unit.connector.systems import IMSI, KI, OTHER_IMSI, Box, DarkBox, Kit, sim_event, went
 
 READ_ONLY = ["read"]
 
@@ -30,7 +32,10 @@ def test_a_new_subscriber_is_created_and_espf_hears_ok(store: Store) -> None:
     kept = kit.delivery(event)
     (result,) = kept["results"]
     assert (result["result"], result["action"]) == ("written", "create")
-    assert result["fields"] == {"active": [None, True], "msisdn": [None, "447700900001"]}
+    assert result["fields"] == {
+        "active": went(None, True),
+        "msisdn": went(None, "447700900001"),
+    }
     assert kept["outcome"] == "delivered" and kept["attempts"] == 1
     assert kit.resource(IMSI)["state"] == {"msisdn": "447700900001", "active": True}
 
@@ -54,7 +59,7 @@ def test_only_what_differs_is_told_of_as_changed(store: Store) -> None:
         {"msisdn": "447700900001", "active": True},
     )
     (result,) = kit.delivery(event)["results"]
-    assert result["fields"] == {"active": [True, False]}
+    assert result["fields"] == {"active": went(True, False)}
 
 
 def test_a_state_that_the_ledger_is_sure_of_is_not_even_read(store: Store) -> None:
@@ -89,7 +94,7 @@ def test_a_secret_that_cannot_be_read_back_is_written_until_the_ledger_is_sure(
     event = sim_event(1)
     assert kit.deliver(event).outcome is Outcome.DELIVERED
     assert box.seen.names() == ["read", "change"]
-    assert kit.delivery(event)["results"][0]["fields"] == {"aud": [None, "***"]}
+    assert kit.delivery(event)["results"][0]["fields"] == {"aud": went(None, "***")}
     assert kit.deliver(sim_event(2)).outcome is Outcome.UNCHANGED
     box.ki = "0" * 32  # another key: the digest differs, so it is written
     assert kit.deliver(sim_event(3)).outcome is Outcome.DELIVERED
@@ -107,7 +112,7 @@ def test_a_secret_that_the_system_tells_is_not_told_on(store: Store) -> None:
     kit = Kit(store, Indiscreet(ki=KI))
     event = sim_event()
     assert kit.deliver(event).outcome is Outcome.DELIVERED
-    assert kit.delivery(event)["results"][0]["fields"] == {"aud": ["***", "***"]}
+    assert kit.delivery(event)["results"][0]["fields"] == {"aud": went("***", "***")}
     assert "an-old-key-in-clear" not in kit.everything()
 
 
@@ -493,3 +498,35 @@ def test_a_secret_that_cannot_be_read_yet_is_recorded_and_tried_again(store: Sto
     box.ready = True
     assert kit.deliver(event).outcome is Outcome.DELIVERED
     assert kit.espf.statuses == ["RETRY", "OK"]
+
+
+class AnyShape(Box):
+    """A box whose states hold what Firestore does not: a connector may write it all the same."""
+
+    def desired(self, event: Enriched) -> Mapping[str, State]:
+        return {
+            key: {
+                **state,
+                "lists": [[1, [event.t]], []],
+                "": "no name",
+                "__name__": {"": [[]]},
+                "x" * 1600: 1,
+                "big": 10**30,
+                "cards": [{"ki": SecretValue(KI)}, ["deep", [SecretValue(KI)]]],
+                "deep": json.loads("[" * 30 + "1" + "]" * 30),
+            }
+            for key, state in super().desired(event).items()
+        }
+
+
+def test_a_state_of_any_shape_is_kept_and_shown(store: Store) -> None:
+    kit = Kit(store, AnyShape())
+    first, second = sim_event(1), sim_event(2)
+    assert kit.deliver(first).outcome is Outcome.DELIVERED
+    assert kit.deliver(second).outcome is Outcome.DELIVERED
+    (result,) = kit.delivery(second)["results"]
+    assert result["fields"] == {"lists": went([[1, [first.t]], []], [[1, [second.t]], []])}
+    held = kit.resource(IMSI)["state"]
+    assert held["lists"] == [[1, [second.t]], []] and held["big"] == 10**30
+    assert held["cards"] == [{"ki": "***"}, ["deep", ["***"]]]
+    assert KI not in kit.everything()

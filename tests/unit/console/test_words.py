@@ -67,7 +67,7 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
     result = {
         "key": "001010000000001",
         "result": "written",
-        "fields": {"active": [True, False]},
+        "fields": {"active": {"from": True, "to": False}},
         "took_ms": 3.0,
     }
     espf = {"group": "HSS", "status": "OK", "told": True, "told_at": AT, "of_this": True}

@@ -17,7 +17,7 @@ from typing import Any
 
 from google.cloud.firestore import ArrayUnion, Increment
 
-from nsps.cloud.store import HISTORY_DAYS, TOMBSTONE_DAYS, Known, Store, Tx
+from nsps.cloud.store import HISTORY_DAYS, TOMBSTONE_DAYS, Known, Store, Tx, as_json
 from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Delivery, Resource, Watermark
 from nsps.delivery.ledger.protocol import Begun, Lease, Step, Taken, Todo
@@ -168,7 +168,7 @@ class Ledger:
         """Step 5, the call is done: confirm, take the next, or finish.
 
         ``changed``: False if the system turned out to have the state already. ``details``: what
-        was done, for people (no secrets).
+        was done, for people (no secrets); ``fields`` may hold any JSON.
         """
         step = _step(progress)
         if progress.dropping:
@@ -182,7 +182,10 @@ class Ledger:
         def settle(resource: Resource, token: str) -> Resource | None:
             return protocol.confirm(resource, confirms, token)
 
-        return self._settle(work, progress, settle, outcome, {"result": result, **details})
+        about = {"result": result, **details}
+        if "fields" in about:
+            about["fields"] = as_json(about["fields"])
+        return self._settle(work, progress, settle, outcome, about)
 
     def accepted(self, work: Work, progress: Progress, order_id: str) -> Progress:
         """An asynchronous system took the order: remember it, go on.
@@ -245,7 +248,7 @@ class Ledger:
             "key": step.key,
             "action": action,
             "wanted": step.wanted or "",
-            "state": dict(work.visible.get(step.key, {})),
+            "state": as_json(work.visible.get(step.key, {})),
             "owner": str(work.owner),
             "i_account": work.i_account,
             "group": work.group,
@@ -448,9 +451,10 @@ class _View:
         fields["expire_at"] = None if lasting else self._tx.after(days=days)
         sure = resource.confirmed is not None and not resource.dirty
         if sure and resource.confirmed == step.wanted:
-            fields["state"] = dict(self._work.visible.get(step.key, {}))
+            state = self._work.visible.get(step.key, {})
+            fields["state"] = as_json(state)
             fields["by"] = self._work.event_id
-            fields["find"] = _findable(step.key, fields["state"])
+            fields["find"] = _findable(step.key, state)
         elif resource.owner is None:
             fields["state"] = None
         self._tx.merge(reference, fields)
