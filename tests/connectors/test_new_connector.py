@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def run_tests(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--import-mode=importlib"]
-    command += ["-p", "no:cacheprovider", "-o", "pythonpath=.", *options, "tests"]
+    command += ["-p", "no:cacheprovider", "-o", f"pythonpath=. {REPOSITORY}", *options, "tests"]
     return subprocess.run(
         command, cwd=root, capture_output=True, text=True, timeout=100, check=False
     )

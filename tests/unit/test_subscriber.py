@@ -46,6 +46,8 @@ class TestServed:
             ({"status": "active"}, True, "active"),
             ({"status": " Active "}, True, "active"),
             ({"status": ""}, True, "active"),
+            ({"bill_status": "active"}, True, "active"),
+            ({"bill_status": "active", "status": "customer_blocked"}, False, "barred"),
             ({"blocked": True}, False, "barred"),
             ({"blocked": True, "status": "active"}, False, "barred"),
             ({"blocked": None}, True, "active"),

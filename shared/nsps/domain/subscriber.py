@@ -41,6 +41,8 @@ SERVED_IN: Mapping[str, bool] = {
 }
 """The words of ``account_info.status``: whether the network serves an account of that status."""
 
+_OPEN = ("open", "active")
+"""Of ``bill_status``; one page of the published contract writes ``active``, all others ``open``."""
 _MSISDN = re.compile(r"\+?([0-9]{1,15})(?:@msisdn)?", re.IGNORECASE)
 _NETWORK_DIGITS = 5
 """Of an IMSI: the country (3) and, at the least, the network (2)."""
@@ -71,7 +73,7 @@ def is_served(account: AccountInfo | None) -> bool:
 
 def is_open(account: AccountInfo) -> bool:
     """Whether the account has its number and its place in the network, served or barred."""
-    return account.bill_status == "open" and _word(account.status) != "closed"
+    return account.bill_status in _OPEN and _word(account.status) != "closed"
 
 
 def is_closed(account: AccountInfo) -> bool:
@@ -83,7 +85,7 @@ def service_word(account: AccountInfo) -> str:
     """``active``, ``barred`` (open, but not served), or the billing status of one not open."""
     if is_open(account):
         return "active" if is_served(account) else "barred"
-    if account.bill_status == "open":
+    if account.bill_status in _OPEN:
         return "terminated"  # only its status says that it is closed
     return account.bill_status or "unknown"
 
