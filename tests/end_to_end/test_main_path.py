@@ -100,6 +100,23 @@ def test_an_account_that_is_no_id_is_rejected_visibly(stack: WholeStack) -> None
     assert (story.state, story.deliveries[0].outcome) == ("rejected", "rejected")
 
 
+def test_the_same_number_for_another_account_is_another_event(stack: WholeStack) -> None:
+    accounts = [new_account(stack)[0] for _ in range(2)]
+    stack.post("/sandbox/settings", webhook={"paused": True})
+    try:
+        for i_account in accounts:
+            stack.sandbox.do("block_account", i_account=i_account)
+            assert (
+                stack.send("SIM/Updated", i_account=i_account, i_event=980_021).status_code == 200
+            )
+        wait_for(lambda: len(stack.running.timeline.find("980021")) == 2, 30, "two events")
+        wait_for(
+            lambda: {rows(stack)[each]["status"] for each in accounts} == {"barred"}, 30, "both"
+        )
+    finally:
+        stack.post("/sandbox/settings", webhook={"paused": False})
+
+
 def test_the_same_webhook_fifty_times_is_one_event_and_one_write(stack: WholeStack) -> None:
     i_account, _ = new_account(stack)
     stack.post("/sandbox/settings", webhook={"paused": True})

@@ -91,18 +91,24 @@ def test_ids_are_numbers_or_numeric_strings() -> None:
 @pytest.mark.parametrize(
     ("deployment", "event"),
     [
-        ("other", EspfEvent("SIM/Updated", {"i_event": 7, "i_env": 1})),
-        ("d", EspfEvent("SIM/Deleted", {"i_event": 7, "i_env": 1})),
-        ("d", EspfEvent("SIM/Updated", {"i_event": 8, "i_env": 1})),
-        ("d", EspfEvent("SIM/Updated", {"i_event": 7, "i_env": 2})),
-        ("d", EspfEvent("SIM/Updated", {"i_event": 7})),
+        ("other", EspfEvent("SIM/Updated", {"i_event": 7, "i_env": 1, "i_account": 9})),
+        ("d", EspfEvent("SIM/Deleted", {"i_event": 7, "i_env": 1, "i_account": 9})),
+        ("d", EspfEvent("SIM/Updated", {"i_event": 8, "i_env": 1, "i_account": 9})),
+        ("d", EspfEvent("SIM/Updated", {"i_event": 7, "i_env": 2, "i_account": 9})),
+        ("d", EspfEvent("SIM/Updated", {"i_event": 7, "i_account": 9})),
+        ("d", EspfEvent("SIM/Updated", {"i_event": 7, "i_env": 1, "i_account": 10})),
+        ("d", EspfEvent("SIM/Updated", {"i_event": 7, "i_env": 1, "i_customer": 9})),
+        ("d", EspfEvent("SIM/Updated", {"i_event": 7, "i_env": 1, "i_account": "9x"})),
+        ("d", EspfEvent("SIM/Updated", {"i_event": 7, "i_env": 1, "i_account": "9y"})),
+        ("d", EspfEvent("SIM/Updated", {"i_event": 7, "i_env": 1})),
     ],
 )
-def test_deployment_environment_event_and_type_make_the_identity(
+def test_deployment_environment_event_type_and_owner_make_the_identity(
     deployment: str, event: EspfEvent
 ) -> None:
-    one = event_id("d", EspfEvent("SIM/Updated", {"i_event": 7, "i_env": 1, "event_time": "x"}))
-    assert one == event_id("d", EspfEvent("SIM/Updated", {"i_event": 7, "i_env": 1}))
+    ids = {"i_event": 7, "i_env": 1, "i_account": 9}
+    one = event_id("d", EspfEvent("SIM/Updated", {**ids, "event_time": "x"}))
+    assert one == event_id("d", EspfEvent("SIM/Updated", {**ids, "i_customer": 3}))
     assert one != event_id(deployment, event)
 
 
@@ -177,3 +183,15 @@ def test_an_event_whose_own_ids_are_none_is_known_by_its_content() -> None:
         assert event_id("d", one) == event_id("d", EspfEvent("SIM/Updated", dict(one.variables)))
         assert event_id("d", one) != event_id("d", EspfEvent("SIM/Updated", {**ids, "x": 1}))
         assert event_id("d", one) != event_id("d", EspfEvent("SIM/Updated", {"i_event": 7}))
+
+
+def test_two_events_that_share_a_number_are_told_apart_by_their_owners_alone() -> None:
+    named: list[dict[str, Any]] = [
+        {"i_account": "9x"},
+        {"i_account": "9y"},
+        {"i_account": 9},
+        {"number": "9"},
+        {},
+    ]
+    events = [EspfEvent("SIM/Updated", {"i_event": 7, **owner}) for owner in named]
+    assert len({event_id("d", event) for event in events}) == len(events)

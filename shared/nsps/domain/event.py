@@ -204,16 +204,28 @@ def storable(text: str) -> str:
 def event_id(deployment: str, event: EspfEvent) -> str:
     """The one identity of an event: equal for every re-send, redelivery and replay.
 
-    Derived from deployment, i_env, i_event and event_type. An event without an i_event, or with one
-    (or an i_env) that is no id, is told apart by its content. Spread evenly, so that it can be a
-    document id (i_event is sequential).
+    Derived from deployment, i_env, i_event, event_type and owner: under the same number, an event
+    about somebody else is another one. What has no id there (no i_event, or one that is no id) is
+    told apart by its content. Spread evenly, so that it can be a document id (i_event is
+    sequential).
     """
     i_event = event.entity("i_event")
     if i_event is None or (event.i_env is None and event.names("i_env")):
-        canonical = json.dumps(event.variables, sort_keys=True, separators=(",", ":"))
-        i_event = "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
-    name = json.dumps([deployment, event.i_env, i_event, event.event_type])
+        i_event = _content(event)
+    try:
+        owner = str(owner_of(event, _NO_OWNER))
+    except UnreadableOwner:
+        owner = _content(event)
+    name = json.dumps([deployment, event.i_env, i_event, event.event_type, owner])
     return str(uuid.uuid5(_NAMESPACE, name))
+
+
+_NO_OWNER = "none"
+
+
+def _content(event: EspfEvent) -> str:
+    canonical = json.dumps(event.variables, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def owner_of(event: EspfEvent, ident: str) -> Owner:
