@@ -9,12 +9,29 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from nsps.runtime.settings import Block, BreakerRule, EventPattern, Kind, ReadCall, RetrySettings
+from nsps.runtime.settings import (
+    PORTABILLING,
+    Block,
+    BreakerRule,
+    EventPattern,
+    Kind,
+    ReadCall,
+    RetrySettings,
+)
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 FUNCTIONS = ("ingress", "enrichment", "callbacks", "retries", "console")
 RESERVED = frozenset(
-    {*FUNCTIONS, "jobs", "dead-letters", "espf-events", "enriched-events", "invoker", "builder"}
+    {
+        *FUNCTIONS,
+        PORTABILLING,
+        "jobs",
+        "dead-letters",
+        "espf-events",
+        "enriched-events",
+        "invoker",
+        "builder",
+    }
 )
 ATTRIBUTES = frozenset({"owner", "run", "handler", "data", "topic", "retry", "timeout"})
 SANDBOX = "sandbox"

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
 from nsps.cloud.messages import PushMessage, RawEventMessage
 from nsps.cloud.push import PushGuard
-from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
+from nsps.cloud.receiver import Reply, acknowledged, again, healthy, receive
+from nsps.delivery.gate import Gate
 from nsps.delivery.history import History
 from nsps.delivery.instance import InstanceParts
+from nsps.delivery.switch import Switches
 from nsps.flows.enrichment import Enrichment
+from nsps.flows.reading import NotAsked, PortaBillingApi, Reading
 from nsps.portabilling.freshness import FreshReads
 from nsps.portabilling.reader import Reader
 from nsps.runtime.lazy import Once
@@ -30,6 +33,7 @@ class Function:
         reader = Reader(parts.portabilling(), threads=2 * settings.threads)
         self.name = settings.function
         self.guard = PushGuard(settings.push, parts.http)
+        switches = Switches(parts.store())
         self.enrichment = Enrichment(
             settings.handlers,
             settings.enriched_topic,
@@ -37,10 +41,14 @@ class Function:
             parts.publisher(),
             lambda: reader,
             FreshReads(),
+            Reading(Gate(PortaBillingApi(), switches), switches),
         )
 
     def take(self, push: PushMessage) -> Reply:
-        self.enrichment.handle(RawEventMessage.from_push(push))
+        try:
+            self.enrichment.handle(RawEventMessage.from_push(push))
+        except NotAsked as waits:
+            return again(str(waits), waits.retry_after, held=True)
         return acknowledged()
 
 

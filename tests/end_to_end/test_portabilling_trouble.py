@@ -4,6 +4,9 @@ ESPF could not be told is told later without provisioning again."""
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 from nsps.domain.outcome import Outcome
 
-from tests.end_to_end.whole_stack import DATABASE, WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import DATABASE, ROOT, WholeStack, configuration, wait_for
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -212,3 +215,51 @@ def test_a_status_that_cannot_be_told_is_told_later_without_provisioning_again(
     told = stack.get(f"/sandbox/statuses?i_account={other}")["statuses"]
     assert {each["status"] for each in told} == {"OK"}
     assert len(told) == 1 or trouble == "hang", told  # a call that hung may land all the same
+
+
+def nsps(stack: WholeStack, *arguments: str) -> str:
+    command = [sys.executable, "-m", "nsps_local.cli", *arguments, "--state", str(stack.state)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
+    )
+    return done.stdout
+
+
+def calls(stack: WholeStack) -> int:
+    return sum(stack.get("/sandbox/calls")["counts"].values())
+
+
+def test_a_portabilling_that_is_down_is_left_alone_and_comes_back_slowly(stack: WholeStack) -> None:
+    accounts = [stack.new_account(stack.new_card()["i_sim_card"]) for _ in range(10)]
+    stack.portabilling_fault("bad_gateway")
+    before = calls(stack)
+    i_events = [
+        event["i_event"]
+        for operation in ("block_account", "unblock_account", "block_account")
+        for i_account in accounts
+        for event in stack.sandbox.do(operation, i_account=i_account)["events"]
+    ]
+    assert len(i_events) >= 30
+
+    def down() -> bool:
+        stack.hurry()
+        return "PortaBilling cannot be read since" in nsps(stack, "handlers")
+
+    wait_for(down, 60, "the breaker to open")
+    opened = calls(stack)
+    assert opened - before <= 150, "calls until it opened"
+    ends = time.monotonic() + 8
+    while time.monotonic() < ends:  # the backlog comes again and again
+        stack.hurry()
+        time.sleep(0.1)
+    assert calls(stack) - opened <= 12, "calls while it is open: a probe, and what was on its way"
+    assert "PortaBilling is not asked now" in nsps(stack, "explain", str(i_events[-1]))
+
+    stack.well()
+    stack.advance("firestore", 60)  # the next probe is due
+    stack.all_finished(i_events, 150)
+    for i_account in accounts:
+        assert status(stack, i_account) == "barred"
+    stack.advance("firestore", 60)  # at the full rate; the next event closes it
+    stack.all_finished(turn(stack, accounts[0])[0])
+    wait_for(lambda: "PortaBilling" not in nsps(stack, "handlers"), 30, "the breaker to close")

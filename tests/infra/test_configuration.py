@@ -114,6 +114,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("nsps:handlers/0/name", "a", "nsps:handlers[0].name: not written as it must be: write 2 to"),
     ("nsps:handlers/0/name", "hss-", "nsps:handlers[0].name: not written as it must be: write 2 "),
     ("nsps:handlers/0/name", "google", "nsps:handlers[0].name: google is a name of NSPS or Google"),
+    ("nsps:handlers/0/name", "portabilling", "nsps:handlers[0].name: portabilling is a name of NS"),
     ("nsps:handlers/0/name", "owner", "nsps:handlers[0].name: owner is a name of NSPS or Google:"),
     (
         "nsps:handlers/1/name",

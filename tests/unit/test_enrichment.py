@@ -12,12 +12,15 @@ import pytest
 from nsps.cloud.messages import MalformedMessage
 from nsps.cloud.store import Store, StoreRefused, StoreUnavailable
 from nsps.console.words import Systems, of_story
+from nsps.delivery.gate import Gate
 from nsps.delivery.history import UNREADABLE, History, kept_event, unpacked
+from nsps.delivery.switch import Switches
 from nsps.delivery.timeline import Timeline
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime
 from nsps.domain.outcome import Transient
 from nsps.domain.snapshot import Block, PbData
 from nsps.flows.enrichment import Enrichment
+from nsps.flows.reading import NotAsked, PortaBillingApi, Reading
 from nsps.portabilling.freshness import Fresh, FreshReads
 from nsps.runtime.secrets import SecretUnavailable
 from nsps.runtime.settings import HandlerSummary
@@ -78,8 +81,15 @@ class Rig:
         self.history = History(store, lambda: REDACTOR)
         publisher: Any = self.topics
         reader: Any = self.reader
+        switches = Switches(store)
         self.enrichment = Enrichment(
-            HANDLERS, "enriched", self.history, publisher, lambda: reader, FreshReads()
+            HANDLERS,
+            "enriched",
+            self.history,
+            publisher,
+            lambda: reader,
+            FreshReads(),
+            Reading(Gate(PortaBillingApi(), switches), switches),
         )
 
     def entry(self, message: Any) -> dict[str, Any]:
@@ -125,6 +135,16 @@ def test_a_damaged_answer_is_in_the_history(rig: Rig) -> None:
     (story,) = Timeline(rig.store, {}).find(message.event_id)
     assert story.damaged == ("account_info",)
     assert "damaged" not in json.dumps(rig.topics.sent[0][1])
+
+
+def test_while_portabilling_is_down_events_wait_uncalled_and_visibly(rig: Rig) -> None:
+    Switches(rig.store).open("portabilling", 20, "HTTP 502")
+    message = raw()
+    with pytest.raises(NotAsked):
+        rig.enrichment.handle(message)
+    assert (rig.reader.reads, rig.topics.sent) == ([], [])
+    retry = rig.entry(message)["retry"]
+    assert "PortaBilling is not asked now" in retry["error"] and "HTTP 502" in retry["error"]
 
 
 def test_a_copy_is_neither_read_nor_published_again(rig: Rig) -> None:

@@ -133,7 +133,8 @@ def test_a_wrong_member_is_named_and_its_value_not_shown(change: Any, named: str
     ("change", "named"),
     [
         ({"name": "HSS"}, r"NSPS_HANDLER.name"),
-        ({"name": "owner"}, r"NSPS_HANDLER.name: owner is a message attribute"),
+        ({"name": "portabilling"}, r"NSPS_HANDLER.name: portabilling is a name of NSPS"),
+        ({"name": "owner"}, r"NSPS_HANDLER.name: owner is a name of NSPS"),
         ({"events": ["SIM"]}, r"NSPS_HANDLER.events\[0\]: event pattern"),
         ({"requires": ["sim"]}, r"NSPS_HANDLER.requires\[0\]"),
         ({"kind": "queue"}, r"NSPS_HANDLER.kind"),

@@ -12,6 +12,7 @@ from typing import Any
 from rich.text import Text
 
 from nsps_local.cli.errors import CommandError
+from nsps_local.cli.handlers import portabilling_said
 from nsps_local.cli.remote import Remote, add_console
 from nsps_local.cli.running import Running
 from nsps_local.cli.show import console
@@ -89,7 +90,10 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
 
 def _switches(options: argparse.Namespace) -> Iterator[Finding]:
     """What a deployed console says of its handlers."""
-    for handler in Remote(options).get("handlers")["handlers"]:
+    answer = Remote(options).get("handlers")
+    for said in portabilling_said(answer["portabilling"]):
+        yield bad("PortaBilling's breaker", said, "see how PortaBilling answers")
+    for handler in answer["handlers"]:
         what, switch = handler["name"], handler["switch"]
         if handler.get("off") or switch.get("pause"):
             why = str(handler.get("why") or "switched off")

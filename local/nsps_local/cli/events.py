@@ -76,7 +76,7 @@ def _list(options: argparse.Namespace) -> int:
         print(json.dumps(answer["events"], indent=1))
         return 0
     _print_events(answer, options)
-    print_warnings(remote.get("handlers")["handlers"])
+    print_warnings(remote.get("handlers"))
     return 0
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from nsps.delivery.switch import State
+from nsps.runtime.settings import PORTABILLING
 from rich.table import Table
 from rich.text import Text
 
@@ -73,9 +74,11 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    handlers = Remote(options).get("handlers")["handlers"]
+    answer = Remote(options).get("handlers")
+    handlers, portabilling = answer["handlers"], answer["portabilling"]
     if options.json:
-        print(json.dumps({each["name"]: each["switch"] for each in handlers}, indent=1))
+        switches = {each["name"]: each["switch"] for each in handlers}
+        print(json.dumps({**switches, PORTABILLING: portabilling}, indent=1))
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("handler", "connector", "state", "since", "kept until", "why"):
@@ -86,15 +89,29 @@ def _list(options: argparse.Namespace) -> int:
         table.add_row(each["name"], each["connector"], state, since, kept, one_line(why))
     # The terminal wraps a long reason itself, so that an address in it can still be copied.
     console.print(table, width=UNWRAPPED, crop=False)
-    print_warnings(handlers)
+    print_warnings(answer)
     return 0
 
 
-def print_warnings(handlers: Iterable[Mapping[str, Any]]) -> None:
-    """Handlers that have been switched off for so long that messages are about to be lost."""
-    for each in handlers:
-        if each["warning"]:
-            console.print(each["warning"], style="red", markup=False, soft_wrap=True)
+def portabilling_said(switch: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be known of PortaBilling: nothing while it can be read."""
+    breaker = switch["breaker"]
+    if breaker["state"] == State.OPEN:
+        yield (
+            f"PortaBilling cannot be read since {_clock(breaker['opened_at'])}: "
+            f"{one_line(breaker['reason'])}; no event goes to any system until it can; asked again "
+            f"with the first event after {_moment(breaker['next_probe']):%H:%M:%S}"
+        )
+    if breaker["state"] == State.HALF_OPEN:
+        yield "PortaBilling can be read again, and is asked slowly: what waited comes by and by"
+
+
+def print_warnings(answer: Mapping[str, Any]) -> None:
+    """That PortaBilling cannot be read; and handlers that have been switched off for so long that
+    messages are about to be lost. ``answer``: of ``GET /api/handlers``."""
+    warnings = [each["warning"] for each in answer["handlers"] if each["warning"]]
+    for said in (*portabilling_said(answer["portabilling"]), *warnings):
+        console.print(said, style="red", markup=False, soft_wrap=True)
 
 
 def _told(switch: Mapping[str, Any]) -> tuple[Text, str, str]:

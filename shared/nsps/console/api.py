@@ -33,6 +33,7 @@ from nsps.domain.event import Owner
 from nsps.domain.outcome import Outcome, Transient
 from nsps.domain.subscriber import as_msisdn
 from nsps.runtime import log
+from nsps.runtime.settings import PORTABILLING
 
 _log = log.get(__name__)
 
@@ -224,7 +225,11 @@ class Api:
 
     def handlers(self, asked: Asked) -> dict[str, Any]:
         switches, now = self._parts.switches.read_all(self._parts.handlers.by_name)
-        return {"handlers": [self._handler(name, switches[name], now) for name in sorted(switches)]}
+        portabilling = self._parts.switches.read(PORTABILLING)
+        return {
+            "handlers": [self._handler(name, switches[name], now) for name in sorted(switches)],
+            "portabilling": plain(portabilling.write()),
+        }
 
     def handler(self, asked: Asked) -> dict[str, Any]:
         name = self._parts.handlers.get(asked.name).name

@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from nsps.delivery.switch import ProbeGaps, State, Streak, Switch, Switches
 from nsps.domain.outcome import Transient
 from nsps.runtime import log
-from nsps.runtime.settings import HandlerSettings
+from nsps.runtime.settings import BreakerRule
 
 _log = log.get(__name__)
 
@@ -44,6 +45,19 @@ class Held:
     retry_after: float
 
 
+class Callee(Protocol):
+    """What is called through a gate: a handler's system."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def breaker(self) -> BreakerRule: ...
+    @property
+    def max_rate(self) -> float | None: ...
+    @property
+    def instance_rate(self) -> float | None: ...
+
+
 class Gate:
     """One instance's; safe to share between threads.
 
@@ -53,7 +67,7 @@ class Gate:
 
     def __init__(
         self,
-        handler: HandlerSettings,
+        handler: Callee,
         switches: Switches,
         *,
         clock: Callable[[], float] = time.monotonic,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import random
+import threading
+import time
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -18,17 +21,59 @@ REFUSED_SECONDS = 3600.0
 """After ESPF refused a status (a group nobody registered), the next try."""
 
 
+FAILURES = 3
+"""After failures for so many accounts in a row an instance posts nothing for a while."""
+QUIET_SECONDS = 15.0
+LONGEST_QUIET_SECONDS = 600.0
+
+
 class StatusApi(Protocol):
     """ESPF's status call; raises nsps.domain.outcome errors."""
 
     def post(self, i_account: int, group: str, status: str, message: str) -> None: ...
 
 
-class Poster:
-    """Posts statuses; never raises, for what it cannot post stays due."""
+class _Outage:
+    """Whether ESPF is left alone: failures in a row, of several accounts, say that it is down.
 
-    def __init__(self, store: Store, api: Callable[[], StatusApi]) -> None:
+    When the time is over the next post asks how it is; if it fails, twice the time follows.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._accounts: set[int] = set()
+        self._until, self._seconds = float("-inf"), QUIET_SECONDS
+
+    @property
+    def lasts(self) -> bool:
+        with self._lock:
+            return self._clock() < self._until
+
+    def failed(self, i_account: int) -> None:
+        with self._lock:
+            self._accounts.add(i_account)
+            if len(self._accounts) >= FAILURES:
+                self._until = self._clock() + self._seconds
+                self._seconds = min(2 * self._seconds, LONGEST_QUIET_SECONDS)
+
+    def over(self) -> None:
+        with self._lock:
+            self._accounts.clear()
+            self._until, self._seconds = float("-inf"), QUIET_SECONDS
+
+
+class Poster:
+    """Posts statuses; never raises, for what it cannot post stays due. ``clock``: monotonic."""
+
+    def __init__(
+        self,
+        store: Store,
+        api: Callable[[], StatusApi],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store, self._api = store, api
+        self._outage = _Outage(clock)
 
     def send(self, post: outbox.Post | None, known: Known | None = None) -> None:
         """Post it, and whatever was noted for the same account and group meanwhile.
@@ -43,9 +88,16 @@ class Poster:
                 return
 
     def send_due(self, limit: int = 200) -> int:
-        """The tick: post what is due and held by nobody; returns how many were taken."""
+        """The tick: post what is due and held by nobody; returns how many were taken.
+
+        In another order each time, so that those that fail do not keep the others from their turn.
+        """
         taken = 0
-        for snapshot in self._store.statuses_due().limit(limit).stream():
+        due = list(self._store.statuses_due().limit(limit).stream())
+        random.shuffle(due)
+        for snapshot in due:
+            if self._outage.lasts:
+                break
             path = snapshot.reference.path
             try:
                 post = self._store.transact(partial(self._take, path=path))
@@ -59,6 +111,8 @@ class Poster:
     def _send(
         self, post: outbox.Post, known: Known | None
     ) -> tuple[outbox.Post | None, Known | None]:
+        if self._outage.lasts:  # the lease runs out, the tick posts it when ESPF answers again
+            return None, None
         api = self._api()
         if not post.may_start(self._store.clock()):
             _log.warning("a status came too late to its post; the next tick posts it")
@@ -67,15 +121,19 @@ class Poster:
             api.post(post.i_account, post.group, post.status, post.message)
         except NoAnswer as error:  # rule hold: it may land yet; the lease runs out by itself
             _log.warning("ESPF did not answer a status: %s", error)
+            self._outage.failed(post.i_account)
             return None, None
         except Transient as error:
+            self._outage.failed(post.i_account)
             _log.warning("ESPF did not take a status now: %s", error)
             return self._store.transact_on(known, partial(self._record, post=post, posted=False))
         except Terminal as error:
             _log.error("ESPF refused a status; next try in an hour: %s", error)
+            self._outage.over()
             return self._store.transact_on(
                 known, partial(self._refused, post=post, reason=str(error))
             )
+        self._outage.over()
         return self._store.transact_on(known, partial(self._record, post=post, posted=True))
 
     def _record(self, tx: Tx, post: outbox.Post, *, posted: bool) -> outbox.Post | None:

@@ -18,6 +18,7 @@ from nsps.domain.event import EspfEvent, InvalidWebhook, Owner, UnreadableOwner,
 from nsps.domain.outcome import DeliveryError, Transient
 from nsps.domain.routing import wants
 from nsps.domain.snapshot import Block, PbData
+from nsps.flows.reading import Reading
 from nsps.portabilling.freshness import Fresh, FreshReads
 from nsps.portabilling.reader import Reader
 from nsps.runtime import log
@@ -37,10 +38,11 @@ class Enrichment:
         publisher: Publisher,
         reader: Callable[[], Reader],
         reads: FreshReads[PbData],
+        reading: Reading,
     ) -> None:
         self._handlers, self._topic = handlers, topic
         self._history, self._publisher = history, publisher
-        self._reader, self._reads = reader, reads
+        self._reader, self._reads, self._reading = reader, reads, reading
 
     def handle(self, raw: RawEventMessage) -> None:
         """Enrich one event and publish it; return when the message may be acknowledged.
@@ -106,6 +108,11 @@ class Enrichment:
         the account behind it, or the ledger would hold the same resource under two owners."""
         if not blocks:
             return owner, Fresh(PbData(), entry.t)
+        return self._reading.read(owner, lambda: self._snapshot(event, owner, blocks, entry))
+
+    def _snapshot(
+        self, event: EspfEvent, owner: Owner, blocks: frozenset[Block], entry: Entry
+    ) -> tuple[Owner, Fresh[PbData]]:
         reader = self._reader()
         owner = reader.account_behind(owner)
         fresh = reader.read_fresh(self._reads, event, owner, blocks, entry.t)

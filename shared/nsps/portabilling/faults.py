@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nsps.domain.outcome import Transient
+from nsps.domain.outcome import NoAnswer, Transient, Unreachable
 from nsps.portabilling.absence import EMPTY, NEVER, Absence
 from nsps.portabilling.body import parsed
 from nsps.transport.http import Answer
@@ -41,7 +41,7 @@ class BadAnswer(Transient):
 
 
 class OtherAnswer(BadAnswer):
-    """A good answer in JSON, of something else than what was asked for."""
+    """A good answer in JSON, but not of what was asked for, or not readable where it matters."""
 
 
 class Fault(Transient):
@@ -62,6 +62,18 @@ class LoginRefused(Fault):
 
 class NotFound(Fault):
     """The object that was asked for is not in PortaBilling (any more)."""
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether an error of a call speaks of PortaBilling as a whole, not of what was asked for.
+
+    A fault of a service (``Server.Account.locked``) or of an unknown method is an answer.
+    """
+    if isinstance(error, SessionDied | LoginRefused):
+        return True
+    if isinstance(error, Fault):
+        return error.code.count(".") < 2 and not _UNKNOWN.search(error.code)
+    return type(error) in (Transient, Unreachable, NoAnswer, BadAnswer)
 
 
 def fault_of(body: bytes) -> str | None:

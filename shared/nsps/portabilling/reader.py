@@ -27,7 +27,7 @@ from nsps.domain.snapshot import (
 from nsps.portabilling import mapping
 from nsps.portabilling.body import LOST
 from nsps.portabilling.client import PortaBilling
-from nsps.portabilling.faults import BadAnswer, Fault, NotFound
+from nsps.portabilling.faults import Fault, NotFound, OtherAnswer
 from nsps.portabilling.freshness import Fresh, FreshReads
 from nsps.runtime import log
 
@@ -223,7 +223,7 @@ class Reader:
         raw = self._object("account_info", params)
         account = mapping.account_info(raw, datetime.now(UTC))
         if account is not None and str(account.i_account) != ident:
-            raise BadAnswer(
+            raise OtherAnswer(
                 f"PortaBilling {self._client.services.account_info}: the answer is of another "
                 "account than was asked for, or of none"
             )
@@ -240,14 +240,14 @@ class Reader:
         if sim is not None:
             _check_readable(where, imsi=sim.imsi, iccid=sim.iccid, msisdn=sim.msisdn)
         if sim is not None and not (sim.imsi or sim.iccid):
-            raise BadAnswer(
+            raise OtherAnswer(
                 f"{where}: a card with neither IMSI nor ICCID: check the service path "
                 "sim_card_info, and what the API user may see"
             )
         for name, asked in key.items():
             given = getattr(sim, name, None)
             if given is not None and str(given) != str(asked):
-                raise BadAnswer(
+                raise OtherAnswer(
                     f"{where}: asked by {name}, it answered with another card: check the service "
                     "path sim_card_info"
                 )
@@ -261,7 +261,7 @@ class Reader:
         raw = self._object("customer_info", {"i_customer": i_customer})
         customer = mapping.customer_info(raw)
         if customer is not None and str(customer.i_customer) != str(i_customer):
-            raise BadAnswer(
+            raise OtherAnswer(
                 f"PortaBilling {self._client.services.customer_info}: the answer is of another "
                 "customer than was asked for, or of none"
             )
@@ -312,7 +312,7 @@ class Reader:
         if name is not None and (value is None or value == {}):
             return None
         if name is None or not isinstance(value, kind):
-            raise BadAnswer(
+            raise OtherAnswer(
                 f"PortaBilling {getattr(self._client.services, what)}: the answer has no usable "
                 f"{_KEYS[what][0]}: check the service path {what} in the configuration"
             )
@@ -324,10 +324,10 @@ class Reader:
 
 
 def _check_readable(where: str, **texts: str | None) -> None:
-    """Raise BadAnswer for a text that decides who is served, under which number, and is damaged."""
+    """Raise OtherAnswer for a damaged text that decides who is served, or under which number."""
     for name, text in texts.items():
         if text is not None and LOST in text:
-            raise BadAnswer(
+            raise OtherAnswer(
                 f"{where}: {name} has letters that cannot be read: correct it in PortaBilling"
             )
 

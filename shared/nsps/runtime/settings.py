@@ -59,7 +59,11 @@ _SECRET_REF = re.compile(
 )
 
 # A handler's name is an attribute of the enriched message, and an argument of the client's publish.
-RESERVED_NAMES = frozenset({"owner", "run", "rung", "handler", "data", "topic", "retry", "timeout"})
+# PortaBilling's own breaker is kept beside the handlers' switches.
+PORTABILLING = "portabilling"
+RESERVED_NAMES = frozenset(
+    {"owner", "run", "rung", "handler", "data", "topic", "retry", "timeout", PORTABILLING}
+)
 
 
 class SettingsError(ValueError):
@@ -98,7 +102,7 @@ def _check_blank(text: str) -> str:
 
 def _check_not_reserved(name: str) -> str:
     if name in RESERVED_NAMES:
-        raise ValueError(f"{name} is a message attribute of NSPS itself: choose another name")
+        raise ValueError(f"{name} is a name of NSPS itself: choose another name")
     return name
 
 
