@@ -8,8 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from google.api_core import exceptions
 
 from tests.end_to_end.whole_stack import WholeStack, wait_for
+from tests.local_cloud.firestore_kit import client
+from tests.local_cloud.pubsub_rig import Rig
 
 _numbers = itertools.count(1)
 
@@ -156,3 +159,24 @@ def test_an_account_that_portabilling_does_not_know_ends_visibly(stack: WholeSta
     assert delivery.espf is not None and "not known there" in delivery.espf["refused"], (
         delivery.espf
     )
+
+
+def test_no_database_exists_but_the_deployment_s_own(stack: WholeStack) -> None:
+    """A function with a wrong NSPS_DATABASE fails here as it would in the cloud."""
+    firestore, project = stack.description["firestore"], stack.description["project"]
+    client(firestore["host"], project, firestore["database"]).document("events/none").get()
+    for wrong in ((project, "(default)"), ("other", firestore["database"])):
+        with pytest.raises(exceptions.NotFound, match=firestore["database"]):
+            client(firestore["host"], *wrong).document("events/none").get()
+
+
+def test_no_account_pushes_that_the_program_does_not_make(stack: WholeStack) -> None:
+    project = stack.description["project"]
+    rig = Rig(stack.description["pubsub"]["host"])
+    push = {
+        "push_endpoint": stack.description["enrichment"]["url"],
+        "oidc_token": {"service_account_email": f"none@{project}.iam.gserviceaccount.com"},
+    }
+    with pytest.raises(exceptions.NotFound, match="none@"):
+        rig.subscription(rig.topic(), push_config=push)
+    rig.close()

@@ -73,6 +73,15 @@ def test_latest_and_numbered_versions(api: Any) -> None:
     assert access(api, f"{name}/versions/1") == b"one"
 
 
+def test_text_that_is_no_utf8(api: Any) -> None:
+    call = api.transport.grpc_channel.unary_unary(
+        "/google.cloud.secretmanager.v1.SecretManagerService/AccessSecretVersion"
+    )
+    with pytest.raises(grpc.RpcError) as refused:
+        call(b"\x0a\x02\xff\xfe")
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_what_is_not_there(api: Any) -> None:
     name = create(api)
     for missing in (
