@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from nsps.connector.base import (
     Action,
@@ -27,10 +27,15 @@ from nsps.delivery.ledger.ledger import Ledger, Work
 from nsps.delivery.ledger.protocol import Step, Todo
 from nsps.delivery.verdict import Verdict
 from nsps.domain.event import MESSAGE_KEY, RECONCILE, Owner
-from nsps.domain.outcome import Terminal, Transient
+from nsps.domain.outcome import DeliveryError, Terminal, Transient, Unexpected
 from nsps.espf.poster import Poster
+from nsps.runtime import log
 from nsps.runtime.redact import Redactor
 from nsps.runtime.settings import HandlerSettings
+
+T = TypeVar("T")
+
+_log = log.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,19 @@ def record_of(event: Enriched) -> dict[str, Any]:
     }
 
 
+def _said(ask: Callable[[], T]) -> T:
+    """What a connector says of an event. A failure that it does not name is one to be recorded and
+    tried again, like those that it names. Raises DeliveryError."""
+    try:
+        return ask()
+    except DeliveryError:
+        raise
+    except Exception as error:
+        _log.error("the connector failed in a way it does not name", error=error)
+        unnamed = f"the connector failed unexpectedly ({type(error).__name__}): its log says where"
+        raise Unexpected(unnamed) from error
+
+
 class _DesiringRunner(Runner):
     """For systems of which a connector says what they should hold."""
 
@@ -116,7 +134,7 @@ class _DesiringRunner(Runner):
 
     def deliver(self, event: Enriched) -> Verdict:
         try:
-            states = self._desired(event)
+            states = _said(lambda: self._desired(event))
         except Terminal as error:
             attempts = self._attempts(_Nothing())
             return attempts.reject(self._work(event, {}), record_of(event), str(error))
@@ -187,7 +205,7 @@ class MessageRunner(Runner):
         work = self._message_work(event)
         record = record_of(event)
         try:
-            message = self._connector.message(event)
+            message = _said(lambda: self._connector.message(event))
         except Terminal as error:
             return self._attempts(_Nothing()).reject(work, record, str(error))
         except Transient as error:

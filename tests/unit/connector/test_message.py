@@ -282,6 +282,24 @@ def test_what_each_failure_means(
     assert kit.espf.statuses == [status]
 
 
+def test_a_connector_that_fails_on_an_event_is_recorded_and_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Any) -> Any:
+        raise RecursionError("hunter2")
+
+    letters = Letters()
+    kit = Kit(store, letters)
+    event = sim_event(email=MAIL)
+    with monkeypatch.context() as patched:
+        patched.setattr(letters, "message", broken)
+        verdict = kit.deliver(event)
+    assert (verdict.ack, verdict.outcome) == (False, Outcome.RETRYING)
+    failure = kit.delivery(event)["retry"]["error"]
+    assert failure.startswith("the connector failed unexpectedly (RecursionError)")
+    assert kit.deliver(event).outcome is Outcome.DELIVERED
+
+
 def test_what_the_system_says_is_kept_without_secrets(store: Store) -> None:
     said = '202 {"message": "ok", "Authorization": "Bearer s3cret-t0ken", "ki": "0011"}'
     letters = Letters(answer=said)

@@ -500,6 +500,28 @@ def test_a_secret_that_cannot_be_read_yet_is_recorded_and_tried_again(store: Sto
     assert kit.espf.statuses == ["RETRY", "OK"]
 
 
+def test_a_connector_that_fails_on_an_event_is_recorded_and_tried_again(store: Store) -> None:
+    class Broken(Box):
+        broken = True
+
+        def desired(self, event: Enriched) -> Mapping[str, State]:
+            if self.broken:
+                raise KeyError("hunter2")
+            return super().desired(event)
+
+    box = Broken()
+    kit = Kit(store, box)
+    event = sim_event()
+    verdict = kit.deliver(event)
+    assert (verdict.ack, verdict.outcome) == (False, Outcome.RETRYING)
+    kept = kit.delivery(event)
+    assert kept["retry"]["error"].startswith("the connector failed unexpectedly (KeyError)")
+    assert "hunter2" not in str(kept) + verdict.reason
+    assert kit.espf.statuses == ["RETRY"]
+    box.broken = False
+    assert kit.deliver(event).outcome is Outcome.DELIVERED
+
+
 class AnyShape(Box):
     """A box whose states hold what Firestore does not: a connector may write it all the same."""
 
