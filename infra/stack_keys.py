@@ -10,9 +10,11 @@ import re
 from typing import Annotated, Any, Literal
 
 from nsps.runtime.settings import (
+    LONGEST_CALL_SECONDS,
     PORTABILLING,
     Block,
     BreakerRule,
+    CallSeconds,
     EventPattern,
     Kind,
     ReadCall,
@@ -178,8 +180,8 @@ class HandlerKeys(_Keys):
     group: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
         default=None, description="the name of an ESPF group"
     )
-    call_timeout_seconds: float | None = Field(
-        default=None, gt=0, le=480, description="seconds, 1 to 480"
+    call_timeout_seconds: CallSeconds | None = Field(
+        default=None, description=f"seconds, up to {LONGEST_CALL_SECONDS}"
     )
     settings: dict[str, Any] = Field(default={}, description="{setting: value}")
     secrets: dict[str, SecretName] = Field(default={}, description="{secret: name of a secret}")

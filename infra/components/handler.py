@@ -22,7 +22,7 @@ CALLERS = ("retries", "console")
 
 
 def timeout_seconds(handler: Handler) -> int:
-    """Time for one push: some calls of the system, and the wait for another attempt's lease."""
+    """Time for one push: two calls of the system, and the wait for another attempt's lease."""
     return max(_SHORTEST, min(_LONGEST, math.ceil(2 * handler.call_timeout_seconds) + 60))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from nsps.runtime.settings import Block, EventPattern, Kind
+from nsps.runtime.settings import Block, CallSeconds, EventPattern, Kind
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -142,7 +142,7 @@ class Manifest(_Part):
     requires: tuple[Block, ...] = ()
     passes_on: tuple[Block, ...] = ()
     groups: tuple[str, ...] = ()
-    call_timeout_seconds: float = Field(default=15.0, gt=0, le=480)
+    call_timeout_seconds: CallSeconds = 15.0
     settings: dict[str, Setting] = {}
     secrets: dict[str, SecretNeed] = {}
     rate: float | None = Field(default=None, gt=0)

@@ -891,7 +891,7 @@ class HttpStandardTests(FaultTests):
 
 @cache
 def _required_by(manifest: Path) -> tuple[Block, ...]:
-    return tuple(Block(block) for block in load(manifest).requires)
+    return tuple(Block(block) for block in load(manifest).blocks(None))
 
 
 def _leaves(secrets: Mapping[str, str]) -> list[str]:

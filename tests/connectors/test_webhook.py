@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -43,7 +44,9 @@ from nsps_testing.standard import (
 from pydantic import ValidationError
 from werkzeug.test import EnvironBuilder
 
+from functions.connectors.webhook import main as webhook
 from functions.connectors.webhook.main import Settings, WebhookConnector, said_in
+from infra.manifest import load
 
 TOKEN = "s3cret-token-of-the-partner"
 PB = {
@@ -215,7 +218,9 @@ class TestAnExistingConnector:
 class Handler:
     """The partner's handler as its function runs it; what it publishes is kept."""
 
-    def __init__(self, sample: Sample, project: str, **settings: Any) -> None:
+    def __init__(
+        self, url: str, project: str, *, call_seconds: float = 15.0, **settings: Any
+    ) -> None:
         handler = {
             "name": "partner",
             "connector": "webhook",
@@ -223,7 +228,8 @@ class Handler:
             "events": ["SIM/*", "Account/*"],
             "requires": ["account_info", "sim_info"],
             "group": None,
-            "settings": {"url": sample.url, **OPEN, **settings},
+            "call_timeout_seconds": call_seconds,
+            "settings": {"url": url, **OPEN, **settings},
             "secrets": {"token": "env:TOKEN"},
         }
         push = {"audience": "http://f.test", "service_account": "push@f.test", "unsigned": True}
@@ -264,9 +270,11 @@ class Handler:
         return self._function.handle(flask.Request(builder.get_environ())).code
 
 
-def read_at(second: int, event_type: str, *, blocked: bool, **more: Any) -> EnrichedMessage:
+def read_at(
+    second: int, event_type: str, *, blocked: bool = False, i_event: int = 7, **more: Any
+) -> EnrichedMessage:
     """An event of the one account, with what PortaBilling said of it at that second."""
-    event = EspfEvent(event_type, {"i_event": "7", "i_account": 277147})
+    event = EspfEvent(event_type, {"i_event": i_event, "i_account": 277147})
     ident = event_id("test", event)
     at = f"2026-11-21T02:10:{second:02}.000000Z"
     return EnrichedMessage(
@@ -292,12 +300,40 @@ def firestore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             yield
 
 
+class TestAConnectorThatTakesItsTime:
+    """The contract's sample waits 30 s for its own system. Here a twentieth of each time."""
+
+    FASTER = 20
+    ANSWERS_AFTER = 20.0
+
+    def deliver(self, seconds: float) -> tuple[list[int], int]:
+        """What three events, each brought twice at once, are answered; what the partner got."""
+        project = f"webhook-{next(_numbers)}"
+        with ScriptedHttp() as partner, ThreadPoolExecutor(2) as pool:
+            partner.always(Reply(202, {"message": "ok"}, delay=self.ANSWERS_AFTER / self.FASTER))
+            handler = Handler(partner.url, project, call_seconds=seconds / self.FASTER).start()
+            codes: list[int] = []
+            for number in (1, 2, 3):
+                message = read_at(number, "SIM/Updated", i_event=number)
+                codes += pool.map(handler.bring, [message] * 2)
+            return codes, len(partner.requests)
+
+    def test_after_20_s_it_has_each_event_once(self, firestore: None) -> None:
+        manifest = load(Path(webhook.__file__).with_name("connector.yaml"))
+        assert manifest.call_timeout_seconds > 30
+        assert self.deliver(manifest.call_timeout_seconds) == ([204] * 6, 3)
+
+    def test_with_less_time_than_it_needs_nothing_is_delivered(self, firestore: None) -> None:
+        codes, _ = self.deliver(15)
+        assert set(codes) == {503}
+
+
 class TestAConnectorThatIgnoresTypes:
     """Only the partner knows which events it heeds. A block came as two, in the wrong order."""
 
     @pytest.fixture
     def handler(self, firestore: None, sample: Sample) -> Handler:
-        return Handler(sample, f"webhook-{next(_numbers)}").start()
+        return Handler(sample.url, f"webhook-{next(_numbers)}").start()
 
     def test_a_block_is_not_lost_behind_an_event_that_is_ignored(
         self, handler: Handler, sample: Sample
@@ -334,13 +370,13 @@ class TestAConnectorThatIgnoresTypes:
     def test_where_only_the_data_counts_nothing_is_read_again(
         self, firestore: None, sample: Sample
     ) -> None:
-        handler = Handler(sample, f"webhook-{next(_numbers)}", ordering="state").start()
+        handler = Handler(sample.url, f"webhook-{next(_numbers)}", ordering="state").start()
         assert handler.bring(read_at(3, "Account/Blocked", blocked=True)) == 204
         assert handler.bring(read_at(2, "SIM/Updated", blocked=False)) == 204
         assert handler.published == []
 
     def test_without_a_topic_to_publish_to_it_does_not_start(self, sample: Sample) -> None:
-        handler = Handler(sample, "webhook-0")
+        handler = Handler(sample.url, "webhook-0")
         del handler.environ["NSPS_EVENTS_TOPIC"]
         with pytest.raises(SettingsError, match=r"NSPS_EVENTS_TOPIC is missing.*reads_again: true"):
             handler.start()

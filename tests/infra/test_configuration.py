@@ -14,9 +14,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nsps.domain.routing import matches
-from nsps.runtime.settings import HandlerSettings
+from nsps.runtime.settings import LONGEST_CALL_SECONDS, HandlerSettings
 from nsps_local.manifest import load
 
+from infra.components.handler import timeout_seconds
 from infra.encoding import handler_json, json_text
 from infra.stack_config import (
     ConfigError,
@@ -145,7 +146,16 @@ WRONG: list[tuple[str, Any, str]] = [
     ("nsps:handlers/0/kind", "message", "nsps:handlers[0].kind: the connector hss_osmocom cannot"),
     ("nsps:handlers/0/kind", "soap", "nsps:handlers[0].kind: must be 'state', 'message' or 'asyn"),
     ("nsps:handlers/0/group", "", "nsps:handlers[0].group: empty: write the name of an ESPF group"),
-    ("nsps:handlers/0/call_timeout_seconds", 900, "nsps:handlers[0].call_timeout_seconds: must be"),
+    (
+        "nsps:handlers/0/call_timeout_seconds",
+        286,
+        "nsps:handlers[0].call_timeout_seconds: a call cannot take so long: Pub/Sub waits 600 s",
+    ),
+    (
+        "nsps:handlers/0/call_timeout_seconds",
+        0,
+        "nsps:handlers[0].call_timeout_seconds: a call can",
+    ),
     ("nsps:handlers/0/max_rate", 0, "nsps:handlers[0].max_rate: must be greater than 0: write cal"),
     ("nsps:handlers/0/when_installed", "hlr", "nsps:handlers[0].when_installed: only the local st"),
     # settings and secrets, by the manifest
@@ -426,7 +436,7 @@ _handlers = st.fixed_dictionaries(
         "group": st.sampled_from(["HSS", "PCRF", "Mine"]),
         "secrets": st.fixed_dictionaries({}, optional={"auc": _secrets}),
         "contract_token": _secrets,
-        "call_timeout_seconds": st.integers(1, 480),
+        "call_timeout_seconds": st.integers(1, LONGEST_CALL_SECONDS),
         "max_rate": st.floats(0.1, 1000),
         "requires": st.lists(st.sampled_from(["product_info", "sim_info"])),
     },
@@ -533,6 +543,12 @@ def test_a_call_takes_as_long_as_its_connector_s_contract_allows(
     keys: dict[str, Any], seconds: float
 ) -> None:
     assert partner(**keys).call_timeout_seconds == seconds
+
+
+def test_a_push_has_time_for_two_of_the_longest_calls() -> None:
+    longest = partner(call_timeout_seconds=LONGEST_CALL_SECONDS)
+    assert timeout_seconds(longest) == 600
+    assert timeout_seconds(longest) >= 2 * LONGEST_CALL_SECONDS + 30
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Iterator
 
 from nsps_local.doctor.finding import Finding, bad, good
@@ -29,7 +28,6 @@ def findings(topology: Topology) -> Iterator[Finding]:
     yield from _variables(topology)
     yield from _addresses(topology)
     yield from _functions(topology)
-    yield from _timeouts(topology)
 
 
 def _filters(topology: Topology) -> Iterator[Finding]:
@@ -90,18 +88,4 @@ def _functions(topology: Topology) -> Iterator[Finding]:
                 f"{function.part}: instances",
                 f"{function.max_instances} may run, {BEHIND_A_NETWORK} get into the network",
                 "write smaller `max_instances` under nsps:sizes, or have Google raise the quota",
-            )
-
-
-def _timeouts(topology: Topology) -> Iterator[Finding]:
-    for function in topology.functions:
-        handler = json.loads(function.env.get("NSPS_HANDLER", "null"))
-        if handler is None:
-            continue
-        call = handler["call_timeout_seconds"]
-        if 2 * call + 30 > function.timeout_seconds:
-            yield bad(
-                f"{function.part}: time",
-                f"a call may take {call:g} s, the function has {function.timeout_seconds} s",
-                "write a smaller call_timeout_seconds, or make the system answer sooner",
             )

@@ -116,6 +116,21 @@ HandlerName = Annotated[
 Topic = Annotated[str, Field(pattern=r"^projects/[^/\s]+/topics/[^/\s]+$")]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
+LONGEST_CALL_SECONDS = 285
+"""Pub/Sub waits 600 s for a push at most, and one push may hold two calls and some waiting."""
+
+
+def _check_call(seconds: float) -> float:
+    if not 0 < seconds <= LONGEST_CALL_SECONDS:
+        raise ValueError(
+            "a call cannot take so long: Pub/Sub waits 600 s for a push, which may hold two calls: "
+            f"write seconds, above 0 and up to {LONGEST_CALL_SECONDS}"
+        )
+    return seconds
+
+
+CallSeconds = Annotated[float, AfterValidator(_check_call)]
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -259,7 +274,7 @@ class HandlerSettings(HandlerSummary):
 
     instance_rate: Annotated[float, Field(gt=0)] | None = None
     breaker: BreakerRule = BreakerRule()
-    call_timeout_seconds: Annotated[float, Field(gt=0, le=540)] = 15.0
+    call_timeout_seconds: CallSeconds = 15.0
     settings: dict[str, Any] = {}
     secrets: dict[str, SecretRef] = {}
     contract_token: SecretRef | None = None

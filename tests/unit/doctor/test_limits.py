@@ -58,7 +58,6 @@ def test_an_ordinary_handler_runs_into_none() -> None:
     [
         ({"max_instances": 101}, "hss: instances"),
         ({"name": "acme-" + "h" * 45}, "hss: name"),
-        ({"timeout_seconds": 59}, "hss: time"),
         ({"env": {"NSPS_HANDLER": '{"call_timeout_seconds": 1}', "X": "x" * 32769}}, "environment"),
     ],
 )
