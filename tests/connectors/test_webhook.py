@@ -31,6 +31,7 @@ from nsps.runtime.settings import SettingsError
 from nsps.runtime.trace import Trace
 from nsps.transport.http import AddressRefused
 from nsps_local.firestore import FirestoreServer
+from nsps_local.manifest import load
 from nsps_testing.standard import (
     ChaosProxy,
     HttpStandardTests,
@@ -46,7 +47,6 @@ from werkzeug.test import EnvironBuilder
 
 from functions.connectors.webhook import main as webhook
 from functions.connectors.webhook.main import Settings, WebhookConnector, said_in
-from infra.manifest import load
 
 TOKEN = "s3cret-token-of-the-partner"
 PB = {
