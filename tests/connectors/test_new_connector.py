@@ -53,7 +53,7 @@ def test_what_it_writes_passes_its_tests_and_the_linter(tmp_path: Path) -> None:
         ('document.get("result") is False', "False", "success_that_is_none"),
         ("deadline=call.deadline", "deadline=Deadline(2)", "trickles"),
         ('{answer.status}"', '{answer.status} {answer.text}"', "secrets_in_an_error"),
-        ("return NoAnswer(f", "return Terminal(f", "odd_codes and 500"),
+        ("return Unclear(f", "return Terminal(f", "odd_codes and 500"),
         ("account is None or", "", "everything_is_gone"),
         ("idempotent=True", "redirects=3", "redirect"),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 import provisioning_model as model
 from nsps.cloud.store import Store
 from nsps.delivery.ledger.ledger import At, Ledger, Progress, Work
-from nsps.delivery.ledger.protocol import Todo
+from nsps.delivery.ledger.protocol import CallEnd, Todo
 from nsps.domain.event import BEFORE_ALL, Owner, SnapshotTime
 from nsps.domain.outcome import Outcome, Transient
 from nsps.espf import outbox
@@ -239,14 +239,16 @@ class Played:
             self.refused[actor.job.delivery] = actor.key
             actor.at = "refusing"
         else:
-            self._not_done(me, actor, answered=what == "not now")
+            self._not_done(
+                me, actor, call=CallEnd.NOT_DONE if what == "not now" else CallEnd.UNDER_WAY
+            )
 
-    def _not_done(self, me: int, actor: Actor, *, answered: bool) -> None:
+    def _not_done(self, me: int, actor: Actor, *, call: CallEnd) -> None:
         assert actor.work is not None
         self.faults -= 1
         actor.at = "answered"
         with contextlib.suppress(Transient), self.shaken():
-            self.ledger.not_done(actor.work, actor.progress, "try later", answered=answered)
+            self.ledger.not_done(actor.work, actor.progress, "try later", call=call)
         self._crash(me, "gives its message back")
 
     def _written(self, me: int, actor: Actor) -> None:

@@ -24,7 +24,7 @@ from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Resource
 from nsps.delivery.ledger.ledger import DOUBT_SECONDS, At, Ledger, Progress, Work, order_reference
 from nsps.delivery.ledger.orders import Heard, LateAnswer, Orders, Said, Settlement
-from nsps.delivery.ledger.protocol import Step, Todo
+from nsps.delivery.ledger.protocol import CallEnd, Step, Todo
 from nsps.domain.outcome import Outcome
 from nsps_local.firestore import FirestoreServer
 
@@ -208,8 +208,10 @@ class Played:
             actor.at = "submitted"
             return
         answered = self.dice.random() < 0.3 and not (reference in self.manager.orders and not known)
-        self.ledger.not_done(actor.work, actor.progress, "try later", answered=bool(answered))
-        self._crash(me, f"gets {'not now' if answered else 'no answer'}")
+        unanswered = self.dice.choice([CallEnd.UNCLEAR, CallEnd.UNDER_WAY])
+        call = CallEnd.NOT_DONE if answered else unanswered
+        self.ledger.not_done(actor.work, actor.progress, "try later", call=call)
+        self._crash(me, f"gets {call.name}")
 
     def _accepted(self, me: int, actor: Actor) -> None:
         assert actor.work is not None
@@ -427,7 +429,7 @@ def test_an_order_in_doubt_keeps_others_out_until_it_is_submitted_again(
 ) -> None:
     """Two orders for one key were open when a submission got no answer."""
     ledger, handler, work, progress, reference = ordered(*store, X_HAS_A)
-    ledger.not_done(work, progress, "no answer", answered=False)
+    ledger.not_done(work, progress, "no answer", call=CallEnd.UNDER_WAY)
     store[1].pass_the_leases()
     other = work_of(Y_HAS_A, handler)
     assert ledger.begin(other, {}).at is At.BUSY
@@ -441,7 +443,7 @@ def test_an_order_in_doubt_keeps_others_out_until_it_is_submitted_again(
 
 def test_an_order_that_was_not_taken_lets_the_next_go(store: tuple[Store, Clock]) -> None:
     ledger, handler, work, progress, _ = ordered(*store, X_HAS_A)
-    ledger.not_done(work, progress, "503", answered=True)
+    ledger.not_done(work, progress, "503", call=CallEnd.NOT_DONE)
     assert ledger.begin(work_of(Y_HAS_A, handler), {}).at is At.CALL
 
 

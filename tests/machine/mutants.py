@@ -13,6 +13,7 @@ from nsps.delivery.history import History, unpacked
 from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Watermark
 from nsps.delivery.ledger.ledger import Ledger
+from nsps.delivery.ledger.protocol import CallEnd
 from nsps.domain.event import BEFORE_ALL
 from nsps.domain.outcome import Transient
 from nsps.domain.snapshot import PbData
@@ -79,7 +80,7 @@ def _posted_now(doc: Any, revision: int, token: str) -> Any:
 
 
 def _lease_is_given_back(self: Ledger, *given: Any, **named: Any) -> Any:
-    return _not_done(self, *given, **{**named, "answered": True})
+    return _not_done(self, *given, **{**named, "call": CallEnd.NOT_DONE})
 
 
 def _without_a_watermark(delivery: Any, watermark: Any, t: Any) -> Any:

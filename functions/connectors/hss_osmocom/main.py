@@ -26,7 +26,7 @@ from typing import Annotated, Any
 
 from nsps.connector.base import Call, Enriched, Parts, State, StateConnector
 from nsps.connector.serve import serve
-from nsps.domain.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unreachable
+from nsps.domain.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unclear, Unreachable
 from nsps.domain.subscriber import is_open, is_served, msisdn
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.http import Deadline
@@ -109,7 +109,7 @@ class OsmoHlr(StateConnector[Settings]):
             raise _error(refusal) from None
         fields = dict(line.split("\t", 1) for line in told.splitlines() if "\t" in line)
         if fields.get("imsi") != key:
-            raise NoAnswer("OsmoHLR answered about another subscriber, or not at all: read again")
+            raise Unclear("OsmoHLR answered about another subscriber, or not at all: read again")
         state: dict[str, Any] = {
             "msisdn": fields.get("msisdn"),
             "cs": fields.get("nam_cs") == "1",
@@ -129,7 +129,7 @@ class OsmoHlr(StateConnector[Settings]):
         except Transient as error:
             raise _partly(error) from None
         if held is None:
-            raise NoAnswer("the subscriber was removed while it was being created: create it again")
+            raise Unclear("the subscriber was removed while it was being created: create it again")
         self._write(key, state, held, call, begun=True)
 
     def change(self, key: str, state: State, was: State, call: Call) -> None:
@@ -250,7 +250,7 @@ def _error(error: CtrlRefused | Transient) -> DeliveryError:
     if error.text == _MSISDN_TAKEN:
         return Transient(_TAKEN)
     if error.text in (*_ABSENT, _UNCLEAR):
-        return NoAnswer(f"the subscriber was removed, or cannot be written: {error.shown}")
+        return Unclear(f"the subscriber was removed, or cannot be written: {error.shown}")
     return Transient(f"OsmoHLR refused the request: {error.shown}: see its log")
 
 
@@ -259,7 +259,7 @@ def _partly(error: CtrlRefused | Transient) -> DeliveryError:
     reason = _error(error)
     if isinstance(reason, Terminal | NoAnswer):
         return reason
-    return NoAnswer(f"the subscriber is written in part: {reason}")
+    return Unclear(f"the subscriber is written in part: {reason}")
 
 
 # --- the CTRL protocol ---------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from nsps.connector.base import (
     State,
 )
 from nsps.connector.serve import serve
-from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps.domain.outcome import Terminal, Transient, Unclear
 from nsps.domain.snapshot import Block, PbData
 from nsps.domain.subscriber import is_closed, is_served, msisdn
 from nsps.runtime.redact import shortened
@@ -298,6 +298,8 @@ class OrderManagement(AsynchronousConnector[Settings]):
         said = f"{answer.url} answered {what} with {answer.status} {words}".rstrip()
         if final and answer.status in _FINAL:
             return Terminal(said)
+        if final and answer.status >= 500 and answer.status != 503:
+            return Unclear(f"{said}: it may have taken the order")
         hint = _HINTS.get(answer.status)
         return Transient(f"{said} ({hint})" if hint else said, answer.retry_after())
 
@@ -464,12 +466,12 @@ def _value_type(value: Any) -> str:
 
 
 def tmf_id(answer: HttpAnswer, order: Order, settings: Settings) -> str:
-    """The id by which notifications will name the order. Raises NoAnswer, Terminal."""
+    """The id by which notifications will name the order. Raises Unclear, Terminal."""
     if not answer.body.strip() and answer.status in (202, 204):
         return order.reference
     document = answer.json()
     if not isinstance(document, dict):
-        raise NoAnswer(f"{answer.url}: the answer to the order is no service order")
+        raise Unclear(f"{answer.url}: the answer to the order is no service order")
     refuse_failed(document, document.get("state"), settings)
     return _text(document.get("id")) or order.reference
 

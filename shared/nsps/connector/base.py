@@ -3,7 +3,8 @@
 A connector says what its system should hold for an enriched event, and how to speak to the system.
 Order, retries, ledger, idempotency, status and logs are the kit's. It raises the errors of
 nsps.domain.outcome and nothing else on purpose: Transient ("not done, try later"), NoAnswer (it may
-or may not have taken effect), Terminal (refused for good). Anything else counts as NoAnswer.
+or may not have taken effect), Unclear (the same, but it answered: the call is over), Terminal
+(refused for good). Anything else counts as NoAnswer.
 """
 
 from __future__ import annotations

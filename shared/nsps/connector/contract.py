@@ -17,7 +17,7 @@ from typing import Any
 from nsps.connector.base import Enriched
 from nsps.delivery.verdict import Verdict
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime, UnreadableOwner, owner_of
-from nsps.domain.outcome import NoAnswer, Outcome, Unexpected, Unreachable
+from nsps.domain.outcome import NoAnswer, Outcome, Unclear, Unexpected, Unreachable
 from nsps.domain.snapshot import AccountInfo, Block, BlockNotRead, PbData, SimInfo, part_of
 from nsps.runtime.trace import Trace
 
@@ -215,6 +215,8 @@ def answer_for(verdict: Verdict) -> ContractAnswer:
         return _error(422, "Validation failed", verdict.reason, "VALIDATION_ERROR")
     if isinstance(verdict.error, Unexpected):
         return failed(verdict.reason)
+    if isinstance(verdict.error, Unclear):
+        return _error(500, "API Core HTTP error", verdict.reason, "SERVICE_ERROR")
     if isinstance(verdict.error, NoAnswer | Unreachable) or verdict.outcome is Outcome.WAITING:
         return unavailable(verdict.reason)
     return _error(500, "API Core HTTP error", verdict.reason, "SERVICE_ERROR")

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from nsps.cloud.store import StoreUnavailable
 from nsps.delivery.ledger.documents import Resource
 from nsps.delivery.ledger.ledger import At, Ledger, Progress, Work
-from nsps.delivery.ledger.protocol import Step, Todo
+from nsps.delivery.ledger.protocol import CallEnd, Step, Todo
 from nsps.delivery.verdict import Verdict
 from nsps.domain.enriched import Enriched
-from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unexpected
+from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unclear, Unexpected
 from nsps.espf.poster import Poster
 from nsps.transport.call import Call
 from nsps.transport.http import Deadline
@@ -160,11 +160,11 @@ class Attempts:
             self._watch.well()
             return self._ledger.refused(work, progress, self._redact(str(error)))
         except Transient as error:
-            self._give_back(work, progress, error, answered=not isinstance(error, NoAnswer))
+            self._give_back(work, progress, error)
         except Exception as error:
             _log.exception("the connector failed in a way it does not name; counted as no answer")
             unnamed = Unexpected(f"the connector failed unexpectedly: {type(error).__name__}")
-            self._give_back(work, progress, unnamed, answered=False)
+            self._give_back(work, progress, unnamed)
         self._watch.well()
         took = {"took_ms": round((self._clock() - started) * 1000, 1)}
         if performed.order is not None:
@@ -181,21 +181,25 @@ class Attempts:
             request_id=event.request_id,
         )
 
-    def _give_back(
-        self, work: Work, progress: Progress, error: Transient, *, answered: bool
-    ) -> None:
+    def _give_back(self, work: Work, progress: Progress, error: Transient) -> None:
         reason = self._redact(str(error))
         if not isinstance(error, StoreUnavailable):
             self._watch.failed(str(work.owner), reason, error.retry_after)
         try:
             post = self._ledger.not_done(
-                work, progress, reason, answered=answered, retry_after=error.retry_after
+                work, progress, reason, call=_end_of(error), retry_after=error.retry_after
             )
         except Transient as unrecorded:  # the message comes again all the same
             _log.warning("the failure could not be recorded: %s", unrecorded)
             post = None
         self._poster.send(post)
         raise _GivenBack(_later(reason, error, error.retry_after))
+
+
+def _end_of(error: Transient) -> CallEnd:
+    if isinstance(error, Unclear):
+        return CallEnd.UNCLEAR
+    return CallEnd.UNDER_WAY if isinstance(error, NoAnswer) else CallEnd.NOT_DONE
 
 
 class _GivenBack(Exception):

@@ -89,6 +89,13 @@ class NoAnswer(Transient):
     """The call went out and no answer came: it may or may not have taken effect."""
 
 
+class Unclear(NoAnswer):
+    """The system answered, and its answer does not say whether the call took effect.
+
+    The call is over: nothing more of it can land.
+    """
+
+
 class Unexpected(NoAnswer):
     """The connector failed in a way that it does not name."""
 

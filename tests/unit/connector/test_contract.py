@@ -14,7 +14,7 @@ from nsps.connector import contract
 from nsps.connector.base import Enriched
 from nsps.connector.contract import Invalid, answer_for, authorized, read_event
 from nsps.delivery.verdict import Verdict
-from nsps.domain.outcome import NoAnswer, Outcome, Transient, Unexpected, Unreachable
+from nsps.domain.outcome import NoAnswer, Outcome, Transient, Unclear, Unexpected, Unreachable
 from nsps.domain.snapshot import Block, BlockNotRead
 from nsps.runtime.trace import Trace
 
@@ -277,6 +277,7 @@ def test_the_token_must_be_shown_whole(header: str | None, right: bool) -> None:
             Verdict(False, Outcome.RETRYING, "not read", None, BlockNotRead(Block.SIM_INFO)),
             *(422, "VALIDATION_ERROR"),
         ),
+        (Verdict(False, Outcome.RETRYING, "500", None, Unclear("")), 500, "SERVICE_ERROR"),
         (Verdict(False, Outcome.WAITING, "held"), 503, "CONNECTION_ERROR"),
         (Verdict(False, Outcome.RETRYING, "?", None, Unexpected("")), 500, "INTERNAL_ERROR"),
     ],

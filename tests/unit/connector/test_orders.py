@@ -9,7 +9,7 @@ import pytest
 from nsps.cloud.store import Store
 from nsps.connector.base import Action, Answer, AnswerState
 from nsps.delivery.ledger.orders import Heard
-from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient
+from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unclear
 from nsps.flows.callbacks import Answers
 
 from tests.unit.connector.systems import IMSI, OTHER_IMSI, REDACTOR, Clerk, Kit, sim_event
@@ -171,6 +171,27 @@ def test_after_a_lost_answer_the_order_is_submitted_again_under_its_reference(
     assert office.clerk.seen.names() == ["submit", "submit"]
     assert len(office.clerk.orders) == 1
     assert office.kit.espf.statuses == ["RETRY", "IN_PROGRESS"]
+
+
+def test_after_an_unclear_answer_the_order_is_submitted_again_at_once_and_stays_the_only_one(
+    office: Office,
+) -> None:
+    event = sim_event(1)
+    office.clerk.seen.after = [Unclear("500")]
+    assert office.kit.deliver(event).outcome is Outcome.RETRYING
+    kept = office.kit.resource(IMSI)
+    assert kept["lease"] is None and kept["pending"]["doubt_until"] is not None
+    assert office.kit.deliver(sim_event(2, blocked=True)).outcome is Outcome.WAITING
+    assert len(office.clerk.orders) == 1, "another order would be open beside it"
+
+
+def test_an_unclear_answer_does_not_wait_for_the_lease(office: Office) -> None:
+    event = sim_event()
+    office.clerk.seen.after = [Unclear("500")]
+    office.kit.deliver(event)
+    assert office.kit.deliver(event).outcome is Outcome.ACCEPTED
+    assert len(office.clerk.orders) == 1
+    assert office.kit.delivery(event)["attempts"] == 2
 
 
 def test_data_that_can_never_work_orders_nothing(office: Office) -> None:

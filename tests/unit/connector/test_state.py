@@ -13,7 +13,7 @@ from nsps.cloud.store import Store
 from nsps.connector.base import Enriched, State
 from nsps.delivery import attempt
 from nsps.delivery.verdict import Verdict
-from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient
+from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unclear
 from nsps.runtime.secrets import SecretValue
 
 from tests.unit.connector.systems import IMSI, KI, OTHER_IMSI, Box, DarkBox, Kit, sim_event, went
@@ -202,6 +202,36 @@ def test_espf_hears_nothing_of_an_event_about_no_account(store: Store) -> None:
 
 
 # ---- failures -------------------------------------------------------------------------------
+
+
+def test_an_answer_that_is_unclear_ends_the_call_and_its_lease(store: Store) -> None:
+    """What was answered is over: the redelivery need not wait until the lease has run out."""
+    box = Box()
+    kit = Kit(store, box)
+    event = sim_event()
+    box.seen.after = [Unclear("500: it may have taken effect")]
+    assert kit.deliver(event).outcome is Outcome.RETRYING
+    kept = kit.resource(IMSI)
+    assert kept["lease"] is None and kept["dirty"]
+    assert kit.deliver(event).outcome is Outcome.UNCHANGED
+    assert box.seen.names() == ["read", "create", "read"]
+    assert kit.delivery(event)["attempts"] == 2
+
+
+def test_to_wait_for_a_lease_is_no_attempt(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults: Any = attempt.Attempts.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "patience", 0.3)
+    box = Box()
+    kit = Kit(store, box)
+    first, second = sim_event(1), sim_event(2, blocked=True)
+    box.seen.before = [None, NoAnswer("lost")]
+    kit.deliver(first)
+    assert kit.deliver(second).outcome is Outcome.WAITING
+    assert kit.delivery(second).get("attempts", 0) == 0
+    assert kit.delivery(second)["event_type"] == "SIM/Updated", "it is seen all the same"
+    kit.free(IMSI)
+    assert kit.deliver(second).outcome is Outcome.DELIVERED
+    assert kit.delivery(second)["attempts"] == 1
 
 
 def test_transient_the_lease_is_given_back_and_espf_hears_retry_once(store: Store) -> None:

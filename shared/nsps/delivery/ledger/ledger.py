@@ -20,7 +20,7 @@ from google.cloud.firestore import ArrayUnion, Increment
 from nsps.cloud.store import HISTORY_DAYS, TOMBSTONE_DAYS, Known, Store, Tx, as_json
 from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Delivery, Resource, Watermark
-from nsps.delivery.ledger.protocol import Begun, Lease, Step, Taken, Todo
+from nsps.delivery.ledger.protocol import Begun, CallEnd, Lease, Step, Taken, Todo
 from nsps.domain.event import Owner, SnapshotTime
 from nsps.domain.outcome import Outcome, Transient, worst
 from nsps.domain.subscriber import as_msisdn
@@ -147,13 +147,16 @@ class Ledger:
                 return Progress(At.STOPPED, outcome)
             if begun is not Begun.SUPERSEDED and (wait := view.asked_to_wait()) > 0:
                 return Progress(At.HELD, Outcome.WAITING, wait=wait)
-            view.record(dict(record) | {"attempts": Increment(1)})
+            view.record(record)
             if begun is Begun.SUPERSEDED:
-                view.record({"superseded_by": view.watermark.by})
+                view.record({"attempts": Increment(1), "superseded_by": view.watermark.by})
                 return view.finish(Progress(At.FINISHED, Outcome.SUPERSEDED), check=False)
             view.start()
             progress = Progress(At.FINISHED, todo=tuple(protocol.plan(view.owned, work.wanted)))
-            return view.go_on(progress, sent)
+            went = view.go_on(progress, sent)
+            if went.at is not At.BUSY:  # to wait for a lease is no attempt
+                view.record({"attempts": Increment(1)})
+            return went
 
         return self._went(None, body)
 
@@ -295,23 +298,24 @@ class Ledger:
         progress: Progress,
         error: str,
         *,
-        answered: bool,
+        call: CallEnd,
         retry_after: float | None = None,
     ) -> outbox.Post | None:
         """Step 5, to be tried later: the message comes again, and waits for ``retry_after``.
 
-        ``answered``: the system said that it did nothing, so the lease may be given back. Without
-        an answer the lease is left to run out: the call may still take effect (rule hold).
+        A call that was answered is over, so its lease is given back. Without an answer the lease is
+        left to run out (rule hold). An order is no longer open only if the answer says so.
         """
 
         def body(tx: Tx) -> outbox.Post | None:
             keys = _keys(progress)[:1]
             view = self._view(tx, work, keys=keys)
-            if answered and progress.step is not None:
+            if call is not CallEnd.UNDER_WAY and progress.step is not None:
                 resource = view.resource(progress.step.key)
                 if resource.held_by(work.token):
-                    free = protocol.not_ordered(resource, work.token, refused=False)
-                    view.put(progress.step, protocol.give_back(free, work.token))
+                    if call is CallEnd.NOT_DONE:
+                        resource = protocol.not_ordered(resource, work.token, refused=False)
+                    view.put(progress.step, protocol.give_back(resource, work.token))
             view.keep(progress)
             return view.retrying(error, retry_after)
 

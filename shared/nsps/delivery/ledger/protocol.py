@@ -28,6 +28,17 @@ class Begun(Enum):
     SUPERSEDED = auto()
 
 
+class CallEnd(Enum):
+    """How a call ended that is to be tried again."""
+
+    NOT_DONE = auto()
+    """The system answered that it did nothing."""
+    UNCLEAR = auto()
+    """It answered, but not whether it did it. Nothing more of the call can take effect."""
+    UNDER_WAY = auto()
+    """There was no answer: the call may still take effect."""
+
+
 class Todo(Enum):
     RELEASE = auto()
     CLAIM = auto()
