@@ -60,6 +60,9 @@ class System:
     down: bool = False
     took: dict[str, list[float]] = field(default_factory=dict)
     calls: int = 0
+    hangs: bool = False
+    """The next call is not answered until ``released``."""
+    released: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -71,8 +74,12 @@ class System:
             self.calls += 1
             if self.down:
                 return 503
+            hangs, self.hangs = self.hangs, False
+        if hangs:
+            self.released.wait(30)
+        with self._lock:
             self.took.setdefault(received.event_id, []).append(time.time())
-            return 200
+        return 200
 
     def moments(self) -> list[float]:
         with self._lock:
@@ -338,6 +345,32 @@ def test_after_a_short_outage_the_system_is_asked_after_five_seconds(site: Site)
         site.stack.hurry()
         time.sleep(0.5)
     wait_for(lambda: site.all_final(sent), 60, "what waited to be delivered")
+
+
+def test_one_call_that_hangs_holds_up_no_other_event(site: Site) -> None:
+    """Not even after failures of one account, which do not open the breaker."""
+    site.ill.down = True
+    failed = {}
+    for _ in range(25):
+        number = next(_numbers)
+        answer = site.stack.send("SIM/Updated", i_account=site.accounts[0], i_event=number)
+        failed[answer.json()["event_id"]] = time.time()
+
+    def tried() -> bool:
+        found = site.deliveries(failed).values()
+        return all(each.get("retry") or each.get("outcome") for each in found)
+
+    wait_for(tried, 30, "each to have failed, or to be superseded")
+    assert site.switch().breaker.state is State.CLOSED
+    site.ill.down, site.ill.hangs = False, True
+    calls = site.ill.calls
+    hanging, hangs_since = site.send()
+    wait_for(lambda: site.ill.calls > calls, 10, "the call that hangs")
+    others = dict(site.send() for _ in range(11))
+    wait_for(lambda: others.keys() <= site.ill.took.keys(), 8, "the others' calls")
+    assert hanging not in site.ill.took
+    site.ill.released.set()
+    wait_for(lambda: site.all_final({hanging: hangs_since, **failed, **others}), 60)
 
 
 def test_a_pause_stops_pushes_at_once_and_a_resume_lets_them_go_on_at_once(site: Site) -> None:

@@ -424,17 +424,54 @@ def test_push_backoff_without_a_policy() -> None:
 # -- flow control
 
 
-def test_the_window_grows_while_it_limits_and_shrinks_on_nacks() -> None:
+def test_the_window_grows_with_successes_and_never_shrinks_below_its_start() -> None:
     window = Window(largest=128, start=4)
-    for _ in range(10):
-        window.succeeded(in_flight=1)
-    assert window.room(0) == 4  # not limited by it: no reason to grow
     for _ in range(500):
-        window.succeeded(in_flight=int(window.size))
+        window.succeeded()
     assert window.room(100) == 28
+    window.failed()
+    assert window.room(0) < 128
     for _ in range(50):
         window.failed()
-    assert window.room(0) == 1
+    assert window.room(0) == 4
+    assert Window(largest=2, start=8).room(0) == 2
+
+
+def test_one_call_that_hangs_holds_up_no_other_even_after_many_failures(rig: Rig) -> None:
+    release = threading.Event()
+
+    def answer(post: Post) -> int:
+        if data_of(post) == b"hangs":
+            release.wait(30)
+        return 503 if len(http.posts) <= 50 else 200
+
+    with endpoint(answer) as http:
+        topic, subscription = pushed(rig, http.url, retry_policy=SLOW)
+        for _ in range(50):
+            rig.publish(topic)
+        wait_until(partial(has_nacked, rig, subscription, 50))
+        rig.publish(topic, b"hangs")
+        http.wait(51)
+        for _ in range(20):
+            rig.publish(topic)
+        http.wait(71, seconds=5)
+        release.set()
+
+
+def test_it_says_why_messages_wait(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    release = threading.Event()
+
+    def hang(_: Post) -> int:
+        release.wait(30)
+        return 200
+
+    with endpoint(hang) as http:
+        topic, _ = pushed(rig, http.url)
+        for _ in range(20):
+            rig.publish(topic)
+        wait_until(lambda: "12 messages wait, for 8 pushes are under way" in caplog.text)
+        release.set()
+        http.wait(20)
 
 
 def test_pushes_run_side_by_side(rig: Rig) -> None:

@@ -316,12 +316,12 @@ class Outage:
             self._busy[instance] += 1
             outcome = self._attempt(self._gates[instance], self.events[push.mid], push)
             self._busy[instance] -= 1
-        in_flight, self._in_flight = self._in_flight, self._in_flight - 1
+        self._in_flight -= 1
         if outcome is None:
             self._window.failed()
             self._backlog.nack(push.mid, push.token, self.time.now)
         else:
-            self._window.succeeded(in_flight)
+            self._window.succeeded()
             self._backlog.ack(push.mid, push.token)
             self._open.discard(push.mid)
             self.outcomes[outcome] += 1

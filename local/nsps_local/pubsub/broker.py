@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _LAZY_WRITE = 0.02  # seconds that an acknowledgement or a failure may wait for company
 _HOUSEKEEPING = 60.0
+_FULL_SECONDS = 2.0  # without an answer, before it is said why messages wait
 DEAD_LETTER = "CloudPubSubDeadLetterSource"
 
 
@@ -379,7 +380,30 @@ class Broker:
                 self._push(subscription, now)
             elif not subscription.pb.detached:
                 self._serve(subscription, now)
+        self._note_full(subscription, now)
         self._set_timer(subscription, now)
+
+    def _note_full(self, subscription: Subscription, now: float) -> None:
+        """Say why messages wait, if all that may be under way is, and nothing is answered."""
+        pusher, backlog = subscription.pusher, subscription.backlog
+        if not (subscription.pushes and backlog.ready and pusher.room() == 0):
+            pusher.full_since = None
+        elif pusher.full_since is None:
+            pusher.full_since = now
+            self._loop.call_later(_FULL_SECONDS, self._say_full, subscription, now)
+
+    def _say_full(self, subscription: Subscription, since: float) -> None:
+        pusher, backlog = subscription.pusher, subscription.backlog
+        if pusher.full_since != since:
+            return
+        log.warning(
+            "%s: %d messages wait, for %d pushes are under way, as many as may be, and none has "
+            "been answered for %g s: look at what its function waits for",
+            subscription.name,
+            len(backlog) - backlog.outstanding - backlog.waiting,
+            pusher.in_flight,
+            _FULL_SECONDS,
+        )
 
     def _settle(self, subscription: Subscription, now: float) -> None:
         settled = subscription.backlog.settle(now)
@@ -411,6 +435,7 @@ class Broker:
             pusher.start(lease, request, 2 if twice else 1)
 
     def _pushed(self, subscription: Subscription, lease: Lease, status: int | None) -> None:
+        subscription.pusher.full_since = None
         backoff = subscription.pusher.backoff
         good = status in push.SUCCESS
         if good and self.faults.strike(subscription.name, "push_drop_after"):

@@ -26,9 +26,11 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 @dataclass(slots=True)
 class Window:
-    """How many pushes may be outstanding: slow start, growth on success, less after a nack.
+    """How many pushes may be outstanding: grows with any success, shrinks with any failure.
 
-    The window grows only while it is what limits delivery. `largest`, `start`: requests.
+    Source: Pub/Sub docs, "Push subscriptions", delivery rate: it starts at a small, single-digit
+    size and grows exponentially. It is never smaller than at its start: a call that hangs would
+    otherwise hold up every other. `largest`, `start`: requests.
     """
 
     largest: int = 128
@@ -36,14 +38,14 @@ class Window:
     size: float = 0.0
 
     def __post_init__(self) -> None:
-        self.size = float(min(self.start, self.largest))
+        self.start = min(self.start, self.largest)
+        self.size = float(self.start)
 
-    def succeeded(self, in_flight: int) -> None:
-        if in_flight >= int(self.size):
-            self.size = min(self.size + 1.0, float(self.largest))
+    def succeeded(self) -> None:
+        self.size = min(self.size + 1.0, float(self.largest))
 
     def failed(self) -> None:
-        self.size = max(self.size * 0.7, 1.0)
+        self.size = max(self.size * 0.7, float(self.start))
 
     def room(self, in_flight: int) -> int:
         return max(int(self.size) - in_flight, 0)
@@ -151,6 +153,8 @@ class Pusher:
         not called for a push whose lease ended first."""
         self.window = window
         self.backoff = PushBackoff()
+        self.full_since: float | None = None
+        """Since when messages have been ready and no push could be made nor was answered."""
         self._client = client
         self._done = done
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -176,11 +180,10 @@ class Pusher:
         try:
             statuses = [await posts[0]] if copies == 1 else await asyncio.gather(*posts)
         finally:
-            in_flight = len(self._tasks)
             self._tasks.pop(lease.token, None)
         status = next((s for s in statuses if s in SUCCESS), statuses[0])
         if status in SUCCESS:
-            self.window.succeeded(in_flight)
+            self.window.succeeded()
         else:
             self.window.failed()
         lease.ended = None
