@@ -145,6 +145,16 @@ def _brought_twice(world: World) -> None:
     world.deliver(0, stops=99)
 
 
+def _ignored_event_is_newer(world: World) -> None:
+    """A block and a swap, of different types; who heeds the one may ignore the other."""
+    _two(world)
+    world.change("swap", 0, 1)
+    world.send_through()
+    world.deliver(0, stops=99)
+    world.deliver(1, stops=99)
+    world.deliver(0, stops=99)
+
+
 def _older_is_refused_later(world: World) -> None:
     _two(world)
     world.trouble(0, "refuse")
@@ -207,6 +217,9 @@ HISTORIES: Mapping[str, History] = {
     "stalled before it records": History("ledger: token", "sims", _stalled_before_it_records),
     "a message is brought twice": History(
         "a message that was sent is sent again", "letters", _brought_twice
+    ),
+    "the newer event is one that is ignored": History(
+        "another type's message takes no event's place", "partner", _ignored_event_is_newer
     ),
     "the older one is refused later": History(
         "a status in any order", "letters", _older_is_refused_later

@@ -35,6 +35,8 @@ class Ended:
     portabilling: States
     told: Mapping[tuple[int, str], str]
     groups: Mapping[str, str]
+    ordered: frozenset[str]
+    """Handlers whose messages go out in the order of their data."""
 
 
 def violations(ended: Ended) -> list[str]:
@@ -45,6 +47,8 @@ def violations(ended: Ended) -> list[str]:
         found += [f"{handler}: {text}" for text in _out_of_order(ended.seen[handler])]
         found += [f"{handler}: {text}" for text in ended.overlaps[handler]]
         found += [f"{handler}: {text}" for text in _sent_twice(ended, handler)]
+        if handler in ended.ordered:
+            found += [f"{handler}: {text}" for text in _not_newest(ended, handler)]
     return found
 
 
@@ -135,6 +139,33 @@ def _sent_twice(ended: Ended, handler: str) -> Iterator[str]:
     for delivery, data in ended.deliveries[handler].items():
         if data.get("outcome") == Outcome.DELIVERED and delivery not in sent:
             yield f"delivery {delivery} is said to be delivered, and was never sent"
+
+
+def _not_newest(ended: Ended, handler: str) -> Iterator[str]:
+    """7. Of each type of event the newest data, whatever types the system heeds; never older data
+    after newer."""
+    sent = [each for each in ended.seen[handler] if each.what == SEND]
+    newest: dict[str, Seen] = {}
+    for each in sent:
+        before = newest.get(each.owner)
+        if before is not None and each.t < before.t:
+            yield f"after '{before}' came the older '{each}'"
+        newest[each.owner] = each
+    failed = {
+        (data["owner"], data["event_type"])
+        for data in ended.deliveries[handler].values()
+        if data.get("outcome") and Outcome(data["outcome"]) in _FAILED
+    }
+    for ident in ended.accepted:
+        event = ended.events[ident]
+        about = (event["owner"], event["event_type"])
+        if about in failed or event["state"] == Outcome.EXPIRED:
+            continue
+        came = event["opened_at"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        if not any(
+            (each.owner, (each.state or {})["text"]) == about and each.t >= came for each in sent
+        ):
+            yield f"of event {ident} ({about[1]} for {about[0]}) nothing so new was ever sent"
 
 
 def _statuses(ended: Ended) -> Iterator[str]:

@@ -9,10 +9,11 @@ from typing import Any
 from unittest import mock
 
 from nsps.cloud.messages import Publisher
+from nsps.connector.kinds import MessageRunner
 from nsps.delivery.history import History, unpacked
 from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Watermark
-from nsps.delivery.ledger.ledger import Ledger
+from nsps.delivery.ledger.ledger import Ledger, Work
 from nsps.delivery.ledger.protocol import CallEnd
 from nsps.domain.event import BEFORE_ALL
 from nsps.domain.outcome import Transient
@@ -91,6 +92,11 @@ def _whatever_is_newer(step: Any, resource: Any, _: Any, *given: Any, **named: A
     return _take(step, replace(resource, claim_t=BEFORE_ALL), Watermark(), *given, **named)
 
 
+def _any_newer_takes_over(real: Callable[..., Work]) -> Callable[..., Work]:
+    """As if the data were all that counts, whatever the type of the event."""
+    return lambda self, event: replace(real(self, event), meaning=None)
+
+
 def _as_if_new(delivery: Any, watermark: Any, t: Any) -> Any:
     return _begin(replace(delivery, outcome=None), watermark, t)
 
@@ -122,6 +128,9 @@ FLOWS: Mapping[str, Sequence[Patch]] = {
     "a message that was sent is sent again": [
         (protocol, "begin", lambda _: _as_if_new),
         (protocol, "take", lambda _: _as_if_asked),
+    ],
+    "another type's message takes no event's place": [
+        (MessageRunner, "_message_work", _any_newer_takes_over)
     ],
     "a status in any order": [(outbox, "note", lambda _: _note_any)],
     "posted whatever was noted since": [(outbox, "posted", lambda _: _posted_now)],

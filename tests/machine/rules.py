@@ -23,7 +23,7 @@ ANY = st.integers(0, 7)
 FEW = st.integers(0, 2)
 TWO = st.integers(0, 1)
 CHANGES = st.sampled_from(["block", "unblock", "assign", "swap", "release", "move", "move"])
-DEPLOYMENTS = [("sims",), ("sims",), ("orders",), ("letters",), HANDLERS]
+DEPLOYMENTS = [("sims",), ("sims",), ("orders",), ("letters",), ("partner",), HANDLERS]
 """With one handler more happens to it in a history, and a history takes less time."""
 RARELY = st.sampled_from([False, False, False, True])
 

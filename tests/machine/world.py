@@ -30,7 +30,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.test import Client, EnvironBuilder
 
 from tests.machine.cloud import ENVIRON, WEBHOOK_SECRET, Cloud, SteppedStore, environment
-from tests.machine.connectors.letters.main import Letters
+from tests.machine.connectors.letters.main import Letters, Partner
 from tests.machine.connectors.orders.main import PROOF, Orders
 from tests.machine.connectors.sims.main import Sims
 from tests.machine.invariants import Ended, needs_repair, violations
@@ -38,10 +38,17 @@ from tests.machine.steps import Attempt, Go
 from tests.machine.systems import SYSTEMS, OrderSystem, Placed, System, register
 
 DEPLOYMENT = "machine"
-CONNECTORS: dict[str, Any] = {"sims": Sims, "letters": Letters, "orders": Orders}
-GROUPS = {"sims": "HSS", "letters": "VoIP", "orders": "PCRF"}
-KINDS = {"sims": "state", "letters": "message", "orders": "asynchronous"}
-HANDLERS = tuple(CONNECTORS)
+CONNECTORS: dict[str, Any] = {
+    "sims": Sims,
+    "letters": Letters,
+    "orders": Orders,
+    "partner": Partner,
+}
+GROUPS = {"sims": "HSS", "letters": "VoIP", "orders": "PCRF", "partner": "IPTV"}
+KINDS = {"sims": "state", "letters": "message", "orders": "asynchronous", "partner": "message"}
+HANDLERS = ("sims", "letters", "orders")
+ORDERED = frozenset({"partner"})
+"""Handlers whose messages go out in the order of their data."""
 STATES = ("sims", "orders")
 """The handlers whose system holds a state."""
 ATTEMPTS = 5
@@ -141,7 +148,8 @@ class World:
     def _make_systems(self) -> None:
         self.sims, self.letters = System("sims", self._tell), System("letters", self._tell)
         self.orders = OrderSystem("orders", self._tell, self.clock.monotonic)
-        systems: tuple[System, ...] = (self.sims, self.letters, self.orders)
+        partner = System("partner", self._tell)
+        systems: tuple[System, ...] = (self.sims, self.letters, self.orders, partner)
         self.systems = {system.name: system for system in systems}
         self._registered = {name: register(system) for name, system in self.systems.items()}
 
@@ -693,6 +701,7 @@ class World:
                 for group, told in book.current(i_account).items()
             },
             groups={name: GROUPS[name] for name in self.handlers},
+            ordered=ORDERED,
         )
 
     def _portabilling_has(self) -> dict[str, dict[str, Any]]:

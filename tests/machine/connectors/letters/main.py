@@ -1,8 +1,8 @@
-"""A connector of kind message, for a system in memory."""
+"""Connectors of kind message, for a system in memory."""
 
 from __future__ import annotations
 
-from nsps.connector.base import Call, Enriched, Message, MessageConnector
+from nsps.connector.base import Call, Enriched, Message, MessageConnector, Ordering
 
 from tests.machine.connectors.settings import SystemSettings
 from tests.machine.systems import SYSTEMS
@@ -22,3 +22,11 @@ class Letters(MessageConnector[SystemSettings]):
     def send(self, message: Message, call: Call) -> str:
         SYSTEMS[self.settings.system].send(message.content, call)
         return "taken"
+
+
+class Partner(Letters):
+    """The same to a system that heeds nobody knows which events: never older data after newer."""
+
+    @property
+    def ordering(self) -> Ordering:
+        return Ordering.NEWEST
