@@ -43,6 +43,7 @@ def summary_json(handler: Handler) -> dict[str, object]:
         "max_rate": handler.max_rate,
         "retries": handler.retries.model_dump(mode="json"),
         "answer_within_hours": handler.answer_within_hours,
+        "quality": handler.quality,
     }
 
 
@@ -83,4 +84,5 @@ def console_json(console: Console, url: str, iap_audience: str | None) -> dict[s
         "audiences": [url, GCLOUD],
         "roles": console.model_dump(mode="json", include={"viewer", "operator", "admin"}),
         "iap_audience": iap_audience,
+        "viewers_see_subscribers": console.viewers_see_subscribers,
     }

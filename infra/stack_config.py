@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from nsps.connector.load import NoConnector, load_connector
-from nsps.runtime.settings import BreakerRule, Kind, RetrySettings
+from nsps.runtime.settings import BreakerRule, Kind, RetrySettings, Tier
 from nsps_local.manifest import (
     FILE,
     PREDEFINED_GROUPS,
@@ -62,6 +62,7 @@ class Handler:
     answer_within_hours: float
     reads_again: bool
     """Its events may have to go through enrichment again before they are delivered."""
+    quality: Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +360,7 @@ def _handler(keys: HandlerKeys, manifest: Manifest) -> Handler:
         breaker=keys.breaker,
         answer_within_hours=keys.answer_within_hours or 24.0,
         reads_again=manifest.reads_again,
+        quality=manifest.quality.tier,
     )
 
 

@@ -134,6 +134,7 @@ class Console(_Keys):
     """``nsps:console``: who may use the console, and as what.
 
     ``domain``: where people find it in a browser; an Identity-Aware Proxy stands there.
+    ``viewers_see_subscribers``: numbers and names are masked for viewers otherwise.
     """
 
     viewer: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
@@ -144,6 +145,7 @@ class Console(_Keys):
         pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,}$",
         description="a host's name, like console.acme.example",
     )
+    viewers_see_subscribers: bool = Field(default=False, description="true or false")
 
 
 class Alerts(_Keys):

@@ -1,4 +1,4 @@
-"""The console: operators' questions at /api, the work of jobs at POST /work."""
+"""The console: pages for operators, their questions at /api, the work of jobs at POST /work."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ from nsps.console.api import Api, ConsoleParts
 from nsps.console.find import Finding
 from nsps.console.handlers import Handlers
 from nsps.console.health import Health
-from nsps.console.identity import Identity
+from nsps.console.identity import Identity, Role
 from nsps.console.jobs import Jobs, Worker
+from nsps.console.masking import Masking
+from nsps.console.now import Now
+from nsps.console.pages.forms import FormKey
+from nsps.console.pages.site import Site
 from nsps.console.reconcile import Reconcile
 from nsps.console.replay import Replay
 from nsps.console.sending import Sending
 from nsps.delivery.instance import InstanceParts
 from nsps.delivery.switch import Switches
 from nsps.flows.maintenance import Maintenance
+from nsps.portabilling.reader import Reader
 from nsps.runtime.lazy import Once
 from nsps.runtime.settings import ConsoleFunctionSettings
 
@@ -60,17 +65,25 @@ class Function:
         self.guard = PushGuard(settings.push, parts.http)
         self.jobs = Jobs(store, parts.publisher, settings.jobs_topic, Once(make_workers))
         self.redactor = parts.redactor
+        identity = Identity(settings.console, parts.http)
+        reader = Once(lambda: Reader(parts.portabilling()))
+        shown = settings.console.viewers_see_subscribers
         self.api = Api(
             ConsoleParts(
                 store=store,
                 handlers=handlers,
-                identity=Identity(settings.console, parts.http),
+                identity=identity,
                 jobs=self.jobs,
                 finding=Finding(store, handlers, lists),
                 health=Health(handlers, parts.espf),
                 turn=maintenance.bring,
+                now=Now(handlers, reader, parts.redactor),
+                masking=Masking(parts.redactor),
+                sees_subscribers=Role.viewer if shown else Role.operator,
             )
         )
+        key = FormKey(lambda: parts.secrets.get(settings.digest_key).reveal().encode())
+        self.site = Site(self.api, identity, settings.deployment, key)
 
     def work(self, push: PushMessage) -> Reply:
         job, number = push.attributes.get("job", ""), push.attributes.get("slice", "")
@@ -85,7 +98,7 @@ _function = Once(Function)
 
 
 def main(request: flask.Request) -> flask.Response:
-    """Anything below /api: operators. POST /work: Pub/Sub. GET /health."""
+    """Pages and anything below /api: operators. POST /work: Pub/Sub. GET /health."""
     function = _function()
     path = request.path.rstrip("/")
     if path == "/health" and request.method == "GET":
@@ -93,7 +106,8 @@ def main(request: flask.Request) -> flask.Response:
     if path == "/work" and request.method == "POST":
         return receive(request, function.guard, function.work).to_flask()
     body = request.get_data(cache=False)
-    answer = function.api.handle(
-        request.method, path, request.headers, request.args.to_dict(), body
-    )
-    return answer.to_flask()
+    query = request.args.to_dict()
+    if path == "/api" or path.startswith("/api/"):
+        answer = function.api.handle(request.method, path, request.headers, query, body)
+        return answer.to_flask()
+    return function.site.handle(request.method, path, request.headers, query, body).to_flask()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra.components.platform import Platform
 
 _BACKUPS_KEPT = "1209600s"  # 14 days
+_SUFFIX = {"ascending": "", "descending": "-desc", "contains": "-contains"}
 
 
 class _Part(BaseModel):
@@ -21,7 +22,7 @@ class _Part(BaseModel):
 
 class IndexedField(_Part):
     field: str
-    order: Literal["ascending", "descending"] = "ascending"
+    order: Literal["ascending", "descending", "contains"] = "ascending"
 
 
 class CompositeIndex(_Part):
@@ -112,9 +113,7 @@ class Database(pulumi.ComponentResource):
         )
 
     def _index(self, index: CompositeIndex) -> None:
-        fields = "-".join(
-            field.field + ("" if field.order == "ascending" else "-desc") for field in index.fields
-        )
+        fields = "-".join(field.field + _SUFFIX[field.order] for field in index.fields)
         firestore.Index(
             f"{self.database_id}-{index.collection}-{index.scope}-{fields}",
             project=self._platform.project,
@@ -122,7 +121,9 @@ class Database(pulumi.ComponentResource):
             collection=index.collection,
             query_scope="COLLECTION" if index.scope == "collection" else "COLLECTION_GROUP",
             fields=[
-                firestore.IndexFieldArgs(field_path=field.field, order=field.order.upper())
+                firestore.IndexFieldArgs(field_path=field.field, array_config="CONTAINS")
+                if field.order == "contains"
+                else firestore.IndexFieldArgs(field_path=field.field, order=field.order.upper())
                 for field in index.fields
             ],
             opts=self._options,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from nsps.runtime.settings import Block, CallSeconds, EventPattern, Kind
+from nsps.runtime.settings import Block, CallSeconds, EventPattern, Kind, Tier
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,7 +26,6 @@ from pydantic import (
 
 FILE = "connector.yaml"
 
-Tier = Literal["bronze", "silver", "gold"]
 SettingType = Literal["text", "number", "boolean", "list", "map", "choice"]
 
 PREDEFINED_GROUPS = (

@@ -16,14 +16,19 @@ from typing import Any, cast
 
 import pytest
 from google.api_core.exceptions import FailedPrecondition
-from google.cloud.firestore import FieldFilter, Query
+from google.cloud.firestore import FieldFilter
 from nsps.cloud.store import Store
+from nsps.console.api import Api
 from nsps.console.erase import _Search
 from nsps.console.find import Finding
 from nsps.console.jobs import Job, Jobs
+from nsps.console.overview import Overview
 from nsps.console.replay import Replay
+from nsps.console.requests import AuditQuery
+from nsps.delivery import switch
 from nsps.delivery.ledger.orders import Orders
-from nsps.delivery.timeline import Timeline
+from nsps.delivery.switch import Switches
+from nsps.delivery.timeline import Timeline, Wanted
 from nsps.domain.outcome import Transient
 from nsps_local.recording import Topology
 from nsps_local.stack.emulators import Emulators
@@ -67,14 +72,6 @@ def _resources(name: str, op: str, value: Any) -> Callable[[Store], object]:
     return ask
 
 
-def _newest(collection: str, field: str) -> Callable[[Store], object]:
-    def ask(store: Store) -> object:
-        query = store.client.collection(collection)
-        return store.find(query.order_by(field, direction=Query.DESCENDING).limit(1))
-
-    return ask
-
-
 def _by_name(store: Store) -> object:
     resources = store.client.collection("handlers", "hss", "resources")
     return store.find(resources.order_by("__name__").limit(1))
@@ -82,6 +79,39 @@ def _by_name(store: Store) -> object:
 
 def _timeline(field: str, value: Any) -> Callable[[Store], object]:
     return lambda store: Timeline(store, {}).where(field, value)
+
+
+def _wanted(**what: Any) -> Callable[[Store], object]:
+    return lambda store: Timeline(store, {}).page(Wanted(**what), 1)
+
+
+def _around(store: Store) -> object:
+    event = {"owner": "account:1", "opened_at": NOW}
+    store.event("around").set(event)
+    (story,) = Timeline(store, {}).find("around")
+    return Timeline(store, {}).around(story, 1)
+
+
+def _overview(store: Store) -> object:
+    """Of a handler that is paused: then the most is asked."""
+    switch.pause(store, "hss", "me", "a test")
+    store.client.document("handlers/hss/deliveries/e").set(
+        {"outcome": "rejected", "finished_at": datetime.now(UTC), "begun_at": NOW}
+    )
+    handler = SimpleNamespace(connector="c", kind="state", group=None)
+    handlers = cast(Any, SimpleNamespace(by_name={"hss": handler}))
+    try:
+        return Overview(store, handlers, Switches(store), list).look()
+    finally:
+        switch.resume(store, "hss", "me", "a test")
+
+
+def _audit(**query: Any) -> Callable[[Store], object]:
+    def ask(store: Store) -> object:
+        api = Api(cast(Any, SimpleNamespace(store=store)))
+        return api._audit_page(AuditQuery(**query), None)
+
+    return ask
 
 
 def _event_of_number(store: Store) -> object:
@@ -115,9 +145,13 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
         _timeline("i_account", 1),
         _timeline("owner", "customer:1"),
     ],
-    "timeline.search": [
-        lambda store: Timeline(store, {}).search(1, "hss", frozenset({"rejected"}))
+    "timeline._wanted": [
+        _wanted(handler="hss"),
+        _wanted(since=NOW, until=NOW),
+        _wanted(account=1),
+        _wanted(account=1, since=NOW),
     ],
+    "timeline.around": [_around],
     "timeline.latest": [lambda store: Timeline(store, {}).latest(1)],
     "console/replay._one": [_event_of_number],
     "console/replay._read": [_replay()],
@@ -145,7 +179,18 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
         lambda store: _erase(store)._where("events", "i_account", 1),
         lambda store: _erase(store)._where("statuses", "i_account", 1),
     ],
-    "console/api.audit": [_newest("audit", "at")],
+    "console/api._audit_page": [_audit(), _audit(since=NOW), _audit(since=NOW, until=NOW)],
+    **{
+        where: [_overview]
+        for where in (
+            "console/overview._ask_handler",
+            "console/overview._ask_shared",
+            "console/overview._to_mend",
+            "console/overview._unread_since",
+            "console/overview._newest",
+            "console/overview._parked",
+        )
+    },
 }
 """Where a query is made in shared/nsps, and each form that it takes."""
 

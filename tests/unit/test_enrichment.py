@@ -15,7 +15,7 @@ from nsps.console.words import Systems, of_story
 from nsps.delivery.gate import Gate
 from nsps.delivery.history import UNREADABLE, History, kept_event, unpacked
 from nsps.delivery.switch import Switches
-from nsps.delivery.timeline import Timeline
+from nsps.delivery.timeline import Timeline, Wanted
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime
 from nsps.domain.outcome import Transient
 from nsps.domain.snapshot import Block, PbData
@@ -513,8 +513,8 @@ def test_an_event_that_names_its_account_by_no_id_is_rejected(rig: Rig) -> None:
         "nsps reconcile hss --account I_ACCOUNT",
         "nsps reconcile crm --account I_ACCOUNT",
     ]
-    found, _ = Timeline(rig.store, {}).search(5, None, frozenset({"rejected"}))
-    assert [each.event_id for each in found] == [message.event_id]
+    page = Timeline(rig.store, {}).page(Wanted(outcomes=frozenset({"rejected"})), 5)
+    assert [each.event_id for each in page.stories] == [message.event_id]
 
 
 def test_a_replay_of_it_is_rejected_by_itself(rig: Rig) -> None:

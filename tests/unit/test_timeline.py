@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from nsps.connector.base import Enriched
 from nsps.delivery import timeline
 from nsps.delivery.history import History
 from nsps.delivery.ledger.orders import LateAnswer, Orders, Said
-from nsps.delivery.timeline import Delivered, Story, Timeline, changes
+from nsps.delivery.timeline import Delivered, Story, Timeline, Wanted, as_json, changes
 from nsps.domain.event import SnapshotTime, owner_of
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import PbData
@@ -72,11 +72,16 @@ class Rig:
 
     def story(self, message: RawEventMessage) -> Story:
         (story,) = self.timeline.find(message.event_id)
-        json.dumps(asdict(story))
+        json.dumps(as_json(story))
         return story
 
     def of(self, message: RawEventMessage, handler: str = "hss") -> Delivered:
         return next(d for d in self.story(message).deliveries if d.handler == handler)
+
+
+def came_to(rig: Rig, handler: str, outcome: str) -> list[Story]:
+    wanted = Wanted(handler=handler, outcomes=frozenset({outcome}))
+    return list(rig.timeline.page(wanted, 9).stories)
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +260,7 @@ def test_parked_by_enrichment_and_enriched_later(rig: Rig) -> None:
     story = rig.story(message)
     assert (story.state, story.final) == ("parked", False) and story.next_try
     assert (story.deliveries[0].outcome, story.deliveries[0].next_try) == ("parked", story.next_try)
-    assert rig.timeline.search(9, "hss", frozenset({"parked"}))[0] == [story]
+    assert came_to(rig, "hss", "parked") == [story]
     rig.hss.deliver(rig.enriched(message))
     story = rig.story(message)
     assert (story.state, story.final, story.next_try) == ("enriched", True, None)
@@ -275,7 +280,7 @@ def test_expired_unread_and_replayed_for_one_handler(rig: Rig) -> None:
     run = {"n": 1, "job": "j", "at": datetime.now(UTC), "only": False}
     rig.store.event(message.event_id).set({"runs": {"hss": run}}, merge=True)
     assert not rig.story(message).final
-    assert rig.timeline.search(9, "hss", frozenset({"expired"}))[0] == []
+    assert came_to(rig, "hss", "expired") == []
     rig.hss.deliver(replace(rig.enriched(replace(message, handler="hss", run=1)), run=1))
     story = rig.story(message)
     assert [(d.handler, d.run, d.outcome) for d in story.deliveries] == [
@@ -284,8 +289,8 @@ def test_expired_unread_and_replayed_for_one_handler(rig: Rig) -> None:
         ("hss", 1, "delivered"),
     ]
     assert story.final and story.state == "expired"
-    assert rig.timeline.search(9, "hss", frozenset({"delivered"}))[0] == [story]
-    assert rig.timeline.search(9, "mail", frozenset({"expired"}))[0] == [story]
+    assert came_to(rig, "hss", "delivered") == [story]
+    assert came_to(rig, "mail", "expired") == [story]
 
 
 def test_a_status_that_espf_has_not_heard_or_refuses(rig: Rig) -> None:
@@ -337,8 +342,9 @@ def test_events_are_searched_for_by_what_became_of_them(
         rig.opened("hss", "mail", i_event=number)
 
     def search(*outcomes: str, handler: str | None = None, limit: int = 9) -> tuple[list[str], int]:
-        found, looked = rig.timeline.search(limit, handler, frozenset(outcomes))
-        return [story.i_event or "" for story in found], looked
+        wanted = Wanted(handler=handler, outcomes=frozenset(outcomes))
+        page = rig.timeline.page(wanted, limit)
+        return [story.i_event or "" for story in page.stories], page.looked_through
 
     assert search("rejected") == (["2"], 5)
     assert search("rejected", handler="mail") == ([], 5)
@@ -347,6 +353,57 @@ def test_events_are_searched_for_by_what_became_of_them(
     assert search("waiting", limit=1) == (["5"], 2)
     monkeypatch.setattr(timeline, "SEARCHED", 4)
     assert search("delivered") == ([], 4)
+
+
+def test_pages_follow_each_other_through_the_whole_history(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline, "_SEARCH_PAGE", 2)
+    monkeypatch.setattr(timeline, "SEARCHED", 4)
+    for number in range(1, 12):
+        rig.opened("hss" if number % 2 else "mail", i_event=number)
+
+    def pages(wanted: Wanted, limit: int) -> list[list[str]]:
+        found, after = [], ""
+        while True:
+            page = rig.timeline.page(wanted, limit, after)
+            found.append([story.i_event or "" for story in page.stories])
+            if page.next is None:
+                return found
+            after = page.next
+
+    everything = pages(Wanted(), 4)
+    assert everything == [["11", "10", "9", "8"], ["7", "6", "5", "4"], ["3", "2", "1"]]
+    of_mail = pages(Wanted(handler="mail"), 3)  # each page ends when enough was looked through
+    assert [number for page in of_mail for number in page] == ["10", "8", "6", "4", "2"]
+    assert pages(Wanted(event_type="Nothing/*"), 3) == [[], [], []]
+
+
+def test_events_of_a_time_and_of_an_account(rig: Rig) -> None:
+    rig.opened("hss", i_event=1)
+    between = datetime.now(UTC)
+    rig.opened("hss", i_event=2)
+    for wanted, numbers in (
+        (Wanted(since=between), ["2"]),
+        (Wanted(until=between), ["1"]),
+        (Wanted(account=rig.timeline.find("2")[0].i_account, since=between), ["2"]),
+        (Wanted(account=999), []),
+    ):
+        assert [s.i_event for s in rig.timeline.page(wanted, 9).stories] == numbers, wanted
+
+
+def test_the_owners_events_around_one(rig: Rig) -> None:
+    for number in range(1, 6):
+        rig.opened("hss", i_event=number)
+    middle = rig.timeline.find("3")[0]
+    assert [each.i_event for each in rig.timeline.around(middle, 1)] == ["4", "2"]
+    assert [each.i_event for each in rig.timeline.around(middle, 9)] == ["5", "4", "2", "1"]
+
+
+@pytest.mark.parametrize("after", ["x", "2026-01-01T00:00:00+00:00", "2026-01-01~a/b", "~"])
+def test_a_made_up_page_is_refused(rig: Rig, after: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        rig.timeline.page(Wanted(), 1, after)
 
 
 def test_a_replay_is_not_the_story_of_the_first_run(rig: Rig) -> None:

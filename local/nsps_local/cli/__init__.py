@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except CommandError as error:
-        from nsps_local.cli.printable import printable
+        from nsps.domain.printable import printable
 
         sys.stderr.write(f"nsps: {printable(str(error))}\n")
         return EXIT_REFUSED

@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from nsps.delivery.switch import State
+from nsps.domain.printable import one_line
 from nsps.runtime.settings import PORTABILLING
 from rich.table import Table
 from rich.text import Text
 
-from nsps_local.cli.printable import UNWRAPPED, one_line
+from nsps_local.cli.printable import UNWRAPPED
 from nsps_local.cli.remote import Remote, add_console
 from nsps_local.cli.show import console
 

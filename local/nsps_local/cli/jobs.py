@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from nsps.domain.printable import printable
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from nsps_local.cli.errors import CommandError
-from nsps_local.cli.printable import printable
 from nsps_local.cli.remote import Remote, add_console
 from nsps_local.cli.show import asked_for, console, span
 

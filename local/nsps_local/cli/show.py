@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from nsps.delivery.timeline import Delivered, Story
 from nsps.domain.event import MESSAGE_KEY, RECONCILE
+from nsps.domain.printable import bounded, one_line
 from nsps.domain.retry_table import duration
 from rich.table import Table
 from rich.text import Text
 
-from nsps_local.cli.printable import bounded, one_line, safe_console
+from nsps_local.cli.printable import safe_console
 
 COLOURS = {
     "delivered": "green",

@@ -62,6 +62,8 @@ def _up(options: argparse.Namespace) -> int:
         go_on()  # Ctrl-C reached the process that reads the configuration, too
         raise CommandError(str(error)) from error
     try:
+        pages = description["console"]["pages"]
+        console.print(f"[bold]The console: {pages}[/]", soft_wrap=True)
         console.print(_where(description))
         if not description["portabilling"]["sandbox"]:  # the sandbox has every group registered
             for note in description["notes"]:
@@ -107,7 +109,8 @@ def _where(description: dict[str, Any]) -> Table:
     rows += [
         ("callbacks", "hears late answers", description["callbacks"]["url"]),
         ("retries", "dead letters, statuses, every minute", description["retries"]["url"]),
-        ("console", "replay, reconcile, explain: its JSON API", description["console"]["url"]),
+        ("console", "pages for operators; choose a role", description["console"]["pages"]),
+        ("", "its JSON API, for the commands", description["console"]["url"]),
         ("Pub/Sub", "topics and pushes", description["pubsub"]["host"]),
         ("Firestore", "history and ledger", description["firestore"]["host"]),
         ("Secret Manager", "credentials", description["secret_manager"]["host"]),
@@ -130,6 +133,7 @@ def _next(description: dict[str, Any]) -> str:
         ("docs/operate.md", "what to do when something is wrong"),
         ("docs/connectors.md", "write a connector"),
     ]
+    tries.insert(0, (f"open {description['console']['pages']}", "the console: how everything is"))
     if "sandbox" in description:
         tries.insert(0, (f"open {description['sandbox']['url']}", "change a subscriber, watch it"))
     lines = ["", "[bold]NSPS is up.[/] In another terminal, from this folder:"]

@@ -119,6 +119,7 @@ class Job:
 class IndexField:
     field: str
     descending: bool
+    contains: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +326,11 @@ def _database(resource: Resource, by_type: Mapping[str, Sequence[Resource]]) -> 
             collection=index.inputs["collection"],
             group=index.inputs["queryScope"] == "COLLECTION_GROUP",
             fields=tuple(
-                IndexField(part["fieldPath"], part["order"] == "DESCENDING")
+                IndexField(
+                    part["fieldPath"],
+                    part.get("order") == "DESCENDING",
+                    part.get("arrayConfig") == "CONTAINS",
+                )
                 for part in index.inputs["fields"]
             ),
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-from nsps_local.recording.topology import Topology
+from nsps_local.recording.topology import IndexField, Topology
 from nsps_local.stack.cloud import identities
 from nsps_local.stack.errors import CannotStart
 from nsps_local.stack.ports import HOST, Ports
@@ -122,13 +122,7 @@ class Emulators:
             {
                 "collectionGroup": index.collection,
                 "queryScope": "COLLECTION_GROUP" if index.group else "COLLECTION",
-                "fields": [
-                    {
-                        "fieldPath": field.field,
-                        "order": "DESCENDING" if field.descending else "ASCENDING",
-                    }
-                    for field in index.fields
-                ],
+                "fields": [_index_field(field) for field in index.fields],
             }
             for index in database.indexes
         ]
@@ -179,3 +173,10 @@ def _jar(name: str) -> str:
         f"--emulators google: the package {package} is not installed, and PUBSUB_EMULATOR_HOST "
         "and FIRESTORE_EMULATOR_HOST are not both set; without the option ours are used"
     )
+
+
+def _index_field(field: IndexField) -> dict[str, str]:
+    """A field of an index as firestore.indexes.json has it."""
+    if field.contains:
+        return {"fieldPath": field.field, "arrayConfig": "CONTAINS"}
+    return {"fieldPath": field.field, "order": "DESCENDING" if field.descending else "ASCENDING"}

@@ -56,12 +56,17 @@ class Ports:
         return self.base + 7
 
     @property
+    def console(self) -> int:
+        """Where a browser finds the console: behind the choice of a role."""
+        return self.base + 8
+
+    @property
     def functions(self) -> int:
         return self.base + 10
 
     def cloud(self) -> range:
         """The ports of everything that is not a function."""
-        return range(self.base, self.base + 8)
+        return range(self.base, self.base + 9)
 
 
 def check_base(base: int) -> None:

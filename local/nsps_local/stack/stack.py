@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import TypeAdapter
 
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.recording.topology import Function, Topology
+from nsps_local.sign_in import SignIn
 from nsps_local.stack import cloud, daemons, secret_values
 from nsps_local.stack.emulators import Emulators
 from nsps_local.stack.errors import CannotStart
@@ -64,6 +66,7 @@ class Stack:
         self._emulators = Emulators(options.emulators, self._ports, self._state)
         self._scheduler: Scheduler | None = None
         self._metadata: MetadataServer | None = None
+        self._sign_in: SignIn | None = None
         self._lock: IO[str] | None = None
         self.topology: Topology
         self.values: dict[str, str] = {}
@@ -108,6 +111,7 @@ class Stack:
         self._start_functions()
         self._processes.watch()
         self._start_scheduler()
+        self._start_sign_in()
         description = self.describe()
         secret_values.write_private(
             self._state / "stack.json", json.dumps(description, indent=1) + "\n"
@@ -121,6 +125,8 @@ class Stack:
         self._processes.stop()
         if self._metadata is not None:
             self._metadata.stop()
+        if self._sign_in is not None:
+            self._sign_in.stop()
         (self._state / "stack.json").unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()
@@ -297,6 +303,18 @@ class Stack:
         )
         self._scheduler.start()
 
+    def _start_sign_in(self) -> None:
+        """What the Identity-Aware Proxy is in a deployment."""
+        console, issuer = self._console(), TokenIssuer(self._state / "pubsub")
+        lock = threading.Lock()
+
+        def token(email: str) -> str:
+            with lock:
+                return issuer.token(email, console["audience"])
+
+        self._sign_in = SignIn(HOST, self._ports.console, console["url"], token)
+        self._sign_in.start()
+
     def _child(
         self,
         name: str,
@@ -376,7 +394,8 @@ class Stack:
     def _console(self) -> dict[str, Any]:
         function = self._function("console")
         audience = json.loads(function.env["NSPS_CONSOLE"])["audiences"][0]
-        return {"url": function.url, "audience": audience}
+        pages = f"http://{HOST}:{self._ports.console}"
+        return {"url": function.url, "audience": audience, "pages": pages}
 
     def restarts(self) -> dict[str, int]:
         """How often each process was started again."""

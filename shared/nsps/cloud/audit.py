@@ -32,3 +32,21 @@ def note(
             "expire_at": tx.after(days=HISTORY_DAYS),
         },
     )
+
+
+def note_alone(
+    store: Store,
+    who: str,
+    role: str,
+    action: str,
+    target: str,
+    reason: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one entry down by itself. Raises StoreUnavailable."""
+
+    def body(tx: Tx) -> None:
+        tx.read([store.event("-")])  # the server's time
+        note(store, tx, who, role, action, target, reason, details)
+
+    store.transact(body)

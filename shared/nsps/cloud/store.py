@@ -127,6 +127,10 @@ class Store:
     def parked(self, name: str) -> DocumentReference:
         return self.client.document("parked", name)
 
+    def tick(self) -> DocumentReference:
+        """When the scheduler came last."""
+        return self.client.document("scheduler", "tick")
+
     def audit_entry(self) -> DocumentReference:
         """A new entry of the audit trail."""
         return self.client.collection("audit").document()

@@ -8,29 +8,44 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from google.cloud.firestore import Query
+from google.cloud.firestore import FieldFilter, Query
 from pydantic import BaseModel, ValidationError
 
+from nsps.cloud import audit
 from nsps.cloud.messages import ENRICHMENT
 from nsps.cloud.receiver import Reply
 from nsps.cloud.store import Store
 from nsps.console import erase, words
-from nsps.console.find import EVENTS, Finding, Subject
+from nsps.console.find import EVENTS, Finding, Subject, kind_of
 from nsps.console.handlers import Handlers, UnknownHandler
 from nsps.console.health import Health
 from nsps.console.identity import Identity, NotAllowed, Person, Role
 from nsps.console.jobs import JobConflict, Jobs, UnknownJob
-from nsps.console.requests import EraseBody, ReasonBody, ReconcileBody, ReplayBody
+from nsps.console.masking import Masking
+from nsps.console.masking import words as words_of_a_system
+from nsps.console.now import Now
+from nsps.console.overview import Overview
+from nsps.console.requests import (
+    MAX_LIMIT,
+    AuditQuery,
+    EraseBody,
+    EventsQuery,
+    ReasonBody,
+    ReconcileBody,
+    ReplayBody,
+    mistakes,
+)
 from nsps.delivery import switch
+from nsps.delivery.history import unpacked
 from nsps.delivery.switch import Switch, Switches, SwitchRefused, kept_until
-from nsps.delivery.timeline import as_json, plain
+from nsps.delivery.timeline import Story, Wanted, as_json, plain
 from nsps.domain.event import Owner
-from nsps.domain.outcome import Outcome, Transient
+from nsps.domain.outcome import Transient
 from nsps.domain.subscriber import as_msisdn
 from nsps.runtime import log
 from nsps.runtime.settings import PORTABILLING
@@ -38,10 +53,12 @@ from nsps.runtime.settings import PORTABILLING
 _log = log.get(__name__)
 
 M = TypeVar("M", bound=BaseModel)
-MAX_LIMIT = 1000
 MAX_BODY_BYTES = 100_000
 _NO_EVENT = "no event {} in the history (kept for 3 months): `nsps events` lists the newest"
-_OUTCOMES = ", ".join(each.value for each in Outcome)
+RELATED = 5
+"""Events of the owner that are shown before and after one."""
+AUDIT_PAGE = 200
+LOOK_UP = "look up"
 
 
 class BadRequest(Exception):
@@ -74,10 +91,18 @@ class ConsoleParts:
     health: Health
     turn: Callable[[str], None]
     """Brings a handler's subscription to its switch at once."""
+    now: Now
+    masking: Masking
+    sees_subscribers: Role = Role.operator
+    """From this role on numbers and names are shown as they are."""
     switches: Switches = field(init=False)
+    overview: Overview = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "switches", Switches(self.store))
+        switches = Switches(self.store)
+        object.__setattr__(self, "switches", switches)
+        overview = Overview(self.store, self.handlers, switches, self.jobs.failed)
+        object.__setattr__(self, "overview", overview)
 
 
 Answering = Callable[["Api", Asked], dict[str, Any]]
@@ -97,9 +122,20 @@ class Api:
         query: Mapping[str, str],
         body: bytes,
     ) -> Reply:
-        """Answer one request. Never raises."""
+        """Answer one request of a command. Never raises."""
         try:
-            return Reply(200, self._answer(method, path, headers, query, body))
+            person = self._parts.identity.who(headers)
+            _not_from_a_form(method, headers)
+        except NotAllowed as error:
+            return Reply(error.status, {"error": str(error)})
+        return self.answer(person, method, path, query, body)
+
+    def answer(
+        self, person: Person, method: str, path: str, query: Mapping[str, str], body: bytes = b""
+    ) -> Reply:
+        """Answer what a person asks, whether by a command or on a page. Never raises."""
+        try:
+            return Reply(200, self._answer(person, method, path, query, body))
         except NotAllowed as error:
             return Reply(error.status, {"error": str(error)})
         except BadRequest as error:
@@ -117,9 +153,8 @@ class Api:
             return Reply(500, {"error": "unexpected error; see the console's log"})
 
     def _answer(
-        self, method: str, path: str, headers: Any, query: Mapping[str, str], body: bytes
+        self, person: Person, method: str, path: str, query: Mapping[str, str], body: bytes
     ) -> dict[str, Any]:
-        person = self._parts.identity.who(headers)
         route, name = _route(method, path)
         if person.role < route.role:
             raise NotAllowed(
@@ -135,33 +170,50 @@ class Api:
     def me(self, asked: Asked) -> dict[str, Any]:
         return {"email": asked.person.email, "role": asked.person.role.name}
 
-    def events(self, asked: Asked) -> dict[str, Any]:
-        limit = _limit(asked.query, EVENTS)
-        timeline = self._parts.finding.timeline
-        account = asked.query.get("account")
-        if "outcome" in asked.query or "handler" in asked.query:
-            return self._searched(asked, limit)
-        if account is not None:
-            found = timeline.where("i_account", _number("account", account), limit)
-        elif "i_event" in asked.query:
-            found = timeline.where("i_event", asked.query["i_event"], limit)
-        else:
-            found = timeline.latest(limit)
-        return {"events": [as_json(story) for story in found]}
+    def overview(self, asked: Asked) -> dict[str, Any]:
+        found = self._parts.overview.look()
+        return found if self._sees(asked) else self._parts.masking.overview(found)
 
-    def _searched(self, asked: Asked, limit: int) -> dict[str, Any]:
-        """The newest events by what became of them."""
-        handler = asked.query.get("handler")
-        if handler is not None:
-            self._parts.handlers.get(handler)
-        every = {each.value for each in Outcome}
-        named = asked.query.get("outcome")
-        outcomes = frozenset(named.split(",") if named else every)
-        unknown = sorted(outcomes - every)
-        if unknown:
-            raise BadRequest(f"outcome: {unknown[0]!r} is none: write {_OUTCOMES}")
-        found, looked = self._parts.finding.timeline.search(limit, handler, outcomes)
-        return {"events": [as_json(story) for story in found], "looked_through": looked}
+    def events(self, asked: Asked) -> dict[str, Any]:
+        timeline = self._parts.finding.timeline
+        query = _checked(EventsQuery, asked.query)
+        if query.plain_list and query.account is not None:
+            found = timeline.where("i_account", query.account, query.limit)
+        elif query.i_event is not None:
+            found = timeline.where("i_event", query.i_event, query.limit)
+        else:
+            return self._page(asked, query)
+        return {"events": self._stories(asked, found)}
+
+    def _page(self, asked: Asked, query: EventsQuery) -> dict[str, Any]:
+        """The newest events that were asked for, and where the next page begins."""
+        if query.handler is not None:
+            self._parts.handlers.get(query.handler)
+        wanted = Wanted(
+            query.account,
+            query.since,
+            query.until,
+            query.event_type,
+            query.handler,
+            frozenset(query.outcome) if query.outcome else None,
+        )
+        try:
+            page = self._parts.finding.timeline.page(wanted, query.limit, query.after)
+        except ValueError as error:
+            raise BadRequest(f"after: {error}") from None
+        found = {"events": self._stories(asked, page.stories), "next": page.next}
+        looked = {} if wanted.everything else {"looked_through": page.looked_through}
+        return found | looked
+
+    def _stories(self, asked: Asked, stories: Iterable[Story]) -> list[dict[str, Any]]:
+        return [as_json(self._shown(asked, story)) for story in stories]
+
+    def _shown(self, asked: Asked, story: Story) -> Story:
+        return story if self._sees(asked) else self._parts.masking.story(story)
+
+    def _sees(self, asked: Asked) -> bool:
+        """Whether subscribers' numbers and names are shown to who asks."""
+        return asked.person.role >= self._parts.sees_subscribers
 
     def parked(self, asked: Asked) -> dict[str, Any]:
         handler = asked.query.get("handler")
@@ -169,17 +221,33 @@ class Api:
             self._parts.handlers.get(handler)
         stages = [ENRICHMENT, *sorted(self._parts.handlers.by_name)] if not handler else [handler]
         limit = _limit(asked.query, EVENTS)
-        return {"parked": self._parts.finding.parked(stages, limit)}
+        found = self._parts.finding.parked(stages, limit)
+        if not self._sees(asked):
+            found = [{**each, "reason": words_of_a_system(each["reason"])} for each in found]
+        return {"parked": found}
 
     def event(self, asked: Asked) -> dict[str, Any]:
-        stories = self._parts.finding.timeline.find(asked.name)
-        if not stories:
-            raise NotThere(_NO_EVENT.format(asked.name))
+        stories = [self._shown(asked, story) for story in self._named(asked)]
         systems = self._systems()
         return {
             "events": [as_json(story) for story in stories],
             "words": [words.of_story(story, systems).to_json() for story in stories],
         }
+
+    def event_details(self, asked: Asked) -> dict[str, Any]:
+        """What was read from PortaBilling for an event, and the owner's events around it."""
+        story = self._named(asked)[-1]
+        snapshot = unpacked(story.snapshot)
+        if snapshot is not None and not self._sees(asked):
+            snapshot = self._parts.masking.document(snapshot)
+        around = self._parts.finding.timeline.around(story, RELATED)
+        return {"snapshot": snapshot, "related": self._stories(asked, around)}
+
+    def _named(self, asked: Asked) -> list[Story]:
+        stories = self._parts.finding.timeline.find(asked.name)
+        if not stories:
+            raise NotThere(_NO_EVENT.format(asked.name))
+        return stories
 
     def account(self, asked: Asked) -> dict[str, Any]:
         return self._owner(asked, "account")
@@ -189,21 +257,22 @@ class Api:
 
     def _owner(self, asked: Asked, kind: str) -> dict[str, Any]:
         owner = Owner(kind, str(_number(kind, asked.name)))
-        return self._subject(
-            self._parts.finding.owner(owner, limit=_limit(asked.query, EVENTS)), self._systems()
-        )
+        self._looked_up(asked, str(owner))
+        subject = self._parts.finding.owner(owner, limit=_limit(asked.query, EVENTS))
+        return self._subject(asked, subject, self._systems())
 
     def find(self, asked: Asked) -> dict[str, Any]:
-        given = [(kind, asked.query[kind]) for kind in ("imsi", "msisdn") if asked.query.get(kind)]
+        kinds = ("imsi", "msisdn", "iccid")
+        given = [(kind, asked.query[kind]) for kind in kinds if asked.query.get(kind)]
         if len(given) != 1:
-            raise BadRequest("write ?imsi=NUMBER or ?msisdn=NUMBER")
+            raise BadRequest("write ?imsi=NUMBER, ?msisdn=NUMBER or ?iccid=NUMBER")
         ((kind, number),) = given
         if kind == "msisdn":
             number = as_msisdn(number) or ""
             if not number:
                 raise BadRequest("the MSISDN is not 1 to 15 digits: write ?msisdn=NUMBER")
         number = number.strip()
-        subjects = self._parts.finding.number(kind, number)
+        subjects = self._of_number(asked, kind, number)
         if not subjects:
             raise NotThere(
                 f"no system that NSPS writes to has {kind.upper()} {number}, and none had it in "
@@ -211,9 +280,67 @@ class Api:
                 "account:N"
             )
         systems = self._systems()
-        return {"found": [self._subject(each, systems) for each in subjects]}
+        return {"found": [self._subject(asked, each, systems) for each in subjects]}
 
-    def _subject(self, subject: Subject, systems: words.Systems) -> dict[str, Any]:
+    def _of_number(self, asked: Asked, kind: str, number: str) -> list[Subject]:
+        subjects = self._parts.finding.number(kind, number)
+        owners = [str(each.owner) for each in subjects if each.owner] or [f"an unknown {kind}"]
+        for owner in owners:
+            self._looked_up(asked, owner, by=kind)
+        return subjects
+
+    def search(self, asked: Asked) -> dict[str, Any]:
+        """Whatever a person may have at hand: an account, a customer, a number, an event."""
+        text = asked.query.get("q", "").strip()
+        kind, number = kind_of(text)
+        if not number or len(number) > 200:
+            raise BadRequest(
+                "q: write account:N, customer:N, an MSISDN, IMSI or ICCID, or an event's number"
+            )
+        systems, finding = self._systems(), self._parts.finding
+        if kind in ("account", "customer"):
+            owners = [Owner(kind, str(_number(kind, number)))]
+        else:
+            owners = finding.numbered(number) if kind != "event" else []
+        for owner in owners:
+            self._looked_up(asked, str(owner))
+        subjects = [finding.owner(owner) for owner in owners]
+        if kind in ("imsi", "msisdn", "iccid"):
+            subjects += self._of_number(asked, kind, number)
+        named = kind not in ("account", "customer", "imsi", "iccid")
+        events = finding.timeline.find(number) if named else []
+        return {
+            "found": [self._subject(asked, each, systems) for each in subjects],
+            "events": self._stories(asked, events),
+        }
+
+    def account_now(self, asked: Asked) -> dict[str, Any]:
+        return self._now(asked, "account")
+
+    def customer_now(self, asked: Asked) -> dict[str, Any]:
+        return self._now(asked, "customer")
+
+    def _now(self, asked: Asked, kind: str) -> dict[str, Any]:
+        """What PortaBilling and each system say of a subscriber at this moment."""
+        owner = Owner(kind, str(_number(kind, asked.name)))
+        self._looked_up(asked, str(owner), by="asking its systems")
+        found = self._parts.now.of(owner)
+        if self._sees(asked):
+            return found
+        mask = self._parts.masking
+        handlers = [mask.resources({**each, "owner": str(owner)}) for each in found["handlers"]]
+        return {"portabilling": mask.document(found["portabilling"]), "handlers": handlers}
+
+    def _looked_up(self, asked: Asked, target: str, by: str = "") -> None:
+        """Who looked at a subscriber is written down before it is shown. Raises Transient."""
+        person, details = asked.person, {"by": by} if by else {}
+        audit.note_alone(
+            self._parts.store, person.email, person.role.name, LOOK_UP, target, details=details
+        )
+
+    def _subject(self, asked: Asked, subject: Subject, systems: words.Systems) -> dict[str, Any]:
+        if not self._sees(asked):
+            subject = self._parts.masking.subject(subject)
         return {
             "owner": str(subject.owner) if subject.owner else None,
             "note": subject.note,
@@ -226,15 +353,19 @@ class Api:
     def handlers(self, asked: Asked) -> dict[str, Any]:
         switches, now = self._parts.switches.read_all(self._parts.handlers.by_name)
         portabilling = self._parts.switches.read(PORTABILLING)
+        found = [self._handler(name, switches[name], now) for name in sorted(switches)]
         return {
-            "handlers": [self._handler(name, switches[name], now) for name in sorted(switches)],
+            "handlers": [self._words_masked(asked, each) for each in found],
             "portabilling": plain(portabilling.write()),
         }
+
+    def _words_masked(self, asked: Asked, handler: dict[str, Any]) -> dict[str, Any]:
+        return handler if self._sees(asked) else self._parts.masking.handler(handler)
 
     def handler(self, asked: Asked) -> dict[str, Any]:
         name = self._parts.handlers.get(asked.name).name
         switches, now = self._parts.switches.read_all([name])
-        return self._handler(name, switches[name], now)
+        return self._words_masked(asked, self._handler(name, switches[name], now))
 
     def _handler(self, name: str, state: Switch, now: datetime) -> dict[str, Any]:
         handler = self._parts.handlers.get(name)
@@ -246,6 +377,9 @@ class Api:
             "requires": list(handler.requires),
             "group": handler.group,
             "retries": handler.retries.model_dump(mode="json"),
+            "max_rate": handler.max_rate,
+            "answer_within_hours": handler.answer_within_hours,
+            "quality": handler.quality,
             "switch": plain(state.write()),
             "off": state.off,
             "why": state.why(),
@@ -256,14 +390,36 @@ class Api:
     def health(self, asked: Asked) -> dict[str, Any]:
         return self._parts.health.look()
 
+    def handler_health(self, asked: Asked) -> dict[str, Any]:
+        """How one handler's system is, asked at this moment."""
+        return self._parts.health.of(self._parts.handlers.get(asked.name).name)
+
     def audit(self, asked: Asked) -> dict[str, Any]:
-        query = self._parts.store.client.collection("audit").order_by(
-            "at", direction=Query.DESCENDING
-        )
-        found = self._parts.store.find(query.limit(_limit(asked.query, 50)))
-        now = datetime.now(UTC)
-        kept = [each for each in found if each["expire_at"] > now]
-        return {"entries": [plain(_without(each, "expire_at")) for each in kept]}
+        query = _checked(AuditQuery, asked.query)
+        entries: list[dict[str, Any]] = []
+        now, after = datetime.now(UTC), query.after
+        while len(entries) < query.limit:
+            found = self._audit_page(query, after)
+            for each in found:
+                after = each["at"]
+                if each["expire_at"] > now and query.holds(each):
+                    entries.append(plain(_without(each, "expire_at")))
+                if len(entries) == query.limit:
+                    break
+            if len(found) < AUDIT_PAGE:
+                break
+        more = len(entries) == query.limit and after is not None
+        return {"entries": entries, "next": after.isoformat() if more and after else None}
+
+    def _audit_page(self, query: AuditQuery, after: datetime | None) -> list[dict[str, Any]]:
+        wanted: Any = self._parts.store.client.collection("audit")
+        ends = min(filter(None, (after, query.until)), default=None)
+        if ends is not None:
+            wanted = wanted.where(filter=FieldFilter("at", "<" if after else "<=", ends))
+        if query.since is not None:
+            wanted = wanted.where(filter=FieldFilter("at", ">=", query.since))
+        newest = wanted.order_by("at", direction=Query.DESCENDING)
+        return self._parts.store.find(newest.limit(AUDIT_PAGE))
 
     def jobs(self, asked: Asked) -> dict[str, Any]:
         found = self._parts.jobs.latest(_limit(asked.query, 20))
@@ -274,6 +430,8 @@ class Api:
         limit, after = _limit(asked.query, 100), asked.query.get("after", "")
         findings = self._parts.jobs.findings(asked.name, limit, after)
         shown = [plain(_without(each, "expire_at")) for each in findings]
+        if not self._sees(asked):
+            shown = [self._parts.masking.resources(each) for each in shown]
         return {**plain(_without(job, "expire_at")), "findings": shown}
 
     def _systems(self) -> words.Systems:
@@ -356,6 +514,14 @@ def plain_job(job: Mapping[str, Any]) -> dict[str, Any]:
 # ---- routes ------------------------------------------------------------------------------------
 
 
+def _not_from_a_form(method: str, headers: Any) -> None:
+    """Another site's page can make a browser send a form, and the proxy adds who its reader is; it
+    cannot make it send JSON. Raises NotAllowed."""
+    kind = str(headers.get("content-type", "")).partition(";")[0].strip().lower()
+    if method not in ("GET", "HEAD") and kind != "application/json":
+        raise NotAllowed(415, "write the header Content-Type: application/json, and JSON")
+
+
 class _MethodRefused(Exception):
     def __init__(self, allow: str) -> None:
         super().__init__(f"write {allow}")
@@ -380,9 +546,12 @@ class _Route:
 
 ROUTES = (
     _Route("GET", "/api/me", Role.viewer, Api.me),
+    _Route("GET", "/api/overview", Role.viewer, Api.overview),
     _Route("GET", "/api/events", Role.viewer, Api.events),
     _Route("GET", "/api/parked", Role.viewer, Api.parked),
     _Route("GET", "/api/events/{name}", Role.viewer, Api.event),
+    _Route("GET", "/api/events/{name}/details", Role.viewer, Api.event_details),
+    _Route("GET", "/api/search", Role.viewer, Api.search),
     _Route("GET", "/api/accounts/{name}", Role.viewer, Api.account),
     _Route("GET", "/api/customers/{name}", Role.viewer, Api.customer),
     _Route("GET", "/api/find", Role.viewer, Api.find),
@@ -392,6 +561,9 @@ ROUTES = (
     _Route("GET", "/api/jobs", Role.viewer, Api.jobs),
     _Route("GET", "/api/jobs/{name}", Role.viewer, Api.job),
     _Route("GET", "/api/health", Role.operator, Api.health),
+    _Route("GET", "/api/handlers/{name}/health", Role.operator, Api.handler_health),
+    _Route("GET", "/api/accounts/{name}/now", Role.operator, Api.account_now),
+    _Route("GET", "/api/customers/{name}/now", Role.operator, Api.customer_now),
     _Route("POST", "/api/handlers/{name}/pause", Role.operator, Api.pause),
     _Route("POST", "/api/handlers/{name}/resume", Role.operator, Api.resume),
     _Route("GET", "/api/accounts/{name}/kept", Role.viewer, Api.kept),
@@ -421,15 +593,19 @@ def _body(asked: Asked, model: type[M]) -> M:
         document = json.loads(asked.body or b"{}")
     except (ValueError, RecursionError):
         raise BadRequest("the body is not JSON: write an object") from None
+    return _validated(model, document)
+
+
+def _checked(model: type[M], query: Mapping[str, str]) -> M:
+    """What was asked for in the address; what is empty was not."""
+    return _validated(model, {name: text for name, text in query.items() if text.strip()})
+
+
+def _validated(model: type[M], document: object) -> M:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        mistakes = []
-        for each in error.errors(include_url=False, include_context=False, include_input=False):
-            where = ".".join(str(part) for part in each["loc"])
-            what = each["msg"].removeprefix("Value error, ")
-            mistakes.append(f"{where}: {what}" if where else what)
-        raise BadRequest("; ".join(mistakes)) from None
+        raise BadRequest(mistakes(error)) from None
 
 
 def _limit(query: Mapping[str, str], usual: int) -> int:

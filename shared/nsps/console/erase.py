@@ -14,7 +14,7 @@ from typing import Any
 from google.cloud.firestore import Client, DocumentReference, FieldFilter
 
 from nsps.cloud import audit
-from nsps.cloud.store import Store, Tx
+from nsps.cloud.store import Store
 from nsps.console.identity import Person
 from nsps.delivery.timeline import ENDED
 from nsps.domain.event import MESSAGE_KEY
@@ -59,13 +59,9 @@ def erase(store: Store, i_account: int, found: Found, person: Person, reason: st
     if found.against:
         raise NotYet(f"nothing was deleted: {'; '.join(found.against)}")
 
-    def note(tx: Tx) -> None:
-        target, details = f"account:{i_account}", {"documents": found.kinds}
-        tx.read([store.event("-")])  # the server's time
-        audit.note(store, tx, person.email, person.role.name, "erase", target, reason, details)
-
     if found.documents:
-        store.transact(note)
+        target, details = f"account:{i_account}", {"documents": found.kinds}
+        audit.note_alone(store, person.email, person.role.name, "erase", target, reason, details)
     for start in range(0, len(found.documents), AT_ONCE):
         batch = store.client.batch()
         for reference in found.documents[start : start + AT_ONCE]:

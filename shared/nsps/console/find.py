@@ -73,7 +73,7 @@ class Finding:
         )
 
     def number(self, kind: str, number: str) -> list[Subject]:
-        """The owners of an IMSI or MSISDN: by the ledger; an MSISDN also by PortaBilling.
+        """The owners of an IMSI, ICCID or MSISDN: by the ledger; an MSISDN also by PortaBilling.
 
         Raises Transient.
         """
@@ -96,6 +96,18 @@ class Finding:
             note = f"{label} {number} was removed from {', '.join(released)}: nobody has it now"
             return [Subject(None, tuple(found), note=note)]
         return []
+
+    def numbered(self, number: str) -> list[Owner]:
+        """The account and the customer of this number, if NSPS has had to do with them."""
+        if not (number.isascii() and number.isdigit() and len(number) <= _LONGEST_ID):
+            return []
+        owners = [Owner(kind, str(int(number))) for kind in ("account", "customer")]
+        return [owner for owner in owners if self._is_known(owner)]
+
+    def _is_known(self, owner: Owner) -> bool:
+        return bool(self._resources("owner", "==", str(owner))) or bool(
+            self.timeline.where("owner", str(owner), 1)
+        )
 
     def parked(self, stages: Iterable[str], limit: int) -> list[dict[str, Any]]:
         """Events that wait in Firestore for their next try, by stage, the next first.
@@ -162,6 +174,27 @@ class Finding:
                     }
                 )
         return statuses
+
+
+_LONGEST_ID = 9
+"""Digits of PortaBilling's own numbering; what is longer is a subscriber's number."""
+
+
+def kind_of(text: str) -> tuple[str, str]:
+    """What a person has typed: account, customer, imsi, msisdn, iccid or event, and its number.
+
+    A number alone is told by its length; up to nine digits it may be anything.
+    """
+    kind, colon, value = text.partition(":")
+    kind = kind.strip().lower()
+    if colon and kind in ("account", "customer", "imsi", "msisdn", "iccid", "event"):
+        return kind, value.strip().removeprefix("+")
+    number = text.removeprefix("+").replace(" ", "")
+    if not number.isdigit():
+        return "event", text
+    if len(number) > 15:
+        return "iccid", number
+    return ("imsi" if len(number) == 15 else "msisdn"), number
 
 
 def _said(owner: str) -> str:

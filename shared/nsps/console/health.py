@@ -46,6 +46,11 @@ class Health:
                 ],
             }
 
+    def of(self, handler: str) -> dict[str, Any]:
+        """One handler's system and its group, see ``look``. Never raises."""
+        _, groups = self._portabilling()
+        return {**self._group(handler, groups), "system": self.handlers.probe(handler)}
+
     def _portabilling(self) -> tuple[str | None, set[str] | None]:
         """Why there is no login, or the groups that are registered."""
         try:

@@ -243,6 +243,10 @@ class Jobs:
         documents = [(each.id, each.to_dict() or {}) for each in found]
         return [_shown(ident, data) for ident, data in documents if data["expire_at"] > now]
 
+    def failed(self) -> list[dict[str, Any]]:
+        """Of the newest jobs those that have failed."""
+        return [job for job in self.latest(20) if job["state"] == JobState.FAILED]
+
     def findings(self, ident: str, limit: int, after: str = "") -> list[dict[str, Any]]:
         """What a job found, by name; ``after``: the last name of the page before."""
         query = _findings(self._store, ident).order_by("name")

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from nsps.console.jobs import DEFAULT_RATE, MAX_RATE
 from nsps.domain.outcome import Outcome
 from nsps.runtime.settings import EventPattern
+
+MAX_LIMIT = 1000
+"""What one answer lists at the most."""
+
+
+def mistakes(error: ValidationError) -> str:
+    """What is wrong in a request, for people."""
+    found = []
+    for each in error.errors(include_url=False, include_context=False, include_input=False):
+        where = ".".join(str(part) for part in each["loc"])
+        what = each["msg"].removeprefix("Value error, ")
+        found.append(f"{where}: {what}" if where else what)
+    return "; ".join(found)
 
 
 def _rate(value: object) -> float:
@@ -26,6 +48,7 @@ def _outcome(value: object) -> Outcome:
         raise ValueError(f"{value!r} is no outcome: write {words}") from None
 
 
+Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 Rate = Annotated[float, BeforeValidator(_rate)]
 Reason = Annotated[str, Field(max_length=500)]
 
@@ -45,6 +68,59 @@ class EraseBody(_Body):
 
     held: bool = False
     reason: Reason = ""
+
+
+def _split(value: object) -> object:
+    return value.split(",") if isinstance(value, str) else value
+
+
+class EventsQuery(_Body):
+    """Which events of the history. ``after``: the ``next`` of the page before.
+
+    ``newest``: newest first, also of one account (which is told oldest first otherwise).
+    """
+
+    limit: Limit = 20
+    account: Annotated[int, Field(ge=1, lt=10**18)] | None = None
+    i_event: Annotated[str, Field(max_length=200)] | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    event_type: EventPattern | None = None
+    handler: str | None = None
+    outcome: Annotated[
+        tuple[Annotated[Outcome, BeforeValidator(_outcome)], ...], BeforeValidator(_split)
+    ] = ()
+    after: Annotated[str, Field(max_length=300)] = ""
+    newest: bool = False
+
+    @property
+    def plain_list(self) -> bool:
+        """Whether nothing but the account is asked for."""
+        narrowed = self.event_type or self.handler or self.outcome or self.since or self.until
+        return not (self.newest or self.after or narrowed)
+
+
+class AuditQuery(_Body):
+    """Which entries of the audit trail; who looked at a subscriber only with ``look_ups``."""
+
+    limit: Limit = 50
+    who: Annotated[str, Field(max_length=200)] | None = None
+    action: Annotated[str, Field(max_length=50)] | None = None
+    target: Annotated[str, Field(max_length=200)] | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    look_ups: bool = False
+    after: AwareDatetime | None = None
+
+    def holds(self, entry: Mapping[str, Any]) -> bool:
+        """Whether an entry is wanted, beyond its time."""
+        if entry["action"] == "look up" and not (self.look_ups or self.action == "look up"):
+            return False
+        if self.action is not None and entry["action"] != self.action:
+            return False
+        if self.who is not None and self.who.lower() not in str(entry["who"]).lower():
+            return False
+        return self.target is None or self.target in str(entry["target"])
 
 
 class ReplayBody(_Body):

@@ -11,7 +11,7 @@ from typing import Any
 from nsps.console.find import Subject
 from nsps.delivery.switch import Switch, kept_until
 from nsps.delivery.timeline import Delivered, Story
-from nsps.domain.event import MESSAGE_KEY, RECONCILE
+from nsps.domain.event import MESSAGE_KEY, RECONCILE, Owner
 from nsps.domain.retry import LADDER, PUSH
 from nsps.runtime.settings import HandlerSummary
 
@@ -28,11 +28,53 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Deed:
+    """Something that a person can do, by a command or a button.
+
+    ``verb``: doctor, handlers, pause, resume, replay (the ``event``) or reconcile (the ``owner``;
+    None: whom nobody can read).
+    """
+
+    verb: str
+    handler: str = ""
+    event: str = ""
+    owner: Owner | None = None
+
+    @property
+    def command(self) -> str:
+        """As one types it."""
+        match self.verb:
+            case "replay":
+                return f"nsps replay {self.event} --handler {self.handler}"
+            case "reconcile":
+                whom = (
+                    f"--{self.owner.kind} {self.owner.id}" if self.owner else "--account I_ACCOUNT"
+                )
+                return f"nsps reconcile {self.handler} {whom}"
+            case "resume":
+                return f"nsps resume {self.handler}"
+            case "pause":
+                return f'nsps pause {self.handler} --reason "..."'
+        return f"nsps {self.verb}"
+
+    def to_json(self) -> dict[str, Any]:
+        owner = str(self.owner) if self.owner else None
+        return {"verb": self.verb, "handler": self.handler, "event": self.event, "owner": owner}
+
+
+@dataclass(frozen=True, slots=True)
 class Advice:
-    """What can be done, and the command that does it."""
+    """What can be done, and what does it."""
 
     text: str
-    command: str
+    deed: Deed
+
+    @property
+    def command(self) -> str:
+        return self.deed.command
+
+    def to_json(self) -> dict[str, Any]:
+        return {"text": self.text, "command": self.command, "deed": self.deed.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +89,7 @@ class Words:
         return {
             "happened": [{"at": line.at, "text": line.text} for line in self.happened],
             "waiting": list(self.waiting),
-            "advice": [{"text": each.text, "command": each.command} for each in self.advice],
+            "advice": [each.to_json() for each in self.advice],
         }
 
 
@@ -352,7 +394,7 @@ def _advice(stories: Iterable[Story], systems: Systems) -> tuple[Advice, ...]:
     advice: list[Advice] = []
     for story in stories:
         if story.retry and not story.enriched_at and story.state != "rejected":
-            advice.append(Advice("See how PortaBilling answers", "nsps doctor"))
+            advice.append(Advice("See how PortaBilling answers", Deed("doctor")))
         for each in story.deliveries:
             if each.outcome != "superseded" or each.handler not in newest:
                 newest[each.handler] = (story, each)
@@ -360,13 +402,13 @@ def _advice(stories: Iterable[Story], systems: Systems) -> tuple[Advice, ...]:
         unknown_owner = story.state == "rejected" and not each.run  # again is rejected again
         advise = _reconcile_whom_it_means if unknown_owner else _for_delivery
         advice += advise(story, each, systems)
-    advice.sort(key=lambda each: each.command.startswith(_RECONCILE))  # what is not well first
+    advice.sort(key=lambda each: each.deed.verb == "reconcile")  # what is not well first
     return tuple(dict.fromkeys(advice))
 
 
 def _for_delivery(story: Story, each: Delivered, systems: Systems) -> Iterator[Advice]:
     name, switch = each.handler, systems.off(each.handler)
-    again = f"nsps replay {story.event_id} --handler {name}"
+    again = Deed("replay", name, story.event_id)
     if systems.gone(name):
         return
     if each.outcome in ("rejected", "expired"):
@@ -375,31 +417,29 @@ def _for_delivery(story: Story, each: Delivered, systems: Systems) -> Iterator[A
     elif each.final:
         yield from _compare(story, name, systems)
     elif switch is not None and switch.pause is not None:
-        yield Advice(f"Let {name} go on", f"nsps resume {name}")
+        yield Advice(f"Let {name} go on", Deed("resume", name))
     elif switch is not None:
         text = f"Look after the system of {name}; events go on by themselves when it is well"
-        yield Advice(text, "nsps handlers")
+        yield Advice(text, Deed("handlers", name))
     elif systems.overdue(each):
-        yield Advice("See whether the function is well", "nsps doctor")
+        yield Advice("See whether the function is well", Deed("doctor"))
         yield Advice(f"Send it to {name} again", again)
     elif each.outcome == "parked" and not story.enriched_at:
         yield Advice(f"Send it to {name} now instead of waiting", again)
     elif each.retry:
         yield Advice(f"Send it to {name} now instead of waiting", again)
-        yield Advice(
-            f"Stop {name} while its system is repaired", f'nsps pause {name} --reason "..."'
-        )
+        yield Advice(f"Stop {name} while its system is repaired", Deed("pause", name))
 
 
 def _reconcile_whom_it_means(story: Story, each: Delivered, systems: Systems) -> Iterator[Advice]:
     """Of an event that does not say readably whom it is about."""
     if not systems.gone(each.handler) and not systems.sends_messages(each.handler):
-        yield _reconcile(each.handler, "--account I_ACCOUNT")
+        yield _reconcile(each.handler, None)
 
 
 def _compare(story: Story, handler: str, systems: Systems) -> Iterator[Advice]:
     if story.i_account is not None and not systems.sends_messages(handler):
-        yield _reconcile(handler, f"--account {story.i_account}")
+        yield _reconcile(handler, Owner("account", str(story.i_account)))
 
 
 def _reconciles(subject: Subject, systems: Systems) -> Iterator[Advice]:
@@ -407,17 +447,12 @@ def _reconciles(subject: Subject, systems: Systems) -> Iterator[Advice]:
         return
     for handler in sorted({str(each["handler"]) for each in subject.resources}):
         if not systems.sends_messages(handler):
-            yield _reconcile(handler, f"--{subject.owner.kind} {subject.owner.id}")
+            yield _reconcile(handler, subject.owner)
 
 
-_RECONCILE = "nsps reconcile"
-
-
-def _reconcile(handler: str, whom: str) -> Advice:
-    return Advice(
-        f"See whether {handler} still has what PortaBilling says",
-        f"{_RECONCILE} {handler} {whom}",
-    )
+def _reconcile(handler: str, owner: Owner | None) -> Advice:
+    text = f"See whether {handler} still has what PortaBilling says"
+    return Advice(text, Deed("reconcile", handler, owner=owner))
 
 
 # ---- names -------------------------------------------------------------------------------------

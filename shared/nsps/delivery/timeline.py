@@ -6,15 +6,16 @@ The same story is printed by ``nsps explain``, given as JSON, and (later) shown 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from google.cloud.firestore import DocumentReference, DocumentSnapshot, FieldFilter, Query
 
 from nsps.cloud.store import Store, from_json
 from nsps.domain.outcome import Outcome
 from nsps.domain.retry import PUSH
+from nsps.domain.routing import matches
 from nsps.runtime.settings import HandlerSummary
 
 
@@ -73,6 +74,8 @@ class Story:
     deliveries: tuple[Delivered, ...]
     damaged: tuple[str, ...] = ()
     """Calls of PortaBilling in whose answers a text could not be read."""
+    snapshot: bytes | None = field(default=None, repr=False)
+    """pb_data as the history keeps it, compressed; not part of the JSON."""
 
     @property
     def final(self) -> bool:
@@ -89,9 +92,44 @@ class Story:
 def as_json(story: Story) -> dict[str, Any]:
     """A story as JSON: its members, and ``final``."""
     document = asdict(story) | {"final": story.final}
+    del document["snapshot"]
     for each, delivered in zip(document["deliveries"], story.deliveries, strict=True):
         each["final"] = delivered.final
     return document
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events are asked for; what is None leaves it open. ``event_type``: a pattern."""
+
+    account: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    event_type: str | None = None
+    handler: str | None = None
+    outcomes: frozenset[str] | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether Firestore's query alone finds them."""
+        return self.event_type is None and self.handler is None and self.outcomes is None
+
+    def holds(self, story: Story) -> bool:
+        """Whether it is wanted, beyond what the query says."""
+        if self.event_type is not None and not matches(self.event_type, story.event_type):
+            return False
+        if self.outcomes is not None:
+            return came_to(story, self.handler, self.outcomes)
+        return self.handler is None or any(d.handler == self.handler for d in story.deliveries)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """``next``: the cursor of the page after it, None at the end."""
+
+    stories: tuple[Story, ...]
+    next: str | None
+    looked_through: int
 
 
 class Timeline:
@@ -119,24 +157,54 @@ class Timeline:
         query = self._store.events().order_by("opened_at", direction=Query.DESCENDING)
         return self._stories(query.limit(limit))
 
-    def search(
-        self, limit: int, handler: str | None, outcomes: frozenset[str]
-    ) -> tuple[list[Story], int]:
-        """The newest events that came to one of the outcomes (for the handler, if one is named),
-        newest first; and how many were looked through for them, SEARCHED at most."""
-        query = self._store.events().order_by("opened_at", direction=Query.DESCENDING)
+    def page(self, wanted: Wanted, limit: int, after: str = "") -> Page:
+        """The newest events that are wanted, newest first; ``after``: where the page before ended.
+
+        Looks through SEARCHED events at the most: then the page ends early, and ``next`` goes on.
+        """
+        query = self._wanted(wanted)
+        position: Any = _position(after)
         found: list[Story] = []
-        looked, after = 0, None
-        while len(found) < limit and looked < SEARCHED:
-            page = query.start_after(after) if after is not None else query
-            snapshots = self._snapshots(page.limit(_SEARCH_PAGE))
+        looked = 0
+        while looked < SEARCHED:
+            at = query.start_after(position) if position is not None else query
+            size = limit if wanted.everything else _SEARCH_PAGE
+            snapshots = self._snapshots(at.limit(size))
             looked += len(snapshots)
-            stories = self._told(snapshots)
-            found += [story for story in stories if came_to(story, handler, outcomes)]
-            if len(snapshots) < _SEARCH_PAGE:
-                break
-            after = snapshots[-1]
-        return found[:limit], looked
+            for story in self._told(snapshots):
+                if wanted.holds(story):
+                    found.append(story)
+                if len(found) == limit:
+                    return Page(tuple(found), _cursor(snapshots, story.event_id), looked)
+            if len(snapshots) < size:
+                return Page(tuple(found), None, looked)
+            position = snapshots[-1]
+        return Page(tuple(found), _cursor(snapshots, snapshots[-1].id), looked)
+
+    def _wanted(self, wanted: Wanted) -> Query:
+        query: Any = self._store.events()
+        if wanted.account is not None:
+            query = query.where(filter=FieldFilter("i_account", "==", wanted.account))
+        if wanted.since is not None:
+            query = query.where(filter=FieldFilter("opened_at", ">=", wanted.since))
+        if wanted.until is not None:
+            query = query.where(filter=FieldFilter("opened_at", "<=", wanted.until))
+        for name in ("opened_at", "__name__"):
+            query = query.order_by(name, direction=Query.DESCENDING)
+        return cast(Query, query)
+
+    def around(self, story: Story, limit: int) -> list[Story]:
+        """The events of the same owner that came next before and after it, newest first."""
+        if not story.opened_at:
+            return []
+        at = datetime.fromisoformat(story.opened_at)
+        mine = self._store.events().where(filter=FieldFilter("owner", "==", story.owner))
+        before = mine.where(filter=FieldFilter("opened_at", "<", at))
+        after = mine.where(filter=FieldFilter("opened_at", ">", at + _MILLISECOND))
+        earlier = before.order_by("opened_at", direction=Query.DESCENDING).limit(limit)
+        later = self._stories(after.order_by("opened_at").limit(limit))
+        found = [*later[::-1], *self._stories(earlier)]
+        return [each for each in found if each.event_id != story.event_id]
 
     def _stories(self, query: Query) -> list[Story]:
         return self._told(self._snapshots(query))
@@ -198,6 +266,7 @@ class Timeline:
                 for handler, run in runs_of(data)
             ),
             damaged=tuple(data.get("damaged") or ()),
+            snapshot=data.get("snapshot"),
         )
 
     def _delivered(
@@ -281,8 +350,25 @@ class Timeline:
 
 
 SEARCHED = 2000
-"""Events that a search looks through at the most."""
+"""Events that one page looks through at the most."""
 _SEARCH_PAGE = 200
+_MILLISECOND = timedelta(milliseconds=1)  # what a story's times are cut to
+
+
+def _position(after: str) -> dict[str, Any] | None:
+    """Where a cursor points to. Raises ValueError."""
+    moment, _, ident = after.partition("~")
+    if not after:
+        return None
+    if not ident or "/" in ident:
+        raise ValueError(f"{after!r} is no page")
+    return {"opened_at": datetime.fromisoformat(moment), "__name__": ident}
+
+
+def _cursor(snapshots: Iterable[DocumentSnapshot[Any]], ident: str) -> str:
+    (last,) = (each for each in snapshots if each.id == ident)
+    opened_at: datetime = (last.to_dict() or {})["opened_at"]
+    return f"{opened_at.astimezone(UTC).isoformat()}~{ident}"
 
 
 def came_to(story: Story, handler: str | None, outcomes: frozenset[str]) -> bool:

@@ -216,6 +216,7 @@ class Retries:
         if kept is None:  # what is paused cannot be known: the next tick sends
             return Ticked(statuses, 0, 0, 0, {})
         switches, now = kept
+        _guarded("the tick's own time", lambda: self._store.merge(self._store.tick(), {"at": now}))
         with ThreadPoolExecutor(AT_ONCE) as pool:
             orders = pool.map(lambda name: self._orders(name, switches, now, ends), self._handlers)
             parked = pool.map(lambda stage: self._parked(stage, now, ends), self._stages(switches))

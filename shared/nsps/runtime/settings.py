@@ -51,6 +51,7 @@ ReadCall = Literal[
 """A call of PortaBilling that reads one object."""
 
 Kind = Literal["state", "message", "asynchronous"]
+Tier = Literal["bronze", "silver", "gold"]
 
 _SECRET_REF = re.compile(
     r"sm://[A-Za-z0-9_-]{1,255}(/versions/([1-9][0-9]*|latest))?"
@@ -175,6 +176,7 @@ class ConsoleSettings(_Part):
     ``roles``: viewer, operator or admin -> e-mail addresses, or ``domain:example.com``.
     ``audiences``: of Google ID tokens (a person's from gcloud has gcloud's own);
     ``iap_audience``: of the Identity-Aware Proxy, where it stands before the function.
+    ``viewers_see_subscribers``: numbers and names are masked for viewers otherwise.
     """
 
     audiences: Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -182,6 +184,7 @@ class ConsoleSettings(_Part):
     iap_audience: Text | None = None
     certs_url: WebUrl = GOOGLE_CERTS_URL
     iap_certs_url: WebUrl = IAP_CERTS_URL
+    viewers_see_subscribers: bool = False
 
 
 class HandlerLocation(_Part):
@@ -251,7 +254,7 @@ class HandlerSummary(_Part):
     """One external system as configured for this deployment, as enrichment sees it.
 
     ``max_rate``: calls a second that it bears; None: nobody said. ``answer_within_hours``: how
-    long an asynchronous one may take to answer.
+    long an asynchronous one may take to answer. ``quality``: the tier of its connector's manifest.
     """
 
     name: HandlerName
@@ -263,6 +266,7 @@ class HandlerSummary(_Part):
     max_rate: Annotated[float, Field(gt=0)] | None = None
     retries: RetrySettings = RetrySettings()
     answer_within_hours: Annotated[float, Field(gt=0, le=2160)] = 24.0
+    quality: Tier | None = None
 
 
 class HandlerSettings(HandlerSummary):

@@ -8,7 +8,8 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps_local.cli.printable import bounded, one_line, printable, safe_console
+from nsps.domain.printable import bounded, one_line, printable
+from nsps_local.cli.printable import safe_console
 from rich.table import Table
 from rich.text import Text
 

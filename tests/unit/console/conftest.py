@@ -23,7 +23,9 @@ def declared(folder: Path) -> Path:
             "collectionGroup": index["collection"],
             "queryScope": "COLLECTION_GROUP" if index.get("scope") == "group" else "COLLECTION",
             "fields": [
-                {"fieldPath": each["field"], "order": each.get("order", "ascending").upper()}
+                {"fieldPath": each["field"], "arrayConfig": "CONTAINS"}
+                if each.get("order") == "contains"
+                else {"fieldPath": each["field"], "order": each.get("order", "ascending").upper()}
                 for each in index["fields"]
             ],
         }

@@ -1,0 +1,421 @@
+"""How everything is at this moment, from what Firestore holds: a row for each handler, a row for
+what all handlers share, and what needs a person."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.cloud.firestore import FieldFilter, Query
+
+from nsps.cloud.store import Store
+from nsps.console.handlers import Handlers
+from nsps.delivery import switch
+from nsps.delivery.switch import State, Switch, Switches, kept_until
+from nsps.delivery.timeline import plain
+from nsps.domain.outcome import Outcome
+from nsps.runtime.settings import PORTABILLING, HandlerSummary
+
+AT_ONCE = 16
+SAMPLE = 100
+"""Deliveries from which the times are computed: the newest."""
+MENDED_LOOKED = 50
+"""Failed events that are looked at for whether they still need a person."""
+REMEMBERED_SECONDS = 5.0
+"""How old the figures may be: many who look at once ask Firestore once."""
+WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
+KINDS: Mapping[str, tuple[Outcome, ...]] = {
+    "done": (Outcome.DELIVERED, Outcome.UNCHANGED),
+    "superseded": (Outcome.SUPERSEDED,),
+    "failed": (Outcome.REJECTED, Outcome.EXPIRED),
+}
+"""What the deliveries of a time are counted as."""
+LATE = timedelta(minutes=5)
+"""After so long somebody should look: the scheduler comes every minute."""
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all handlers share: counts and moments, see ``Overview.look``."""
+
+    unread: int
+    unread_since: datetime | None
+    unread_parked: int
+    unread_error: str | None
+    statuses_due: int
+    statuses_refused: int
+    last_tick: datetime | None
+    portabilling: Switch = field(default_factory=Switch)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Looks; safe to share between threads."""
+
+    store: Store
+    handlers: Handlers
+    switches: Switches
+    failed_jobs: Callable[[], Sequence[Mapping[str, Any]]]
+    """The newest jobs that have failed."""
+    clock: Callable[[], float] = time.monotonic
+    _pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(AT_ONCE, thread_name_prefix="overview")
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _kept: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+
+    def look(self) -> dict[str, Any]:
+        """{"at", "handlers", "portabilling", "espf", "dead_letters", "scheduler", "concerns"}.
+
+        Raises Transient.
+        """
+        with self._lock:
+            if self._kept and self.clock() - self._kept[0][0] < REMEMBERED_SECONDS:
+                return self._kept[0][1]
+            found = self._look()
+            self._kept[:] = [(self.clock(), found)]
+            return found
+
+    def _look(self) -> dict[str, Any]:
+        switches, now = self.switches.read_all(self.handlers.by_name)
+        names = sorted(self.handlers.by_name)
+        asked = {name: self._ask_handler(name, switches[name], now) for name in names}
+        shared = self._ask_shared()
+        jobs = self._pool.submit(self.failed_jobs)
+        rows = [self._row(name, switches[name], now, asked[name]) for name in names]
+        common = _Shared(**{name: each.result() for name, each in shared.items()})
+        return {
+            "at": plain(now),
+            "handlers": rows,
+            "portabilling": {
+                "state": state_of(common.portabilling),
+                "unread": common.unread,
+                "since": plain(common.unread_since),
+                "parked": common.unread_parked,
+                "error": common.unread_error,
+            },
+            "espf": {"due": common.statuses_due, "refused": common.statuses_refused},
+            "dead_letters": {"parked": common.unread_parked + sum(row["parked"] for row in rows)},
+            "scheduler": {"last_tick": plain(common.last_tick)},
+            "concerns": [each.to_json() for each in concerns(rows, common, jobs.result(), now)],
+        }
+
+    # ---- one handler -------------------------------------------------------------------------
+
+    def _ask_handler(self, name: str, state: Switch, now: datetime) -> dict[str, Any]:
+        deliveries = self.store.client.collection("handlers", name, "deliveries")
+        open_still = deliveries.where(filter=FieldFilter("outcome", "==", None))
+        asked: dict[str, Any] = {
+            "open": self._pool.submit(self._count, open_still),
+            "oldest": self._pool.submit(
+                self._first, open_still.order_by("begun_at"), ("begun_at",)
+            ),
+            "newest": self._pool.submit(
+                self._first, _newest(open_still, "begun_at"), ("retry", "last_at")
+            ),
+            "unanswered": self._pool.submit(
+                self._count, deliveries.where(filter=_outcomes((Outcome.ACCEPTED,)))
+            ),
+            "parked": self._pool.submit(self._count, self._parked(name)),
+            "failure": self._pool.submit(
+                self._first,
+                _newest(deliveries.where(filter=_outcomes(KINDS["failed"])), "finished_at"),
+                ("errors", "retry", "finished_at"),
+            ),
+            "sample": self._pool.submit(self._sample, deliveries),
+            "to mend": self._pool.submit(self._to_mend, name, deliveries, now),
+        }
+        for window, span in WINDOWS.items():
+            for kind, outcomes in KINDS.items():
+                since = FieldFilter("finished_at", ">=", now - span)
+                query = deliveries.where(filter=_outcomes(outcomes)).where(filter=since)
+                asked[f"{window} {kind}"] = self._pool.submit(self._count, query)
+        if state.off_since is not None:
+            events = self.store.events().where(
+                filter=FieldFilter("handlers", "array_contains", name)
+            )
+            since = FieldFilter("opened_at", ">=", state.off_since)
+            begun = FieldFilter("begun_at", ">=", state.off_since)
+            arrived = events.where(filter=since)
+            asked["arrived"] = self._pool.submit(self._count, arrived)
+            asked["begun"] = self._pool.submit(self._count, deliveries.where(filter=begun))
+            asked["arrived first"] = self._pool.submit(
+                self._first, arrived.order_by("opened_at"), ("opened_at",)
+            )
+        return asked
+
+    def _row(
+        self, name: str, state: Switch, now: datetime, asked: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        handler: HandlerSummary = self.handlers.by_name[name]
+        found = {key: each.result() for key, each in asked.items()}
+        held = max(0, found.get("arrived", 0) - found.get("begun", 0))
+        moments = [(found["oldest"] or {}).get("begun_at")]
+        if held:
+            moments.append((found["arrived first"] or {}).get("opened_at"))
+        return {
+            "name": name,
+            "connector": handler.connector,
+            "kind": handler.kind,
+            "group": handler.group,
+            "state": state_of(state),
+            "why": state.why(),
+            "reason": state.breaker.reason if state.breaker.state is State.OPEN else None,
+            "since": plain(state.off_since),
+            "kept_until": plain(kept_until(state)),
+            "warning": switch.warning(name, state, now),
+            "waiting": found["open"] + held,
+            "oldest": plain(min(filter(None, moments), default=None)),
+            "unanswered": found["unanswered"],
+            "parked": found["parked"],
+            **{window: {kind: found[f"{window} {kind}"] for kind in KINDS} for window in WINDOWS},
+            "took": took(found["sample"]),
+            "last_error": last_error(found["newest"], found["failure"]),
+            "to_mend": found["to mend"],
+        }
+
+    def _to_mend(self, name: str, deliveries: Any, now: datetime) -> int:
+        """Events of the last day that failed for good and that neither a replay nor a newer event
+        of the owner has taken over; of the newest MENDED_LOOKED that failed."""
+        since = FieldFilter("finished_at", ">=", now - WINDOWS["day"])
+        failed = deliveries.where(filter=_outcomes(KINDS["failed"])).where(filter=since)
+        query = _newest(failed, "finished_at").select([]).limit(MENDED_LOOKED)
+        snapshots = self.store.call(lambda: list(query.stream()))
+        newest_run: dict[str, int] = {}
+        for each in snapshots:
+            event_id, _, run = each.id.partition(".")
+            newest_run[event_id] = max(newest_run.get(event_id, 0), int(run or 0))
+        if not newest_run:
+            return 0
+        events = self._all(map(self.store.event, newest_run), ["runs", "owner"])
+        owners = self._all(
+            {self.store.owner(name, str(data.get("owner"))) for data in events.values()}, ["by"]
+        )
+        by = {ident: data.get("by") for ident, data in owners.items()}
+        left = 0
+        for event_id, run in newest_run.items():
+            data = events.get(event_id, {})
+            owner = self.store.owner(name, str(data.get("owner"))).id
+            replayed = (data.get("runs") or {}).get(name, {}).get("n", 0) > run
+            left += not replayed and by.get(owner, event_id) == event_id
+        return left
+
+    def _all(self, references: Iterable[Any], fields: list[str]) -> dict[str, dict[str, Any]]:
+        wanted = list(references)
+        found = self.store.call(lambda: list(self.store.client.get_all(wanted, fields)))
+        return {each.id: each.to_dict() or {} for each in found if each.exists}
+
+    def _sample(self, deliveries: Any) -> list[float]:
+        """Milliseconds from receipt to the end, of the newest deliveries."""
+        query = _newest(deliveries, "finished_at").select(["t", "finished_at"]).limit(SAMPLE)
+        return [ms for each in self.store.find(query) if (ms := _milliseconds(each)) is not None]
+
+    # ---- what all share ----------------------------------------------------------------------
+
+    def _ask_shared(self) -> dict[str, Any]:
+        events = self.store.events()
+        unread = events.where(filter=FieldFilter("state", "==", "received"))
+        refused = self.store.client.collection("statuses").where(
+            filter=FieldFilter("refused", ">", "")
+        )
+        submit = self._pool.submit
+        return {
+            "unread": submit(self._count, unread),
+            "unread_since": submit(self._unread_since, unread),
+            "unread_error": submit(self._unread_error, unread),
+            "unread_parked": submit(self._count, self._parked("enrichment")),
+            "statuses_due": submit(self._count, self.store.statuses_due()),
+            "statuses_refused": submit(self._count, refused),
+            "portabilling": submit(lambda: self.switches.read(PORTABILLING)),
+            "last_tick": submit(lambda: (self.store.read(self.store.tick()) or {}).get("at")),
+        }
+
+    def _unread_since(self, unread: Any) -> datetime | None:
+        oldest = self._first(unread.order_by("opened_at"), ("opened_at",)) or {}
+        return oldest.get("opened_at")
+
+    def _unread_error(self, unread: Any) -> str | None:
+        newest = self._first(_newest(unread, "opened_at"), ("retry",)) or {}
+        return (newest.get("retry") or {}).get("error")
+
+    def _parked(self, stage: str) -> Any:
+        parked = self.store.client.collection("parked")
+        waits = parked.where(filter=FieldFilter("stage", "==", stage))
+        return waits.where(filter=FieldFilter("next_try", ">", _LONG_AGO))
+
+    def _count(self, query: Any) -> int:
+        return int(self.store.call(lambda: query.count().get())[0][0].value)
+
+    def _first(self, query: Any, fields: Iterable[str]) -> dict[str, Any] | None:
+        found = self.store.find(query.select(list(fields)).limit(1))
+        return found[0] if found else None
+
+
+def _newest(query: Any, name: str) -> Any:
+    return query.order_by(name, direction=Query.DESCENDING)
+
+
+def _outcomes(outcomes: Sequence[Outcome]) -> FieldFilter:
+    if len(outcomes) == 1:
+        return FieldFilter("outcome", "==", outcomes[0].value)
+    return FieldFilter("outcome", "in", [each.value for each in outcomes])
+
+
+# ---- what the figures say: pure ----------------------------------------------------------------
+
+
+def state_of(state: Switch) -> str:
+    """A handler's switch in a word or two."""
+    if state.pause is not None:
+        return "paused"
+    return {
+        State.CLOSED: "in service",
+        State.OPEN: "down",
+        State.HALF_OPEN: "coming back",
+    }[state.breaker.state]
+
+
+def took(sample: Sequence[float]) -> dict[str, Any] | None:
+    """Median and 99th percentile in milliseconds; None without a sample."""
+    if not sample:
+        return None
+    ordered = sorted(sample)
+    rank = {"median": 0.5, "p99": 0.99}
+    values = {
+        name: round(ordered[max(0, math.ceil(part * len(ordered)) - 1)])
+        for name, part in rank.items()
+    }
+    return {**values, "of": len(ordered)}
+
+
+def _milliseconds(delivery: Mapping[str, Any]) -> float | None:
+    received, _, _ = str(delivery.get("t", "")).partition("/")
+    finished = delivery.get("finished_at")
+    try:
+        passed: timedelta = finished - datetime.fromisoformat(received)  # type: ignore[operator]
+        return passed.total_seconds() * 1000
+    except (ValueError, TypeError):
+        return None
+
+
+def last_error(
+    newest: Mapping[str, Any] | None, failure: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The newer of what an unfinished delivery and a failed one complain of."""
+    found: list[tuple[datetime, str]] = []
+    retry = (newest or {}).get("retry")
+    if retry:
+        found.append((retry["at"], str(retry["error"])))
+    if failure and failure.get("finished_at"):
+        errors = [*(failure.get("errors") or []), (failure.get("retry") or {}).get("error")]
+        found.append((failure["finished_at"], str(next(filter(None, errors), "failed"))))
+    if not found:
+        return None
+    at, text = max(found)
+    return {"at": plain(at), "text": text}
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """Something that needs a person. ``mends``: what can be done about it, see ``concerns``.
+
+    ``error``: in the words of a system, which may name a subscriber.
+    """
+
+    level: int
+    text: str
+    mends: str
+    handler: str | None = None
+    job: str | None = None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "level": "bad" if self.level < _WARN else "wait",
+            "text": self.text,
+            "error": self.error,
+            "mends": self.mends,
+            "handler": self.handler,
+            "job": self.job,
+        }
+
+
+_WARN = 40
+
+
+def concerns(
+    rows: Iterable[Mapping[str, Any]],
+    shared: _Shared,
+    failed_jobs: Iterable[Mapping[str, Any]],
+    now: datetime,
+) -> list[Concern]:
+    """What needs a person now, the worst first.
+
+    ``mends``: resume (the handler), look (at the handler), failed (its failed events), health
+    (ask how everything is), parked (its parked events), job (resume it).
+    """
+    found = [*_of_all(shared, now)]
+    for row in rows:
+        found += _of_handler(row)
+    for job in failed_jobs:
+        text = f"The {job['kind']} {job['id']} has failed"
+        found.append(Concern(60, text, "job", job=str(job["id"]), error=job.get("error")))
+    return sorted(found, key=lambda each: each.level)
+
+
+def _of_all(shared: _Shared, now: datetime) -> Iterable[Concern]:
+    if shared.last_tick is not None and now - shared.last_tick > LATE:
+        when = f"{shared.last_tick:%Y-%m-%d %H:%M} UTC"
+        text = f"The scheduler came last at {when}: nothing is tried again by itself"
+        yield Concern(10, text, "health")
+    late = shared.unread_since is not None and now - shared.unread_since > LATE
+    if late or shared.portabilling.off:
+        text = f"PortaBilling cannot be read; {_waits(shared.unread)} for it"
+        error = shared.portabilling.breaker.reason if shared.portabilling.off else None
+        yield Concern(20, text, "health", error=error or shared.unread_error)
+    if shared.statuses_due > MANY_STATUSES:
+        yield Concern(50, f"{shared.statuses_due} statuses wait for PortaBilling", "health")
+    if shared.statuses_refused:
+        text = f"PortaBilling refused {shared.statuses_refused} statuses: is each group registered?"
+        yield Concern(55, text, "health")
+
+
+MANY_STATUSES = 20
+"""Statuses on their way are nothing unusual; so many are."""
+
+
+def _of_handler(row: Mapping[str, Any]) -> Iterable[Concern]:
+    name = str(row["name"])
+    waits = f"; {_waits(row['waiting'])}" if row["waiting"] else ""
+    paused = row["state"] == "paused"
+    if row["warning"]:
+        text = f"{name} has been switched off for very long{waits}"
+        mends = "resume" if paused else "look"
+        yield Concern(15, text, mends, name, error=str(row["warning"]))
+    elif paused:
+        yield Concern(70, f"{name} is {row['why']}{waits}", "resume", name)
+    elif row["state"] == "down":
+        yield Concern(30, f"{name}: its system is down{waits}", "look", name, error=row["reason"])
+    if row["to_mend"]:
+        many = "at least " if row["to_mend"] == MENDED_LOOKED else ""
+        text = f"{name} failed for good at {many}{_events(row['to_mend'])} in the last day"
+        error = row["last_error"]["text"] if row["last_error"] else None
+        yield Concern(35, text, "failed", name, error=error)
+    if row["parked"]:
+        are = "is" if row["parked"] == 1 else "are"
+        yield Concern(65, f"{_events(row['parked'])} {are} parked for {name}", "parked", name)
+
+
+def _events(number: int) -> str:
+    return "1 event" if number == 1 else f"{number} events"
+
+
+def _waits(number: int) -> str:
+    return f"{_events(number)} {'waits' if number == 1 else 'wait'}"

@@ -1,0 +1,152 @@
+"""The history's list, and one event: its way, its words, what it changed, what surrounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from nsps.console.pages.bars import drawn, lanes_of
+from nsps.console.pages.site import Refused, Shown, Visit
+from nsps.domain.event import RECONCILE
+from nsps.domain.outcome import Outcome
+
+PAGE = 50
+FILTERS = ("since", "until", "event_type", "handler", "outcome", "account")
+OUTCOMES = tuple(each.value for each in Outcome)
+
+
+def events(visit: Visit) -> Shown:
+    """The newest first, narrowed by what is asked for."""
+    wanted = narrowed(visit, FILTERS)
+    error: str | None = None
+    found: dict[str, Any] = {"events": [], "next": None}
+    try:
+        asked = {**wanted, **{name: utc(wanted.get(name)) for name in ("since", "until")}}
+        found = visit.get(
+            "events", limit=PAGE, newest=True, after=visit.query.get("after"), **asked
+        )
+    except Refused as refused:
+        if refused.code not in (400, 404):
+            raise
+        error = str(refused)
+    following = urlencode({**wanted, "after": found["next"]}) if found.get("next") else None
+    return visit.page(
+        "events.html",
+        400 if error else 200,
+        wanted=wanted,
+        chosen={name: wanted.get(name, "") for name in FILTERS},
+        error=error,
+        found=[row(each) for each in found["events"]],
+        following=following,
+        first=not visit.query.get("after"),
+        looked=found.get("looked_through"),
+        handlers=[each["name"] for each in visit.get("handlers")["handlers"]],
+        outcomes=OUTCOMES,
+    )
+
+
+def event(visit: Visit) -> Shown:
+    """One event; of several with one number, all are named."""
+    found = visit.get(f"events/{visit.name}")
+    shown, words = found["events"][-1], found["words"][-1]
+    details = visit.get(f"events/{shown['event_id']}/details")
+    return visit.page(
+        "event.html",
+        event=shown,
+        title=title(shown),
+        words=words,
+        changes=changes(shown),
+        picture=drawn(lanes_of(shown), datetime.now(UTC)),
+        others=[row(each) for each in found["events"][:-1]],
+        related=[row(each) for each in details["related"]],
+        snapshot=details["snapshot"],
+        owner=owner_page(shown["owner"]),
+    )
+
+
+def narrowed(visit: Visit, filters: Iterable[str]) -> dict[str, str]:
+    """What a filter's form asks for: what is left empty is not asked for."""
+    return {name: visit.query[name] for name in filters if visit.query.get(name, "").strip()}
+
+
+def row(found: Mapping[str, Any]) -> dict[str, Any]:
+    """An event as a line of a list."""
+    return {
+        "id": found["event_id"],
+        "at": found["received_at"] or found["opened_at"],
+        "number": "" if found["event_type"] == RECONCILE else found["i_event"],
+        "type": found["event_type"],
+        "owner": found["owner"],
+        "owner_page": owner_page(found["owner"]),
+        "became": became(found),
+        "took": took(found),
+    }
+
+
+def became(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What became of it, by handler; of several runs the newest."""
+    if not found["deliveries"] or not found["enriched_at"]:
+        state = "PortaBilling not read" if found["retry"] else found["state"]
+        word = "wait" if found["retry"] else ""
+        return [{"handler": "", "outcome": state, "word": word}]
+    newest = {each["handler"]: each for each in found["deliveries"]}
+    return [
+        {
+            "handler": name,
+            "outcome": (each["outcome"] or "waiting") + (" again" if each["run"] else ""),
+            "word": each["outcome"] or "waiting",
+        }
+        for name, each in newest.items()
+    ]
+
+
+def changes(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the event changed, field by field in each system."""
+    return [
+        {
+            "system": each["handler"],
+            "run": each["run"],
+            "key": result.get("key", ""),
+            "field": name,
+            "before": "" if change["from"] is None else change["from"],
+            "after": "" if change["to"] is None else change["to"],
+        }
+        for each in found["deliveries"]
+        for result in each["results"]
+        for name, change in sorted((result.get("fields") or {}).items())
+    ]
+
+
+def took(found: Mapping[str, Any]) -> float | None:
+    """Milliseconds until everything was finished."""
+    ends = [each["finished_at"] for each in found["deliveries"] if each["finished_at"]]
+    if not (found["final"] and ends and found["received_at"]):
+        return None
+    passed = datetime.fromisoformat(max(ends)) - datetime.fromisoformat(found["received_at"])
+    return passed.total_seconds() * 1000
+
+
+def title(found: Mapping[str, Any]) -> str:
+    """Which event it is."""
+    if found["event_type"] == RECONCILE:
+        return "A reconcile's repair"
+    return f"{found['event_type']} {found['i_event'] or ''}".strip()
+
+
+def owner_page(owner: str) -> str | None:
+    """Where the owner of an event is shown; None for one without a page."""
+    kind, _, ident = owner.partition(":")
+    return f"/{kind}s/{ident}" if kind in ("account", "customer") else None
+
+
+def utc(text: str | None) -> str | None:
+    """A moment of a form (UTC unless it says otherwise), as the API takes it."""
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return text  # the API says what is wrong with it
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()

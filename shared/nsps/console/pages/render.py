@@ -1,0 +1,125 @@
+"""HTML from templates. Every value is escaped, and what is invisible is made visible."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from nsps.domain.printable import bounded, printable
+from nsps.domain.retry_table import duration
+
+HERE = Path(__file__).resolve().parent
+KINDS = {
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+COLOURS = {
+    **dict.fromkeys(("delivered", "unchanged", "done", "OK", "in service", "same", "sent"), "ok"),
+    **dict.fromkeys(
+        ("retrying", "waiting", "parked", "RETRY", "paused", "coming back", "stopped"), "wait"
+    ),
+    **dict.fromkeys(("rejected", "expired", "FAILED", "down", "failed", "missing"), "bad"),
+    **dict.fromkeys(("different", "left over"), "bad"),
+    **dict.fromkeys(("accepted", "IN_PROGRESS", "running"), "run"),
+}
+"""How a word is coloured; others are grey."""
+
+
+class Static:
+    """The files beside the templates, each under an address that changes with its content."""
+
+    def __init__(self) -> None:
+        files = sorted((HERE / "static").iterdir())
+        content = {file.name: file.read_bytes() for file in files if file.is_file()}
+        self._found = {
+            f"/files/{hashlib.sha256(each).hexdigest()[:16]}/{name}": each
+            for name, each in content.items()
+        }
+        self._addresses = {path.rpartition("/")[2]: path for path in self._found}
+
+    def address(self, name: str) -> str:
+        """Where a file is."""
+        return self._addresses[name]
+
+    def get(self, path: str) -> tuple[bytes, str] | None:
+        """A file and its kind; None if there is none."""
+        found = self._found.get(path)
+        return (found, KINDS[path.rpartition(".")[2]]) if found is not None else None
+
+
+class Templates:
+    """Renders; safe to share between threads."""
+
+    def __init__(self, static: Static, deployment: str) -> None:
+        self._environment = Environment(
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            finalize=visible,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters.update(
+            moment=moment,
+            span=span,
+            short=lambda value: bounded(str(value), 120),
+            colour=lambda word: COLOURS.get(str(word), ""),
+            words=lambda value: str(value or "waiting").replace("_", " "),
+            pretty=lambda value: json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True),
+        )
+        self._environment.globals.update(static=static.address, deployment=deployment)
+
+    def render(self, template: str, values: Mapping[str, Any]) -> str:
+        return self._environment.get_template(template).render(values)
+
+
+def visible(value: Any) -> Any:
+    """A value as a page shows it: nothing for None, no character that acts or hides."""
+    if value is None:
+        return ""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value)
+    return value
+
+
+def moment(value: str | datetime | None, form: str = "full") -> Markup:
+    """A time: UTC as it is sent, the reader's own zone once the script has run.
+
+    ``form``: full (with the day), time (of the day only), day.
+    """
+    at = read_time(value)
+    if at is None:
+        return Markup("")
+    shown = {"full": "%d %b %H:%M:%S", "time": "%H:%M:%S", "day": "%d %b %H:%M"}[form]
+    utc = at.strftime("%Y-%m-%d %H:%M:%S")
+    return _TIME.format(at.isoformat(), utc, form, at.strftime(shown))
+
+
+_TIME = Markup('<time datetime="{}" title="{} UTC" data-form="{}">{}</time>')
+
+
+def read_time(value: str | datetime | None) -> datetime | None:
+    """A moment of an answer; None for anything else."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    return value.astimezone(UTC) if value is not None else None
+
+
+def span(milliseconds: float | None) -> str:
+    """How long: in milliseconds below ten seconds."""
+    if milliseconds is None:
+        return ""
+    if abs(milliseconds) < 10_000:
+        return f"{milliseconds:.0f} ms"
+    return duration(timedelta(milliseconds=milliseconds))

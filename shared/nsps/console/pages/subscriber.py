@@ -1,0 +1,158 @@
+"""A subscriber: found by what is at hand; what PortaBilling says beside what each system holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from nsps.console.pages import forms
+from nsps.console.pages.events import row
+from nsps.console.pages.site import Refused, Shown, Visit, moved
+
+
+def search(visit: Visit) -> Shown:
+    """One field for everything; what is found alone is shown at once."""
+    text = visit.query.get("q", "").strip()
+    if not text:
+        return visit.page("search.html", text="", found=[], events=[], error=None)
+    try:
+        answer = visit.get("search", q=text)
+    except Refused as refused:
+        if refused.code not in (400, 404):
+            raise
+        return visit.page(
+            "search.html", refused.code, text=text, found=[], events=[], error=str(refused)
+        )
+    found, events = answer["found"], answer["events"]
+    if len(found) == 1 and not events and found[0]["owner"]:
+        return moved(_page(found[0]["owner"]))
+    if len(events) == 1 and not found:
+        return moved(f"/events/{quote(events[0]['event_id'], safe='')}")
+    return visit.page(
+        "search.html",
+        text=text,
+        found=[{**each, "page": _page(each["owner"])} for each in found],
+        events=[row(each) for each in events],
+        error=None,
+    )
+
+
+def account(visit: Visit) -> Shown:
+    """An account."""
+    return _subject(visit, "account")
+
+
+def customer(visit: Visit) -> Shown:
+    """A customer."""
+    return _subject(visit, "customer")
+
+
+def erase(visit: Visit) -> Shown:
+    """Delete what NSPS holds of an account; its number must be typed."""
+    given = forms.document(visit.form, flags=("held",))
+    if given.pop("typed", "") != visit.name:
+        raise Refused(
+            400, f"nothing was erased: type the account's number, {visit.name}, and press again"
+        )
+    visit.post(f"accounts/{visit.name}/erase", given)
+    return moved(f"/accounts/{quote(visit.name, safe='')}?done=erased")
+
+
+def _subject(visit: Visit, kind: str) -> Shown:
+    found = visit.get(f"{kind}s/{visit.name}")
+    asked = visit.query.get("ask") == "now" and visit.operates
+    now = visit.get(f"{kind}s/{visit.name}/now") if asked else None
+    handlers = visit.get("handlers")["handlers"]
+    return visit.page(
+        "subscriber.html",
+        kind=kind,
+        number=visit.name,
+        subject=found,
+        now=now,
+        says=facts(now["portabilling"]["says"]) if now else [],
+        systems=systems(found["resources"], now, handlers),
+        found=[row(each) for each in reversed(found["events"])],
+        reconcilable=[each["name"] for each in handlers if each["kind"] != "message"],
+        kept=_kept(visit, kind),
+    )
+
+
+def _kept(visit: Visit, kind: str) -> dict[str, Any] | None:
+    """What an erasure would delete: asked only of those who may erase, when they ask."""
+    if kind != "account" or visit.query.get("ask") != "erase" or not visit.operates:
+        return None
+    return visit.get(f"accounts/{visit.name}/kept")
+
+
+def systems(
+    resources: Iterable[Mapping[str, Any]],
+    now: Mapping[str, Any] | None,
+    handlers: Iterable[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Each system with what it holds: by the ledger, or as it said at this moment.
+
+    ``rows`` of a resource: (field, it has, it should have), the last None where they agree.
+    """
+    asked = {each["name"]: each for each in (now or {}).get("handlers", [])}
+    found = []
+    for handler in handlers:
+        name = handler["name"]
+        held = [each for each in resources if each["handler"] == name]
+        compared = asked.get(name)
+        if not held and compared is None:
+            continue
+        found.append(
+            {
+                "name": name,
+                "error": compared["error"] if compared else None,
+                "resources": _resources(held, compared),
+            }
+        )
+    return found
+
+
+def _resources(
+    held: Iterable[Mapping[str, Any]], compared: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    known = {str(each["key"]): each for each in held}
+    said = {str(each["key"]): each for each in (compared or {}).get("resources", [])}
+    return [_resource(key, known.get(key), said.get(key)) for key in sorted({*known, *said})]
+
+
+def _resource(
+    key: str, ledger: Mapping[str, Any] | None, said: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    held = (ledger or {}).get("state") or {}
+    state = held if isinstance(held, Mapping) else {"state": held}
+    differs = (said or {}).get("fields") or {}
+    rows = [(name, value, None) for name, value in state.items() if name not in differs]
+    rows += [(name, change["from"], change["to"]) for name, change in differs.items()]
+    return {
+        "key": key,
+        "what": said["what"] if said else None,
+        "reason": said["reason"] if said else "",
+        "doubt": ledger is not None and not ledger["sure"] and ledger["owner"] is not None,
+        "changed_at": (ledger or {}).get("changed_at"),
+        "by": (ledger or {}).get("by"),
+        "rows": sorted(rows, key=lambda each: each[0]),
+    }
+
+
+def facts(says: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """What PortaBilling says, as (block, field, value): what is empty is left out."""
+    found = []
+    for block, values in sorted((says or {}).items()):
+        if not isinstance(values, Mapping):
+            continue
+        for name, value in sorted(values.items()):
+            if value not in (None, "", [], {}) and not isinstance(value, list | dict):
+                found.append((block, name, str(value)))
+    return found
+
+
+def _page(owner: str | None) -> str:
+    kind, _, ident = str(owner or "").partition(":")
+    if kind in ("account", "customer"):
+        return f"/{kind}s/{quote(ident, safe='')}"
+    return "/events"

@@ -1,0 +1,214 @@
+"""The overview: what it counts, and what it says needs a person, the worst first."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from nsps.cloud.store import Store
+from nsps.console.overview import (
+    REMEMBERED_SECONDS,
+    Concern,
+    Overview,
+    _Shared,
+    concerns,
+    last_error,
+    took,
+)
+from nsps.delivery import switch
+from nsps.delivery.switch import Switches
+from nsps.domain.outcome import Terminal, Transient
+
+from tests.unit.console.site_kit import ALL
+from tests.unit.test_timeline import Rig
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+class _Handlers:
+    by_name = ALL
+
+
+class Desk:
+    """An overview whose clock the test moves."""
+
+    def __init__(self, store: Store) -> None:
+        self.now = 0.0
+        self.failed_jobs: list[dict[str, Any]] = []
+        handlers: Any = _Handlers()
+        self.overview = Overview(
+            store, handlers, Switches(store), lambda: self.failed_jobs, lambda: self.now
+        )
+
+    def look(self) -> dict[str, Any]:
+        self.now += REMEMBERED_SECONDS
+        return self.overview.look()
+
+    def hss(self) -> dict[str, Any]:
+        return next(row for row in self.look()["handlers"] if row["name"] == "hss")
+
+
+@pytest.fixture
+def rig(store: Store) -> Rig:
+    return Rig(store)
+
+
+@pytest.fixture
+def desk(store: Store) -> Desk:
+    return Desk(store)
+
+
+def event(rig: Rig, number: int, fails: Exception | None = None, run: int = 0) -> str:
+    message = rig.opened("hss", i_event=number)
+    rig.box.seen.before = [fails] if fails else []
+    from dataclasses import replace
+
+    rig.hss.deliver(replace(rig.enriched(message, number, blocked=bool(number % 2)), run=run))
+    return message.event_id
+
+
+def test_a_handler_in_service(rig: Rig, desk: Desk) -> None:
+    event(rig, 1)
+    event(rig, 2)
+    row = desk.hss()
+    assert (row["state"], row["waiting"], row["parked"], row["to_mend"]) == ("in service", 0, 0, 0)
+    assert row["hour"] == row["day"] == {"done": 2, "superseded": 0, "failed": 0}
+    assert row["took"]["of"] == 2
+    assert desk.look()["concerns"] == []
+
+
+def test_what_is_retried_waits_since_it_was_begun(rig: Rig, desk: Desk) -> None:
+    event(rig, 1, Transient("busy"))
+    row = desk.hss()
+    assert row["waiting"] == 1
+    assert datetime.fromisoformat(row["oldest"]) > datetime.now(UTC) - timedelta(minutes=1)
+    assert row["last_error"]["text"] == "busy"
+
+
+def test_what_waits_for_a_paused_handler_is_counted_though_nothing_was_begun(
+    rig: Rig, desk: Desk, store: Store
+) -> None:
+    switch.pause(store, "hss", "me@acme.example", "a new cable")
+    for number in range(1, 4):
+        rig.opened("hss", i_event=number)
+    rig.opened("mail", i_event=9)
+    row = desk.hss()
+    assert (row["state"], row["waiting"]) == ("paused", 3)
+    assert row["oldest"] is not None
+    (concern,) = desk.look()["concerns"]
+    assert concern["text"].startswith("hss is paused by me@acme.example since")
+    assert concern["text"].endswith("a new cable; 3 events wait")
+    assert (concern["mends"], concern["handler"]) == ("resume", "hss")
+
+
+def test_a_failure_needs_a_person_until_it_is_replayed_or_a_newer_event_is_there(
+    rig: Rig, desk: Desk, store: Store
+) -> None:
+    first = event(rig, 1, Terminal("no such profile"))
+    row = desk.hss()
+    assert (row["to_mend"], row["day"]["failed"]) == (1, 1)
+    (concern,) = desk.look()["concerns"]
+    assert concern["text"] == "hss failed for good at 1 event in the last day"
+    assert concern["error"] == "no such profile"
+    store.event(first).set({"runs": {"hss": {"n": 1, "job": "j"}}}, merge=True)
+    assert desk.hss()["to_mend"] == 0
+    store.event(first).set({"runs": {}}, merge=True)
+    event(rig, 2)  # of the same owner
+    row = desk.hss()
+    assert (row["to_mend"], row["day"]["failed"]) == (0, 1)
+
+
+def test_what_portabilling_could_not_be_read_for(rig: Rig, desk: Desk, store: Store) -> None:
+    message = rig.opened("hss")
+    rig.history.failed(message, message.event, ["hss"], "PortaBilling is away")
+    shared = desk.look()["portabilling"]
+    assert (shared["unread"], shared["error"]) == (1, "PortaBilling is away")
+    long_ago = datetime.now(UTC) - timedelta(minutes=6)
+    store.event(message.event_id).set({"opened_at": long_ago}, merge=True)
+    (concern,) = desk.look()["concerns"]
+    assert concern["text"] == "PortaBilling cannot be read; 1 event waits for it"
+
+
+def test_many_who_look_at_once_ask_once(rig: Rig, desk: Desk) -> None:
+    event(rig, 1)
+    before = desk.look()
+    event(rig, 2)
+    assert desk.overview.look() is before
+    assert desk.hss()["day"]["done"] == 2
+
+
+def test_the_times_are_of_the_newest() -> None:
+    assert took([]) is None
+    assert took([5.0]) == {"median": 5, "p99": 5, "of": 1}
+    assert took([float(each) for each in range(1, 101)]) == {"median": 50, "p99": 99, "of": 100}
+
+
+def test_the_last_error_is_the_newer_one() -> None:
+    retry = {"retry": {"at": NOW, "error": "busy"}}
+    failure = {"finished_at": NOW - timedelta(hours=1), "errors": ["no such profile"]}
+    assert last_error(None, None) is None
+    assert last_error(retry, failure) == {"at": "2026-11-29T12:00:00.000+00:00", "text": "busy"}
+    failure["finished_at"] = NOW + timedelta(hours=1)
+    assert (last_error(retry, failure) or {})["text"] == "no such profile"
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    quiet = {"name": "hss", "state": "in service", "why": "", "reason": None, "warning": None}
+    numbers = {"waiting": 0, "parked": 0, "to_mend": 0, "last_error": None}
+    return {**quiet, **numbers, **changes}
+
+
+def shared(**changes: Any) -> _Shared:
+    quiet: dict[str, Any] = {"unread": 0, "unread_since": None, "unread_parked": 0}
+    quiet |= {"unread_error": None, "statuses_due": 0, "statuses_refused": 0, "last_tick": NOW}
+    return _Shared(**{**quiet, **changes})
+
+
+def test_the_worst_comes_first() -> None:
+    ago = NOW - timedelta(hours=1)
+    rows = [
+        row(name="a", state="paused", why="paused"),
+        row(name="b", state="down", reason="refused"),
+        row(name="c", to_mend=2, parked=3),
+        row(name="d", state="paused", warning="dropped soon"),
+    ]
+    found = concerns(
+        rows,
+        shared(last_tick=ago, unread=1, unread_since=ago, statuses_due=50, statuses_refused=2),
+        [{"kind": "replay", "id": "j", "error": "x"}],
+        NOW,
+    )
+    assert [each.mends for each in found] == [
+        "health",  # the scheduler
+        "resume",  # what Pub/Sub will drop
+        "health",  # PortaBilling
+        "look",
+        "failed",
+        "health",  # statuses wait
+        "health",  # statuses are refused
+        "job",
+        "parked",
+        "resume",
+    ]
+    levels = [each.to_json()["level"] for each in found]
+    assert levels == ["bad"] * 5 + ["wait"] * 5
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [shared(), shared(last_tick=None), shared(statuses_due=3), shared(unread=3, unread_since=NOW)],
+)
+def test_what_passes_by_itself_is_no_concern(quiet: _Shared) -> None:
+    assert concerns([row(waiting=3)], quiet, [], NOW) == []
+
+
+def test_a_concern_names_what_mends_it() -> None:
+    assert Concern(10, "t", "look", "hss", error="e").to_json() == {
+        "level": "bad",
+        "text": "t",
+        "error": "e",
+        "mends": "look",
+        "handler": "hss",
+        "job": None,
+    }
