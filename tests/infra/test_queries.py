@@ -133,26 +133,26 @@ def _findings_of(store: Store) -> object:
 
 
 QUERIES: dict[str, list[Callable[[Store], object]]] = {
-    "store._where": [
+    "cloud/store._where": [
         lambda store: store.find(store.resources_of("hss", "account:1")),
         lambda store: store.find(store.statuses_due()),
     ],
-    "ledger/orders.due": [lambda store: Orders(store).due("oms", NOW)],
-    "ledger/orders._of_id": [lambda store: store.find(Orders(store)._of_id("oms", "1"))],
+    "delivery/ledger/orders.due": [lambda store: Orders(store).due("oms", NOW)],
+    "delivery/ledger/orders._of_id": [lambda store: store.find(Orders(store)._of_id("oms", "1"))],
     "flows/retries._due": [_parked],
-    "timeline.where": [
+    "delivery/timeline.where": [
         _timeline("i_event", "1"),
         _timeline("i_account", 1),
         _timeline("owner", "customer:1"),
     ],
-    "timeline._wanted": [
+    "delivery/timeline._wanted": [
         _wanted(handler="hss"),
         _wanted(since=NOW, until=NOW),
         _wanted(account=1),
         _wanted(account=1, since=NOW),
     ],
-    "timeline.around": [_around],
-    "timeline.latest": [lambda store: Timeline(store, {}).latest(1)],
+    "delivery/timeline.around": [_around],
+    "delivery/timeline.latest": [lambda store: Timeline(store, {}).latest(1)],
     "console/replay._one": [_event_of_number],
     "console/replay._read": [_replay()],
     "console/replay._query": [
