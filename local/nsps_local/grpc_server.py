@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -137,9 +138,14 @@ def bidirectional(
 
 
 async def _abort(context: Any, error: Exception) -> None:
-    """End a call with what the error says; one that is no Refused is a fault of the server."""
+    """End a call with what the error says; one that is neither Refused nor the disk's is a fault of
+    the server."""
     if isinstance(error, Refused):
         await context.abort(error.code, error.text)
+    if isinstance(error, sqlite3.Error):  # a full disk, for one: it may be tried again
+        text = f"The server cannot write to its disk: {error}. Nothing was kept."
+        log.error(text)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, text)
     log.error("a call failed", exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, "The server failed: see its log.")
 

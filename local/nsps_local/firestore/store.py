@@ -224,8 +224,13 @@ class Store:
             self._sql.execute("INSERT OR REPLACE INTO meta VALUES ('last', ?)", (time,))
             self._sql.execute("COMMIT")
         except BaseException:
-            self._sql.execute("ROLLBACK")
+            self._roll_back()
             raise
+
+    def _roll_back(self) -> None:
+        """SQLite ends a transaction by itself where the disk is full."""
+        if self._sql.in_transaction:
+            self._sql.execute("ROLLBACK")
 
     def get(self, key: Key) -> Record | None:
         row = self._sql.execute(
@@ -295,7 +300,7 @@ class Store:
             )
             self._sql.execute("COMMIT")
         except BaseException:
-            self._sql.execute("ROLLBACK")
+            self._roll_back()
             raise
         shapes[shape] = ix or 0
         return ix

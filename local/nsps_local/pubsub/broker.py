@@ -611,7 +611,10 @@ class Broker:
         error: sqlite3.Error,
     ) -> None:
         """Whoever waits is told; what nobody waits for (dead letters, acks) is tried again."""
-        refusal = _unavailable(f"The broker cannot write to its disk: {error}. Nothing was kept.")
+        text = f"The server cannot write to its disk: {error}. Nothing was kept."
+        if pending or waiting:
+            log.error(text)
+        refusal = _unavailable(text)
         for done in waiting:
             _resolve(done, refusal)
         for publication in pending:
