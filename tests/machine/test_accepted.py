@@ -62,6 +62,10 @@ VALUES = st.recursive(
     ),
     max_leaves=6,
 )
+NO_IDS = st.sampled_from(
+    ["true", "[]", "{}", "[ACCOUNT]", '"x"', '""', "null", "1.5", "-1", "1e20", '"\\ud83d"']
+)
+"""Whole numbers would be accounts that PortaBilling does not know: their statuses never end."""
 TYPES = st.sampled_from(
     ["SIM/Updated", "SIM/Replaced", "Account/Blocked", "SIM/\ud83d", "SIM/" + "t" * 9000]
 )
@@ -73,7 +77,7 @@ def webhooks(draw: st.DrawFn) -> bytes:
         (name, draw(values))
         for name, values in (
             ("i_event", st.integers(1, 10**9).map(str) | VALUES),
-            ("i_account", st.sampled_from(["ACCOUNT", '"0ACCOUNT"', "ACCOUNT.0"]) | VALUES),
+            ("i_account", st.sampled_from(["ACCOUNT", '"0ACCOUNT"', "ACCOUNT.0"]) | NO_IDS),
             ("number", VALUES),
             ("prev_iccid", VALUES),
         )
