@@ -299,7 +299,7 @@ class _Check:
     def _settings(self, entry: Mapping[str, Any], manifest: Manifest, where: str) -> None:
         """What the manifest cannot say of settings, their nested keys above all."""
         try:
-            model = load_connector(self._connectors.parent, manifest.connector).settings_model
+            model = load_connector(self._connectors / manifest.connector).settings_model
         except (NoConnector, ImportError) as error:
             self._problem(f"{where}.connector", f"its code cannot be loaded: {error}")
             return

@@ -21,7 +21,7 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
-from functions.connectors.database.main import Database, Settings
+from functions.connectors.database.connector import Database, Settings
 
 
 def snapshot(**account: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from nsps.transport.http import Deadline
 from nsps_testing.standard import enriched, make_call, make_parts
 from pydantic import ValidationError
 
-from functions.connectors.hss_osmocom.main import CtrlClient, CtrlRefused, OsmoHlr, Settings
+from functions.connectors.hss_osmocom.connector import CtrlClient, CtrlRefused, OsmoHlr, Settings
 
 IMSI = "001010000000003"
 KI, OPC = "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100"

@@ -26,6 +26,7 @@ def test_what_it_writes_passes_its_tests_and_the_linter(tmp_path: Path) -> None:
     files = create(NAME, tmp_path)
     assert sorted(str(file.relative_to(tmp_path)) for file in files) == [
         "functions/connectors/hss_acme/README.md",
+        "functions/connectors/hss_acme/connector.py",
         "functions/connectors/hss_acme/connector.yaml",
         "functions/connectors/hss_acme/main.py",
         "functions/connectors/hss_acme/requirements.txt",

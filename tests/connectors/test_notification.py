@@ -30,7 +30,7 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
-from functions.connectors.notification.main import (
+from functions.connectors.notification.connector import (
     DEFAULT_WORDING,
     NotificationConnector,
     Settings,

@@ -45,7 +45,7 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
-from functions.connectors.oms_tmf641.main import OrderManagement, Settings
+from functions.connectors.oms_tmf641.connector import OrderManagement, Settings
 
 TOKEN = "token-for-the-order-manager"
 CALLBACK = "token-of-the-order-manager"

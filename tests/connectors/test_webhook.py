@@ -45,8 +45,8 @@ from nsps_testing.standard import (
 from pydantic import ValidationError
 from werkzeug.test import EnvironBuilder
 
-from functions.connectors.webhook import main as webhook
-from functions.connectors.webhook.main import Settings, WebhookConnector, said_in
+from functions.connectors.webhook import connector as webhook
+from functions.connectors.webhook.connector import Settings, WebhookConnector, said_in
 
 TOKEN = "s3cret-token-of-the-partner"
 PB = {

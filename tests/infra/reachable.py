@@ -21,6 +21,8 @@ def main() -> None:
     seen: dict[str, Path] = {}
     missing: dict[str, str] = {}
     todo = [("main", HERE / "main.py")]
+    for file in HERE.glob("functions/connectors/*/connector.py"):  # loaded by its folder
+        todo.append((".".join(file.relative_to(HERE).with_suffix("").parts), file))
     while todo:
         name, file = todo.pop()
         if name in seen:

@@ -39,6 +39,7 @@ def test_an_archive_holds_the_function_the_library_and_how_to_begin(root: Path) 
         "main.py",
         "requirements.txt",
         f"{HSS}/main.py",
+        f"{HSS}/connector.py",
         f"{HSS}/connector.yaml",
         f"{HSS}/requirements.txt",
         "nsps/__init__.py",
@@ -62,7 +63,7 @@ def test_the_same_files_give_the_same_bytes_wherever_and_whenever(
 
 @pytest.mark.parametrize(
     "changed",
-    [f"{HSS}/main.py", f"{HSS}/connector.yaml", f"{HSS}/new.py", "shared/nsps/domain/event.py"],
+    [f"{HSS}/main.py", f"{HSS}/connector.yaml", f"{HSS}/new.py", "shared/nsps/event.py"],
 )
 def test_any_change_of_what_is_in_it_gives_another_name(root: Path, changed: str) -> None:
     before = pack(root, HSS)
@@ -121,8 +122,8 @@ def test_a_function_begins_from_its_unpacked_archive_alone(
     folder = root / "functions" / "ingress"
     (folder / "codes.py").write_text("ANSWER = 'ok'\n", encoding="utf-8")
     (folder / "main.py").write_text(
-        f"{style}\nimport nsps.domain.event\n\ndef main(request):\n"
-        "    return codes.ANSWER + nsps.domain.event.__file__\n",
+        f"{style}\nimport nsps.event\n\ndef main(request):\n"
+        "    return codes.ANSWER + nsps.event.__file__\n",
         encoding="utf-8",
     )
     unpacked = tmp_path_factory.mktemp("unpacked")

@@ -30,9 +30,9 @@ from werkzeug.datastructures import Headers
 from werkzeug.test import Client, EnvironBuilder
 
 from tests.machine.cloud import ENVIRON, WEBHOOK_SECRET, Cloud, SteppedStore, environment
-from tests.machine.connectors.letters.main import Letters, Partner
-from tests.machine.connectors.orders.main import PROOF, Orders
-from tests.machine.connectors.sims.main import Sims
+from tests.machine.connectors.letters.connector import Letters, Partner
+from tests.machine.connectors.orders.connector import PROOF, Orders
+from tests.machine.connectors.sims.connector import Sims
 from tests.machine.invariants import Ended, needs_repair, violations
 from tests.machine.steps import Attempt, Go
 from tests.machine.systems import SYSTEMS, OrderSystem, Placed, System, register

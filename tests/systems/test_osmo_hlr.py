@@ -18,7 +18,7 @@ from nsps_testing.standard import (
     make_parts,
 )
 
-from functions.connectors.hss_osmocom.main import OsmoHlr
+from functions.connectors.hss_osmocom.connector import OsmoHlr
 from tests.systems.daemons import osmo_hlr
 
 IMSI, OTHER_IMSI = "001010000000003", "001010000000004"

@@ -20,7 +20,7 @@ import pytest
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps_testing.standard import enriched, make_call, make_parts
 
-from functions.connectors.notification.main import NotificationConnector, Settings
+from functions.connectors.notification.connector import NotificationConnector, Settings
 
 POSTFIX = shutil.which("postfix", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 MASTER = Path("/usr/share/postfix/master.cf.dist")

@@ -20,7 +20,7 @@ from nsps_testing.standard import (
     make_parts,
 )
 
-from functions.connectors.database.main import Database, Settings
+from functions.connectors.database.connector import Database, Settings
 from tests.systems.daemons import postgresql
 
 PASSWORD = "correct-horse-battery"

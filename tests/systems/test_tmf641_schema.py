@@ -21,7 +21,7 @@ from nsps_local.order_manager import OrderManager
 from nsps_testing.standard import make_call, make_parts
 
 from functions.connectors.oms_tmf641 import main
-from functions.connectors.oms_tmf641.main import OrderManagement, Settings
+from functions.connectors.oms_tmf641.connector import OrderManagement, Settings
 
 FOLDER = Path(__file__).parent / "prism"
 PRISM = FOLDER / "node_modules/@stoplight/prism-cli/dist/index.js"

@@ -23,6 +23,7 @@ def create(name: str, root: Path) -> list[Path]:
         )
     folder = root / "functions" / "connectors" / name
     files = {
+        folder / "connector.py": "connector.py.tmpl",
         folder / "main.py": "main.py.tmpl",
         folder / "connector.yaml": "connector.yaml.tmpl",
         folder / "README.md": "README.md.tmpl",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import inspect
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from nsps.connector.base import AsynchronousConnector, Connector
@@ -19,30 +20,36 @@ class NoConnector(LookupError):
     """A folder has no connector, or more than one."""
 
 
-def load_connector(root: Path, name: str) -> type[Connector[Any]]:
-    """The connector class in ``<root>/connectors/<name>/main.py``. Raises NoConnector."""
-    file = root / "connectors" / name / "main.py"
-    if not file.is_file():
-        raise NoConnector(f"connector {name}: there is no {file.name} in connectors/{name}")
-    module_name = f"nsps_connectors.{name}"
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))
-    spec.loader.exec_module(module)
+def load_connector(folder: Path) -> type[Connector[Any]]:
+    """The connector class in a folder's ``connector.py``. Raises NoConnector.
+
+    The folder becomes a package of its own, so that ``connector.py`` may have modules beside it
+    (``from .protocol import ...``) whatever the other connectors call theirs.
+    """
+    if not (folder / "connector.py").is_file():
+        raise NoConnector(f"connector {folder.name}: there is no {folder / 'connector.py'}")
+    module = _fresh(f"nsps_connectors_{folder.name}", folder)
     found = [
         value
         for value in vars(module).values()
         if inspect.isclass(value)
         and issubclass(value, Connector)
-        and value.__module__ == module_name
+        and value.__module__ == module.__name__
         and not inspect.isabstract(value)
     ]
     if len(found) != 1:
-        raise NoConnector(f"connector {name}: main.py defines {len(found)} connectors, not one")
+        raise NoConnector(
+            f"connector {folder.name}: connector.py defines {len(found)} connectors, not one"
+        )
     return found[0]
+
+
+def _fresh(package: str, folder: Path) -> ModuleType:
+    for known in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[known]  # of a folder of the same name elsewhere
+    sys.modules[package] = ModuleType(package)
+    sys.modules[package].__path__ = [str(folder)]
+    return importlib.import_module(f"{package}.connector")
 
 
 def asynchronous_connectors(
@@ -51,7 +58,9 @@ def asynchronous_connectors(
     """The connectors of the handlers that answer late. Raises NoConnector, SettingsError."""
     connectors = {}
     for handler in handlers:
-        made = make_connector(load_connector(root, handler.connector), handler, parts)
+        made = make_connector(
+            load_connector(root / "connectors" / handler.connector), handler, parts
+        )
         if not isinstance(made, AsynchronousConnector):
             raise NoConnector(f"connector {handler.connector} is not asynchronous")
         connectors[handler.name] = made

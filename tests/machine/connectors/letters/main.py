@@ -1,32 +1,8 @@
-"""Connectors of kind message, for a system in memory."""
+"""The function of a handler of this connector."""
 
-from __future__ import annotations
+from pathlib import Path
 
-from nsps.connector.base import Call, Enriched, Message, MessageConnector, Ordering
+from nsps.connector.load import load_connector
+from nsps.connector.serve import serve
 
-from tests.machine.connectors.settings import SystemSettings
-from tests.machine.systems import SYSTEMS
-
-
-class Letters(MessageConnector[SystemSettings]):
-    """A letter for each event."""
-
-    settings_model = SystemSettings
-
-    def check(self, call: Call) -> None:
-        SYSTEMS[self.settings.system].check()
-
-    def message(self, event: Enriched) -> Message | None:
-        return Message(f"about {event.event.event_type}", event.event.event_type)
-
-    def send(self, message: Message, call: Call) -> str:
-        SYSTEMS[self.settings.system].send(message.content, call)
-        return "taken"
-
-
-class Partner(Letters):
-    """The same to a system that heeds nobody knows which events: never older data after newer."""
-
-    @property
-    def ordering(self) -> Ordering:
-        return Ordering.NEWEST
+main = serve(load_connector(Path(__file__).parent))
