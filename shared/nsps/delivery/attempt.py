@@ -151,16 +151,14 @@ class Attempts:
         assert step is not None
         if progress.dropping:
             step = replace(step, todo=Todo.RELEASE, wanted=None)
-        started = self._clock()
+        call, started = self._call(work, step, event), self._clock()
         try:
-            performed = self._performer.perform(
-                work, step, progress.resource, self._call(work, step, event)
-            )
+            performed = self._performer.perform(work, step, progress.resource, call)
         except Terminal as error:
             self._watch.well()
             return self._ledger.refused(work, progress, self._redact(str(error)))
         except Transient as error:
-            self._give_back(work, progress, error)
+            self._give_back(work, progress, _of_all(call, error))
         except Exception as error:
             _log.exception("the connector failed in a way it does not name; counted as no answer")
             unnamed = Unexpected(f"the connector failed unexpectedly: {type(error).__name__}")
@@ -194,6 +192,13 @@ class Attempts:
             post = None
         self._poster.send(post)
         raise _GivenBack(_later(reason, error, error.retry_after))
+
+
+def _of_all(call: Call, error: Transient) -> Transient:
+    """What an error says of a whole call: a part of it that was written stays written."""
+    if not call.wrote or isinstance(error, NoAnswer):
+        return error
+    return Unclear(f"a part was written before this: {error}", error.retry_after)
 
 
 def _end_of(error: Transient) -> CallEnd:

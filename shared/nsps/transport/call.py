@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nsps.transport.http import Deadline
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One call of the external system: its deadline, and the ids to pass on.
 
@@ -20,3 +20,6 @@ class Call:
     event_id: str = ""
     trace_id: str = ""
     request_id: str = ""
+    wrote: bool = False
+    """Whether a changing request of this call was carried out. The transports say so; from then on
+    the kit takes no error of the call for "nothing was changed"."""

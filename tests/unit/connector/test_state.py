@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from nsps.cloud.store import Store
-from nsps.connector.base import Enriched, State
+from nsps.connector.base import Call, Enriched, State
 from nsps.delivery import attempt
 from nsps.delivery.verdict import Verdict
 from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unclear
@@ -260,6 +260,23 @@ def test_transient_the_lease_is_given_back_and_espf_hears_retry_once(store: Stor
     assert failures == [("busy, password=***", 2)]
     assert kit.espf.statuses == ["RETRY", "OK"]
     assert "hunter2" not in kit.everything() + repr(kit.espf.told)
+
+
+def test_nothing_was_changed_is_not_believed_after_a_part_was_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Box()
+
+    def create(key: str, state: State, call: Call) -> None:
+        call.wrote = True  # a transport carried out the first of two requests
+        raise Transient("busy", retry_after=7.0)
+
+    monkeypatch.setattr(box, "create", create)
+    kit = Kit(store, box)
+    verdict = kit.deliver(sim_event())
+    assert verdict.reason == "a part was written before this: busy"
+    assert isinstance(verdict.error, Unclear) and verdict.retry_after == 7.0
+    assert kit.resource(IMSI)["lease"] is None and kit.resource(IMSI)["dirty"]
 
 
 def test_no_answer_the_lease_is_held_until_it_runs_out(store: Store) -> None:
