@@ -22,7 +22,16 @@ pytestmark = pytest.mark.timeout(300)
 STILL_SECONDS = 11.0
 """Longer than the deadlines of a publish and of Firestore's calls (10 s), and than a lease's wait:
 standing still for 30 s meets no further deadline."""
-PARTS = ("pubsub", "firestore", "sandbox", "ingress", "enrichment", "subscribers", "retries")
+PARTS = (
+    "pubsub",
+    "firestore",
+    "secret_manager",
+    "sandbox",
+    "ingress",
+    "enrichment",
+    "subscribers",
+    "retries",
+)
 _numbers = count(700_001)
 
 
