@@ -60,6 +60,8 @@ class Parts:
     secret: Callable[[str], SecretValue]
     """The current value of a secret of the manifest, by the manifest's name; raises Transient."""
     has_secret: Callable[[str], bool] = field(default=lambda _name: False)
+    refresh: Callable[[str], SecretValue] | None = None
+    """As ``secret``, read anew because the system refused the value."""
 
 
 class Connector(ABC, Generic[SettingsT]):

@@ -85,8 +85,11 @@ def make_connector(
     def secret(name: str) -> SecretValue:
         return parts.secrets.get(handler.secrets[name])
 
+    def refresh(name: str) -> SecretValue:
+        return parts.secrets.refresh(handler.secrets[name])
+
     has_secret = handler.secrets.__contains__
-    made = connector(settings, Parts(handler.name, parts.http, secret, has_secret))
+    made = connector(settings, Parts(handler.name, parts.http, secret, has_secret, refresh))
     unread = [
         f"{setting} needs {block}, which is not read from PortaBilling: add {block} to requires"
         for setting, block in made.reads()

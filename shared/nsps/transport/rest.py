@@ -1,0 +1,278 @@
+"""A client of a REST API: base address, authentication, and answers read by a table of rules.
+
+    api = Rest(http, "https://crm.acme.example/api", Bearer(secret), rules)
+    api.get("parties/7", call)            # the document; None if it is not there
+    api.create("parties", call, body)     # the document; None if it was there already
+    api.change("parties/7", call, body)   # raises Unclear if it is not there any more
+    api.delete("parties/7", call)         # False if it was not there
+
+Errors are those of ``nsps.domain.outcome``: they name the request without query, say what the
+system said, bounded and without the credentials, and what to look at. A request that was carried
+out is noted in ``call.wrote``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from nsps.domain.outcome import DeliveryError, Terminal, Transient, Unclear
+from nsps.runtime.secrets import SecretValue
+from nsps.transport.answers import AnswerRule, AnswerRules, Meaning, member_of, words_of
+from nsps.transport.call import Call
+from nsps.transport.http import Answer, Http
+
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_PAGES = 10_000
+
+
+class Authentication(Protocol):
+    """How the system knows us; shared between threads."""
+
+    def headers(self, call: Call) -> Mapping[str, str]:
+        """What a request shows. Raises Transient while there is nothing to show."""
+
+    def refused(self, call: Call) -> bool:
+        """What was shown was refused: whether there is something else to show at once."""
+
+    def hide(self, text: str) -> str:
+        """The text without what was shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Safe to share between threads. ``rules``: the connector's, before the defaults."""
+
+    http: Http
+    url: str
+    authentication: Authentication
+    rules: AnswerRules = field(default_factory=AnswerRules)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def get(
+        self, path: str, call: Call, rules: Sequence[AnswerRule] = (), **query: Any
+    ) -> Any | None:
+        """The document at a path; None if it is not there."""
+        said = self.request("GET", path, call, rules=rules, query=query)
+        return said.document() if said.is_done(Meaning.ABSENT) else None
+
+    def create(
+        self,
+        path: str,
+        call: Call,
+        body: Any,
+        *,
+        method: str = "POST",
+        rules: Sequence[AnswerRule] = (),
+    ) -> Any | None:
+        """Make something; the document, or None if it was there already."""
+        said = self.request(method, path, call, body=body, rules=rules)
+        return said.document() if said.is_done(Meaning.EXISTS) else None
+
+    def change(
+        self,
+        path: str,
+        call: Call,
+        body: Any,
+        *,
+        method: str = "PUT",
+        rules: Sequence[AnswerRule] = (),
+    ) -> Any:
+        """Change what is there; the document. Raises Unclear if it is not there (any more)."""
+        said = self.request(method, path, call, body=body, rules=rules)
+        said.is_done()
+        return said.document()
+
+    def delete(self, path: str, call: Call, rules: Sequence[AnswerRule] = (), **query: Any) -> bool:
+        """Remove what is at the path; False if it was not there."""
+        said = self.request("DELETE", path, call, rules=rules, query=query)
+        return said.is_done(Meaning.ABSENT)
+
+    def pages(
+        self,
+        path: str,
+        call: Call,
+        items: str = "",
+        following: Callable[[Any, int], Mapping[str, Any] | None] = lambda _page, _number: None,
+        **query: Any,
+    ) -> Iterator[Any]:
+        """The items of a list, page after page.
+
+        ``items``: the member that holds them, where a page is no list itself. ``following``: the
+        query of the page after this one (the page, its number from 0), None at the last.
+        """
+        for number in range(_PAGES):
+            page = self.get(path, call, **query)
+            found = member_of(page, items) if items else page
+            if not isinstance(found, list):
+                raise Transient(f"GET {self.url}/{path}: the answer is no list of what was asked")
+            yield from found
+            more = following(page, number)
+            if more is None:
+                return
+            query = {**query, **more}
+        raise Transient(f"GET {self.url}/{path}: there are pages without end")
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        call: Call,
+        *,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+        rules: Sequence[AnswerRule] = (),
+    ) -> Said:
+        """One request, with another try where our credentials had changed meanwhile."""
+        said = self._once(method, path, call, body, query, rules)
+        if said.rule.meaning is Meaning.SIGN_IN and self.authentication.refused(call):
+            said = self._once(method, path, call, body, query, rules)
+        if said.rule.meaning is Meaning.DONE and method not in READING:
+            call.wrote = True
+        return said
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        call: Call,
+        body: Any,
+        query: Mapping[str, Any] | None,
+        rules: Sequence[AnswerRule],
+    ) -> Said:
+        headers = {
+            "Accept": "application/json",
+            **self.headers,
+            **self.authentication.headers(call),
+        }
+        if call.request_id:
+            headers["x-request-id"] = call.request_id
+        content = {"data": body} if isinstance(body, str | bytes) else {"json": body}
+        answer = self.http.request(
+            method,
+            f"{self.url.rstrip('/')}/{path.lstrip('/')}" if path else self.url,
+            deadline=call.deadline,
+            headers=headers,
+            params=query or None,
+            idempotent=method in READING,
+            **content,
+        )
+        rule = self.rules.before(rules).read(answer)
+        return Said(method, answer, rule, self.authentication.hide)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer with the rule that reads it."""
+
+    method: str
+    answer: Answer
+    rule: AnswerRule
+    hide: Callable[[str], str]
+
+    def is_done(self, otherwise: Meaning | None = None) -> bool:
+        """True for a request that was carried out, False for ``otherwise``; else the error."""
+        if self.rule.meaning is Meaning.DONE:
+            return True
+        if self.rule.meaning is otherwise:
+            return False
+        raise self.error()
+
+    def document(self) -> Any:
+        """The body as JSON; None for an empty one. Raises NoAnswer if it is no JSON."""
+        return self.answer.json() if self.answer.body.strip() else None
+
+    def error(self) -> DeliveryError:
+        """What the answer is where it is not what was asked for."""
+        meaning, reads = self.rule.meaning, self.method in READING
+        words = self.hide(words_of(self.answer.body))
+        text = f"{self.method} {self.answer.url}: {self.answer.status} {words}".rstrip()
+        if self.rule.hint:
+            text += f" ({self.rule.hint})"
+        if meaning is Meaning.REFUSED and not reads:
+            return Terminal(text)
+        if meaning in (Meaning.ABSENT, Meaning.EXISTS, Meaning.UNCLEAR) and not reads:
+            return Unclear(text, self.answer.retry_after())
+        return Transient(text, self.answer.retry_after())
+
+
+# ---- authentication ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NoAuthentication:
+    """The system takes whoever reaches it."""
+
+    def headers(self, call: Call) -> Mapping[str, str]:
+        return {}
+
+    def refused(self, call: Call) -> bool:
+        return False
+
+    def hide(self, text: str) -> str:
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One secret, shown in one header: a bearer token, a user and password, an API key.
+
+    ``written``: how the secret's text is written in the header. ``again``: reads the secret anew
+    because it was refused.
+    """
+
+    secret: Callable[[], SecretValue]
+    again: Callable[[], SecretValue]
+    header: str = "Authorization"
+    written: Callable[[str], str] = "Bearer {}".format
+
+    def headers(self, call: Call) -> Mapping[str, str]:
+        return {self.header: self.written(self.secret().reveal())}
+
+    def refused(self, call: Call) -> bool:
+        before = self.secret()
+        return self.again() != before
+
+    def hide(self, text: str) -> str:
+        secret = self.secret().reveal()
+        for form in (self.written(secret), secret, *secret.split(":", 1)[1:]):
+            text = text.replace(form, "***") if form else text
+        return text
+
+
+class SignedIn:
+    """A token that the system gives for a while, for a session or by OAuth2.
+
+    ``sign_in`` asks for one: the token and for how many seconds it counts (None: until it is
+    refused). One thread asks, the others wait for it.
+    """
+
+    def __init__(
+        self,
+        sign_in: Callable[[Call], tuple[SecretValue, float | None]],
+        written: Callable[[str], Mapping[str, str]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._sign_in, self._written, self._clock = sign_in, written, clock
+        self._lock = threading.Lock()
+        self._token: SecretValue | None = None
+        self._ends = float("inf")
+
+    def headers(self, call: Call) -> Mapping[str, str]:
+        with self._lock:
+            if self._token is None or self._clock() >= self._ends:
+                self._token, seconds = self._sign_in(call)
+                # Used up a little early: the request takes a moment to get there.
+                self._ends = self._clock() + (seconds * 0.9 if seconds else float("inf"))
+            return self._written(self._token.reveal())
+
+    def refused(self, call: Call) -> bool:
+        with self._lock:
+            self._token = None
+        return True
+
+    def hide(self, text: str) -> str:
+        token = self._token
+        return text.replace(token.reveal(), "***") if token else text
