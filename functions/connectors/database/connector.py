@@ -37,7 +37,7 @@ from nsps.domain.snapshot import (
 )
 from nsps.domain.subscriber import msisdn, service_word
 from nsps.transport.http import Deadline
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sqlalchemy import (
     CHAR,
     BigInteger,
@@ -190,13 +190,32 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str = "sqlite:///subscribers.db"
-    table: str = "subscribers"
-    columns: dict[str, str] = DEFAULT_COLUMNS
-    key: str = "i_account"
-    updated_at: str = "updated_at"
-    on_release: Literal["delete", "mark"] = "delete"
-    create_table: bool = False
+    url: str = Field(
+        default="sqlite:///subscribers.db",
+        description="The database, without a password: postgresql://USER@HOST:PORT/DATABASE or "
+        "sqlite:////FOLDER/FILE.db.",
+    )
+    table: str = Field(default="subscribers", description="The table, TABLE or SCHEMA.TABLE.")
+    columns: dict[str, str] = Field(
+        default=DEFAULT_COLUMNS,
+        description="Column to source, which is BLOCK.MEMBER, feature.NAME, policy.NAME, name, "
+        "msisdn, status or addons.",
+    )
+    key: str = Field(
+        default="i_account",
+        description="The column that tells the rows apart; it has a unique index. For a row per "
+        "SIM, imsi.",
+    )
+    updated_at: str = Field(
+        default="updated_at",
+        description="The column that gets the time of each write; empty for none.",
+    )
+    on_release: Literal["delete", "mark"] = Field(
+        default="delete",
+        description="What becomes of the row of a subscriber who is gone: deleted, or kept with "
+        "the status removed.",
+    )
+    create_table: bool = Field(default=False, description="Create the table where there is none.")
 
     @field_validator("url")
     @classmethod

@@ -22,7 +22,7 @@ import struct
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Any
 
 from nsps.connector.base import Call, Enriched, Parts, State, StateConnector
 from nsps.domain.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unclear, Unreachable
@@ -53,8 +53,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: Annotated[str, Field(min_length=1)]
-    port: Annotated[int, Field(ge=1, le=65535)] = 4259
+    host: str = Field(min_length=1, description="Host name or address of OsmoHLR's CTRL interface.")
+    port: int = Field(
+        default=4259,
+        ge=1,
+        le=65535,
+        description="TCP port of the CTRL interface; OsmoHLR 1.5 uses 4259 and no other.",
+    )
 
 
 class OsmoHlr(StateConnector[Settings]):

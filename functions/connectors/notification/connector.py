@@ -158,16 +158,44 @@ DEFAULT_WORDING: Mapping[str, Wording] = {
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = Field(min_length=1)
-    port: int | None = Field(default=None, ge=1, le=65535)
-    security: Literal["none", "starttls", "tls"] = "starttls"
-    sender: str
-    ehlo_name: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
+    host: str = Field(
+        min_length=1,
+        description="The mail server, by name (its certificate is checked against it).",
     )
-    to: str = "{{ account_info.email }}"
-    templates: dict[str, Wording] = Field(default_factory=dict)
-    default_templates: bool = True
+    port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Its port; 587 for starttls, 465 for tls, 25 for none unless given.",
+    )
+    security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls",
+        description="How the conversation is encrypted; none only on a network of your own.",
+    )
+    sender: str = Field(
+        description="The sender, as local@domain or Name <local@domain>.",
+    )
+    ehlo_name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$",
+        description="The name by which NSPS greets the mail server (EHLO); the sender's domain "
+        "unless given.",
+    )
+    to: str = Field(
+        default="{{ account_info.email }}",
+        description="Jinja2 template of the recipients, commas between several; empty means "
+        "nothing to send.",
+    )
+    templates: dict[str, Wording] = Field(
+        default_factory=dict,
+        description="Event type pattern to {subject, text}, both Jinja2 templates; the first "
+        "pattern that matches is used.",
+    )
+    default_templates: bool = Field(
+        default=True,
+        description="Whether the built-in wording serves the events that no template of yours "
+        "matches.",
+    )
 
     _to = field_validator("to")(_check_template)
 

@@ -79,20 +79,61 @@ _STATES: Mapping[str, AnswerState] = {
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str
-    profile: Literal["tmf641", "plain"] = "tmf641"
-    ordering_path: str = "/tmf-api/serviceOrdering/v4"
-    resource: Literal["sim", "account"] = "sim"
-    characteristics: dict[str, str] = Field(default_factory=lambda: dict(_CHARACTERISTICS))
-    service_type: str | None = None
-    service_specification: str | None = None
-    category: str | None = None
-    priority: str | None = None
-    look_first: bool = True
-    states: dict[str, AnswerState] = Field(default_factory=dict)
-    authentication: Literal["bearer", "x-auth-token", "basic", "none"] = "bearer"
-    callback_authentication: Literal["bearer", "x-auth-token", "basic", "signature"] = "bearer"
-    allow_http: bool = False
+    url: str = Field(
+        description="The order manager: for tmf641 what stands before /tmf-api, for plain the "
+        "whole address that orders are POSTed to.",
+    )
+    profile: Literal["tmf641", "plain"] = Field(
+        default="tmf641", description="How orders are written and answers read."
+    )
+    ordering_path: str = Field(
+        default="/tmf-api/serviceOrdering/v4",
+        description="Where the service ordering API begins, below url (tmf641).",
+    )
+    resource: Literal["sim", "account"] = Field(
+        default="sim",
+        description="What one service is: sim, the SIM card of an account (by IMSI); account, "
+        "the account.",
+    )
+    characteristics: dict[str, str] = Field(
+        default_factory=lambda: dict(_CHARACTERISTICS),
+        description="Service characteristic to where its value is: a path such as "
+        "sim_info.iccid or access_policy_info.attributes.cs_profile.value (in a list, the item "
+        "of that name), or msisdn, imsi, service_granted.",
+    )
+    service_type: str | None = Field(
+        default=None,
+        description="serviceType of every order, if the order manager tells services apart by it.",
+    )
+    service_specification: str | None = Field(
+        default=None, description="Id of the service specification that every order names."
+    )
+    category: str | None = Field(default=None, description="Category of every order.")
+    priority: str | None = Field(
+        default=None, description="Priority of every order, 0 (highest) to 4."
+    )
+    look_first: bool = Field(
+        default=True,
+        description="Whether to look for an order of ours before making it, so that a lost "
+        "answer never makes two (tmf641).",
+    )
+    states: dict[str, AnswerState] = Field(
+        default_factory=dict,
+        description="Words of this order manager that are not in the standard, to progress, done "
+        "or failed.",
+    )
+    authentication: Literal["bearer", "x-auth-token", "basic", "none"] = Field(
+        default="bearer",
+        description="How we prove ourselves to the order manager, with the secret credentials.",
+    )
+    callback_authentication: Literal["bearer", "x-auth-token", "basic", "signature"] = Field(
+        default="bearer",
+        description="How the order manager proves itself to us, with the secret callback.",
+    )
+    allow_http: bool = Field(
+        default=False,
+        description="Whether url may be http, without TLS; only on a network of your own.",
+    )
 
     @field_validator("characteristics")
     @classmethod

@@ -51,12 +51,31 @@ _LATER = frozenset({401, 403, 408, 425, 429})
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str
-    health_url: str | None = None
-    ordering: Ordering = Ordering.NEWEST
-    permanent_codes: list[Annotated[int, Field(ge=400, le=499)]] = []
-    allow_http: bool = False
-    allow_private: bool = False
+    url: str = Field(description="The connector's address; events are POSTed to it.")
+    health_url: str | None = Field(
+        default=None, description="Its health page; /health beside url unless given."
+    )
+    ordering: Ordering = Field(
+        default=Ordering.NEWEST,
+        description="newest: one event at a time per account, never older data after newer, and "
+        "an event gives way only to a newer one that says the same. every: each event is passed "
+        "on, in no order. state: an event gives way to any newer one of the account, only for a "
+        "connector that looks at pb_data alone, whatever the type of the event.",
+    )
+    permanent_codes: list[Annotated[int, Field(ge=400, le=499)]] = Field(
+        default=[],
+        description='The 4xx codes by which the connector says "never"; every other failure is '
+        "tried again.",
+    )
+    allow_http: bool = Field(
+        default=False,
+        description="Whether url may be http, without TLS; only on a network of your own.",
+    )
+    allow_private: bool = Field(
+        default=False,
+        description="Whether url may be at a private or loopback address; link-local addresses "
+        "(metadata servers) never.",
+    )
 
     @field_validator("url", "health_url")
     @classmethod

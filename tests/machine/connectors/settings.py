@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nsps.connector.base import Enriched, State
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class SystemSettings(BaseModel):
-    system: str
+    system: str = Field(description="The system, by its name in SYSTEMS.")
 
 
 def sim_of(event: Enriched) -> Mapping[str, State]:
