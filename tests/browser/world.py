@@ -85,10 +85,13 @@ class World:
 
     def refuse(self, name: str) -> str:
         """The CRM refuses a change of this account for good: the event."""
-        self.refused.add(self.accounts[name])
-        done = self.stack.sandbox.do("block_account", i_account=self.accounts[name])
+        i_account = self.accounts[name]
+        self.refused.add(i_account)
+        blocked = self.stack.accounts()[i_account]["blocked"] == "Y"
+        operation = "unblock_account" if blocked else "block_account"
+        done = self.stack.sandbox.do(operation, i_account=i_account)
         self.stack.all_finished(event["i_event"] for event in done["events"])
-        return self.newest(self.accounts[name])
+        return self.newest(i_account)
 
     def park(self, name: str) -> None:
         """As if the CRM had failed an event of this account for sixteen hours."""

@@ -186,26 +186,25 @@ class Overview:
         of the owner has taken over; of the newest MENDED_LOOKED that failed."""
         since = FieldFilter("finished_at", ">=", now - WINDOWS["day"])
         failed = deliveries.where(filter=_outcomes(KINDS["failed"])).where(filter=since)
-        query = _newest(failed, "finished_at").select([]).limit(MENDED_LOOKED)
+        query = _newest(failed, "finished_at").select(["t"]).limit(MENDED_LOOKED)
         snapshots = self.store.call(lambda: list(query.stream()))
-        newest_run: dict[str, int] = {}
-        for each in snapshots:
+        failures: dict[str, tuple[int, str]] = {}
+        for each in snapshots[::-1]:  # of several runs of an event the newest counts
             event_id, _, run = each.id.partition(".")
-            newest_run[event_id] = max(newest_run.get(event_id, 0), int(run or 0))
-        if not newest_run:
+            failures[event_id] = (int(run or 0), str((each.to_dict() or {}).get("t", "")))
+        if not failures:
             return 0
-        events = self._all(map(self.store.event, newest_run), ["runs", "owner"])
-        owners = self._all(
-            {self.store.owner(name, str(data.get("owner"))) for data in events.values()}, ["by"]
+        events = self._all(map(self.store.event, failures), ["runs", "owner"])
+        place = {
+            ident: self.store.owner(name, str(data.get("owner"))) for ident, data in events.items()
+        }
+        owners = self._all(set(place.values()), ["watermark", "by", "meanings"])
+        return sum(
+            not (_replayed(events[event_id], name, run) or _overtaken(owner, event_id, t))
+            for event_id, (run, t) in failures.items()
+            if event_id in events
+            for owner in [owners.get(place[event_id].id, {})]
         )
-        by = {ident: data.get("by") for ident, data in owners.items()}
-        left = 0
-        for event_id, run in newest_run.items():
-            data = events.get(event_id, {})
-            owner = self.store.owner(name, str(data.get("owner"))).id
-            replayed = (data.get("runs") or {}).get(name, {}).get("n", 0) > run
-            left += not replayed and by.get(owner, event_id) == event_id
-        return left
 
     def _all(self, references: Iterable[Any], fields: list[str]) -> dict[str, dict[str, Any]]:
         wanted = list(references)
@@ -266,6 +265,19 @@ def _outcomes(outcomes: Sequence[Outcome]) -> FieldFilter:
     if len(outcomes) == 1:
         return FieldFilter("outcome", "==", outcomes[0].value)
     return FieldFilter("outcome", "in", [each.value for each in outcomes])
+
+
+def _replayed(event: Mapping[str, Any], handler: str, run: int) -> bool:
+    """Whether somebody has sent the event again after this run."""
+    return bool((event.get("runs") or {}).get(handler, {}).get("n", 0) > run)
+
+
+def _overtaken(owner: Mapping[str, Any], event_id: str, t: str) -> bool:
+    """Whether a newer event of the owner has been begun in the place of this one."""
+    marks = [owner, *(owner.get("meanings") or {}).values()]
+    if any(mark.get("by") == event_id for mark in marks):
+        return False
+    return any(str(mark.get("watermark", "")) > t for mark in marks)
 
 
 # ---- what the figures say: pure ----------------------------------------------------------------

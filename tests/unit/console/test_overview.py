@@ -11,6 +11,7 @@ from nsps.console.overview import (
     REMEMBERED_SECONDS,
     Concern,
     Overview,
+    _overtaken,
     _Shared,
     concerns,
     last_error,
@@ -117,6 +118,15 @@ def test_a_failure_needs_a_person_until_it_is_replayed_or_a_newer_event_is_there
     event(rig, 2)  # of the same owner
     row = desk.hss()
     assert (row["to_mend"], row["day"]["failed"]) == (0, 1)
+
+
+def test_a_message_that_was_refused_needs_a_person_until_one_says_the_same() -> None:
+    """Whatever else its owner was sent."""
+    marks = {"a": {"by": "e1", "watermark": "2"}, "b": {"by": "e2", "watermark": "3"}}
+    assert not _overtaken({"meanings": marks}, "e1", "2")
+    assert _overtaken({"meanings": marks}, "e0", "1")
+    assert not _overtaken({"by": "e0", "watermark": "1"}, "e9", "2")  # refused before it began
+    assert not _overtaken({}, "e9", "2")
 
 
 def test_what_portabilling_could_not_be_read_for(rig: Rig, desk: Desk, store: Store) -> None:
