@@ -15,27 +15,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, Self
 
 from nsps.connector.base import Call, Enriched, Parts, State, StateConnector
+from nsps.domain.fields import READ, Fields, Kind
 from nsps.domain.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unreachable
-from nsps.domain.snapshot import (
-    AccessPolicyInfo,
-    AccountInfo,
-    Block,
-    CustomerInfo,
-    PbData,
-    ProductInfo,
-    SimInfo,
-    as_amount,
-    as_flag,
-    as_integer,
-    as_text,
-    readers,
-)
-from nsps.domain.subscriber import msisdn, service_word
+from nsps.domain.snapshot import Block, as_amount, as_flag, as_integer, as_text
 from nsps.transport.http import Deadline
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sqlalchemy import (
@@ -87,99 +73,11 @@ DEFAULT_COLUMNS = {
     "status": "status",
 }
 
-# --- what a column holds -------------------------------------------------------------------------
-
-Kind = Literal["text", "integer", "flag", "amount"]
-_KINDS: Mapping[Any, Kind] = {
-    as_text: "text",
-    as_integer: "integer",
-    as_flag: "flag",
-    as_amount: "amount",
-}
-_READ: Mapping[Kind, Callable[[object], Any]] = {kind: read for read, kind in _KINDS.items()}
 _TYPES: Mapping[Kind, type[TypeEngine[Any]]] = {
     "text": Text,
     "integer": BigInteger,
     "flag": Boolean,
     "amount": Float,
-}
-_BLOCKS: Mapping[str, type] = {
-    "account_info": AccountInfo,
-    "sim_info": SimInfo,
-    "access_policy_info": AccessPolicyInfo,
-    "product_info": ProductInfo,
-    "customer_info": CustomerInfo,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Expression:
-    """Where a column's value comes from. ``blocks``: what it looks at; the first must be there
-    for a key."""
-
-    text: str
-    kind: Kind
-    blocks: tuple[Block, ...]
-    value: Callable[[PbData], Any]
-
-    @classmethod
-    def parse(cls, text: str) -> Expression:
-        """Read BLOCK.MEMBER, feature.NAME, policy.NAME, name, msisdn, status or addons.
-
-        Raises ValueError with what to write.
-        """
-        if text in _NAMED:
-            blocks = (Block.ACCOUNT_INFO, *((Block.SIM_INFO,) if text == "msisdn" else ()))
-            return cls(text, "text", blocks, _NAMED[text])
-        head, dot, member = text.partition(".")
-        if head == "feature" and member:
-            return cls(text, "text", (Block.ACCOUNT_INFO,), lambda pb: _feature(pb, member))
-        if head == "policy" and member:
-            return cls(text, "text", (Block.ACCESS_POLICY_INFO,), lambda pb: _policy(pb, member))
-        known = dict(readers(_BLOCKS[head])) if dot and head in _BLOCKS else {}
-        if known.get(member) not in _KINDS:
-            raise ValueError(
-                f"{text!r} is no source of a column: write BLOCK.MEMBER (account_info.email), "
-                f"feature.NAME, policy.NAME, or one of {', '.join(_NAMED)}"
-            )
-        return cls(
-            text,
-            _KINDS[known[member]],
-            (Block(head),),
-            lambda pb: getattr(pb.content(Block(head)), member, None),
-        )
-
-
-def _name(pb: PbData) -> str | None:
-    account = pb.account_info
-    parts = [account.firstname, account.lastname] if account else []
-    return " ".join(part.strip() for part in parts if part and part.strip()) or None
-
-
-def _status(pb: PbData) -> str | None:
-    return service_word(pb.account_info) if pb.account_info else None
-
-
-def _addons(pb: PbData) -> str | None:
-    """The names of the assigned add-ons, sorted, with commas between."""
-    addons = pb.account_info.assigned_addons if pb.account_info else ()
-    return ",".join(sorted({addon.name for addon in addons if addon.name})) or None
-
-
-def _feature(pb: PbData, name: str) -> str | None:
-    feature = pb.account_info.feature(name) if pb.account_info else None
-    return feature.effective_flag_value if feature else None
-
-
-def _policy(pb: PbData, name: str) -> str | None:
-    return pb.access_policy_info.value(name) if pb.access_policy_info else None
-
-
-_NAMED: Mapping[str, Callable[[PbData], Any]] = {
-    "name": _name,
-    "msisdn": msisdn,
-    "status": _status,
-    "addons": _addons,
 }
 
 # --- settings ------------------------------------------------------------------------------------
@@ -243,10 +141,10 @@ class Settings(BaseModel):
     @field_validator("columns")
     @classmethod
     def _safe_columns(cls, value: dict[str, str]) -> dict[str, str]:
-        for column, text in value.items():
+        for column in value:
             if not _NAME.fullmatch(column):
                 raise ValueError(f"column {column!r}: write small letters, digits and _")
-            Expression.parse(text)
+        Fields.parse("columns", value)
         return value
 
     @model_validator(mode="after")
@@ -277,7 +175,8 @@ class Database(StateConnector[Settings]):
 
     def __init__(self, settings: Settings, parts: Parts) -> None:
         super().__init__(settings, parts)
-        self._columns = {name: Expression.parse(text) for name, text in settings.columns.items()}
+        self._fields = Fields.parse("columns", settings.columns)
+        self._columns = self._fields.sources
         self._sessions = Sessions(settings.url, self._password)
         self._table: Table | None = None
         self._table_lock = threading.Lock()
@@ -286,8 +185,7 @@ class Database(StateConnector[Settings]):
         self._sessions.close()
 
     def reads(self) -> Iterator[tuple[str, Block]]:
-        for name, expression in self._columns.items():
-            yield from ((f"columns.{name} ({expression.text})", each) for each in expression.blocks)
+        return self._fields.reads()
 
     def check(self, call: Call) -> None:
         """Write nothing, and take that back: a read says little of a node that is read-only."""
@@ -304,7 +202,7 @@ class Database(StateConnector[Settings]):
     def desired(self, event: Enriched) -> Mapping[str, State]:
         """One row; none where the key's block (the account, or the SIM) is not there."""
         key = self._columns[self.settings.key]
-        if _is_empty(event.pb.content(key.blocks[0])) or event.pb.account_info is None:
+        if not key.has_block(event.pb) or event.pb.account_info is None:
             return {}
         ident = key.value(event.pb)
         if ident is None or ident == "":
@@ -382,7 +280,7 @@ class Database(StateConnector[Settings]):
             return None
         held = zip(self._columns.items(), columns, found, strict=True)
         return {
-            name: _READ[expression.kind](self._held(column, value))
+            name: READ[expression.kind](self._held(column, value))
             for (name, expression), column, value in held
         }
 
@@ -399,7 +297,7 @@ class Database(StateConnector[Settings]):
     def _key_of(self, column: Column[Any], value: Any) -> str:
         """A row's key as ``desired`` writes it; a value that none of ours could be, as it is."""
         held = self._held(column, value)
-        read = _READ[self._columns[column.name].kind](held)
+        read = READ[self._columns[column.name].kind](held)
         return str(held if read is None else read)
 
     def _assert_kept(self, row: Mapping[str, Any] | None, key: str, state: State) -> None:
@@ -479,10 +377,6 @@ class Database(StateConnector[Settings]):
             Table(name, MetaData(), *columns, schema=schema or None).create(
                 session, checkfirst=True
             )
-
-
-def _is_empty(part: Any) -> bool:
-    return part is None or all(getattr(part, name) in (None, ()) for name, _ in readers(type(part)))
 
 
 def _storable(column: str, value: Any) -> Any:

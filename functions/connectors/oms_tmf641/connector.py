@@ -29,11 +29,13 @@ from nsps.connector.base import (
     CallbackRequest,
     Enriched,
     Order,
+    Parts,
     State,
 )
+from nsps.domain.fields import Fields
 from nsps.domain.outcome import Terminal, Transient, Unclear
 from nsps.domain.snapshot import Block, PbData
-from nsps.domain.subscriber import is_closed, is_served, msisdn
+from nsps.domain.subscriber import is_closed
 from nsps.runtime.redact import shortened
 from nsps.transport.http import Answer as HttpAnswer
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -43,12 +45,6 @@ _IMSI = re.compile(r"[0-9]{6,15}")
 _MESSAGE_MAX = 500
 _ERRORS_SHOWN = 5
 
-_BLOCKS = frozenset(str(block) for block in Block)
-_DERIVED: Mapping[str, tuple[Block, ...]] = {
-    "imsi": (Block.SIM_INFO,),
-    "msisdn": (Block.ACCOUNT_INFO, Block.SIM_INFO),
-    "service_granted": (Block.ACCOUNT_INFO,),
-}
 _CHARACTERISTICS = {
     "imsi": "imsi",
     "iccid": "sim_info.iccid",
@@ -138,12 +134,7 @@ class Settings(BaseModel):
     @field_validator("characteristics")
     @classmethod
     def _paths(cls, paths: dict[str, str]) -> dict[str, str]:
-        for name, path in paths.items():
-            if path not in _DERIVED and path.partition(".")[0] not in _BLOCKS:
-                raise ValueError(
-                    f"{name}: {path!r} is no path: begin with one of {', '.join(sorted(_BLOCKS))}, "
-                    f"or write {', '.join(_DERIVED)}"
-                )
+        Fields.parse("characteristics", paths, lists=True)
         return paths
 
     @field_validator("states")
@@ -184,6 +175,11 @@ class OrderManagement(AsynchronousConnector[Settings]):
 
     settings_model = Settings
 
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        super().__init__(settings, parts)
+        paths = settings.characteristics
+        self._characteristics = Fields.parse("characteristics", paths, lists=True)
+
     @property
     def askable(self) -> bool:
         return self._standard
@@ -193,9 +189,7 @@ class OrderManagement(AsynchronousConnector[Settings]):
         return self.settings.profile == "tmf641"
 
     def reads(self) -> Iterator[tuple[str, Block]]:
-        for name, path in self.settings.characteristics.items():
-            blocks = _DERIVED.get(path) or (Block(path.partition(".")[0]),)
-            yield from ((f"characteristics.{name} ({path})", block) for block in blocks)
+        return self._characteristics.reads()
 
     # --- what the system should have --------------------------------------------------------------
 
@@ -206,7 +200,7 @@ class OrderManagement(AsynchronousConnector[Settings]):
         key = self._key(event.pb)
         if key is None:
             return {}
-        return {key: characteristics_of(event.pb, self.settings.characteristics)}
+        return {key: self._characteristics.values(event.pb)}
 
     def _key(self, pb: PbData) -> str | None:
         account = pb.account_info
@@ -412,38 +406,6 @@ _PROOFS: Mapping[str, str] = {
     "basic": "send Authorization: Basic BASE64",
     "signature": "send X-Signature: sha256=HEX, the HMAC-SHA256 of the body",
 }
-
-
-# --- what a service looks like -------------------------------------------------------------------
-
-
-def characteristics_of(pb: PbData, paths: Mapping[str, str]) -> dict[str, Any]:
-    """Characteristic -> value; None where the snapshot has none."""
-    return {name: _value(pb, path) for name, path in paths.items()}
-
-
-def _value(pb: PbData, path: str) -> Any:
-    if path == "service_granted":
-        return is_served(pb.account_info)
-    if path == "msisdn":
-        return msisdn(pb)
-    if path == "imsi":
-        return pb.sim_info.imsi if pb.sim_info else None
-    block, *rest = path.split(".")
-    return _at(pb.in_contract(Block(block)), rest)
-
-
-def _at(value: Any, path: Sequence[str]) -> Any:
-    """Follow a path; in a list, a part of it is the ``name`` of an item."""
-    for part in path:
-        if isinstance(value, list):
-            named = (each for each in value if isinstance(each, dict) and each.get("name") == part)
-            value = next(named, None)
-        elif isinstance(value, dict):
-            value = value.get(part)
-        else:
-            return None
-    return None if isinstance(value, dict) else value
 
 
 # --- orders --------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def remaining() -> Any:
 
 def several(part: type[Part]) -> Any:
     """A list of parts: () when absent; items that are not objects are left out."""
-    return field(default=(), metadata={"read": lambda value: parts_of(part, value)})
+    return field(default=(), metadata={"read": lambda value: parts_of(part, value), "of": part})
 
 
 # --- the blocks ----------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ class PbData:
 
     def in_contract(self, block: Block) -> Any:
         """One block as JSON of the contract; None if PortaBilling has none. Raises BlockNotRead."""
-        return _written(self.content(block))
+        return written(self.content(block))
 
     @classmethod
     def from_contract(cls, document: object, read: Iterable[Block] | None = None) -> PbData:
@@ -415,6 +415,12 @@ def readers(part: type) -> tuple[tuple[str, _Read], ...]:
         known = tuple((each.name, each.metadata["read"]) for each in fields(part))
         _READERS[part] = known
     return known
+
+
+def several_of(part: type, member: str) -> type[Part] | None:
+    """What the items of a member are, where it is a list; else None."""
+    found = (each.metadata.get("of") for each in fields(part) if each.name == member)
+    return next(found, None)
 
 
 def part_of(part: type[AnyPart], document: object) -> AnyPart | None:
@@ -446,10 +452,11 @@ _BLOCK_READERS: Mapping[Block, _Read] = {
 }
 
 
-def _written(value: Any) -> Any:
+def written(value: Any) -> Any:
+    """A block, or anything in one, as JSON of the published contract."""
     if isinstance(value, tuple):
-        return [_written(each) for each in value]
+        return [written(each) for each in value]
     if not isinstance(value, Part):
         return value
-    whole = {name: _written(getattr(value, name)) for name, _ in readers(type(value))}
+    whole = {name: written(getattr(value, name)) for name, _ in readers(type(value))}
     return {name: each for name, each in whole.items() if each is not None}
