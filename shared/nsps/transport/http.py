@@ -31,9 +31,9 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util.connection import allowed_gai_family
 
 from nsps.domain.outcome import NoAnswer, Transient, Unreachable
+from nsps.transport.connection import connect, resolve
 
 MAX_ANSWER_BYTES = 5_000_000
 _CHUNK = 65_536
@@ -63,6 +63,13 @@ class Deadline:
     def remaining(self) -> float:
         """Seconds left; 0.0 when there are none."""
         return max(0.0, self._ends - self._clock())
+
+    def time_left(self) -> float:
+        """As ``remaining``, for the time-out of a socket. Raises TimeoutError when none is left."""
+        left = self.remaining()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
 
     @property
     def expired(self) -> bool:
@@ -299,12 +306,6 @@ class _Call:
         self.sent = False
         self.received = False
 
-    def time_left(self) -> float:
-        left = self.deadline.remaining()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        return left
-
 
 class _Running(threading.local):
     call: _Call | None = None
@@ -330,7 +331,7 @@ class _CallMixin:
         except ConnectionResetError as error:
             # urllib3 takes it for a reset while sending, and would go on without a connection.
             raise urllib3.exceptions.NewConnectionError(self, "reset") from error  # type: ignore[arg-type]
-        connection.settimeout(call.time_left())  # for the TLS handshake, which counts as one
+        connection.settimeout(call.deadline.time_left())  # for the whole TLS handshake
         return connection
 
     def send(self, data: Any) -> None:
@@ -338,7 +339,7 @@ class _CallMixin:
         if self.sock is None:
             self.connect()  # type: ignore[attr-defined]
         if call is not None:
-            self.sock.settimeout(call.time_left())
+            self.sock.settimeout(call.deadline.time_left())
             call.sent = True
         super().send(data)  # type: ignore[misc]
 
@@ -390,7 +391,7 @@ class _TimedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         if self._call is not None:
-            self._sock.settimeout(self._call.time_left())
+            self._sock.settimeout(self._call.deadline.time_left())
         count = self._raw.readinto(buffer)
         if self._call is not None and count:
             self._call.received = True
@@ -403,52 +404,14 @@ class _TimedReader(io.RawIOBase):
 
 def _connect(host: str, port: int, call: _Call, options: Any) -> socket.socket:
     """Connect to the first address that answers and may be called."""
-    found = _resolve(host.strip("[]"), port, call.time_left())
+    found = resolve(host.strip("[]"), port, call.deadline.time_left())
     allowed = [item for item in found if call.guard is None or call.guard.permits(item[4][0])]
     if found and not allowed:
         raise AddressRefused(
             f"{host} is at an address that may not be called ({found[0][4][0]}): private, loopback "
             "and metadata addresses must be allowed in the handler's settings"
         )
-    failure: OSError = OSError("the name has no address")
-    for family, kind, protocol, _, address in allowed:
-        connection = socket.socket(family, kind, protocol)
-        try:
-            for option in options or ():
-                connection.setsockopt(*option)
-            connection.settimeout(call.time_left())
-            connection.connect(address)
-            return connection
-        except OSError as error:
-            connection.close()
-            failure = error
-    raise failure
-
-
-def _resolve(host: str, port: int, timeout: float) -> list[Any]:
-    """socket.getaddrinfo, which knows no time-out, for at most ``timeout`` seconds."""
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        pass
-    else:
-        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-    found: list[Any] = []
-
-    def look_up() -> None:
-        try:
-            found.append(socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            found.append(error)
-
-    thread = threading.Thread(target=look_up, name="look-up", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if not found:
-        raise TimeoutError("timed out looking up the name")
-    if isinstance(found[0], Exception):
-        raise socket.gaierror("the name is not known") from found[0]
-    return list(found[0])
+    return connect(allowed, call.deadline.time_left, options)
 
 
 def _read(response: requests.Response, max_bytes: int, where: str) -> bytes:
