@@ -756,12 +756,12 @@ class AsynchronousStandardTests(FaultTests):
             ident = connector.submit(order, make_call())
             assert ident and isinstance(ident, str)
 
-    def test_a_genuine_notification_is_heard(self, connector: Any) -> None:
+    def test_a_genuine_notification_is_read(self, connector: Any) -> None:
         for answer in self.answers():
             request = self.callback("4711", answer)
             connector.authenticate(request)
-            heard = connector.hear(request)
-            assert [(each.order, each.state) for each in heard] == [("4711", answer.state)]
+            answers = connector.parse_callback(request)
+            assert [(each.order, each.state) for each in answers] == [("4711", answer.state)]
 
     def test_a_notification_without_proof_is_refused(self, connector: Any) -> None:
         genuine = self.callback("4711", self.answers()[0])
@@ -782,7 +782,7 @@ class AsynchronousStandardTests(FaultTests):
     ) -> None:
         request = replace(self.callback("4711", self.answers()[0]), body=body)
         try:
-            assert all(isinstance(answer, Answer) for answer in connector.hear(request))
+            assert all(isinstance(answer, Answer) for answer in connector.parse_callback(request))
         except CallbackInvalid as invalid:
             assert str(invalid).strip()
             self.assert_private(str(invalid))

@@ -433,11 +433,11 @@ class TestHearing:
     def test_every_state_is_read_in_both_forms(self, word: str, state: AnswerState) -> None:
         made = connector()
         for body in (state_change("SO-1", word), {"order": "SO-1", "status": word}):
-            assert [each.state for each in made.hear(notification(body))] == [state]
+            assert [each.state for each in made.parse_callback(notification(body))] == [state]
 
     def test_our_reference_is_preferred_because_the_id_may_not_be_known_yet(self) -> None:
         body = state_change("SO-1", "completed", externalId="ref-1")
-        [answer] = connector().hear(notification(body))
+        [answer] = connector().parse_callback(notification(body))
         assert answer.order == "ref-1"
         assert answer.at == datetime(2026, 11, 21, 2, 10, 3, 123000, tzinfo=UTC)
 
@@ -446,7 +446,7 @@ class TestHearing:
         body = state_change(
             "SO-1", "partial", errorMessage=[{"message": "half done"}], serviceOrderItem=[item]
         )
-        [answer] = connector().hear(notification(body))
+        [answer] = connector().parse_callback(notification(body))
         assert answer.message == "half done; 42 no port full"
 
     @pytest.mark.parametrize(
@@ -467,13 +467,15 @@ class TestHearing:
         self, kind: str, resource: dict[str, Any], message: str
     ) -> None:
         body = {"eventType": kind, "event": {"serviceOrder": {"id": "SO-1", **resource}}}
-        [answer] = connector().hear(notification(body))
+        [answer] = connector().parse_callback(notification(body))
         assert answer.state is AnswerState.PROGRESS
         assert message in answer.message
 
     def test_the_kind_may_be_in_the_path_only(self) -> None:
         body = {"event": {"serviceOrder": {"id": "SO-1"}}}
-        heard = connector().hear(notification(body, path="/listener/serviceOrderJeopardyEvent"))
+        heard = connector().parse_callback(
+            notification(body, path="/listener/serviceOrderJeopardyEvent")
+        )
         assert "at risk" in heard[0].message
 
     @pytest.mark.parametrize(
@@ -487,15 +489,18 @@ class TestHearing:
         ],
     )
     def test_news_of_other_things_holds_no_answer(self, body: Any) -> None:
-        assert connector().hear(notification(body)) == []
+        assert connector().parse_callback(notification(body)) == []
 
     def test_several_at_once(self) -> None:
         body = [state_change("SO-1", "completed"), {"order": "x", "status": "FAILED"}]
-        assert [each.order for each in connector().hear(notification(body))] == ["SO-1", "x"]
+        assert [each.order for each in connector().parse_callback(notification(body))] == [
+            "SO-1",
+            "x",
+        ]
 
     def test_words_of_the_settings(self) -> None:
         made = connector(states={"Wrapped Up": "done"})
-        [answer] = made.hear(notification({"order": "1", "status": "wrapped_up"}))
+        [answer] = made.parse_callback(notification({"order": "1", "status": "wrapped_up"}))
         assert answer.state is AnswerState.DONE
 
     @pytest.mark.parametrize(
@@ -511,7 +516,7 @@ class TestHearing:
     )
     def test_what_cannot_be_read_is_named(self, body: Any, words: str) -> None:
         with pytest.raises(CallbackInvalid, match=words):
-            connector().hear(notification(body))
+            connector().parse_callback(notification(body))
 
     @given(
         st.recursive(
@@ -530,7 +535,7 @@ class TestHearing:
     )  # fmt: skip
     def test_any_json_is_heard_or_invalid(self, body: Any) -> None:
         try:
-            for answer in connector().hear(notification(body)):
+            for answer in connector().parse_callback(notification(body)):
                 assert answer.order
                 assert len(answer.message) <= 500
         except CallbackInvalid as invalid:
@@ -621,7 +626,7 @@ def listening() -> Iterator[tuple[Listener, str]]:
             request = CallbackRequest("POST", self.path, dict(self.headers.items()), body, {})
             try:
                 listener.made.authenticate(request)
-                listener.answers += listener.made.hear(request)
+                listener.answers += listener.made.parse_callback(request)
                 self.send_response(204)
             except CallbackRefused:
                 listener.refused += 1

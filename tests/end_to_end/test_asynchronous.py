@@ -227,12 +227,12 @@ def test_a_late_contradiction_and_repetitions_change_nothing(place: Place) -> No
         assert place.notify(order, state, eventTime=past) == 204
     assert place.outcome(i_event) == Outcome.DELIVERED
     assert place.told(i_account) == ["IN_PROGRESS", "OK"]
-    # the history keeps what was heard
+    # the history keeps what was answered
     store = place.stack.running.store
     (kept,) = [
         o for o in store.find(store.orders("orders").limit(500)) if o.get("order_id") == order["id"]
     ]
-    said = [each["said"] for each in kept["heard"]]
+    said = [each["state"] for each in kept["answers"]]
     assert said == ["done", "done", "failed", "progress", "done"]
 
 
@@ -400,7 +400,7 @@ def test_an_order_that_goes_on_for_thirty_days_has_failed_unless_it_is_done_late
     assert place.notify(order, "completed") == 204
     place.wait_outcome(i_event, Outcome.DELIVERED)
     place.wait_told(i_account, "IN_PROGRESS", "FAILED", "OK")
-    assert [each["said"] for each in kept(place, order)["heard"]][-2:] == ["failed", "done"]
+    assert [each["state"] for each in kept(place, order)["answers"]][-2:] == ["failed", "done"]
 
 
 def test_an_order_that_cannot_be_asked_for_has_failed_unless_it_is_done_later(

@@ -23,9 +23,9 @@ from nsps.delivery.ledger import orders as orders_module
 from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Resource
 from nsps.delivery.ledger.ledger import DOUBT_SECONDS, At, Ledger, Progress, Work, order_reference
-from nsps.delivery.ledger.orders import Heard, LateAnswer, Orders, Said, Settlement
+from nsps.delivery.ledger.orders import AnswerEffect, LateAnswer, Orders, Settlement
 from nsps.delivery.ledger.protocol import CallEnd, Step, Todo
-from nsps.domain.outcome import Outcome
+from nsps.domain.outcome import AnswerState, Outcome
 from nsps_local.firestore import FirestoreServer
 
 from tests.local_cloud.firestore_kit import client
@@ -45,7 +45,7 @@ class Placed:
     reference: str
     key: str
     value: str
-    said: Said | None = None
+    said: AnswerState | None = None
     answered: bool = False
 
 
@@ -64,9 +64,9 @@ class Manager:
             self.orders[reference] = Placed(ident, reference, key, value)
         return self.orders[reference].ident
 
-    def carry_out(self, order: Placed, said: Said) -> None:
+    def carry_out(self, order: Placed, said: AnswerState) -> None:
         order.said = said
-        if said is Said.DONE:
+        if said is AnswerState.DONE:
             self.states[order.key] = order.value
 
 
@@ -236,14 +236,14 @@ class Played:
     def _carry_out(self, order: Placed) -> None:
         fails = self.refusals > 0 and self.dice.random() < 0.3
         self.refusals -= fails
-        self.manager.carry_out(order, Said.FAILED if fails else Said.DONE)
+        self.manager.carry_out(order, AnswerState.FAILED if fails else AnswerState.DONE)
         self.story.append(f"{order.ident} is {order.said}: {order.key} = {order.value}")
 
     def _answer(self, order: Placed) -> None:
         assert order.said is not None
         name = self.dice.choice([order.ident, order.reference])
-        settlement = self.orders.hear(self.handler, LateAnswer(name, order.said, "its answer"))
-        self.story.append(f"the answer of {order.ident} under {name}: {settlement.heard.value}")
+        settlement = self.orders.record(self.handler, LateAnswer(name, order.said, "its answer"))
+        self.story.append(f"the answer of {order.ident} under {name}: {settlement.effect.value}")
         order.answered = not (self.faults and self.dice.random() < 0.2)  # else it comes once more
         self.faults -= not order.answered
         self._complete(settlement)
@@ -254,7 +254,7 @@ class Played:
         self._complete(self.orders.complete(self.handler, reference))
 
     def _complete(self, settlement: Settlement) -> None:
-        if settlement.heard in (Heard.UNKNOWN, Heard.LATE):
+        if settlement.effect in (AnswerEffect.UNKNOWN, AnswerEffect.LATE):
             return
         if self.faults and self.dice.random() < 0.2:
             self.faults -= 1
@@ -378,8 +378,8 @@ def test_an_answer_between_looking_for_the_order_and_keeping_it_is_not_lost(
         return found
 
     monkeypatch.setattr(Orders, "_find", found_too_early)
-    heard = Orders(store[0]).hear(handler, LateAnswer("om-1", Said.DONE))
-    assert heard.heard is Heard.SETTLED
+    settlement = Orders(store[0]).record(handler, LateAnswer("om-1", AnswerState.DONE))
+    assert settlement.effect is AnswerEffect.SETTLED
     data = store[0].read(store[0].delivery(handler, work.delivery))
     assert data is not None
     assert data["outcome"] == Outcome.DELIVERED
@@ -401,7 +401,10 @@ def test_the_removal_of_a_former_owners_state_is_an_order_of_its_own(
     ledger.intend(work, performed(progress), "delete")
     went = ledger.accepted(work, progress, "om-2")
     assert (went.at, went.outcome) == (At.FINISHED, Outcome.REJECTED)
-    assert Orders(cloud).hear(handler, LateAnswer("om-2", Said.DONE)).heard is Heard.SETTLED
+    assert (
+        Orders(cloud).record(handler, LateAnswer("om-2", AnswerState.DONE)).effect
+        is AnswerEffect.SETTLED
+    )
     known = resource_of(cloud, handler, "A")
     assert (known.owner, known.confirmed, known.pending) == (None, None, None)
     data = cloud.read(cloud.delivery(handler, work.delivery)) or {}
@@ -415,10 +418,10 @@ def test_an_answer_that_takes_back_another_leaves_the_ledger_in_doubt(
     ledger, handler, work, progress, reference = ordered(*store, X_HAS_A)
     ledger.accepted(work, progress, "om-3")
     orders, noon = Orders(cloud), datetime(2026, 11, 21, 12, tzinfo=UTC)
-    orders.hear(handler, LateAnswer(reference, Said.DONE, at=noon))
+    orders.record(handler, LateAnswer(reference, AnswerState.DONE, at=noon))
     assert not resource_of(cloud, handler, "A").dirty
-    later = LateAnswer(reference, Said.FAILED, "rolled back", at=noon + timedelta(minutes=5))
-    assert orders.hear(handler, later).heard is Heard.CORRECTED
+    later = LateAnswer(reference, AnswerState.FAILED, "rolled back", at=noon + timedelta(minutes=5))
+    assert orders.record(handler, later).effect is AnswerEffect.CORRECTED
     assert resource_of(cloud, handler, "A").dirty
     data = cloud.read(cloud.delivery(handler, work.delivery)) or {}
     assert data["outcome"] == Outcome.REJECTED
@@ -466,7 +469,7 @@ def swapped(store: Store, clock: Clock) -> tuple[Ledger, str, Work, Progress]:
 
 def answered(store: Store, handler: str, name: str) -> None:
     orders = Orders(store)
-    settlement = orders.hear(handler, LateAnswer(name, Said.DONE))
+    settlement = orders.record(handler, LateAnswer(name, AnswerState.DONE))
     orders.settle(handler, settlement.reference, settlement.followers)
 
 
@@ -497,7 +500,7 @@ def test_an_answer_to_an_older_snapshots_order_does_not_finish_a_delivery_begun_
     ledger.accepted(work, progress, "om-5")
     newer = work_of(model.Job(0, "X", "A", True, 2), handler)
     assert ledger.begin(newer, {}).at is At.QUEUED
-    settlement = Orders(store[0]).hear(handler, LateAnswer(reference, Said.DONE))
+    settlement = Orders(store[0]).record(handler, LateAnswer(reference, AnswerState.DONE))
     assert settlement.followers == (work.delivery,)
     data = store[0].read(store[0].delivery(handler, work.delivery)) or {}
     assert data["outcome"] is None

@@ -81,7 +81,7 @@ class Order(NamedTuple):
     # ---
     system: str = ""                    # "" (never taken), open, done, failed
     flying: bool = False                # its answer is on the way
-    hearing: str = ""                   # the callback: "", unknown (found nothing), complete, send
+    callback: str = ""                   # the callback: "", unknown (found nothing), complete, send
 
 
 class Slot(NamedTuple):
@@ -334,7 +334,7 @@ class Model:
         """The answer comes, under our reference or under the system's id. Each branch is one transaction."""
         rules = self.rules
         result: list[Step] = []
-        if order.flying and not order.hearing:
+        if order.flying and not order.callback:
             # under our reference: always found; under the system's id: once the acceptance has noted it
             result += self.take_in(state, order)
             if order.named:
@@ -344,35 +344,35 @@ class Model:
                                    self.put_order(state, order._replace(flying=False, unknown=order.system))))
             else:
                 result.append(Step(("finds no order", -1, order.ref),
-                                   self.put_order(state, order._replace(hearing="unknown"))))
-        if order.hearing == "unknown":
+                                   self.put_order(state, order._replace(callback="unknown"))))
+        if order.callback == "unknown":
             result.append(Step(("kept as unknown", -1, order.ref),
-                               self.put_order(state, order._replace(flying=False, hearing="", unknown=order.system))))
-        if order.hearing == "complete":
+                               self.put_order(state, order._replace(flying=False, callback="", unknown=order.system))))
+        if order.callback == "complete":
             after = state
             for number in order.deliveries:
                 after = self.finish_waiting(after, number)
-            result.append(Step(("completes", -1, order.ref), self.put_order(after, order._replace(hearing="send"))))
-        if order.hearing == "send":
-            after = self.put_order(state, order._replace(hearing="", followers=(), settled=True))
+            result.append(Step(("completes", -1, order.ref), self.put_order(after, order._replace(callback="send"))))
+        if order.callback == "send":
+            after = self.put_order(state, order._replace(callback="", followers=(), settled=True))
             for me in order.followers:
                 after = self.put(after, me, after.slots[me]._replace(again=True))
             result.append(Step(("sends again", -1, order.ref), after))
-        if order.hearing in ("complete", "send") and state.faults:
-            cut = self.put_order(state, order._replace(hearing=""))._replace(faults=state.faults - 1)
+        if order.callback in ("complete", "send") and state.faults:
+            cut = self.put_order(state, order._replace(callback=""))._replace(faults=state.faults - 1)
             result.append(Step(("callback crashes", -1, order.ref), cut))
-        if rules.complete and order.answer and not order.settled and not order.hearing:
-            result.append(Step(("tick", -1, order.ref), self.put_order(state, order._replace(hearing="complete"))))
-        if order.settled and not order.flying and not order.hearing and order.answer and state.faults:
-            again = self.put_order(state, order._replace(hearing="complete"))._replace(faults=state.faults - 1)
+        if rules.complete and order.answer and not order.settled and not order.callback:
+            result.append(Step(("tick", -1, order.ref), self.put_order(state, order._replace(callback="complete"))))
+        if order.settled and not order.flying and not order.callback and order.answer and state.faults:
+            again = self.put_order(state, order._replace(callback="complete"))._replace(faults=state.faults - 1)
             result.append(Step(("answers once more", -1, order.ref), again))
         return result
 
     def take_in(self, state: Full, order: Order) -> list[Step]:
-        """TRANSACTION hear: documents order and resource."""
+        """TRANSACTION record: documents order and resource."""
         k, _, value = order.ref
         doc = state.ledger[k]
-        taken_in = order._replace(flying=False, answer=order.system, settled=False, hearing="complete")
+        taken_in = order._replace(flying=False, answer=order.system, settled=False, callback="complete")
         after = self.put_order(state, taken_in)
         left = Step(("takes the answer in, for the acceptance", -1, order.ref, order.system), after)
         if doc.pending != order.ref or (not doc.taken and doc.lease != FREE):

@@ -25,7 +25,7 @@ from tests.unit.flow_parts import Topics
 class Notifying(Clerk):
     """One that says {"order", "state", "message", "at"}, or a list of such."""
 
-    def hear(self, request: CallbackRequest) -> Sequence[Answer]:
+    def parse_callback(self, request: CallbackRequest) -> Sequence[Answer]:
         try:
             document = json.loads(request.body)
             return [
@@ -129,7 +129,7 @@ def test_an_answer_to_nobodys_order_is_recorded_and_acknowledged(rig: Rig) -> No
     assert rig.kit.espf.told == []
     (kept,) = [order.to_dict() for order in rig.store.orders("oms").stream()]
     assert kept is not None and kept["unknown"] == "so-1"
-    assert kept["heard"][0]["message"] == "token=***"
+    assert kept["answers"][0]["message"] == "token=***"
 
 
 def test_the_same_answer_again_and_a_contradiction_change_nothing(rig: Rig) -> None:
@@ -140,7 +140,7 @@ def test_the_same_answer_again_and_a_contradiction_change_nothing(rig: Rig) -> N
     assert rig.outcome(event) == "delivered"
     assert rig.kit.espf.statuses == ["IN_PROGRESS", "OK"]
     kept = rig.store.read(rig.store.order("oms", rig.clerk.orders[0].reference))
-    assert kept is not None and len(kept["heard"]) == 5
+    assert kept is not None and len(kept["answers"]) == 5
 
 
 def test_a_later_word_of_the_system_corrects_an_earlier_one(rig: Rig) -> None:

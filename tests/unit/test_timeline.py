@@ -14,10 +14,10 @@ from nsps.cloud.store import Store
 from nsps.connector.base import Enriched
 from nsps.delivery import timeline
 from nsps.delivery.history import History
-from nsps.delivery.ledger.orders import LateAnswer, Orders, Said
+from nsps.delivery.ledger.orders import LateAnswer, Orders
 from nsps.delivery.timeline import Delivered, Story, Timeline, Wanted, as_json, changes
 from nsps.domain.event import SnapshotTime, owner_of
-from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps.domain.outcome import AnswerState, NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import PbData
 from nsps.flows.retries import Retries, Upkeep
 from nsps.runtime.settings import HandlerSummary, PushSchedule, RetrySettings
@@ -225,7 +225,7 @@ def test_accepted_then_done(rig: Rig) -> None:
     assert (told.outcome, told.final) == ("accepted", False)
     assert told.orders == (rig.clerk.orders[0].reference,)
     assert told.espf is not None and told.espf["status"] == "IN_PROGRESS"
-    for post in Orders(rig.store).hear("oms", LateAnswer("so-1", Said.DONE)).posts:
+    for post in Orders(rig.store).record("oms", LateAnswer("so-1", AnswerState.DONE)).posts:
         rig.oms.poster.send(post)
     told = rig.of(message, "oms")
     assert (told.outcome, told.final) == ("delivered", True)

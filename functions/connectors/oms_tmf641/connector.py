@@ -375,7 +375,7 @@ class OrderManagement(AsynchronousConnector[Settings]):
             return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         return _base64(secret) if way == "basic" else secret
 
-    def hear(self, request: CallbackRequest) -> Sequence[Answer]:
+    def parse_callback(self, request: CallbackRequest) -> Sequence[Answer]:
         try:
             document = json.loads(request.body)
         except (ValueError, RecursionError):

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from nsps.domain.enriched import Enriched
 from nsps.domain.event import Owner
+from nsps.domain.outcome import AnswerState
 from nsps.domain.snapshot import Block
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.call import Call
@@ -202,14 +203,6 @@ class Order:
     group: str | None = None
 
 
-class AnswerState(StrEnum):
-    """What an asynchronous system says of an order."""
-
-    PROGRESS = "progress"  # on its way; nothing is decided
-    DONE = "done"
-    FAILED = "failed"
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A late answer: ``order`` is the system's id or our reference; at least one way to find it."""
@@ -267,7 +260,7 @@ class AsynchronousConnector(Connector[SettingsT]):
         """Raise CallbackRefused unless the request proves that it is the system's."""
 
     @abstractmethod
-    def hear(self, request: CallbackRequest) -> Sequence[Answer]:
+    def parse_callback(self, request: CallbackRequest) -> Sequence[Answer]:
         """The answers in a notification (it may hold none: other kinds of news).
 
         Raises CallbackInvalid.

@@ -66,6 +66,14 @@ def worst(one: Outcome, other: Outcome) -> Outcome:
     return max(one, other, key=_BADNESS.index)
 
 
+class AnswerState(StrEnum):
+    """What an asynchronous system says of an order."""
+
+    PROGRESS = "progress"  # on its way; nothing is decided
+    DONE = "done"
+    FAILED = "failed"
+
+
 class DeliveryError(Exception):
     """Why a delivery did not succeed. ``str(error)`` is for operators: no secrets."""
 

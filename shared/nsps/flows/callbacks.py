@@ -18,7 +18,7 @@ from nsps.connector.base import (
     CallbackRequest,
 )
 from nsps.delivery.history import kept_event
-from nsps.delivery.ledger.orders import Heard, LateAnswer, Orders, Said, Settlement
+from nsps.delivery.ledger.orders import AnswerEffect, LateAnswer, Orders, Settlement
 from nsps.domain.event import storable
 from nsps.domain.outcome import Transient
 from nsps.espf.poster import Poster
@@ -34,7 +34,7 @@ MAX_ORDER = 300
 
 
 class Callbacks:
-    """Hears late answers; one per instance, safe to share between threads."""
+    """Takes late answers; one per instance, safe to share between threads."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Callbacks:
         try:
             redactor = self._answers.redactor()
             connector.authenticate(request)
-            for answer in connector.hear(request):
+            for answer in connector.parse_callback(request):
                 self._answers.take(handler, answer)
         except CallbackRefused as error:
             _log.warning("a notification was refused", handler=handler, reason=str(error))
@@ -82,22 +82,22 @@ class Answers:
         self._publisher, self._topic, self.redactor = publisher, topic, redactor
         self._orders = Orders(store)
 
-    def take(self, handler: str, answer: Answer, *, ours: bool = False) -> Heard:
+    def take(self, handler: str, answer: Answer, *, ours: bool = False) -> AnswerEffect:
         """Take one answer in, whoever brought it. Raises Transient."""
         message = self.redactor().text_for_store(answer.message)
         order = storable(answer.order[:MAX_ORDER])
-        late = LateAnswer(order, Said(answer.state.value), message, answer.at, ours)
-        settlement = self._orders.hear(handler, late)
-        _log.info("an answer was heard", handler=handler, heard=settlement.heard.value)
+        late = LateAnswer(order, answer.state, message, answer.at, ours)
+        settlement = self._orders.record(handler, late)
+        _log.info("an answer was recorded", handler=handler, effect=settlement.effect.value)
         self._complete(handler, settlement)
-        return settlement.heard
+        return settlement.effect
 
     def finish(self, handler: str, reference: str) -> None:
         """Complete an order whose answer was taken in, but not told to the end."""
         self._complete(handler, self._orders.complete(handler, reference))
 
     def _complete(self, handler: str, settlement: Settlement) -> None:
-        if settlement.heard in (Heard.UNKNOWN, Heard.PROGRESS, Heard.LATE):
+        if settlement.effect in (AnswerEffect.UNKNOWN, AnswerEffect.PROGRESS, AnswerEffect.LATE):
             return
         for post in settlement.posts:
             self._poster.send(post)

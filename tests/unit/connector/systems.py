@@ -214,7 +214,7 @@ class Clerk(AsynchronousConnector[NoSettings]):
         if request.headers.get("X-Proof") != "right":
             raise CallbackRefused("no proof")
 
-    def hear(self, request: CallbackRequest) -> Sequence[Answer]:
+    def parse_callback(self, request: CallbackRequest) -> Sequence[Answer]:
         raise NotImplementedError
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nsps.cloud.store import Store
 from nsps.connector.base import Answer, AnswerState, Call
-from nsps.delivery.ledger.orders import Heard
+from nsps.delivery.ledger.orders import AnswerEffect
 from nsps.domain.outcome import Terminal, Transient
 from nsps.flows.deadlines import Deadlines
 
@@ -80,18 +80,21 @@ def test_a_system_that_cannot_be_asked_has_failed(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "heard", "status"),
-    [(AnswerState.DONE, Heard.CORRECTED, "OK"), (AnswerState.FAILED, Heard.REPEATED, "FAILED")],
+    ("state", "effect", "status"),
+    [
+        (AnswerState.DONE, AnswerEffect.CORRECTED, "OK"),
+        (AnswerState.FAILED, AnswerEffect.REPEATED, "FAILED"),
+    ],
 )
 def test_a_late_answer_is_recorded_and_corrects_the_status(
-    store: Store, state: AnswerState, heard: Heard, status: str
+    store: Store, state: AnswerState, effect: AnswerEffect, status: str
 ) -> None:
     office = Waiting(store)
     office.late()
     office.tick()
-    assert office.hear("so-1", state) is heard
+    assert office.answer("so-1", state) is effect
     assert office.kit.espf.statuses[-1] == status
-    assert [each["said"] for each in office.order()["heard"]] == ["failed", state.value]
+    assert [each["state"] for each in office.order()["answers"]] == ["failed", state.value]
 
 
 def test_a_system_that_can_be_asked_is_asked(store: Store) -> None:
@@ -166,5 +169,5 @@ def test_an_answer_that_a_crash_left_half_told_is_completed(store: Store) -> Non
 
 def test_an_answer_in_time_needs_no_tick(store: Store) -> None:
     office = Waiting(store)
-    office.hear("so-1")
+    office.answer("so-1")
     assert (office.order()["due_at"], office.order()["settled"]) == (None, True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nsps.cloud.store import Store
 from nsps.connector.base import Action, Answer, AnswerState
-from nsps.delivery.ledger.orders import Heard
+from nsps.delivery.ledger.orders import AnswerEffect
 from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unclear
 from nsps.flows.callbacks import Answers
 
@@ -35,9 +35,9 @@ class Office:
         publisher: Any = self.published
         self.answers = Answers(store, self.kit.poster, lambda: publisher, "t", lambda: REDACTOR)
 
-    def hear(
+    def answer(
         self, order: str, state: AnswerState = AnswerState.DONE, message: str = "", **more: Any
-    ) -> Heard:
+    ) -> AnswerEffect:
         return self.answers.take("hss", Answer(order, state, message), **more)
 
 
@@ -52,9 +52,9 @@ def test_accepted_is_in_progress_and_done_is_ok(office: Office) -> None:
     assert (verdict.ack, verdict.outcome) == (True, Outcome.ACCEPTED)
     assert office.kit.espf.statuses == ["IN_PROGRESS"]
     assert office.kit.resource(IMSI)["pending"]["reference"] == office.clerk.orders[0].reference
-    assert office.hear("so-1", AnswerState.PROGRESS) is Heard.PROGRESS
+    assert office.answer("so-1", AnswerState.PROGRESS) is AnswerEffect.PROGRESS
     assert office.kit.delivery(event)["outcome"] == "accepted"
-    assert office.hear("so-1") is Heard.SETTLED
+    assert office.answer("so-1") is AnswerEffect.SETTLED
     assert office.kit.delivery(event)["outcome"] == "delivered"
     assert office.kit.resource(IMSI)["pending"] is None
     assert office.kit.espf.statuses == ["IN_PROGRESS", "OK"]
@@ -64,7 +64,7 @@ def test_failed_is_told_with_the_reason_without_secrets(office: Office) -> None:
     event = sim_event()
     office.kit.deliver(event)
     reason = "no such profile, password=hunter2"
-    assert office.hear("so-1", AnswerState.FAILED, reason) is Heard.SETTLED
+    assert office.answer("so-1", AnswerState.FAILED, reason) is AnswerEffect.SETTLED
     kept = office.kit.delivery(event)
     assert (kept["outcome"], kept["errors"]) == ("rejected", ["no such profile, password=***"])
     assert office.kit.espf.told[-1][2:] == ("FAILED", "no such profile, password=***")
@@ -74,25 +74,25 @@ def test_failed_is_told_with_the_reason_without_secrets(office: Office) -> None:
 def test_an_answer_is_found_by_our_reference_too_and_counts_once(office: Office) -> None:
     office.kit.deliver(sim_event())
     reference = office.clerk.orders[0].reference
-    assert office.hear(reference) is Heard.SETTLED
-    assert office.hear("so-1") is Heard.REPEATED
-    assert office.hear("so-1", AnswerState.FAILED) is Heard.LATE
+    assert office.answer(reference) is AnswerEffect.SETTLED
+    assert office.answer("so-1") is AnswerEffect.REPEATED
+    assert office.answer("so-1", AnswerState.FAILED) is AnswerEffect.LATE
     assert office.kit.espf.statuses == ["IN_PROGRESS", "OK"]
 
 
 def test_an_answer_that_overtakes_the_acceptance_is_not_lost(office: Office) -> None:
-    office.clerk.seen.after = [lambda: _heard(office.hear("so-1"), Heard.UNKNOWN)]
+    office.clerk.seen.after = [lambda: _expect(office.answer("so-1"), AnswerEffect.UNKNOWN)]
     event = sim_event()
     assert office.kit.deliver(event).outcome is Outcome.DELIVERED
     assert office.kit.espf.statuses == ["OK"]
 
 
-def _heard(heard: Heard, expected: Heard) -> None:
-    assert heard is expected
+def _expect(effect: AnswerEffect, expected: AnswerEffect) -> None:
+    assert effect is expected
 
 
 def test_nobody_knows_the_order(office: Office) -> None:
-    assert office.hear("so-99") is Heard.UNKNOWN
+    assert office.answer("so-99") is AnswerEffect.UNKNOWN
     assert office.kit.espf.told == []
 
 
@@ -101,7 +101,7 @@ def test_add_then_modify_then_delete(office: Office) -> None:
         (sim_event(1), sim_event(2, blocked=True), sim_event(3, imsi=None)), start=1
     ):
         assert office.kit.deliver(event).outcome is Outcome.ACCEPTED
-        office.hear(f"so-{number}")
+        office.answer(f"so-{number}")
     assert office.clerk.actions == [Action.ADD, Action.MODIFY, Action.DELETE]
     assert office.kit.resource(IMSI)["owner"] is None
     assert office.kit.deliver(sim_event(4, imsi=None)).outcome is Outcome.UNCHANGED
@@ -112,7 +112,7 @@ def test_a_redelivered_message_orders_nothing_more(office: Office) -> None:
     for _ in range(3):
         assert office.kit.deliver(event).ack
     assert len(office.clerk.orders) == 1
-    office.hear("so-1")
+    office.answer("so-1")
     assert office.kit.deliver(event).outcome is Outcome.DELIVERED
     assert office.clerk.seen.names() == ["submit"]
 
@@ -122,7 +122,7 @@ def test_the_same_state_joins_the_order_that_is_open(office: Office) -> None:
     office.kit.deliver(first)
     assert office.kit.deliver(second).outcome is Outcome.ACCEPTED
     assert len(office.clerk.orders) == 1
-    office.hear("so-1")
+    office.answer("so-1")
     assert office.kit.delivery(first)["outcome"] == "delivered"
     assert office.kit.delivery(second)["outcome"] == "delivered"
 
@@ -136,7 +136,7 @@ def test_another_state_waits_for_the_open_order_and_is_sent_again(office: Office
     verdict = office.kit.deliver(second)
     assert (verdict.ack, verdict.outcome) == (True, Outcome.WAITING)
     assert len(office.clerk.orders) == 1
-    office.hear("so-1")
+    office.answer("so-1")
     (sent,) = office.published.messages
     assert (sent["event_id"], sent["handler"]) == (second.event_id, "hss")
     assert office.kit.deliver(replace(second, t=sim_event(3).t)).outcome is Outcome.ACCEPTED
@@ -201,13 +201,13 @@ def test_data_that_can_never_work_orders_nothing(office: Office) -> None:
 
 def test_two_orders_are_finished_together_and_the_worse_counts(office: Office) -> None:
     office.kit.deliver(sim_event(1))
-    office.hear("so-1")
+    office.answer("so-1")
     swapped = sim_event(2, imsi=OTHER_IMSI)
     office.kit.deliver(swapped)
     assert office.clerk.actions[1:] == [Action.DELETE, Action.ADD]
-    office.hear("so-3")
+    office.answer("so-3")
     assert office.kit.delivery(swapped)["outcome"] == "accepted"
-    office.hear("so-2", AnswerState.FAILED, "cannot delete")
+    office.answer("so-2", AnswerState.FAILED, "cannot delete")
     assert office.kit.delivery(swapped)["outcome"] == "rejected"
     assert office.kit.espf.statuses == ["IN_PROGRESS", "OK", "IN_PROGRESS", "FAILED"]
 
@@ -215,9 +215,9 @@ def test_two_orders_are_finished_together_and_the_worse_counts(office: Office) -
 def test_a_deadline_of_ours_is_corrected_by_the_real_answer(office: Office) -> None:
     event = sim_event()
     office.kit.deliver(event)
-    office.hear("so-1", AnswerState.FAILED, "no answer in time", ours=True)
+    office.answer("so-1", AnswerState.FAILED, "no answer in time", ours=True)
     assert office.kit.espf.statuses[-1] == "FAILED"
-    assert office.hear("so-1") is Heard.CORRECTED
+    assert office.answer("so-1") is AnswerEffect.CORRECTED
     assert office.kit.delivery(event)["outcome"] == "delivered"
     assert office.kit.espf.statuses[-1] == "OK"
 
@@ -225,6 +225,6 @@ def test_a_deadline_of_ours_is_corrected_by_the_real_answer(office: Office) -> N
 def test_a_crash_before_espf_is_told_is_made_good_by_the_tick(office: Office) -> None:
     office.kit.deliver(sim_event())
     office.kit.espf.faults = [Transient("away")]
-    office.hear("so-1")
+    office.answer("so-1")
     office.kit.poster.send_due()
     assert office.kit.espf.statuses == ["IN_PROGRESS", "OK"]

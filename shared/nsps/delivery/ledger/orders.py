@@ -21,27 +21,19 @@ from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Resource
 from nsps.delivery.ledger.ledger import answers_together, note_status, unknown_name
 from nsps.domain.event import SnapshotTime
-from nsps.domain.outcome import Outcome
+from nsps.domain.outcome import AnswerState, Outcome
 from nsps.espf import outbox
 
 if TYPE_CHECKING:
     from google.cloud.firestore import Query
 
-MAX_HEARD = 20
+MAX_ANSWERS = 20
 """How many of an order's answers are kept."""
 COMPLETE_SECONDS = 60.0
 """After so long a tick completes what whoever took an answer in did not."""
 
 
-class Said(StrEnum):
-    """What an answer says of an order."""
-
-    PROGRESS = "progress"
-    DONE = "done"
-    FAILED = "failed"
-
-
-class Heard(StrEnum):
+class AnswerEffect(StrEnum):
     """What became of an answer."""
 
     PROGRESS = "progress"
@@ -60,7 +52,7 @@ class LateAnswer:
     """
 
     order: str
-    said: Said
+    state: AnswerState
     message: str = ""
     at: datetime | None = None
     ours: bool = False
@@ -68,9 +60,9 @@ class LateAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What ``hear`` did: the statuses to post, and the deliveries to send again."""
+    """What ``record`` did: the statuses to post, and the deliveries to send again."""
 
-    heard: Heard
+    effect: AnswerEffect
     reference: str = ""
     posts: tuple[outbox.Post, ...] = ()
     followers: tuple[str, ...] = ()
@@ -82,21 +74,23 @@ class Orders:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def hear(self, handler: str, answer: LateAnswer) -> Settlement:
-        """Take an answer in. Raises StoreUnavailable: let the system send it again."""
+    def record(self, handler: str, answer: LateAnswer) -> Settlement:
+        """Record an answer and what it changes. Raises StoreUnavailable: have it sent again."""
         reference = self._find(handler, answer.order) or self._store.transact(
             partial(self._unknown, handler=handler, answer=answer)
         )
         if reference is None:
-            return Settlement(Heard.UNKNOWN)
-        heard = self._store.transact(
+            return Settlement(AnswerEffect.UNKNOWN)
+        effect = self._store.transact(
             partial(self._take_in, handler=handler, reference=reference, answer=answer)
         )
-        if heard in (Heard.PROGRESS, Heard.LATE):
-            return Settlement(heard, reference)
-        return self.complete(handler, reference, heard)
+        if effect in (AnswerEffect.PROGRESS, AnswerEffect.LATE):
+            return Settlement(effect, reference)
+        return self.complete(handler, reference, effect)
 
-    def complete(self, handler: str, reference: str, heard: Heard = Heard.SETTLED) -> Settlement:
+    def complete(
+        self, handler: str, reference: str, effect: AnswerEffect = AnswerEffect.SETTLED
+    ) -> Settlement:
         """Finish the deliveries of an answered order (again, if a crash cut it off)."""
         order = self._order(handler, reference) or {}
         posts = []
@@ -105,7 +99,7 @@ class Orders:
                 partial(self._finish, handler=handler, delivery=delivery, order=order)
             )
             posts += [post] if post else []
-        return Settlement(heard, reference, tuple(posts), tuple(order.get("followers", [])))
+        return Settlement(effect, reference, tuple(posts), tuple(order.get("followers", [])))
 
     def settle(self, handler: str, reference: str, followers: tuple[str, ...]) -> None:
         """All is told and sent: nothing of this order is left to do."""
@@ -164,22 +158,22 @@ class Orders:
             return str(order["reference"])
         reference = self._store.order(handler, unknown_name(answer.order))
         before = tx.read([reference])[reference.path] or {}
-        fields = _heard_fields(before, answer, tx)
-        if answer.said is not Said.PROGRESS:
-            fields["answer"] = answer.said.value
+        fields = _answer_fields(before, answer, tx)
+        if answer.state is not AnswerState.PROGRESS:
+            fields["answer"] = answer.state.value
             fields["message"] = answer.message
         fields |= {"unknown": answer.order, "expire_at": tx.after(days=HISTORY_DAYS)}
         tx.merge(reference, fields)
         return None
 
-    def _take_in(self, tx: Tx, handler: str, reference: str, answer: LateAnswer) -> Heard:
+    def _take_in(self, tx: Tx, handler: str, reference: str, answer: LateAnswer) -> AnswerEffect:
         at = self._store.order(handler, reference)
         order = tx.read([at])[at.path] or {}
-        heard = _judge(order, answer)
-        fields = _heard_fields(order, answer, tx)
-        if heard in (Heard.SETTLED, Heard.CORRECTED):
+        effect = _judge(order, answer)
+        fields = _answer_fields(order, answer, tx)
+        if effect in (AnswerEffect.SETTLED, AnswerEffect.CORRECTED):
             fields |= {
-                "answer": answer.said.value,
+                "answer": answer.state.value,
                 "answered_at": answer.at or tx.now,
                 "answer_ours": answer.ours,
                 "message": answer.message,
@@ -187,23 +181,29 @@ class Orders:
                 "due_at": tx.after(seconds=COMPLETE_SECONDS),
                 "expire_at": tx.after(days=TOMBSTONE_DAYS),
             }
-            self._settle_resource(tx, handler, order, answer, heard)
+            self._settle_resource(tx, handler, order, answer, effect)
         tx.merge(at, fields)
-        return heard
+        return effect
 
     def _settle_resource(
-        self, tx: Tx, handler: str, order: Mapping[str, Any], answer: LateAnswer, heard: Heard
+        self,
+        tx: Tx,
+        handler: str,
+        order: Mapping[str, Any],
+        answer: LateAnswer,
+        effect: AnswerEffect,
     ) -> None:
         at = self._store.resource(handler, str(order["key"]))
         resource = Resource.read(tx.read([at])[at.path])
         pending = resource.pending
         if pending is None or pending.reference != order["reference"]:
-            if heard is Heard.CORRECTED:  # what the ledger made of the first answer is in doubt
+            # What the ledger made of the first answer is in doubt.
+            if effect is AnswerEffect.CORRECTED:
                 tx.merge(at, {"dirty": True})
             return  # else: given up, or a newer order's
         if pending.doubt_until is not None and resource.held_by_other("", tx.now):
             return  # not accepted yet: the acceptance reads the answer
-        if answer.said is Said.DONE:
+        if answer.state is AnswerState.DONE:
             after = protocol.settled(resource, order["wanted"] or None)
             people = {"state": order.get("state") if after.owner else None}
         else:
@@ -243,25 +243,25 @@ class Orders:
         return note_status(self._store, tx, found, i_account, group, t, outcome, "; ".join(errors))
 
 
-def _judge(order: Mapping[str, Any], answer: LateAnswer) -> Heard:
+def _judge(order: Mapping[str, Any], answer: LateAnswer) -> AnswerEffect:
     stands = order.get("answer")
-    if answer.said is Said.PROGRESS:
-        return Heard.LATE if stands else Heard.PROGRESS
+    if answer.state is AnswerState.PROGRESS:
+        return AnswerEffect.LATE if stands else AnswerEffect.PROGRESS
     if not stands:
-        return Heard.SETTLED
-    if stands == answer.said.value:
-        return Heard.REPEATED
+        return AnswerEffect.SETTLED
+    if stands == answer.state.value:
+        return AnswerEffect.REPEATED
     if order.get("answer_ours") and not answer.ours:
-        return Heard.CORRECTED
+        return AnswerEffect.CORRECTED
     when = order.get("answered_at")
     if answer.at is not None and when is not None and answer.at > when:
-        return Heard.CORRECTED
-    return Heard.LATE
+        return AnswerEffect.CORRECTED
+    return AnswerEffect.LATE
 
 
-def _heard_fields(order: Mapping[str, Any], answer: LateAnswer, tx: Tx) -> dict[str, Any]:
-    told = {"at": tx.now, "said": answer.said.value, "message": answer.message}
-    return {"heard": [*order.get("heard", []), told][-MAX_HEARD:], "heard_at": tx.now}
+def _answer_fields(order: Mapping[str, Any], answer: LateAnswer, tx: Tx) -> dict[str, Any]:
+    new = {"at": tx.now, "state": answer.state.value, "message": answer.message}
+    return {"answers": [*order.get("answers", []), new][-MAX_ANSWERS:], "last_answer_at": tx.now}
 
 
 def _waits(delivery: Mapping[str, Any]) -> bool:

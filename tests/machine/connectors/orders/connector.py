@@ -50,7 +50,7 @@ class Orders(AsynchronousConnector[SystemSettings]):
         if request.headers.get("X-Proof") != PROOF:
             raise CallbackRefused("no proof")
 
-    def hear(self, request: CallbackRequest) -> Sequence[Answer]:
+    def parse_callback(self, request: CallbackRequest) -> Sequence[Answer]:
         notice = json.loads(request.body)
         return [Answer(notice["order"], AnswerState(notice["state"]))]
 
