@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from nsps.connector.load import NoConnector, load_connector
+from nsps.runtime.mistakes import Mistake, mistakes
 from nsps.runtime.settings import BreakerRule, Kind, RetrySettings, Tier
 from nsps_local.manifest import (
     FILE,
@@ -241,8 +242,8 @@ class _Check:
             return adapter.validate_json(json.dumps(value, default=str), strict=True)
         except ValidationError as error:
             model = MODELS.get(where.partition("[")[0])
-            for fault in _telling(error):
-                self._problem(where + _path(fault["loc"]), _said(fault, model, expected))
+            for mistake in mistakes(error):
+                self._problem(_below(where, mistake), _explained(mistake, model, expected))
             return None
 
     # -- handlers --
@@ -306,8 +307,8 @@ class _Check:
         try:
             model.model_validate(manifest.complete(_mapping(entry, "settings")))
         except ValidationError as error:
-            for fault in _telling(error):
-                self._problem(f"{where}.settings{_path(fault['loc'])}", _said(fault, None, ""))
+            for mistake in mistakes(error):
+                self._problem(_below(f"{where}.settings", mistake), mistake.what)
 
     def _note_group(self, keys: HandlerKeys, where: str) -> None:
         if keys.group and keys.group not in PREDEFINED_GROUPS:
@@ -475,52 +476,16 @@ def localised(values: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
 # ---- wording ---------------------------------------------------------------------------------
 
 
-def _path(loc: Sequence[int | str]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+def _below(where: str, mistake: Mistake) -> str:
+    joint = "" if mistake.where.startswith("[") or not mistake.path else "."
+    return f"{where}{joint}{mistake.where}"
 
 
-def _telling(error: ValidationError) -> list[Any]:
-    """The faults, without "too short" for a list whose entries are wrong themselves."""
-    faults = error.errors(include_url=False, include_input=False)
-    return [
-        fault
-        for fault in faults
-        if fault["type"] != "too_short"
-        or not any(
-            other["loc"][: len(fault["loc"])] == fault["loc"] and other is not fault
-            for other in faults
-        )
-    ]
-
-
-def _said(fault: Any, model: type[BaseModel] | None, expected: str) -> str:
-    """A fault found by pydantic in our words: what is wrong, and what to write."""
+def _explained(mistake: Mistake, model: type[BaseModel] | None, expected: str) -> str:
+    """What is wrong and what to write, by the description of the key."""
     fields = model.model_fields if model else {}
-    names = [part for part in fault["loc"] if isinstance(part, str)]
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key: {one_of(names[-1], list(fields))}"
-    message = str(_WORDS.get(fault["type"], fault["msg"])).removeprefix("Value error, ")
-    if "write " in message:
-        return message
-    described = next((fields[name].description for name in names if name in fields), expected)
-    what = message.replace("Input should be", "must be")
-    return f"{what[:1].lower()}{what[1:]}: write {described}"
-
-
-_WORDS = {
-    "missing": "missing",
-    "string_pattern_mismatch": "not written as it must be",
-    "string_type": "not a text",
-    "string_too_short": "empty",
-    "string_too_long": "too long",
-    "bool_type": "not true or false",
-    "int_type": "not a whole number",
-    "float_type": "not a number",
-    "tuple_type": "not a list",
-    "list_type": "not a list",
-    "dict_type": "not a map",
-    "model_type": "not a map",
-    "too_short": "has too few entries",
-    "too_long": "has too many entries",
-}
-"""Pydantic's kinds of faults, in words that do not speak of Python."""
+    names = [part for part in mistake.path if isinstance(part, str)]
+    if mistake.kind == "extra_forbidden":
+        return f"{mistake.what}: {one_of(names[-1], list(fields))}"
+    described = next((fields[name].description for name in names if name in fields), None)
+    return mistake.text(described or expected)

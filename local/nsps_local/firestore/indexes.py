@@ -14,6 +14,7 @@ from pathlib import Path as FilePath
 from typing import Any, Literal, NamedTuple
 
 import grpc
+from nsps.runtime.mistakes import sentences
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nsps_local.firestore.names import Key, field_path, invalid
@@ -100,7 +101,9 @@ class Indexes:
             return cls(json.loads(path.read_text()))
         except OSError as error:
             raise ValueError(f"Cannot read the indexes {path}: {error.strerror}.") from None
-        except (ValidationError, json.JSONDecodeError, Refused) as error:
+        except ValidationError as error:
+            raise ValueError(f"{path} does not declare indexes: {sentences(error)}") from None
+        except (json.JSONDecodeError, Refused) as error:
             raise ValueError(f"{path} does not declare indexes: {error}") from None
 
     def check(self, query: Query) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nsps.runtime.mistakes import sentences
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 
@@ -27,7 +28,7 @@ class Identities(BaseModel):
         except OSError as error:
             raise ValueError(f"Cannot read the identities {path}: {error.strerror}.") from None
         except ValidationError as error:
-            raise ValueError(f"{path} does not name identities: {error}") from None
+            raise ValueError(f"{path} does not name identities: {sentences(error)}") from None
 
     def exists(self, account: str) -> bool:
         return self.accounts is None or account in self.accounts

@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+from nsps.runtime.mistakes import sentences
 from pydantic import ValidationError
 
 from nsps_local.sandbox.config import SandboxConfig
@@ -54,11 +55,7 @@ def _config(path: Path | None) -> SandboxConfig:
     try:
         return SandboxConfig.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
-            for problem in error.errors(include_input=False)
-        )
-        raise ValueError(f"The configuration {path} is not usable: {problems}.") from error
+        raise ValueError(f"The configuration {path} is not usable: {sentences(error)}.") from error
 
 
 if __name__ == "__main__":

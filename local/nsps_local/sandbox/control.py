@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Response, request
+from nsps.runtime.mistakes import sentences
 from pydantic import ValidationError, validate_call
 
 from nsps_local.sandbox.api import json_answer
@@ -192,19 +193,11 @@ def answered(view: Callable[..., dict[str, Any]]) -> Callable[..., Response]:
         except NotFound as error:
             return json_answer({"error": str(error)}, status=404)
         except ValidationError as error:
-            return json_answer({"error": _sentence(error)}, status=400)
+            return json_answer({"error": sentences(error)}, status=400)
         except Refused as error:
             return json_answer({"error": str(error)}, status=400)
 
     return respond
-
-
-def _sentence(error: ValidationError) -> str:
-    problems = (
-        f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
-        for problem in error.errors(include_input=False)
-    )
-    return "; ".join(problems)
 
 
 def _body() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nsps.connector.preview import MAX_OWNERS, Inspector
 from nsps.domain.event import RECONCILE, EspfEvent, Owner
+from nsps.runtime.mistakes import sentences
 
 
 class InvalidQuestion(ValueError):
@@ -56,14 +57,15 @@ def read_question(body: bytes) -> Question:
     """Raises InvalidQuestion."""
     try:
         return Question.model_validate(json.loads(body))
-    except (ValidationError, ValueError, RecursionError) as error:
-        first = error.errors(include_input=False)[0] if isinstance(error, ValidationError) else None
-        where = ".".join(str(part) for part in first["loc"]) if first else "the body"
-        what = first["msg"] if first else "is not JSON"
-        raise InvalidQuestion(
-            f'{where}: {what}: write {{"owners": ["account:1", ...]}} with at most {MAX_OWNERS}, '
-            'or {"event": {...}}'
-        ) from None
+    except ValidationError as error:
+        raise InvalidQuestion(f"{sentences(error)}: {_WRITE}") from None
+    except (ValueError, RecursionError):
+        raise InvalidQuestion(f"the body is not JSON: {_WRITE}") from None
+
+
+_WRITE = (
+    f'write {{"owners": ["account:1", ...]}} with at most {MAX_OWNERS}, or {{"event": {{...}}}}'
+)
 
 
 def _owner(text: str) -> Owner:

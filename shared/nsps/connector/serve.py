@@ -41,6 +41,7 @@ from nsps.domain.outcome import DeliveryError, Outcome, Transient
 from nsps.domain.snapshot import Block, PbData
 from nsps.runtime import log, trace
 from nsps.runtime.lazy import Once
+from nsps.runtime.mistakes import sentences
 from nsps.runtime.secrets import SecretValue
 from nsps.runtime.settings import ConnectorSettings, HandlerSettings, SettingsError
 from nsps.transport.http import Deadline
@@ -76,11 +77,7 @@ def make_connector(
     try:
         settings = connector.settings_model.model_validate(handler.settings)
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}"
-            for each in error.errors(include_url=False, include_context=False, include_input=False)
-        )
-        raise SettingsError(f"handler {handler.name}, settings: {mistakes}") from None
+        raise SettingsError(f"handler {handler.name}, settings: {sentences(error)}") from None
 
     def secret(name: str) -> SecretValue:
         return parts.secrets.get(handler.secrets[name])

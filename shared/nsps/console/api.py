@@ -38,7 +38,6 @@ from nsps.console.requests import (
     ReasonBody,
     ReconcileBody,
     ReplayBody,
-    mistakes,
 )
 from nsps.delivery import switch
 from nsps.delivery.history import unpacked
@@ -48,6 +47,7 @@ from nsps.domain.event import Owner
 from nsps.domain.outcome import Transient
 from nsps.domain.subscriber import as_msisdn
 from nsps.runtime import log
+from nsps.runtime.mistakes import sentences
 from nsps.runtime.settings import PORTABILLING
 
 _log = log.get(__name__)
@@ -605,7 +605,7 @@ def _validated(model: type[M], document: object) -> M:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise BadRequest(mistakes(error)) from None
+        raise BadRequest(sentences(error)) from None
 
 
 def _limit(query: Mapping[str, str], usual: int) -> int:

@@ -12,7 +12,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
@@ -22,16 +21,6 @@ from nsps.runtime.settings import EventPattern
 
 MAX_LIMIT = 1000
 """What one answer lists at the most."""
-
-
-def mistakes(error: ValidationError) -> str:
-    """What is wrong in a request, for people."""
-    found = []
-    for each in error.errors(include_url=False, include_context=False, include_input=False):
-        where = ".".join(str(part) for part in each["loc"])
-        what = each["msg"].removeprefix("Value error, ")
-        found.append(f"{where}: {what}" if where else what)
-    return "; ".join(found)
 
 
 def _rate(value: object) -> float:

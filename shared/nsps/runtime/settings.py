@@ -23,6 +23,7 @@ from pydantic import (
 
 from nsps.domain.retry import LADDER, PUSH, Backoff, Ladder, Schedule
 from nsps.domain.routing import check_pattern
+from nsps.runtime.mistakes import mistakes
 
 GOOGLE_CERTS_URL = "https://www.googleapis.com/oauth2/v1/certs"
 IAP_CERTS_URL = "https://www.gstatic.com/iap/verify/public_key"
@@ -333,13 +334,13 @@ class Shared(BaseModel):
         Raises SettingsError naming each variable that is missing or wrong.
         """
         values: dict[str, Any] = {}
-        mistakes: list[str] = []
+        wrong: list[str] = []
         for field in cls.model_fields.values():
             variable = str(field.alias)
             raw = environ.get(variable)
             if raw is None:
                 if field.is_required():
-                    mistakes.append(f"{variable} is missing: write {_EXPECTED[variable]}")
+                    wrong.append(f"{variable} is missing: write {_EXPECTED[variable]}")
                 continue
             if FromJson not in field.metadata:
                 values[variable] = raw
@@ -347,14 +348,14 @@ class Shared(BaseModel):
             try:
                 values[variable] = json.loads(raw)
             except (ValueError, RecursionError):
-                mistakes.append(f"{variable} is not JSON: write {_EXPECTED[variable]}")
-        present = [name.split(" ", 1)[0] for name in mistakes]
+                wrong.append(f"{variable} is not JSON: write {_EXPECTED[variable]}")
+        present = [name.split(" ", 1)[0] for name in wrong]
         try:
             settings = cls.model_validate_json(json.dumps(values))
         except ValidationError as error:
-            mistakes.extend(_mistakes(error, known=present))
-        if mistakes:
-            raise SettingsError("; ".join(mistakes))
+            wrong.extend(_explained(error, known=present))
+        if wrong:
+            raise SettingsError("; ".join(wrong))
         return settings
 
 
@@ -429,15 +430,11 @@ _EXPECTED = {
 }
 
 
-def _mistakes(error: ValidationError, known: Sequence[str]) -> Iterator[str]:
-    for detail in error.errors(include_url=False, include_context=False, include_input=False):
-        variable, *path = detail["loc"] or ("",)
-        if variable in known:
-            continue
-        what = detail["msg"].removeprefix("Value error, ")
+def _explained(error: ValidationError, known: Sequence[str]) -> Iterator[str]:
+    """The mistakes of an environment, except those of variables that are known to be wrong."""
+    for mistake in mistakes(error):
+        variable = str(mistake.path[0]) if mistake.path else ""
         if not variable:
-            yield what
-            continue
-        member = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-        expected = _EXPECTED.get(str(variable), "")
-        yield f"{variable}{member}: {what[:1].lower()}{what[1:]} (write {expected})"
+            yield mistake.what
+        elif variable not in known:
+            yield f"{mistake.where}: {mistake.text(_EXPECTED.get(variable, ''))}"
