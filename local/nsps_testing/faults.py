@@ -36,13 +36,22 @@ class ChaosProxy:
 
     A *turn* is what the client sends before the system speaks: one request, in most protocols.
     Works for pooled connections too: a fault applies at once to those already open. ``pass_all()``
-    ends every fault.
+    ends every fault. ``watch`` is given what clients send, as it is handed on.
     """
 
-    def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        target: tuple[str, int],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        watch: Callable[[bytes], None] | None = None,
+    ) -> None:
         self.target = target
         self.turns = 0
         """Requests seen since the last fault was set or ended."""
+        self.opened = 0
+        """Connections that clients have made so far."""
+        self._watch = watch or (lambda _data: None)
         self.cut = False
         """Whether the loss last asked for has happened."""
         self._mode: Literal["pass", "hang", "reset"] = "pass"
@@ -51,7 +60,7 @@ class ChaosProxy:
         self._lock = threading.Lock()
         self._connections: set[_Connection] = set()
         self._listener: socket.socket | None = None
-        self.address: tuple[str, int] = (host, 0)
+        self.address: tuple[str, int] = (host, port)
         self._listen()
 
     @property
@@ -150,6 +159,7 @@ class ChaosProxy:
                 return  # no longer listening
             connection = _Connection(self, client)
             with self._lock:
+                self.opened += 1
                 self._connections.add(connection)
                 connection.thread.start()
 
@@ -235,6 +245,7 @@ class _Connection:
         self._wait_out_hang()
         if self._proxy._mode == "reset":
             return False
+        self._proxy._watch(data)
         upstream.sendall(data)
         return True
 

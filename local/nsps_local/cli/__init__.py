@@ -31,6 +31,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     # Imported here: it takes a second, in which Ctrl-C must not end in a traceback.
     from nsps_local.cli import (
         audit,
+        certify,
         connectors,
         cost,
         doctor,
@@ -62,6 +63,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         doctor,
         erase,
         connectors,
+        certify,
     ):
         module.add_to(commands)
     options = parser.parse_args(arguments)

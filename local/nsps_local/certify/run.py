@@ -1,0 +1,125 @@
+"""Tries every case, one after the other, within two minutes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+
+from nsps_local.certify.address import CannotCertify
+from nsps_local.certify.case import Case, Exchange, Observed, Request, Result, State, Way
+from nsps_local.certify.send import Sender
+from nsps_local.certify.system import System
+
+SECONDS = 115.0
+"""All of it, with what stands in the way."""
+_LEAST = 0.5
+_UNDER_WAY = 0.1
+
+
+@dataclass(slots=True)
+class Run:
+    """One run. ``process``: the connector's, if it may be stopped at the end."""
+
+    sender: Sender
+    system: System | None = None
+    process: int | None = None
+    seconds: float = SECONDS
+    seen: dict[str, Observed] = field(default_factory=dict)
+    _ends: float = 0.0
+
+    def results(self, cases: Sequence[Case]) -> Iterator[Result]:
+        """The result of each case, as it comes. Raises CannotCertify."""
+        self._ends = time.monotonic() + self.seconds
+        for number, case in enumerate(cases):
+            result = self._result(case)
+            yield result
+            if number == 0 and result.exchanges and result.exchanges[0].never_sent:
+                trouble = result.exchanges[0].trouble
+                raise CannotCertify(f"{trouble}: is the connector running, and is this its URL?")
+
+    def _result(self, case: Case) -> Result:
+        if missing := self._missing(case):
+            return Result(case, State.SKIPPED, [missing])
+        left = self._ends - time.monotonic()
+        if case.send and left < _LEAST:
+            return Result(case, State.FAILED, ["not tried: the time for all cases is over"])
+        began = time.monotonic()
+        if case.send:
+            self.seen[case.name] = self._try(case)
+        observed = self._judged(case)
+        complaints = [
+            complaint.replace(self.sender.token, "***")
+            for expectation in case.expect
+            for complaint in expectation.complaints(observed)
+        ]
+        state = State.FAILED if complaints else State.PASSED
+        shown = observed.exchanges if case.send else ()
+        return Result(case, state, complaints, shown, time.monotonic() - began)
+
+    def _missing(self, case: Case) -> str:
+        """What the case needs and was not given."""
+        if case.needs_system and self.system is None:
+            return "needs --system"
+        if case.way is Way.STOPPING and self.process is None:
+            return "needs --pid"
+        if not case.send and not any(name == "*" or name in self.seen for name in case.judges):
+            return "the case that it judges was not tried"
+        return ""
+
+    def _judged(self, case: Case) -> Observed:
+        if case.send:
+            return self.seen[case.name]
+        known = [
+            seen for name, seen in self.seen.items() if "*" in case.judges or name in case.judges
+        ]
+        exchanges = [each for seen in known for each in seen.exchanges]
+        return Observed(exchanges, sum(seen.opened for seen in known))
+
+    def _try(self, case: Case) -> Observed:
+        system = self.system
+        opened = system.proxy.opened if system else 0
+        if system:
+            system.taken()
+        with system.troubled(case.trouble) if system else nullcontext():
+            exchanges = self._sent(case)
+        return Observed(exchanges, system.proxy.opened - opened if system else 0)
+
+    def _sent(self, case: Case) -> list[Exchange]:
+        if case.way is Way.ONE_CONNECTION:
+            return self.sender.send_over_one(list(case.send), self._patience(case))
+        if case.way is Way.IN_TURN:
+            return [self._one(case, request) for request in case.send]
+        with ThreadPoolExecutor(len(case.send)) as pool:
+            coming = [pool.submit(self._one, case, request) for request in case.send]
+            if case.way is Way.STOPPING:
+                self._stop()
+            return [each.result() for each in coming]
+
+    def _one(self, case: Case, request: Request) -> Exchange:
+        exchange = self.sender.send(request, self._patience(case))
+        if self.system is None or case.way is not Way.IN_TURN:
+            return exchange
+        return replace(exchange, to_system=self.system.taken())
+
+    def _patience(self, case: Case) -> float:
+        return max(_LEAST, min(case.patience, self._ends - time.monotonic()))
+
+    def _stop(self) -> None:
+        """SIGTERM while the requests are under way: the system is made to wait meanwhile."""
+        assert self.process is not None
+        proxy = self.system.proxy if self.system else None
+        if proxy:
+            proxy.hang()
+        time.sleep(_UNDER_WAY)
+        try:
+            os.kill(self.process, signal.SIGTERM)
+        except OSError as error:
+            raise CannotCertify(f"--pid {self.process}: {error}") from None
+        if proxy:
+            time.sleep(_UNDER_WAY)
+            proxy.pass_all()
