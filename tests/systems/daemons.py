@@ -88,8 +88,38 @@ def _cluster(initdb: str, data: Path, user: str | None) -> Iterator[tuple[str, i
 
 
 @contextmanager
+def mariadb() -> Iterator[tuple[str, int]]:
+    """A MariaDB 10 or later with an empty data folder; gives host and port.
+
+    User ``root`` needs no password. Skips where it is not installed.
+    """
+    install = _program("mariadb-install-db", "mariadb-server")
+    server = _program("mariadbd", "mariadb-server")
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    with tempfile.TemporaryDirectory(prefix="nsps-mariadb-") as name:
+        folder = Path(name)
+        data = [f"--datadir={folder}/data", f"--user={user}"]
+        made = subprocess.run(
+            [install, "--no-defaults", *data, "--auth-root-authentication-method=normal",
+             "--skip-test-db"],
+            capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr.decode(errors="replace")
+        port = _free_port()
+        command = [server, "--no-defaults", *data, "--bind-address=127.0.0.1", f"--port={port}"]
+        command += [f"--socket={folder}/socket", f"--pid-file={folder}/pid"]
+        command += ["--innodb-flush-log-at-trx-commit=0", "--skip-name-resolve"]
+        with _process(command, folder, lambda: _speaks_mysql(port), stop=signal.SIGTERM):
+            yield "127.0.0.1", port
+
+
+@contextmanager
 def _process(
-    command: list[str], folder: Path, ready: Callable[[], bool], user: str | None = None
+    command: list[str],
+    folder: Path,
+    ready: Callable[[], bool],
+    user: str | None = None,
+    stop: signal.Signals = signal.SIGINT,  # to PostgreSQL: at once, whoever is connected
 ) -> Iterator[None]:
     """Run the command until the block ends; it must be ready within 20 s."""
     log = folder / "daemon.log"
@@ -106,7 +136,7 @@ def _process(
             time.sleep(0.05)
         yield
     finally:
-        process.send_signal(signal.SIGINT)  # to PostgreSQL: at once, whoever is connected
+        process.send_signal(stop)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
@@ -162,3 +192,12 @@ def _speaks_postgresql(port: int) -> bool:
     except psycopg.OperationalError:
         return False
     return True
+
+
+def _speaks_mysql(port: int) -> bool:
+    """Whether the server greets: it then takes sessions."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as link:
+            return len(link.recv(5)) == 5
+    except OSError:
+        return False

@@ -214,7 +214,7 @@ class TestPostgresql(_OnPostgresql, StateStandardTests):
     ) -> None:
         """Behind a transaction pooler the connection is another client's after that."""
         connector.check(make_call())
-        with connector._sessions._engine.connect() as pooled:
+        with connector._sql._transactions.engine.connect() as pooled:
             told = pooled.exec_driver_sql(
                 "SELECT current_setting('statement_timeout'), xact_start = query_start"
                 " FROM pg_stat_activity WHERE pid = pg_backend_pid()"

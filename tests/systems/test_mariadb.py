@@ -1,0 +1,328 @@
+"""The database connector against a real MariaDB."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import pytest
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps_testing.standard import (
+    ChaosProxy,
+    LocalStateStandardTests,
+    StateStandardTests,
+    enriched,
+    make_call,
+    make_parts,
+)
+from sqlalchemy import URL, Connection, create_engine
+
+from functions.connectors.database.connector import Database, Settings
+from tests.systems.daemons import mariadb
+
+PASSWORD = "correct-horse-battery"
+Address = tuple[str, int]
+
+
+def snapshot(**account: Any) -> dict[str, Any]:
+    return {
+        "account_info": {
+            "i_account": 1000889,
+            "i_customer": 77,
+            "id": "420777000003@msisdn",
+            "firstname": "Zoë",
+            "lastname": "O'Hara; DROP TABLE subscribers",
+            "email": "zoe@example.net",
+            "product_name": "Přípojka 5G 🛜",
+            "bill_status": "open",
+            "blocked": False,
+            **account,
+        },
+        "sim_info": {"imsi": "001010000000003", "i_sim_card": 5},
+    }
+
+
+@contextmanager
+def admin(address: Address, database: str = "subscribers") -> Iterator[Connection]:
+    host, port = address
+    url = URL.create("mysql+pymysql", "root", host=host, port=port, database=database)
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Address]:
+    with mariadb() as address:
+        with admin(address, "mysql") as sql:
+            sql.exec_driver_sql(f"CREATE USER nsps@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")
+            sql.exec_driver_sql("GRANT ALL ON subscribers.* TO nsps@'127.0.0.1'")
+            sql.exec_driver_sql("CREATE DATABASE subscribers CHARACTER SET utf8mb4")
+        yield address
+
+
+@pytest.fixture
+def sql(server: Address) -> Iterator[Connection]:
+    with admin(server) as connection:
+        yield connection
+
+
+class _OnMariadb(LocalStateStandardTests):
+    connector_class = Database
+    secrets: ClassVar = {"password": PASSWORD}
+    pb = snapshot()
+    changed_pb = snapshot(blocked=True, email=None, product_name="")
+
+    @pytest.fixture
+    def system(self, server: Address, sql: Connection) -> Iterator[ChaosProxy]:
+        sql.exec_driver_sql("DROP DATABASE subscribers")
+        sql.exec_driver_sql("CREATE DATABASE subscribers CHARACTER SET utf8mb4")
+        sql.exec_driver_sql("USE subscribers")
+        self.prepare(sql)
+        with ChaosProxy(server) as proxy:
+            yield proxy
+
+    def prepare(self, sql: Connection) -> None:
+        """What the operator has made before."""
+
+    def settings(self, system: ChaosProxy) -> dict[str, Any]:
+        return {
+            "url": f"mariadb://nsps@{system.host}:{system.port}/subscribers",
+            "create_table": True,
+        }
+
+
+class TestMariadb(_OnMariadb, StateStandardTests):
+    pings_first = True
+
+    def test_the_row_is_there(self, connector: Database, sql: Connection) -> None:
+        [(key, state)] = connector.desired(enriched(self.pb)).items()
+        call = make_call()
+        connector.create(key, state, call)
+        assert call.wrote
+        rows = sql.exec_driver_sql(
+            "SELECT i_account, name, imsi, msisdn, product, status, updated_at IS NOT NULL"
+            " FROM subscribers"
+        ).fetchall()
+        name = "Zoë O'Hara; DROP TABLE subscribers"
+        plan = "Přípojka 5G 🛜"
+        assert rows == [(1000889, name, "001010000000003", "420777000003", plan, "active", 1)]
+
+    def test_a_row_that_is_locked_is_waited_for_until_the_deadline(
+        self, connector: Database, server: Address
+    ) -> None:
+        [(key, state)] = connector.desired(enriched(self.pb)).items()
+        connector.create(key, state, make_call())
+        with admin(server) as other:
+            other.exec_driver_sql("BEGIN")
+            other.exec_driver_sql("SELECT * FROM subscribers FOR UPDATE").fetchall()
+            began = time.monotonic()
+            with pytest.raises(Transient, match="in time") as error:
+                connector.change(key, state, state, make_call(1))
+            assert time.monotonic() - began < 1.5
+            other.exec_driver_sql("ROLLBACK")
+        assert not isinstance(error.value, NoAnswer)
+        connector.change(key, state, state, make_call())
+
+    @pytest.mark.parametrize("turn", range(1, 14, 3))
+    def test_a_hang_anywhere_in_the_first_session_ends_with_the_deadline(
+        self, connector: Database, system: ChaosProxy, turn: int
+    ) -> None:
+        connector.close()
+        fresh = self.make(self.settings(system))
+        system.hang_at(turn)
+        error = self.timely(lambda: fresh.check(make_call(self.deadline)))
+        assert isinstance(error, Transient)
+        system.pass_all()
+        fresh.check(make_call())
+        fresh.close()
+
+    def test_a_session_that_is_ended_in_between_is_not_noticed(
+        self, connector: Database, sql: Connection
+    ) -> None:
+        connector.check(make_call())
+        sql.exec_driver_sql("KILL USER nsps")
+        self.act(connector, make_call())
+
+    def test_a_session_that_is_ended_at_work_is_replaced(
+        self, connector: Database, sql: Connection, server: Address
+    ) -> None:
+        [(key, state)] = connector.desired(enriched(self.pb)).items()
+        connector.create(key, state, make_call())
+        with ThreadPoolExecutor(1) as pool, admin(server) as other:
+            other.exec_driver_sql("BEGIN")
+            other.exec_driver_sql("SELECT * FROM subscribers FOR UPDATE").fetchall()
+            write = pool.submit(connector.change, key, state, state, make_call(20))
+            end = time.monotonic() + 10
+            waiting = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+            while sql.exec_driver_sql(waiting).first() is None:
+                assert time.monotonic() < end
+            sql.exec_driver_sql("KILL USER nsps")
+            error = write.exception(10)
+            other.exec_driver_sql("ROLLBACK")
+        assert isinstance(error, NoAnswer) and "privileges" not in str(error)
+        connector.change(key, state, state, make_call())
+
+    def test_it_is_shared_by_threads(self, connector: Database, sql: Connection) -> None:
+        [state] = connector.desired(enriched(self.pb)).values()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: connector.create(str(n), state, make_call()), range(100)))
+        assert sql.exec_driver_sql("SELECT count(*) FROM subscribers").scalar() == 100
+
+    def test_a_node_that_became_read_only_is_left(
+        self, connector: Database, sql: Connection
+    ) -> None:
+        [(key, state)] = connector.desired(enriched(self.pb)).items()
+        connector.create(key, state, make_call())
+        writes: list[Callable[[], object]] = [
+            lambda: connector.check(make_call()),
+            lambda: connector.create(key, state, make_call()),
+            lambda: connector.delete(key, make_call()),
+        ]
+        for write in writes:
+            pooled = connector._sql._transactions.engine.pool
+            sql.exec_driver_sql("SET GLOBAL read_only = ON")
+            try:
+                assert connector.read(key, make_call()) is not None
+                error = self.provoke(write)
+            finally:
+                sql.exec_driver_sql("SET GLOBAL read_only = OFF")
+            assert isinstance(error, Transient) and not isinstance(error, NoAnswer)
+            assert "1290" in str(error) and "read-only" in str(error)
+            assert connector._sql._transactions.engine.pool is not pooled
+            write()
+
+    def test_a_password_that_is_refused_may_be_corrected(self, system: ChaosProxy) -> None:
+        settings = self.connector_class.settings_model.model_validate(self.settings(system))
+        wrong = "not-the-right-one"
+        connector = Database(settings, make_parts({"password": wrong}))
+        error = self.provoke(lambda: connector.check(make_call()))
+        assert isinstance(error, Transient) and "(1045)" in str(error) and "password" in str(error)
+        assert wrong not in "".join(traceback.format_exception(error))
+        connector.close()
+
+    def test_without_privileges_it_waits_for_them(
+        self, connector: Database, sql: Connection, server: Address
+    ) -> None:
+        connector.check(make_call())
+        sql.exec_driver_sql("CREATE OR REPLACE USER weak@'127.0.0.1'")
+        host, port = server
+        url = f"mysql://weak@{host}:{port}/subscribers"
+        for rights in ("SELECT", "DELETE", "INSERT", "UPDATE"):
+            weak = Database(Settings(url=url), make_parts({}))
+            with pytest.raises(Transient) as error:
+                weak.check(make_call())
+            assert not isinstance(error.value, NoAnswer), rights
+            weak.close()
+            sql.exec_driver_sql(f"GRANT {rights} ON subscribers.subscribers TO weak@'127.0.0.1'")
+        weak = Database(Settings(url=url), make_parts({}))
+        weak.check(make_call())
+        weak.close()
+
+
+class TestRowPerSimInATableOfTheirs(_OnMariadb):
+    """The operator's own table: other types, constraints; rows are marked."""
+
+    changed_pb = snapshot(blocked=True, email=None, i_customer=78)
+    gone_pb = ({"account_info": snapshot()["account_info"]}, {"sim_info": snapshot()["sim_info"]})
+
+    def prepare(self, sql: Connection) -> None:
+        sql.exec_driver_sql(
+            "CREATE TABLE sims (id int AUTO_INCREMENT PRIMARY KEY, card decimal(15) UNIQUE,"
+            " customer varchar(20), number varchar(15) UNIQUE, blocked text,"
+            " state char(12) NOT NULL, mail varchar(80) CHECK (mail <> 'x@example.net'),"
+            " note text DEFAULT 'theirs')"
+        )
+
+    def settings(self, system: ChaosProxy) -> dict[str, Any]:
+        return {
+            "url": f"mysql://nsps@{system.host}:{system.port}/subscribers",
+            "table": "subscribers.sims",
+            "key": "card",
+            "columns": {
+                "card": "sim_info.i_sim_card",
+                "customer": "account_info.i_customer",
+                "number": "msisdn",
+                "blocked": "account_info.blocked",
+                "state": "status",
+                "mail": "account_info.email",
+            },
+            "updated_at": "",
+            "on_release": "mark",
+        }
+
+    def test_the_row_is_kept_and_marked(self, connector: Database, sql: Connection) -> None:
+        [(key, state)] = connector.desired(enriched(self.pb)).items()
+        connector.create(key, state, make_call())
+        connector.delete(key, make_call())
+        rows = sql.exec_driver_sql("SELECT customer, blocked, state, note FROM sims").fetchall()
+        assert rows == [("77", "false", "removed", "theirs")]
+        connector.create(key, state, make_call())
+        self.assert_holds(connector, key, state)
+
+    def test_a_number_that_another_row_has_is_waited_for_and_that_row_is_left(
+        self, connector: Database, sql: Connection
+    ) -> None:
+        """MySQL's own upsert would give the other subscriber's row to this one."""
+        [(key, state)] = connector.desired(enriched(self.pb)).items()
+        connector.create(key, state, make_call())
+        changed = {**state, "customer": 99}
+        error = self.provoke(lambda: connector.create("6", changed, make_call()))
+        assert isinstance(error, Transient) and "unique constraint" in str(error)
+        assert "420777000003" not in "".join(traceback.format_exception(error))
+        assert sql.exec_driver_sql("SELECT card, customer FROM sims").fetchall() == [(5, "77")]
+
+    @pytest.mark.parametrize(
+        ("column", "value"), [("state", None), ("state", "x" * 13), ("mail", "x@example.net")]
+    )
+    def test_values_that_the_table_refuses_are_refused_for_good(
+        self, connector: Database, sql: Connection, column: str, value: Any
+    ) -> None:
+        [(key, state)] = connector.desired(enriched(self.pb)).items()
+        error = self.provoke(lambda: connector.create(key, {**state, column: value}, make_call()))
+        assert isinstance(error, Terminal)
+        assert sql.exec_driver_sql("SELECT count(*) FROM sims").scalar() == 0
+
+    def test_a_value_that_is_cut_without_a_word_is_refused(
+        self, connector: Database, sql: Connection
+    ) -> None:
+        sql.exec_driver_sql("SET GLOBAL sql_mode = ''")
+        try:
+            fresh = self.make(connector.settings.model_dump())
+            [(key, state)] = fresh.desired(enriched(self.pb)).items()
+            error = self.provoke(
+                lambda: fresh.create(key, {**state, "state": "x" * 13}, make_call())
+            )
+            fresh.close()
+        finally:
+            sql.exec_driver_sql("SET GLOBAL sql_mode = DEFAULT")
+        assert isinstance(error, Terminal) and "does not keep column state" in str(error)
+        assert sql.exec_driver_sql("SELECT count(*) FROM sims").scalar() == 0
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ("DROP TABLE sims", "no table subscribers.sims: create it"),
+            ("ALTER TABLE sims DROP COLUMN mail", "no column mail"),
+            ("ALTER TABLE sims DROP INDEX card", "no unique index"),
+            ("ALTER TABLE sims MODIFY number bigint", "leading zeros"),
+            ("ALTER TABLE sims ENGINE = MyISAM", "ENGINE = InnoDB"),
+        ],
+    )
+    def test_a_table_that_is_not_as_it_must_be(
+        self, sql: Connection, system: ChaosProxy, change: str, told: str
+    ) -> None:
+        sql.exec_driver_sql(change)
+        connector = self.make(self.settings(system))
+        for step in (
+            lambda: connector.check(make_call()),
+            lambda: self.act(connector, make_call()),
+        ):
+            error = self.provoke(step)
+            assert isinstance(error, Transient) and told in str(error)
+        connector.close()
