@@ -60,6 +60,7 @@ from nsps.connector.base import (
 )
 from nsps.connector.kinds import Delivering, runner
 from nsps.delivery.ledger.ledger import Ledger
+from nsps.delivery.verdict import Verdict
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime, event_id
 from nsps.domain.outcome import DeliveryError, NoAnswer, Outcome, Transient
 from nsps.domain.snapshot import Block, BlockNotRead, PbData
@@ -361,13 +362,18 @@ class UnderTheKit:
 
     def deliver(self, event: Enriched) -> Outcome:
         """What becomes of the event; what Firestore keeps of it must show no secret."""
+        verdict = self.attempt(event)
+        assert verdict.ack, verdict.reason
+        return verdict.outcome
+
+    def attempt(self, event: Enriched) -> Verdict:
+        """One attempt of the event, be it done or to be tried again."""
         for secret in self._tests.secrets.values():
             self._redactor.register(SecretValue(secret))
         with self._redactor.knowing(event.pb.to_contract()):
             verdict = self._runner.deliver(event)
-        assert verdict.ack, verdict.reason
         self._tests.assert_private(repr(self.kept()))
-        return verdict.outcome
+        return verdict
 
     def kept(self) -> list[dict[str, Any]]:
         """The documents of the ledger."""
@@ -552,6 +558,28 @@ class LocalStateStandardTests(StandardTests):
             assert kit.deliver(event) is outcome
         for key in connector.desired(self.enriched(self.pb)):
             self.assert_holds(connector, key, None)
+
+    def test_what_follows_a_write_is_repeated_although_the_state_is_equal(
+        self, connector: Any
+    ) -> None:
+        if type(connector).after_write is StateConnector.after_write:
+            return  # nothing has to follow a write of this system
+        kit, event, calls = UnderTheKit(self, connector), self.enriched(self.pb), []
+        follow = connector.after_write
+
+        def first_fails(key: str, state: State | None, was: State | None, call: Call) -> None:
+            calls.append((key, state, was))
+            if len(calls) == 1:
+                raise Transient("what follows the write could not be done")
+            follow(key, state, was, call)
+
+        with mock.patch.object(connector, "after_write", first_fails):
+            assert kit.attempt(event).outcome is Outcome.RETRYING
+            assert kit.deliver(event) in (Outcome.DELIVERED, Outcome.UNCHANGED)
+        key, state, _ = calls[0]
+        assert (key, state, None) in calls[1:], "what was owed was not repeated"
+        assert state is not None
+        self.assert_holds(connector, key, state)
 
     # --- create, read, change, delete ------------------------------------------------------------
 

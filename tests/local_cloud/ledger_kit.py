@@ -55,6 +55,8 @@ class System:
     landed: dict[tuple[str, str], int] = field(default_factory=dict)
     sure: dict[str, str] = field(default_factory=dict)
     """What the ledger knows without doubt."""
+    effects: dict[str, str] = field(default_factory=dict)
+    """The state that the last effect followed."""
 
     def taken(self, key: str, value: str) -> None:
         if self.sure.pop(key, None) == value:
@@ -85,6 +87,8 @@ class Actor:
     work: Work | None = None
     progress: Progress = field(default_factory=lambda: Progress(At.FINISHED))
     waits: bool = False
+    written: bool = False
+    """What is refused is the effect of a write, not the write."""
 
     @property
     def key(self) -> str:
@@ -105,7 +109,7 @@ def snapshot_time(t: int) -> SnapshotTime:
     return SnapshotTime(f"2026-11-21T00:00:{t:02}.000000Z/read")
 
 
-def work_of(job: Any, handler: str) -> Work:
+def work_of(job: Any, handler: str, *, effects: bool = False) -> Work:
     wanted = {} if job.sim is None else {job.sim: job.desired()}
     return Work(
         handler=handler,
@@ -118,6 +122,7 @@ def work_of(job: Any, handler: str) -> Work:
         visible={key: {"state": state} for key, state in wanted.items()},
         group=handler,
         call_seconds=CALL_SECONDS,
+        effects=effects,
     )
 
 
@@ -134,7 +139,8 @@ class Played:
         self.faults, self.refusals = scenario.faults, scenario.refusals
         self.actors = [Actor(job) for job in world.jobs]
         self.refused: dict[int, str] = {}
-        self.system = System({sim: scenario.initial.expected(sim) for sim in model.SIMS})
+        initially = {sim: scenario.initial.expected(sim) for sim in model.SIMS}
+        self.system = System(initially, effects=dict(initially))
         self.story: list[str] = []
         self.steps = 0
         self.shaken: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
@@ -209,7 +215,7 @@ class Played:
         self._wake()
 
     def _begin(self, me: int, actor: Actor) -> None:
-        actor.work = work_of(actor.job, self.handler)
+        actor.work = work_of(actor.job, self.handler, effects=self.scenario.effects)
         with self.shaken():
             went = self.ledger.begin(actor.work, {"event_id": actor.work.event_id})
         self._went(me, actor, went, "begins")
@@ -229,6 +235,9 @@ class Played:
         how += ["refused"] * 3 if self.refusals else []
         what = self.dice.choice(how)
         self.story.append(f"a{me}: {what} {actor.key} = {actor.value}")
+        if self.scenario.effects:
+            self._calling_with_effect(me, actor, what)
+            return
         self.system.end(actor.key)
         if "written" in what:
             self.system.write(actor.key, actor.value, actor.job.owner, actor.job.t)
@@ -242,6 +251,31 @@ class Played:
             self._not_done(
                 me, actor, call=CallEnd.NOT_DONE if what == "not now" else CallEnd.UNDER_WAY
             )
+
+    def _calling_with_effect(self, me: int, actor: Actor, what: str) -> None:
+        """Read, write if it differs, and what follows: ``what`` befalls the write or the effect."""
+        assert actor.work is not None
+        key, job = actor.key, actor.job
+        self.system.end(key)
+        differs = self.system.states[key] != actor.value
+        at_write = differs and self.dice.random() < 0.5
+        if differs and (not at_write or "written" in what):
+            self.system.write(key, actor.value, job.owner, job.t)
+        due = not at_write and (differs or actor.progress.resource.owed)
+        if what == "written" or (not differs and not due):
+            if differs or due:
+                self.system.effects[key] = self.system.states[key]
+            actor.at = "written"
+        elif what == "refused":
+            self.refusals -= 1
+            self.refused[job.delivery] = key
+            actor.at = "refusing"
+            actor.written = not at_write
+        else:
+            if due and "written" in what:
+                self.system.effects[key] = self.system.states[key]
+            not_now = CallEnd.NOT_DONE if at_write else CallEnd.UNCLEAR
+            self._not_done(me, actor, call=not_now if what == "not now" else CallEnd.UNDER_WAY)
 
     def _not_done(self, me: int, actor: Actor, *, call: CallEnd) -> None:
         assert actor.work is not None
@@ -263,7 +297,11 @@ class Played:
     def _refusing(self, me: int, actor: Actor) -> None:
         assert actor.work is not None
         with self.shaken():
-            went = self.ledger.refused(actor.work, actor.progress, "refused for good")
+            wrote = actor.written
+            went = self.ledger.refused(
+                actor.work, actor.progress, "refused for good", wrote=wrote, written=wrote
+            )
+        actor.written = False
         if went.dropping:
             actor.progress, actor.at = went, "call"
             self.story.append(f"a{me} will remove what a former owner left in {actor.key}")
@@ -302,7 +340,8 @@ class Played:
                 word = f"rejected {self.refused[number]}"
             docs.append(model.Delivery(numbers.get(data.get("t", BEFORE_ALL), -1), word))
         states = tuple(self.system.states[sim] for sim in model.SIMS)
-        end = world.start()._replace(deliveries=tuple(docs), system=states)
+        effects = tuple(self.system.effects[sim] for sim in model.SIMS)
+        end = world.start()._replace(deliveries=tuple(docs), system=states, effect=effects)
         wrong = world.judge(end)
         assert wrong is None, wrong
         self._judge_statuses(docs)

@@ -111,6 +111,17 @@ def _answer_lost_then_undone(world: World) -> None:
     world.deliver(0, 1, stops=99)
 
 
+def _session_is_not_told(world: World) -> None:
+    """The card is written, what has to follow is not done; the retry finds the card as wanted."""
+    world.change("assign")
+    world.send_through()
+    world.deliver(0)
+    world.until(0, "follows up sims")
+    world.hurt(0, Go.FAIL)
+    world.run(0)
+    world.deliver(0, stops=99)
+
+
 def _claim_of_a_former_owner(world: World) -> None:
     world.change("assign", 0, 0)
     world.send_through()
@@ -211,6 +222,7 @@ HISTORIES: Mapping[str, History] = {
     "an answer is lost, the change undone": History(
         "ledger: dirty", "sims", _answer_lost_then_undone
     ),
+    "what follows a write fails": History("ledger: owed", "sims", _session_is_not_told),
     "a former owner's claim comes last": History(
         "ledger: claim_t", "sims", _claim_of_a_former_owner
     ),

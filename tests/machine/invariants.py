@@ -21,6 +21,7 @@ class Ended:
     ``accepted``: the events that ESPF was answered 200 for. ``events``, ``deliveries``,
     ``resources``: Firestore's documents (the latter two per handler). ``seen``, ``overlaps``,
     ``holds``: what each system saw, in order, who met whom there, and what it holds.
+    ``followed``: the state for which what follows a write was last carried out.
     ``portabilling``: what a system with a state should hold. ``told``: per (account, group) the
     last status that ESPF has. ``groups``: handler -> group.
     """
@@ -32,6 +33,7 @@ class Ended:
     seen: Mapping[str, Sequence[Seen]]
     overlaps: Mapping[str, Sequence[str]]
     holds: Mapping[str, States]
+    followed: Mapping[str, Mapping[str, Mapping[str, Any] | None]]
     portabilling: States
     told: Mapping[tuple[int, str], str]
     groups: Mapping[str, str]
@@ -44,6 +46,8 @@ def violations(ended: Ended) -> list[str]:
     found = [*_lost(ended), *_statuses(ended)]
     for handler in ended.groups:
         found += _stale(handler, ended)
+        if handler in ended.followed:
+            found += [f"{handler} {text}" for text in _not_followed(handler, ended)]
         found += [f"{handler}: {text}" for text in _out_of_order(ended.seen[handler])]
         found += [f"{handler}: {text}" for text in ended.overlaps[handler]]
         found += [f"{handler}: {text}" for text in _sent_twice(ended, handler)]
@@ -105,6 +109,16 @@ def _stale(handler: str, ended: Ended) -> Iterator[str]:
         yield f"{handler} holds {is_now} for {key}; PortaBilling has {should_be}"
 
 
+def _not_followed(handler: str, ended: Ended) -> Iterator[str]:
+    """7. What has to follow a write was carried out for the state that the system holds, unless
+    the ledger says that it is owed."""
+    owed = {each["key"] for each in ended.resources[handler] if each.get("owed")}
+    holds, followed = ended.holds[handler], ended.followed[handler]
+    for key in sorted({*holds, *followed} - owed):
+        if followed.get(key) != holds.get(key):
+            yield f"holds {holds.get(key)} for {key}; the session has {followed.get(key)}"
+
+
 def _owner(state: Mapping[str, Any] | None) -> str | None:
     return None if state is None else f"account:{state['i_account']}"
 
@@ -142,7 +156,7 @@ def _sent_twice(ended: Ended, handler: str) -> Iterator[str]:
 
 
 def _not_newest(ended: Ended, handler: str) -> Iterator[str]:
-    """7. Of each type of event the newest data, whatever types the system heeds; never older data
+    """8. Of each type of event the newest data, whatever types the system heeds; never older data
     after newer."""
     sent = [each for each in ended.seen[handler] if each.what == SEND]
     newest: dict[str, Seen] = {}

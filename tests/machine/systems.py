@@ -17,7 +17,7 @@ from nsps.transport.http import Deadline
 from tests.machine import steps
 from tests.machine.steps import Attempt, Crashed, Go
 
-CLAIM, RELEASE, SEND, ORDER = "claim", "release", "send", "order"
+CLAIM, RELEASE, SEND, ORDER, FOLLOW = "claim", "release", "send", "order", "follow"
 
 
 @dataclass
@@ -61,6 +61,8 @@ class System:
         self.next: list[str] = []
         """What the next calls do instead: "refuse" or "busy"."""
         self.states: dict[str, dict[str, Any]] = {}
+        self.followed: dict[str, dict[str, Any] | None] = {}
+        """The state that what follows a write was last carried out for."""
         self.seen: list[Seen] = []
         self.under_way: list[Doing] = []
         self.overlaps: list[str] = []
@@ -76,6 +78,10 @@ class System:
 
     def delete(self, key: str, call: Call) -> None:
         self._effect(self._tagged(RELEASE, key, None, call), call)
+
+    def follow(self, key: str, state: Mapping[str, Any] | None, call: Call) -> None:
+        """What has to follow a write: the subscriber's session is told."""
+        self._effect(self._tagged(FOLLOW, key, state, call), call)
 
     def send(self, text: str, call: Call) -> None:
         self._effect(self._tagged(SEND, call.reference, {"text": text}, call), call)
@@ -98,7 +104,8 @@ class System:
         doing = Doing(seen.key, _name(steps.current()), call.deadline, effect)
         self._enter(doing)
         try:
-            self._answered(seen, doing, instead, steps.stop(f"calls {self.name}"))
+            verb = "follows up" if seen.what == FOLLOW else "calls"
+            self._answered(seen, doing, instead, steps.stop(f"{verb} {self.name}"))
         except Crashed as crash:
             doing.detached = crash.late and not seen.cut
             seen.cut = True
@@ -136,6 +143,8 @@ class System:
             self.states[seen.key] = dict(seen.state or {})
         elif seen.what == RELEASE:
             self.states.pop(seen.key, None)
+        elif seen.what == FOLLOW:
+            self.followed[seen.key] = None if seen.state is None else dict(seen.state)
 
     def _enter(self, doing: Doing) -> None:
         for other in self.under_way:

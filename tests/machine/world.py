@@ -694,6 +694,7 @@ class World:
             seen={name: system.seen for name, system in self.systems.items()},
             overlaps={name: system.overlaps for name, system in self.systems.items()},
             holds={name: self.systems[name].states for name in self.states},
+            followed={"sims": self.systems["sims"].followed} if "sims" in self.systems else {},
             portabilling=self._portabilling_has(),
             told={
                 (i_account, group): told["status"]

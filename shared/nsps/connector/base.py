@@ -139,6 +139,17 @@ class StateConnector(Connector[SettingsT]):
     def delete(self, key: str, call: Call) -> None:
         """Remove the key; success if it is not there."""
 
+    def after_write(self, key: str, state: State | None, was: State | None, call: Call) -> None:
+        """What has to follow a write of the key: a CoA or Disconnect to a RADIUS client, a removal
+        from a registrar's memory. Override it where the system needs that; else nothing is owed.
+
+        Called after create, change or delete was carried out (``state`` is None after a removal),
+        in the same call and by its deadline. Until it succeeds it is owed: called again although
+        the system has the state already, by whichever event comes next, with the state of then.
+        ``was`` is what was there before; None also where that is not known any more (a repetition):
+        do all of it then. Repeatable: it may have taken effect without an answer.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from nsps.connector.base import (
@@ -63,6 +64,9 @@ def runner(connector: Connector[Any], parts: Delivering) -> Runner:
 class Runner(ABC):
     """Delivers enriched events through one connector."""
 
+    _effects = False
+    """Whether something has to follow each write."""
+
     def __init__(self, parts: Delivering) -> None:
         self._parts = parts
 
@@ -90,6 +94,7 @@ class Runner(ABC):
             call_seconds=self._parts.handler.call_timeout_seconds,
             asked=event.run > 0 or event.event.event_type == RECONCILE,
             answer_seconds=self._parts.handler.answer_within_hours * 3600,
+            effects=self._effects,
         )
 
 
@@ -155,6 +160,7 @@ class StateRunner(_DesiringRunner):
     def __init__(self, connector: StateConnector[Any], parts: Delivering) -> None:
         super().__init__(connector, parts)
         self._connector = connector
+        self._effects = type(connector).after_write is not StateConnector.after_write
 
     def _performer(self, states: Mapping[str, State]) -> Performer:
         return _StateCalls(self._connector, states, self._parts.redactor())
@@ -172,22 +178,28 @@ class _StateCalls:
         self._connector, self._states, self._redactor = connector, states, redactor
 
     def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
-        if step.todo is Todo.RELEASE:
-            self._connector.delete(step.key, call)
-            return Performed(True, {"action": "delete"})
-        state = self._states[step.key]
-        was = self._connector.read(step.key, call) if self._connector.readable else None
+        state = None if step.todo is Todo.RELEASE else self._states[step.key]
+        action, was, written = self._write(step.key, state, call)
+        details: dict[str, Any] = {"action": action}
+        if written:
+            details["fields"] = differences(was or {}, written, self._redactor)
+        effect = partial(self._connector.after_write, step.key, state, was, call)
+        return Performed(action != "none", details, effect=effect if work.effects else None)
+
+    def _write(self, key: str, state: State | None, call: Call) -> tuple[str, State | None, State]:
+        """What was done, what was there before it (as far as known), and the fields written."""
+        if state is None:
+            self._connector.delete(key, call)
+            return "delete", None, {}
+        was = self._connector.read(key, call) if self._connector.readable else None
         if was is None:
-            self._connector.create(step.key, state, call)
-            fields = differences({}, state, self._redactor)
-            return Performed(True, {"action": "create", "fields": fields})
+            self._connector.create(key, state, call)
+            return "create", None, state
         changes = changed(was, state)
         if not changes:
-            return Performed(False, {"action": "none"})
-        self._connector.change(step.key, state, was, call)
-        written = {name: state[name] for name in state if name in changes}
-        fields = differences(was, written, self._redactor)
-        return Performed(True, {"action": "change", "fields": fields})
+            return "none", None, {}
+        self._connector.change(key, state, was, call)
+        return "change", was, {name: state[name] for name in state if name in changes}
 
 
 class MessageRunner(Runner):

@@ -236,6 +236,7 @@ def _resource(handler: str, data: Mapping[str, Any]) -> dict[str, Any]:
         "owner": data.get("owner"),
         "state": from_json(data.get("state")),
         "sure": data.get("confirmed") is not None and not data.get("dirty"),
+        "owed": bool(data.get("owed")),
         "writing": lease is not None and lease > datetime.now(UTC),
         "pending": plain(data.get("pending")),
         "changed_at": plain(data.get("changed_at")),

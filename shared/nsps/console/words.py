@@ -471,6 +471,8 @@ def _resource(each: Mapping[str, Any]) -> str:
         return f"{words}; it is being written this moment"
     if each["pending"]:
         return f"{words}; a change has been ordered and not been answered"
+    if each["owed"]:
+        return f"{words}; its last write, or what has to follow it, has not been confirmed"
     return words if each["sure"] else f"{words}; its last write is in doubt"
 
 

@@ -19,7 +19,15 @@ from nsps.delivery.ledger.ledger import At, Ledger, Progress, Work
 from nsps.delivery.ledger.protocol import CallEnd, Step, Todo
 from nsps.delivery.verdict import Verdict
 from nsps.domain.enriched import Enriched
-from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unclear, Unexpected
+from nsps.domain.outcome import (
+    DeliveryError,
+    NoAnswer,
+    Outcome,
+    Terminal,
+    Transient,
+    Unclear,
+    Unexpected,
+)
 from nsps.espf.poster import Poster
 from nsps.transport.call import Call
 from nsps.transport.http import Deadline
@@ -38,12 +46,14 @@ class Performed:
     """What a call did: ``changed`` False if the system had the state already.
 
     ``details`` are for people: the action, the fields that differed (never secrets).
-    ``order``: the id under which an asynchronous system will answer.
+    ``order``: the id under which an asynchronous system will answer. ``effect``: what has to follow
+    the write, where the system needs it; also called where nothing changed and it is still owed.
     """
 
     changed: bool
     details: Mapping[str, Any]
     order: str | None = None
+    effect: Callable[[], None] | None = None
 
 
 class Performer(Protocol):
@@ -152,13 +162,18 @@ class Attempts:
         if progress.dropping:
             step = replace(step, todo=Todo.RELEASE, wanted=None)
         call, started = self._call(work, step, event), self._clock()
+        written = False
         try:
             performed = self._performer.perform(work, step, progress.resource, call)
+            if performed.effect is not None and (performed.changed or progress.resource.owed):
+                written = call.wrote = True
+                performed.effect()
         except Terminal as error:
             self._watch.well()
-            return self._ledger.refused(work, progress, self._redact(str(error)))
+            reason = self._redact(_owes(error) if written else str(error))
+            return self._ledger.refused(work, progress, reason, wrote=call.wrote, written=written)
         except Transient as error:
-            self._give_back(work, progress, _of_all(call, error))
+            self._give_back(work, progress, _of_all(call, error, written=written))
         except Exception as error:
             _log.exception("the connector failed in a way it does not name; counted as no answer")
             unnamed = Unexpected(f"the connector failed unexpectedly: {type(error).__name__}")
@@ -194,11 +209,19 @@ class Attempts:
         raise _GivenBack(_later(reason, error, error.retry_after))
 
 
-def _of_all(call: Call, error: Transient) -> Transient:
+def _of_all(call: Call, error: Transient, *, written: bool) -> Transient:
     """What an error says of a whole call: a part of it that was written stays written."""
+    if written:
+        kind = type(error) if isinstance(error, NoAnswer) else Unclear
+        return kind(_owes(error), error.retry_after)
     if not call.wrote or isinstance(error, NoAnswer):
         return error
     return Unclear(f"a part was written before this: {error}", error.retry_after)
+
+
+def _owes(error: DeliveryError) -> str:
+    """The error is of what has to follow a write."""
+    return f"the state is written, and what has to follow it is owed: {error}"
 
 
 def _end_of(error: Transient) -> CallEnd:

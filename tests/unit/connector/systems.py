@@ -142,6 +142,20 @@ class Box(StateConnector[NoSettings]):
         return [name for name in self.seen.names() if name != "read"]
 
 
+class SignallingBox(Box):
+    """One whose subscribers' sessions have to be told of each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signals: list[tuple[str, State | None, State | None]] = []
+        self.faults: list[Fault] = []
+        """What happens to the next signals."""
+
+    def after_write(self, key: str, state: State | None, was: State | None, call: Call) -> None:
+        self.signals.append((key, state, was))
+        _happen(self.faults)  # type: ignore[arg-type]
+
+
 class DarkBox(Box):
     """One that cannot be asked."""
 

@@ -16,7 +16,17 @@ from nsps.delivery.verdict import Verdict
 from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unclear
 from nsps.runtime.secrets import SecretValue
 
-from tests.unit.connector.systems import IMSI, KI, OTHER_IMSI, Box, DarkBox, Kit, sim_event, went
+from tests.unit.connector.systems import (
+    IMSI,
+    KI,
+    OTHER_IMSI,
+    Box,
+    DarkBox,
+    Kit,
+    SignallingBox,
+    sim_event,
+    went,
+)
 
 READ_ONLY = ["read"]
 
@@ -599,3 +609,118 @@ def test_a_state_of_any_shape_is_kept_and_shown(store: Store) -> None:
     assert held["lists"] == [[1, [second.t]], []] and held["big"] == 10**30
     assert held["cards"] == [{"ki": "***"}, ["deep", ["***"]]]
     assert KI not in kit.everything()
+
+
+# ---- what has to follow a write ------------------------------------------------------------------
+
+ACTIVE = {"msisdn": "447700900001", "active": True}
+BARRED = {"msisdn": "447700900001", "active": False}
+
+
+def test_what_follows_a_write_is_done_after_each_write_and_only_then(store: Store) -> None:
+    box = SignallingBox()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    kit.deliver(sim_event(2))
+    kit.deliver(sim_event(3, blocked=True))
+    kit.deliver(sim_event(4, imsi=OTHER_IMSI, blocked=True))
+    assert box.signals == [
+        (IMSI, ACTIVE, None),
+        (IMSI, BARRED, ACTIVE),
+        (IMSI, None, None),
+        (OTHER_IMSI, BARRED, None),
+    ]
+    assert not kit.resource(IMSI)["owed"]
+
+
+@pytest.mark.parametrize(
+    "fault", [Transient("busy"), Unclear("500"), NoAnswer("gone"), Terminal("no"), KeyError("x")]
+)
+def test_what_follows_a_write_is_repeated_although_the_state_is_equal(
+    store: Store, fault: Exception
+) -> None:
+    box = SignallingBox()
+    kit = Kit(store, box)
+    box.faults = [fault]
+    event = sim_event(1)
+    verdict = kit.deliver(event)
+    assert verdict.outcome is not Outcome.DELIVERED
+    assert "OK" not in kit.espf.statuses
+    assert kit.resource(IMSI)["owed"] and kit.resource(IMSI)["dirty"]
+    kit.free(IMSI)
+    again = sim_event(2) if isinstance(fault, Terminal) else event
+    assert kit.deliver(again).ack
+    assert box.writes == ["create"]
+    assert box.signals == [(IMSI, ACTIVE, None)] * 2
+    assert not kit.resource(IMSI)["owed"] and not kit.resource(IMSI)["dirty"]
+    assert kit.espf.statuses[-1] == "OK"
+    assert kit.deliver(sim_event(3)).outcome is Outcome.UNCHANGED
+    assert len(box.signals) == 2
+
+
+def test_the_error_says_that_the_state_is_written_and_its_effect_owed(store: Store) -> None:
+    box = SignallingBox()
+    box.faults = [Transient("the NAS is busy")]
+    verdict = Kit(store, box).deliver(sim_event(1))
+    assert verdict.reason == (
+        "the state is written, and what has to follow it is owed: the NAS is busy"
+    )
+
+
+def test_what_is_owed_follows_the_newest_state(store: Store) -> None:
+    box = SignallingBox()
+    kit = Kit(store, box)
+    box.faults = [Transient("busy")]
+    first = sim_event(1)
+    kit.deliver(first)
+    kit.deliver(sim_event(2, blocked=True))
+    assert box.signals[-1] == (IMSI, BARRED, ACTIVE)
+    assert not kit.resource(IMSI)["owed"]
+    assert kit.deliver(first).outcome is Outcome.SUPERSEDED
+    assert len(box.signals) == 2
+
+
+def test_what_follows_a_removal_is_owed_too(store: Store) -> None:
+    box = SignallingBox()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    box.faults = [Transient("busy")]
+    event = sim_event(2, imsi=OTHER_IMSI)
+    assert not kit.deliver(event).ack
+    assert box.holds == {} and kit.resource(IMSI)["owed"]
+    assert kit.deliver(event).outcome is Outcome.DELIVERED
+    assert [signal for signal in box.signals if signal[1] is None] == [(IMSI, None, None)] * 2
+
+
+@pytest.mark.parametrize("fault", [Transient("busy"), Terminal("not this one")])
+def test_what_was_not_written_owes_nothing(store: Store, fault: Exception) -> None:
+    box = SignallingBox()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    box.seen.before = [None, fault]
+    kit.deliver(sim_event(2, blocked=True))
+    assert kit.resource(IMSI)["dirty"] and not kit.resource(IMSI)["owed"]
+    kit.deliver(sim_event(3))
+    assert len(box.signals) == 1 and box.writes == ["create", "change"]
+
+
+def test_a_write_without_an_answer_owes_what_follows_it(store: Store) -> None:
+    box = SignallingBox()
+    kit = Kit(store, box)
+    box.seen.after = [NoAnswer("the answer is lost")]
+    event = sim_event(1)
+    kit.deliver(event)
+    kit.free(IMSI)
+    assert kit.deliver(event).ack
+    assert box.writes == ["create"] and box.signals == [(IMSI, ACTIVE, None)]
+
+
+def test_a_former_owners_state_is_not_removed_because_an_effect_was_refused(store: Store) -> None:
+    box = SignallingBox()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    box.faults = [Terminal("no such session")]
+    taken = sim_event(2, i_account=1002, blocked=True)
+    assert kit.deliver(taken).outcome is Outcome.REJECTED
+    assert box.holds == {IMSI: BARRED}
+    assert kit.resource(IMSI)["owed"] and not box.writes.count("delete")

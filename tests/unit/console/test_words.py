@@ -275,6 +275,7 @@ def test_a_subscriber_with_nothing_and_one_with_a_sim() -> None:
         "owner": "account:1001",
         "state": {"active": True},
         "sure": False,
+        "owed": False,
         "writing": False,
         "pending": None,
         "changed_at": AT,
@@ -283,6 +284,8 @@ def test_a_subscriber_with_nothing_and_one_with_a_sim() -> None:
     subject = Subject(Owner("account", "1001"), (resource,), events=(story(delivered()),))
     words = of_subject(subject, Systems())
     assert "its last write is in doubt" in words.happened[0].text
+    owed = of_subject(replace(subject, resources=({**resource, "owed": True},)), Systems())
+    assert "or what has to follow it, has not been confirmed" in owed.happened[0].text
     assert "nsps reconcile hss --account 1001" in {each.command for each in words.advice}
     replayed = replace(delivered(), run=2)
     assert (

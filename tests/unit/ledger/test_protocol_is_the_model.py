@@ -24,7 +24,13 @@ from nsps.domain.outcome import Outcome
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 UNTIL = NOW + timedelta(seconds=25)
 GONE = NOW - timedelta(seconds=1)
-WHOLE = ["swap A for B", "assign, release", "move A from X to Y", "refusal: move A to Y"]
+WHOLE = [
+    "swap A for B",
+    "assign, release",
+    "move A from X to Y",
+    "refusal: move A to Y",
+    "effect: refusal: move A to Y",
+]
 """Scenarios whose every state is looked at."""
 LEAST_STATES = 1000
 """Looked at of a scenario that is walked through at random, if it has as many."""
@@ -54,7 +60,8 @@ def resource(doc: Any) -> Resource:
     elif doc.lease != model.FREE:
         lease, until = token(doc.lease), UNTIL
     confirmed = None if doc.confirmed == model.ABSENT else doc.confirmed
-    return Resource(doc.owner, time(doc.claim_t), confirmed, doc.dirty, doc.foreign, lease, until)
+    doubts = (doc.dirty, doc.foreign, doc.owed)
+    return Resource(doc.owner, time(doc.claim_t), confirmed, *doubts, lease, until)
 
 
 # --- each question, asked of both -----------------------------------------------------------------
@@ -66,6 +73,7 @@ class Asked:
     def __init__(self, world: Any, state: Any, me: int) -> None:
         self.state, self.me = state, me
         self.job, self.attempt = world.jobs[me], state.attempts[me]
+        self.effects = world.scenario.effects
         self.steps = {step.label[0]: step for step in world.attempt_steps(state, me)}
         self.t = time(self.job.t)
         self.delivery = delivery(state.deliveries[self.job.delivery])
@@ -113,6 +121,7 @@ class Asked:
             self.job.owner,
             self.t,
             Lease(token(self.me), NOW, UNTIL),
+            effects=self.effects,
         )
         expected = {
             "watermark has passed": Taken.GAVE_WAY,
@@ -137,8 +146,17 @@ class Asked:
             return before.held_by(token(self.me)), False
         if "drop instead" in self.steps:
             return before.foreign, True
-        after = protocol.give_back(before, token(self.me))
+        found = replace(before, owed=self.attempt.owed)
+        after = protocol.not_written(before, found, token(self.me))
+        after = protocol.give_back(after, token(self.me))
         return after, self.resource_in(self.steps["give back"].state)
+
+    def effect(self) -> tuple[object, object]:
+        """What follows the write is refused: the state is there, its effect stays owed."""
+        if "effect refused" not in self.steps:
+            return None, None
+        after = protocol.give_back(self.resource_in(self.state), token(self.me))
+        return after, self.resource_in(self.steps["effect refused"].state)
 
     def finish(self) -> tuple[object, object]:
         return protocol.may_finish(self.delivery, self.t), "finish" in self.steps
@@ -148,6 +166,7 @@ QUESTIONS: dict[str, Callable[[Asked], tuple[object, object]]] = {
     model.BEGIN: Asked.begin,
     model.LIST: Asked.list,
     model.TAKE: Asked.take,
+    model.EFFECT: Asked.effect,
     model.CONFIRM: Asked.confirm,
     model.REFUSED: Asked.refused,
     model.FINISH: Asked.finish,
@@ -241,9 +260,9 @@ def _take_of(change: Callable[[Resource, Watermark, str], tuple[Resource, Waterm
     """``take`` that sees other documents than there are."""
 
     def take(
-        step: Step, doc: Resource, mark: Watermark, owner: str, *more: Any, asked: bool = False
+        step: Step, doc: Resource, mark: Watermark, owner: str, *more: Any, **named: Any
     ) -> tuple[Taken, Resource]:
-        return _take(step, *change(doc, mark, owner), owner, *more, asked=asked)
+        return _take(step, *change(doc, mark, owner), owner, *more, **named)
 
     return take
 
@@ -251,8 +270,8 @@ def _take_of(change: Callable[[Resource, Watermark, str], tuple[Resource, Waterm
 def _take_then(change: Callable[[Taken, Resource, Resource], Resource]) -> Any:
     """``take`` that writes something else."""
 
-    def take(step: Step, doc: Resource, *more: Any, asked: bool = False) -> tuple[Taken, Resource]:
-        taken, after = _take(step, doc, *more, asked=asked)
+    def take(step: Step, doc: Resource, *more: Any, **named: Any) -> tuple[Taken, Resource]:
+        taken, after = _take(step, doc, *more, **named)
         return taken, change(taken, doc, after)
 
     return take
@@ -285,6 +304,9 @@ MUTANTS: dict[str, tuple[str, Any]] = {
         "take",
         _take_then(lambda taken, doc, new: replace(new, dirty=doc.dirty)),
     ),
+    "owed": ("take", _take_then(lambda taken, doc, new: replace(new, owed=doc.owed))),
+    "not owed if nothing was written": ("not_written", lambda doc, found, _: doc),
+    "confirmed is not owed": ("settled", lambda doc, sure: replace(_settled(doc, sure), owed=True)),
     "token": (
         "confirm",
         lambda doc, step, _: _settled(doc, step.wanted if step.todo is Todo.CLAIM else None),
@@ -305,7 +327,8 @@ def test_a_rule_left_out_of_the_protocol_is_noticed(
 ) -> None:
     name, mutant = MUTANTS[rule]
     monkeypatch.setattr(protocol, name, mutant)
-    for tried in ["swap A for B", "refusal: move A to Y", "block, unblock", "move and move back"]:
+    scenarios = ["swap A for B", "refusal: move A to Y", "block, unblock", "move and move back"]
+    for tried in [*scenarios, "effect: refusal: block, unblock"]:
         for world, state in walked_states(tried, 3 * LEAST_STATES, seed=2):
             if difference(world, state):
                 return

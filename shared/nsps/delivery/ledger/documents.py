@@ -102,6 +102,7 @@ class Resource:
     ``claim_t`` is the newest snapshot time at which any owner claimed it: never lowered, never
     removed. ``confirmed`` is the digest of the last state the system confirmed, or None.
     ``dirty``: the system may hold something else. ``foreign``: it may hold a former owner's state.
+    ``owed``: what has to follow a write (a CoA, a forced sign-off) may not have been carried out.
     """
 
     owner: str | None = None
@@ -109,6 +110,7 @@ class Resource:
     confirmed: str | None = None
     dirty: bool = False
     foreign: bool = False
+    owed: bool = False
     lease: str | None = None
     lease_until: datetime | None = None
     pending: Pending | None = None
@@ -123,6 +125,7 @@ class Resource:
             confirmed=data.get("confirmed"),
             dirty=data.get("dirty", False),
             foreign=data.get("foreign", False),
+            owed=data.get("owed", False),
             lease=data.get("lease"),
             lease_until=data.get("lease_until"),
             pending=Pending.read(data.get("pending")),
@@ -135,6 +138,7 @@ class Resource:
             "confirmed": self.confirmed,
             "dirty": self.dirty,
             "foreign": self.foreign,
+            "owed": self.owed,
             "lease": self.lease,
             "lease_until": self.lease_until,
             "pending": self.pending.write() if self.pending else None,

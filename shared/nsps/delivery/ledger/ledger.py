@@ -70,6 +70,8 @@ class Work:
     overtaken by another one, its event is read again. None: any newer one of the owner may."""
     asked: bool = False
     """A replay or a repair: write even what the ledger takes to be so already."""
+    effects: bool = False
+    """Something has to follow each write: it is owed until it has been carried out."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -109,6 +111,7 @@ class Progress:
     outcome: Outcome = Outcome.UNCHANGED
     step: Step | None = None
     resource: Resource = field(default_factory=Resource)
+    """As it was taken; but ``owed`` as it was found: what an earlier attempt left to be done."""
     todo: tuple[Step, ...] = ()
     sent: float = 0.0
     """Monotonic time at which the take transaction was sent."""
@@ -273,12 +276,24 @@ class Ledger:
         self._store.transact(body)
         return reference
 
-    def refused(self, work: Work, progress: Progress, reason: str) -> Progress:
-        """Step 5, refused for good: remove a former owner's state, or give back and go on."""
+    def refused(
+        self,
+        work: Work,
+        progress: Progress,
+        reason: str,
+        *,
+        wrote: bool = False,
+        written: bool = False,
+    ) -> Progress:
+        """Step 5, refused for good: remove a former owner's state, or give back and go on.
+
+        ``wrote``: a part of the call was carried out before. ``written``: the whole state was, and
+        what has to follow it was refused: nothing of a former owner is left.
+        """
         step = _step(progress)
         errors = (*progress.errors, reason)
         foreign = step.todo is Todo.CLAIM and progress.resource.foreign
-        if foreign and not progress.dropping:
+        if foreign and not progress.dropping and not written:
             return replace(progress, dropping=True, errors=errors)
 
         def settle(resource: Resource, token: str) -> Resource | None:
@@ -286,6 +301,8 @@ class Ledger:
                 return protocol.over(resource, token)
             if not resource.held_by(token):
                 return None
+            if not wrote:
+                resource = protocol.not_written(resource, progress.resource, token)
             return protocol.give_back(protocol.not_ordered(resource, token, refused=True), token)
 
         return self._settle(
@@ -315,6 +332,7 @@ class Ledger:
                 if resource.held_by(work.token):
                     if call is CallEnd.NOT_DONE:
                         resource = protocol.not_ordered(resource, work.token, refused=False)
+                        resource = protocol.not_written(resource, progress.resource, work.token)
                     view.put(progress.step, protocol.give_back(resource, work.token))
             view.keep(progress)
             return view.retrying(error, retry_after)
@@ -494,12 +512,20 @@ class _View:
             if before.pending is not None:
                 mine = replace(lease, reference=order_reference(work, step))
             taken, after = protocol.take(
-                step, before, self.watermark, str(work.owner), work.t, mine, asked=work.asked
+                step,
+                before,
+                self.watermark,
+                str(work.owner),
+                work.t,
+                mine,
+                asked=work.asked,
+                effects=work.effects,
             )
             if taken is Taken.CALL:
                 self.put(step, after)
+                found = replace(after, owed=before.owed)
                 return replace(
-                    progress, at=At.CALL, step=step, resource=after, todo=tuple(todo), sent=sent
+                    progress, at=At.CALL, step=step, resource=found, todo=tuple(todo), sent=sent
                 )
             if taken in (Taken.BUSY, Taken.QUEUED):
                 return self._wait(replace(progress, step=step), taken, before)

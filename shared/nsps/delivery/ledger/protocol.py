@@ -111,10 +111,12 @@ def take(
     lease: Lease,
     *,
     asked: bool = False,
+    effects: bool = False,
 ) -> tuple[Taken, Resource]:
     """Step 3, inside the transaction that reads both documents (rule atomic).
 
     ``asked``: somebody asks for the write; the ledger's word that it is so already does not do.
+    ``effects``: something has to follow each write; it is owed from before the write on.
     """
     if watermark.t > t:
         return Taken.GAVE_WAY, resource  # rule recheck
@@ -132,6 +134,7 @@ def take(
     if resource.pending is not None and not _may_order(resource.pending, lease):
         return _behind_an_order(step, resource, owner, t)
     taken = replace(resource, dirty=True, lease=lease.token, lease_until=lease.until)
+    taken = replace(taken, owed=resource.owed or effects)  # rules owed and owing
     if step.todo is Todo.CLAIM:
         others = resource.owner != owner and (resource.dirty or resource.confirmed is not None)
         # rule intent: owner and claim time are written before the call
@@ -191,10 +194,16 @@ def settled(resource: Resource, confirmed: str | None) -> Resource:
         confirmed=confirmed,
         dirty=False,
         foreign=False,
+        owed=False,
         lease=None,
         lease_until=None,
         pending=None,
     )
+
+
+def not_written(resource: Resource, found: Resource, token: str) -> Resource:
+    """Nothing was written: no more is owed than was ``found`` when the resource was taken."""
+    return replace(resource, owed=found.owed) if resource.held_by(token) else resource
 
 
 def give_back(resource: Resource, token: str) -> Resource:

@@ -11,7 +11,7 @@ from tests.machine.systems import SYSTEMS
 
 
 class Sims(StateConnector[SystemSettings]):
-    """A state per SIM card."""
+    """A state per SIM card, and a session that has to be told of each write."""
 
     settings_model = SystemSettings
     listable = True
@@ -39,3 +39,6 @@ class Sims(StateConnector[SystemSettings]):
 
     def delete(self, key: str, call: Call) -> None:
         SYSTEMS[self.settings.system].delete(key, call)
+
+    def after_write(self, key: str, state: State | None, was: State | None, call: Call) -> None:
+        SYSTEMS[self.settings.system].follow(key, state, call)
