@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -171,15 +172,20 @@ def test_a_session_is_opened_once_and_again_when_it_is_refused(system: ScriptedH
 
     signed = SignedIn(sign_in, lambda token: {"X-Session": token}, lambda: 0.0)
     api = Rest(Http(), system.url, signed)
-    system.script(Reply(200, 1), Reply(200, 2), Reply(401), Reply(200, 3))
-    assert [api.get("x", call()) for _ in range(3)] == [1, 2, 3]
+    system.script(*(Reply(200, {"n": 1}), Reply(200, {"n": 2}), Reply(401), Reply(200, {"n": 3})))
+    assert [api.get("x", call()) for _ in range(3)] == [{"n": 1}, {"n": 2}, {"n": 3}]
     assert len(opened) == 2
 
 
-def test_a_body_that_is_no_json_is_no_answer(system: ScriptedHttp) -> None:
-    system.script(Reply(200, b"<html>"))
-    with pytest.raises(NoAnswer, match="not JSON"):
+@pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"7", b"null"])
+def test_what_is_no_object_did_not_come_from_the_api(system: ScriptedHttp, body: bytes) -> None:
+    system.script(Reply(200, body), Reply(200, body), Reply(200, body))
+    with pytest.raises(Transient, match=r"no(t)? JSON"):
         rest(system).get("x", call())
+    with pytest.raises(NoAnswer, match=r"no(t)? JSON"):
+        rest(system).change("x", call(), {})
+    bare = replace(rest(system), bare=True)
+    assert bare.change("x", call(), {}) == {}
 
 
 @pytest.mark.parametrize(

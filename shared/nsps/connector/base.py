@@ -25,6 +25,7 @@ from nsps.domain.snapshot import Block
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.call import Call
 from nsps.transport.http import Http
+from nsps.transport.rest import Shown
 
 State = Mapping[str, Any]
 """What one resource looks like: field -> text, number, boolean, None, a SecretValue, or lists and
@@ -63,6 +64,16 @@ class Parts:
     has_secret: Callable[[str], bool] = field(default=lambda _name: False)
     refresh: Callable[[str], SecretValue] | None = None
     """As ``secret``, read anew because the system refused the value."""
+
+    def shown(
+        self,
+        name: str,
+        header: str = "Authorization",
+        written: Callable[[str], str] = "Bearer {}".format,
+    ) -> Shown:
+        """How a REST client shows a secret: as a bearer token, or as it is ``written``."""
+        again = self.refresh or self.secret
+        return Shown(lambda: self.secret(name), lambda: again(name), header, written)
 
 
 class Connector(ABC, Generic[SettingsT]):

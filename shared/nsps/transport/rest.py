@@ -13,6 +13,7 @@ out is noted in ``call.wrote``.
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,20 +44,25 @@ class Authentication(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Safe to share between threads. ``rules``: the connector's, before the defaults."""
+    """Safe to share between threads. ``rules``: the connector's, before the defaults.
+
+    A write is answered with a JSON object, or with 202 or 204 and nothing: anything else did not
+    come from the API. ``bare``: this API answers a write with whatever it likes.
+    """
 
     http: Http
     url: str
     authentication: Authentication
     rules: AnswerRules = field(default_factory=AnswerRules)
     headers: Mapping[str, str] = field(default_factory=dict)
+    bare: bool = False
 
     def get(
         self, path: str, call: Call, rules: Sequence[AnswerRule] = (), **query: Any
-    ) -> Any | None:
-        """The document at a path; None if it is not there."""
+    ) -> Mapping[str, Any] | None:
+        """The JSON object at a path; None if it is not there. Raises Transient if it is none."""
         said = self.request("GET", path, call, rules=rules, query=query)
-        return said.document() if said.is_done(Meaning.ABSENT) else None
+        return said.object() if said.is_done(Meaning.ABSENT) else None
 
     def create(
         self,
@@ -66,10 +72,10 @@ class Rest:
         *,
         method: str = "POST",
         rules: Sequence[AnswerRule] = (),
-    ) -> Any | None:
-        """Make something; the document, or None if it was there already."""
+    ) -> Mapping[str, Any] | None:
+        """Make something; the object in the answer, or None if it was there already."""
         said = self.request(method, path, call, body=body, rules=rules)
-        return said.document() if said.is_done(Meaning.EXISTS) else None
+        return said.written(bare=self.bare) if said.is_done(Meaning.EXISTS) else None
 
     def change(
         self,
@@ -79,11 +85,11 @@ class Rest:
         *,
         method: str = "PUT",
         rules: Sequence[AnswerRule] = (),
-    ) -> Any:
-        """Change what is there; the document. Raises Unclear if it is not there (any more)."""
+    ) -> Mapping[str, Any]:
+        """Change what is there; the object in the answer. Raises Unclear if it is not there."""
         said = self.request(method, path, call, body=body, rules=rules)
         said.is_done()
-        return said.document()
+        return said.written(bare=self.bare)
 
     def delete(self, path: str, call: Call, rules: Sequence[AnswerRule] = (), **query: Any) -> bool:
         """Remove what is at the path; False if it was not there."""
@@ -104,7 +110,9 @@ class Rest:
         query of the page after this one (the page, its number from 0), None at the last.
         """
         for number in range(_PAGES):
-            page = self.get(path, call, **query)
+            said = self.request("GET", path, call, query=query)
+            said.is_done()
+            page = said.document()
             found = member_of(page, items) if items else page
             if not isinstance(found, list):
                 raise Transient(f"GET {self.url}/{path}: the answer is no list of what was asked")
@@ -149,6 +157,8 @@ class Rest:
         }
         if call.request_id:
             headers["x-request-id"] = call.request_id
+        if method not in READING:
+            headers["Idempotency-Key"] = call.reference
         content = {"data": body} if isinstance(body, str | bytes) else {"json": body}
         answer = self.http.request(
             method,
@@ -184,6 +194,24 @@ class Said:
         """The body as JSON; None for an empty one. Raises NoAnswer if it is no JSON."""
         return self.answer.json() if self.answer.body.strip() else None
 
+    def object(self) -> Mapping[str, Any]:
+        """The body as a JSON object. Raises Transient, NoAnswer if it is none."""
+        document = self.document()
+        if not isinstance(document, Mapping):
+            raise Transient(f"{self.method} {self.answer.url}: the answer is no JSON object")
+        return document
+
+    def written(self, *, bare: bool = False) -> Mapping[str, Any]:
+        """The object in the answer to a write; {} where it may be answered without one."""
+        if self.answer.status in (202, 204) and not self.answer.body.strip():
+            return {}
+        try:
+            return self.object()
+        except Transient as error:
+            if bare:
+                return {}
+            raise Unclear(str(error)) from None
+
     def error(self) -> DeliveryError:
         """What the answer is where it is not what was asked for."""
         meaning, reads = self.rule.meaning, self.method in READING
@@ -213,6 +241,11 @@ class NoAuthentication:
 
     def hide(self, text: str) -> str:
         return text
+
+
+def basic(user_and_password: str) -> str:
+    """``USER:PASSWORD`` as the header has it."""
+    return f"Basic {base64.b64encode(user_and_password.encode()).decode()}"
 
 
 @dataclass(frozen=True, slots=True)
