@@ -821,6 +821,24 @@ def test_aggregations(people: Any) -> None:
     assert row[0].value == 0
 
 
+def test_a_count_of_several_values_counts_each_document_once(db: Any) -> None:
+    """More documents than are looked through one by one: here and there indexes count."""
+    many = db.collection("counted")
+    batch = db.batch()
+    for n in range(300):
+        batch.set(many.document(f"d{n}"), {"kind": f"k{n % 3}", "n": n})
+    batch.commit()
+    kinds = F("kind", "in", ["k0", "k1", "k0", "none"])
+    for query in (
+        many.where(filter=kinds),
+        many.where(filter=kinds).where(filter=F("n", ">=", 100)),
+        many.where(filter=kinds).where(filter=F("n", ">=", 100)).limit(7),
+        many.where(filter=Or([F("kind", "==", "k0"), F("n", "==", 3)])),
+        many.where(filter=Or([F("kind", "==", "k0"), F("n", ">=", 290)])),
+    ):
+        assert query.count().get()[0][0].value == len(list(query.stream()))
+
+
 def test_count_beside_a_sum_counts_what_has_the_field(people: Any) -> None:
     (row,) = people.count(alias="n").sum("age", alias="s").get()
     assert {part.alias: part.value for part in row} == {"n": 5, "s": 151}

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--accounts", type=int, default=100_000)
     parser.add_argument("--rate", type=float, default=1000.0, help="repairs a second at most")
     options = parser.parse_args(arguments)
-    with _stack() as stack:
+    with running_stack() as stack:
         filled = Fill(stack, options.accounts, options.rate)
         figures = filled.run()
     sys.stdout.write(json.dumps(figures, indent=1) + "\n")
@@ -130,7 +130,8 @@ class Fill:
 
 
 @contextmanager
-def _stack() -> Iterator[Stack]:
+def running_stack() -> Iterator[Stack]:
+    """The sandbox and one handler, HANDLER; ended afterwards."""
     values = {
         "gcp:project": "nsps-bench",
         "gcp:region": "europe-west3",

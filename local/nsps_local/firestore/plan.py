@@ -81,9 +81,9 @@ def children(store: Store, db: int, path: str, time: int) -> set[str]:
 
 def count(store: Store, query: Query, up_to: int | None) -> int:
     """How many documents match, at most `up_to`; without reading them where an index tells."""
-    span = _countable(store, query)
-    if span is not None:
-        found = max(0, store.span_size(span) - query.offset)
+    spans = _countable(store, query)
+    if spans is not None:
+        found = max(0, sum(map(store.span_size, spans)) - query.offset)
         found = found if query.limit is None else min(found, query.limit)
     elif query.collection is not None and _everything(query):
         found = max(0, store.collection_size(query.db, query.collection) - query.offset)
@@ -102,13 +102,25 @@ def _everything(query: Query) -> bool:
     )
 
 
-def _countable(store: Store, query: Query) -> Span | None:
-    if len(query.disjuncts) != 1 or not query.group or (query.descendants and query.parent):
+def _countable(store: Store, query: Query) -> list[Span] | None:
+    """Ranges of indexes that hold what matches and nothing else, each document once."""
+    if not query.group or not query.disjuncts or (query.descendants and query.parent):
         return None
-    route = _route(query, query.disjuncts[0])
-    if route is None or not route.exact or not _worth_it(store, query, [route]):
+    if len(query.disjuncts) > 1 and not _apart(query.disjuncts):
         return None
-    return _span(store, query, route)
+    routes = [_route(query, terms) for terms in query.disjuncts]
+    exact = [route for route in routes if route is not None and route.exact]
+    if len(exact) < len(routes) or not _worth_it(store, query, exact):
+        return None
+    spans = [span for route in exact if (span := _span(store, query, route)) is not None]
+    return spans if len(spans) == len(routes) else None
+
+
+def _apart(disjuncts: Iterable[Conjunction]) -> bool:
+    """Whether no document can match two of them: each says of one field that it is another value."""
+    values = [{term.path: term.key for term in terms if term.op == "=="} for terms in disjuncts]
+    common = set.intersection(*(set(each) for each in values))
+    return any(len({each[path] for each in values}) == len(values) for path in common)
 
 
 def _slice(query: Query, hits: list[Hit]) -> list[Hit]:
