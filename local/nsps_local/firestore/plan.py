@@ -117,7 +117,7 @@ def _countable(store: Store, query: Query) -> list[Span] | None:
 
 
 def _apart(disjuncts: Iterable[Conjunction]) -> bool:
-    """Whether no document can match two of them: each says of one field that it is another value."""
+    """Whether no document can match two of them: each says of one field another value."""
     values = [{term.path: term.key for term in terms if term.op == "=="} for terms in disjuncts]
     common = set.intersection(*(set(each) for each in values))
     return any(len({each[path] for each in values}) == len(values) for path in common)
