@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import Block, BlockNotRead
+from nsps.transport.smtp import single_line
 from nsps_testing.standard import (
     ChaosProxy,
     MessageStandardTests,
@@ -30,14 +31,9 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
-from functions.connectors.notification.connector import (
-    DEFAULT_WORDING,
-    NotificationConnector,
-    Settings,
-    mailbox,
-    one_line,
-    recipients,
-)
+from functions.connectors.notification.connector import NotificationConnector, Settings
+from functions.connectors.notification.mail import mailbox, recipients
+from functions.connectors.notification.wording import DEFAULT_WORDING
 
 USER, PASSWORD = "nsps-mail", "correct-horse-battery"
 PB: dict[str, dict[str, Any]] = {
@@ -348,8 +344,8 @@ class TestInjection:
         assert inbox.mails[-1].rcpt_tos == ["ann@example.net"]
 
     @given(st.text())
-    def test_a_header_is_one_line(self, text: str) -> None:
-        line = one_line(text)
+    def test_a_header_is_single_line(self, text: str) -> None:
+        line = single_line(text)
         assert len(line.splitlines()) <= 1
         message = EmailMessage()
         message["Subject"] = line
