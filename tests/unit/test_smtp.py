@@ -155,6 +155,34 @@ class TestInTime:
             with pytest.raises(NoAnswer, match="may have been sent"):
                 smtp(server.port).send(envelope(), Deadline(0.3))
 
+    def test_a_tls_handshake_gets_what_the_reply_before_it_left(self) -> None:
+        ended = threading.Event()
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def run() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"220 hi\r\n")
+                connection.recv(1000)
+                connection.sendall(b"250-hi\r\n250 STARTTLS\r\n")
+                connection.recv(1000)
+                ended.wait(0.8)
+                connection.sendall(b"220 go ahead\r\n")
+                ended.wait(10)  # and no handshake
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        port = listener.getsockname()[1]
+        settings = SmtpSettings(host="127.0.0.1", port=port, security="starttls")
+        began = time.monotonic()
+        with pytest.raises(Transient, match="did not answer in time"):
+            SmtpServer(settings, "nsps@example.net", lambda name: None).check(Deadline(1))
+        took = time.monotonic() - began
+        ended.set()
+        thread.join(5)
+        listener.close()
+        assert took < 1.5
+
     def test_looking_up_the_name_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ended = threading.Event()
 

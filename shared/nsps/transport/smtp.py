@@ -315,6 +315,7 @@ class _Conversation(smtplib.SMTP):
 
     def __init__(self, deadline: Deadline, ehlo_name: str) -> None:
         super().__init__(local_hostname=ehlo_name)
+        self._deadline = deadline
         self._time_left = deadline.time_left
 
     def open(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[int, bytes]:
@@ -334,4 +335,7 @@ class _Conversation(smtplib.SMTP):
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None and self.sock is not None:
             self.file = Connection(self.sock, self._time_left)
-        return super().getreply()
+        reply = super().getreply()
+        if self.sock is not None:  # for the TLS handshake after STARTTLS
+            self.sock.settimeout(self._deadline.remaining() or 0.001)
+        return reply
