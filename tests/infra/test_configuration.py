@@ -584,7 +584,7 @@ def test_what_a_connector_computes_with_is_read_whatever_a_handler_lists(
         ({"columns": {"i_account": "account_info.i_acount"}}, "settings.columns"),
         ({"key": "imsi", "columns": {"i_account": "account_info.i_account"}}, "settings: "),
         (
-            {"url": "mysql://db.acme.example/crm"},
+            {"url": "oracle://db.acme.example/crm"},
             "settings.url: write sqlite:///FILE or postgresql",
         ),
     ],
