@@ -51,7 +51,7 @@ class Function:
             Switches(store),
             Once(lambda: Subscriptions(settings.push.service_account)),
             parts.http,
-            IdentityTokens(parts.http),
+            IdentityTokens(),
         )
         lists = Once(lambda: Lists(parts.portabilling()))
 

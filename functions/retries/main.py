@@ -67,7 +67,7 @@ def _upkeep(settings: RetriesSettings, parts: InstanceParts) -> Upkeep:
         Switches(store),
         Once(lambda: Subscriptions(settings.push.service_account)),
         parts.http,
-        IdentityTokens(parts.http),
+        IdentityTokens(),
     )
     connectors = Once(lambda: asynchronous_connectors(_FUNCTIONS, settings.late, parts))
     answers = Answers(store, poster, parts.publisher, settings.events_topic, parts.redactor)

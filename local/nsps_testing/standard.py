@@ -68,10 +68,12 @@ from nsps.espf.poster import Poster
 from nsps.runtime.redact import Redactor
 from nsps.runtime.secrets import SecretValue
 from nsps.runtime.settings import HandlerSettings
+from nsps.transport.connection import AddressRefused
 from nsps.transport.http import Deadline, Http
 from nsps_local.manifest import FILE, Manifest, load
 
 from nsps_testing.faults import ChaosProxy, Reply, ScriptedHttp, Seen
+from nsps_testing.loopback import loopback_only
 
 __all__ = [
     "AsynchronousStandardTests",
@@ -901,6 +903,13 @@ class HttpStandardTests(FaultTests):
                 self.provoke(lambda: self.act(towards, make_call(3)))
                 self.attempt(lambda: towards.check(make_call(3)))
             assert other.requests == []
+
+    def test_a_metadata_server_is_never_called(self) -> None:
+        made = self.make(self.http_settings("http://169.254.169.254"))
+        for call in (lambda: self.act(made, make_call(3)), lambda: made.check(make_call(3))):
+            with loopback_only():
+                assert isinstance(self.provoke(call), AddressRefused)
+        made.close()
 
     @pytest.mark.parametrize("fault", ["close", "reset", "hang"])
     def test_a_request_without_an_answer(

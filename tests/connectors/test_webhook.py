@@ -6,7 +6,6 @@ import base64
 import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,7 +28,6 @@ from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.runtime.lazy import Once
 from nsps.runtime.settings import SettingsError
 from nsps.runtime.trace import Trace
-from nsps.transport.http import AddressRefused
 from nsps_local.firestore import FirestoreServer
 from nsps_local.manifest import load
 from nsps_testing.standard import (
@@ -60,7 +58,7 @@ PB = {
     },
     "sim_info": {"i_sim_card": 3793, "imsi": "001010000020349", "iccid": "8970101000000203493"},
 }
-OPEN = {"allow_http": True, "allow_private": True}
+OPEN = {"allow_http": True}
 _numbers = itertools.count(1)
 
 
@@ -403,45 +401,6 @@ def test_a_connection_reset_while_it_is_made_was_never_sent(
     with pytest.raises(Transient, match="nothing was sent") as error:
         deliver(connector("http://127.0.0.1:9/"))
     assert not isinstance(error.value, NoAnswer)
-
-
-class TestWhereItMayGo:
-    @pytest.mark.parametrize(
-        "host",
-        ["127.0.0.1", "localhost", "10.1.2.3", "192.168.1.1", "169.254.169.254", "[::1]",
-         "[fe80::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "2130706433"],
-    )  # fmt: skip
-    def test_inside_addresses_are_refused(self, host: str) -> None:
-        made = connector(f"https://{host}/", allow_private=False)
-        with pytest.raises(AddressRefused):
-            deliver(made, seconds=2)
-
-    def test_metadata_is_refused_even_when_private_is_allowed(self) -> None:
-        for host in ("169.254.169.254", "[fe80::1]", "[fd00:ec2::254]"):
-            with pytest.raises(AddressRefused):
-                deliver(connector(f"http://{host}/"), seconds=2)
-
-    def test_a_name_that_changes_gains_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Rebinding: public when asked first, loopback the second time."""
-        asked: list[str] = []
-        real = socket.getaddrinfo
-
-        def rebinding(host: Any, port: Any, *rest: Any) -> Any:
-            if host != "partner.example.net":
-                return real(host, port, *rest)
-            asked.append(host)
-            address = "192.0.2.1" if len(asked) == 1 else "127.0.0.1"
-            return real(address, port, *rest)
-
-        monkeypatch.setattr(socket, "getaddrinfo", rebinding)
-        with ScriptedHttp() as system:
-            port = system.address[1]
-            made = connector(f"http://partner.example.net:{port}/", allow_private=False)
-            for _ in range(3):
-                with pytest.raises(Transient):
-                    deliver(made, seconds=0.3)
-            assert system.requests == []
-        assert len(asked) == 3, "each connection goes to the address that was checked"
 
 
 class TestSettings:

@@ -284,7 +284,6 @@ class Drive:
                 "settings": private
                 | {
                     "url": f"{self.chatterbox.url}/process-event",
-                    "allow_private": True,
                     "ordering": "every",
                     "permanent_codes": [422],
                 },

@@ -100,7 +100,7 @@ def webhook(url: str, name: str = "recorder", **more: Any) -> dict[str, Any]:
         "requires": ["account_info", "sim_info", "prev_sim_info"],
         "group": "CRM",
         "call_timeout_seconds": 5,
-        "settings": {"url": url, "allow_http": True, "allow_private": True},
+        "settings": {"url": url, "allow_http": True},
         "secrets": {"token": f"{name}-token"},
     }
     return handler | more

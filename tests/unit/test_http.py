@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 from nsps.domain.outcome import NoAnswer, Transient
-from nsps.transport.http import AddressGuard, AddressRefused, Answer, AnswerTooLarge, Deadline, Http
+from nsps.transport.connection import AddressRefused, resolve
+from nsps.transport.http import Answer, AnswerTooLarge, Deadline, Http
+from nsps_testing.loopback import loopback_only
 
 Behaviour = Callable[[socket.socket], None]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -261,24 +263,16 @@ def test_cookies_are_not_kept(serve: Any) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [
-        "127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "0.0.0.0",
-        "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
-        "[fd00:ec2::254]", "[fe80::1]", "[64:ff9b::a00:1]", "[2002:7f00:1::]", "224.0.0.1",
-    ],
+    ["169.254.169.254", "2852039166", "0xa9.0xfea9fe", "[fe80::1]", "[fd20:ce::254]",
+     "[fd00:ec2::254]", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::]"],
 )  # fmt: skip
-def test_private_addresses_are_refused(host: str) -> None:
-    with pytest.raises(AddressRefused, match="must be allowed"):
-        Http(guard=AddressGuard()).request("GET", f"http://{host}:9/", deadline=Deadline(5))
+def test_a_metadata_server_is_never_called(host: str) -> None:
+    with loopback_only(), pytest.raises(AddressRefused, match="never called"):
+        Http().request("GET", f"http://{host}:9/", deadline=Deadline(5))
 
 
-def test_allowed_networks_can_be_called(serve: Any) -> None:
-    server = serve(answer(OK))
-    http = Http(guard=AddressGuard(["10.0.0.0/8", "127.0.0.0/8"]))
-    assert http.request("GET", server.url, deadline=Deadline(5)).ok
-    assert AddressGuard().permits("8.8.8.8")
-    assert AddressGuard().permits("2001:4860:4860::8888")
-    assert not AddressGuard().permits("not an address")
+def test_who_wants_the_metadata_server_may_call_it() -> None:
+    assert resolve("169.254.169.254", 80, 1.0, metadata_server=True)
 
 
 def test_the_address_that_was_checked_is_the_one_that_is_called(
@@ -294,12 +288,28 @@ def test_the_address_that_was_checked_is_the_one_that_is_called(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    http = Http(guard=AddressGuard(["127.0.0.1"]))
     url = f"http://rebinding.example:{server.port}/"
-    assert http.request("GET", url, deadline=Deadline(5)).ok
+    assert Http().request("GET", url, deadline=Deadline(5)).ok
     assert asked == ["rebinding.example"]
-    with pytest.raises(AddressRefused):
-        Http(guard=AddressGuard(["127.0.0.1"])).request("GET", url, deadline=Deadline(5))
+    with loopback_only(), pytest.raises(AddressRefused):
+        Http().request("GET", url, deadline=Deadline(5))
+
+
+def test_of_several_addresses_those_that_may_be_called_are(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(answer(OK))
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda _host, port, *_: [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in ("169.254.169.254", "127.0.0.1")
+        ],
+    )
+    url = f"http://several.example:{server.port}/"
+    with loopback_only():
+        assert Http().request("GET", url, deadline=Deadline(5)).ok
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from nsps.domain.outcome import NoAnswer, Transient, Unreachable
-from nsps.transport.connection import Connection, tls_context
+from nsps.transport.connection import AddressRefused, Connection, tls_context
 from nsps.transport.http import Deadline
 from nsps.transport.tcp import BadFrame, TcpPool
+from nsps_testing.loopback import loopback_only
 
 Behaviour = Callable[[socket.socket, bytes], None]
 """What a server does with a request on a connection."""
@@ -391,3 +392,9 @@ class TestTls:
     def test_an_authority_that_is_no_certificate(self, wrong: str) -> None:
         with pytest.raises(Transient, match="the secret ca"):
             tls_context(wrong)
+
+
+def test_a_metadata_server_is_never_called() -> None:
+    pool = TcpPool("TEST", "169.254.169.254", 9, read_frame)
+    with loopback_only(), pytest.raises(AddressRefused, match="never called"):
+        pool.request(b"x", answer_of, Deadline(1))

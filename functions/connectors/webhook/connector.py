@@ -15,26 +15,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urljoin, urlsplit
 
-from nsps.connector.base import Call, Enriched, Message, MessageConnector, Ordering, Parts
+from nsps.connector.base import Call, Enriched, Message, MessageConnector, Ordering
 from nsps.domain.outcome import Terminal, Transient
 from nsps.runtime.redact import shortened
-from nsps.transport.http import AddressGuard, Answer, Http
+from nsps.transport.http import Answer
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _TEXT_MAX = 300
 _BODY_SHOWN = 65_536
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-
-# What allow_private opens. Link-local addresses stay closed: the metadata server of every cloud,
-# which hands out credentials, is there.
-_PRIVATE = (
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "::1/128",
-)
 
 _HINTS: Mapping[int, str] = {
     401: "the token is refused: is secret token the connector's?",
@@ -70,11 +59,6 @@ class Settings(BaseModel):
     allow_http: bool = Field(
         default=False,
         description="Whether url may be http, without TLS; only on a network of your own.",
-    )
-    allow_private: bool = Field(
-        default=False,
-        description="Whether url may be at a private or loopback address; link-local addresses "
-        "(metadata servers) never.",
     )
 
     @field_validator("url", "health_url")
@@ -114,15 +98,6 @@ class WebhookConnector(MessageConnector[Settings]):
 
     settings_model = Settings
 
-    def __init__(self, settings: Settings, parts: Parts) -> None:
-        super().__init__(settings, parts)
-        # A pool of its own, with a guard: the address comes from a configuration, and a name in it
-        # may be made to point inside.
-        self._http = Http(guard=AddressGuard(_PRIVATE if settings.allow_private else ()))
-
-    def close(self) -> None:
-        self._http.close()
-
     @property
     def ordering(self) -> Ordering:
         return self.settings.ordering
@@ -131,7 +106,7 @@ class WebhookConnector(MessageConnector[Settings]):
         return Message(f"{event.event.event_type} for {event.owner}", self._body(event))
 
     def send(self, message: Message, call: Call) -> str:
-        answer = self._http.request(
+        answer = self.parts.http.request(
             "POST",
             self.settings.url,
             json=message.content,
@@ -147,7 +122,7 @@ class WebhookConnector(MessageConnector[Settings]):
         raise Transient(said, answer.retry_after())
 
     def check(self, call: Call) -> None:
-        answer = self._http.request(
+        answer = self.parts.http.request(
             "GET",
             self.settings.health,
             headers=self._headers(call),

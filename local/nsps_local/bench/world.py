@@ -119,7 +119,6 @@ def _configuration(system_port: int) -> dict[str, Any]:
             "settings": {
                 "url": f"http://127.0.0.1:{system_port}/process-event",
                 "allow_http": True,
-                "allow_private": True,
             },
             "secrets": {"token": "measured-token"},
         },

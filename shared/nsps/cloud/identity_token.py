@@ -22,8 +22,8 @@ _PATH = "/computeMetadata/v1/instance/service-accounts/default/identity"
 class IdentityTokens:
     """The tokens of this instance, one per audience; safe to share between threads."""
 
-    def __init__(self, http: Http, clock: Callable[[], float] = time.monotonic) -> None:
-        self._http, self._clock = http, clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._http, self._clock = Http(threads=1, metadata_server=True), clock
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[float, str]] = {}
 

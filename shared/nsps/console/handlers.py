@@ -28,7 +28,7 @@ class Handlers:
         http: Http,
     ) -> None:
         self.by_name = {each.name: each for each in summaries}
-        self._functions, self._http, self._tokens = functions, http, IdentityTokens(http)
+        self._functions, self._http, self._tokens = functions, http, IdentityTokens()
 
     @property
     def groups(self) -> dict[str, str | None]:

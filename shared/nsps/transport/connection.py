@@ -20,9 +20,50 @@ MAX_MESSAGE_BYTES = 1_000_000
 _CHUNK = 65_536
 
 TimeLeft = Callable[[], float]
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Outside of the link-local networks: Google's and Amazon's over IPv6.
+_METADATA_SERVERS = (
+    ipaddress.ip_address("fd20:ce::254"),
+    ipaddress.ip_address("fd00:ec2::254"),
+)
 
 
-def resolve(host: str, port: int, timeout: float) -> list[Any]:
+class AddressRefused(Transient):
+    """The host is at an address that is never called; nothing was sent."""
+
+
+def resolve(host: str, port: int, timeout: float, *, metadata_server: bool = False) -> list[Any]:
+    """The addresses of a host, looked up within ``timeout`` seconds.
+
+    Link-local addresses are left out: the metadata servers of clouds, which hand out credentials,
+    are there, and no system that NSPS is to call (decision 21). Raises OSError, AddressRefused.
+    """
+    found = _look_up(host, port, timeout)
+    allowed = [each for each in found if metadata_server or _may_be_called(each[4][0])]
+    if found and not allowed:
+        raise AddressRefused(
+            f"{host} is at {found[0][4][0]}, an address for a cloud's metadata server, which is "
+            "never called: correct the host in the handler's settings; nothing was sent"
+        )
+    return allowed
+
+
+def _may_be_called(address: str) -> bool:
+    ip = _ipv4_inside(ipaddress.ip_address(address.partition("%")[0]))
+    return not ip.is_link_local and ip not in _METADATA_SERVERS
+
+
+def _ipv4_inside(ip: IpAddress) -> IpAddress:
+    """The IPv4 address inside an IPv6 one (mapped, NAT64, 6to4), or the address itself."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in ipaddress.ip_network("64:ff9b::/96"):
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
+
+
+def _look_up(host: str, port: int, timeout: float) -> list[Any]:
     """socket.getaddrinfo, which knows no time-out, for at most ``timeout`` seconds."""
     try:
         ipaddress.ip_address(host.partition("%")[0])

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import http.client
 import io
-import ipaddress
 import json
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -38,12 +37,6 @@ from nsps.transport.connection import connect, resolve
 MAX_ANSWER_BYTES = 5_000_000
 _CHUNK = 65_536
 _MOVED = frozenset({301, 302, 303, 307, 308})
-
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-class AddressRefused(Transient):
-    """The host is at an address that may not be called; nothing was sent."""
 
 
 class AnswerTooLarge(NoAnswer):
@@ -121,44 +114,23 @@ class Answer:
         return max(0.0, (moment - now()).total_seconds())
 
 
-class AddressGuard:
-    """Lets calls reach public addresses only, and those networks that are allowed by name.
-
-    ``allowed``: networks such as 10.1.0.0/16 or 127.0.0.1. The connection is made to the address
-    that was checked, so a name that resolves differently the next time gains nothing.
-    """
-
-    def __init__(self, allowed: Iterable[str] = ()) -> None:
-        self._allowed = tuple(ipaddress.ip_network(network, strict=False) for network in allowed)
-
-    def permits(self, address: str) -> bool:
-        """Whether the numeric address may be called."""
-        try:
-            ip = _unmapped(ipaddress.ip_address(address.partition("%")[0]))
-        except ValueError:
-            return False
-        if any(ip.version == network.version and ip in network for network in self._allowed):
-            return True
-        return ip.is_global and not ip.is_multicast
-
-
 class Http:
     """One pooled session; safe to share between the threads of an instance.
 
-    ``threads``: connections kept per host. ``guard``: see AddressGuard. ``verify``: True, or the
-    path of a CA bundle; ``cert``: a client certificate, as requests takes it. The environment's
-    proxies and netrc are not used; cookies are not kept.
+    ``threads``: connections kept per host. ``metadata_server``: whether the cloud's may be called,
+    too. ``verify``: True, or the path of a CA bundle; ``cert``: a client certificate, as requests
+    takes it. The environment's proxies and netrc are not used; cookies are not kept.
     """
 
     def __init__(
         self,
         threads: int = 32,
         *,
-        guard: AddressGuard | None = None,
+        metadata_server: bool = False,
         verify: bool | str = True,
         cert: str | tuple[str, str] | None = None,
     ) -> None:
-        self._guard = guard
+        self._metadata_server = metadata_server
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.verify = verify
@@ -263,7 +235,7 @@ class Http:
         left = deadline.remaining()
         if left <= 0:
             raise Transient(f"{where}: no time left for the call; nothing was sent")
-        call = _Call(deadline, self._guard)
+        call = _Call(deadline, self._metadata_server)
         _running.call = call
         response = None
         try:
@@ -297,11 +269,11 @@ class _StaleConnection(Exception):
 class _Call:
     """What happens to the call that a thread is making, noted by its connection."""
 
-    __slots__ = ("connected", "deadline", "guard", "received", "sent")
+    __slots__ = ("connected", "deadline", "metadata_server", "received", "sent")
 
-    def __init__(self, deadline: Deadline, guard: AddressGuard | None) -> None:
+    def __init__(self, deadline: Deadline, metadata_server: bool) -> None:
         self.deadline = deadline
-        self.guard = guard
+        self.metadata_server = metadata_server
         self.connected = False
         self.sent = False
         self.received = False
@@ -403,15 +375,9 @@ class _TimedReader(io.RawIOBase):
 
 
 def _connect(host: str, port: int, call: _Call, options: Any) -> socket.socket:
-    """Connect to the first address that answers and may be called."""
-    found = resolve(host.strip("[]"), port, call.deadline.time_left())
-    allowed = [item for item in found if call.guard is None or call.guard.permits(item[4][0])]
-    if found and not allowed:
-        raise AddressRefused(
-            f"{host} is at an address that may not be called ({found[0][4][0]}): private, loopback "
-            "and metadata addresses must be allowed in the handler's settings"
-        )
-    return connect(allowed, call.deadline.time_left, options)
+    left = call.deadline.time_left
+    found = resolve(host.strip("[]"), port, left(), metadata_server=call.metadata_server)
+    return connect(found, left, options)
 
 
 def _read(response: requests.Response, max_bytes: int, where: str) -> bytes:
@@ -436,9 +402,6 @@ def _redirected(request: requests.Request, url: str) -> requests.Request:
 
 
 def _classified(call: _Call, where: str, error: Exception) -> Exception:
-    refused = _caused_by(error, AddressRefused)
-    if refused is not None:
-        return AddressRefused(f"{where}: {refused}")
     reason = _reason(error)
     if not call.sent:
         return Unreachable(f"{where}: {reason}; nothing was sent")
@@ -503,15 +466,6 @@ def _caused_by(error: BaseException, kind: type[Any]) -> Any:
         inner = [current.__cause__, current.__context__, getattr(current, "reason", None)]
         waiting += [item for item in [*current.args, *inner] if isinstance(item, BaseException)]
     return None
-
-
-def _unmapped(ip: IpAddress) -> IpAddress:
-    """The IPv4 address inside an IPv6 one (mapped, NAT64, 6to4), or the address itself."""
-    if isinstance(ip, ipaddress.IPv4Address):
-        return ip
-    if ip in ipaddress.ip_network("64:ff9b::/96"):
-        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.ipv4_mapped or ip.sixtofour or ip
 
 
 def _shown(url: str | bytes) -> str:
