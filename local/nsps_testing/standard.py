@@ -147,6 +147,17 @@ def make_parts(secrets: Mapping[str, str] | None = None, handler: str = "test") 
     return Parts(handler=handler, http=Http(), secret=secret, has_secret=known.__contains__)
 
 
+def rotated_parts(name: str, old: str, new: str) -> Parts:
+    """Parts with one secret, whose value is another since it was read."""
+    values = [SecretValue(old)]
+
+    def refresh(_name: str) -> SecretValue:
+        values.append(SecretValue(new))
+        return values[-1]
+
+    return replace(make_parts({name: old}), secret=lambda _name: values[-1], refresh=refresh)
+
+
 def make_call(seconds: float = 10.0, reference: str = "ref-1") -> Call:
     """One call with so many seconds from now."""
     return Call(

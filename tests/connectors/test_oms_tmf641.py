@@ -42,10 +42,12 @@ from nsps_testing.standard import (
     enriched,
     make_call,
     make_parts,
+    rotated_parts,
 )
 from pydantic import ValidationError
 
-from functions.connectors.oms_tmf641.connector import OrderManagement, Settings
+from functions.connectors.oms_tmf641.connector import OrderManagement
+from functions.connectors.oms_tmf641.settings import Settings
 
 TOKEN = "token-for-the-order-manager"
 CALLBACK = "token-of-the-order-manager"
@@ -385,6 +387,18 @@ class TestSubmitting:
             )
             made.submit(an_order(), make_call())
             assert system.requests[-1].headers[header] == value
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_refused_credentials_are_read_again_and_the_order_placed_once_more(
+        self, status: int
+    ) -> None:
+        with ScriptedHttp() as system:
+            system.script(Reply(status, {}), Reply(201, {"id": "SO-1"}))
+            settings = Settings(url=system.url, allow_http=True, look_first=False)
+            made = OrderManagement(settings, rotated_parts("credentials", "old", "new"))
+            assert made.submit(an_order(), make_call()) == "SO-1"
+            shown = [each.headers["Authorization"] for each in system.requests]
+        assert shown == ["Bearer old", "Bearer new"]
 
     def test_a_missing_credential_is_named(self) -> None:
         with pytest.raises(Transient, match="no secret credentials"):

@@ -20,8 +20,9 @@ from nsps.domain.outcome import Terminal
 from nsps_local.order_manager import OrderManager
 from nsps_testing.standard import make_call, make_parts
 
-from functions.connectors.oms_tmf641 import main
-from functions.connectors.oms_tmf641.connector import OrderManagement, Settings
+from functions.connectors.oms_tmf641 import tmf641
+from functions.connectors.oms_tmf641.connector import OrderManagement
+from functions.connectors.oms_tmf641.settings import Settings
 
 FOLDER = Path(__file__).parent / "prism"
 PRISM = FOLDER / "node_modules/@stoplight/prism-cli/dist/index.js"
@@ -126,8 +127,8 @@ def test_prism_does_find_what_is_wrong(
 ) -> None:
     """The judge judges: what we would do wrong is seen, and read as a refusal for good."""
     body = WRONG[wrong]
-    monkeypatch.setattr(main, "tmf_order", lambda _order, _settings: body)
-    with pytest.raises(Terminal, match=r"answered the order with (400|422)"):
+    monkeypatch.setattr(tmf641, "standard_order", lambda _order, _settings: body)
+    with pytest.raises(Terminal, match=r"answered (400|422)"):
         connector(prism).submit(order(Action.ADD), make_call())
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unclear
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.answers import AnswerRule, AnswerRules, Meaning, words_of
@@ -193,7 +195,16 @@ def test_what_is_no_object_did_not_come_from_the_api(system: ScriptedHttp, body:
     [
         (b'{"message": "no", "code": 7}', "no"),
         (b'{"error": {"message": "bad\\nline"}}', "bad line"),
-        (b'{"detail": [{"msg": "one"}, {"msg": "two"}]}', "one - two"),
+        (b'{"detail": [{"msg": "one"}, {"msg": "two"}]}', "one; two"),
+        (b'{"message": "A", "error": "B", "type": "Service_Error"}', "A: B [service_error]"),
+        (b'{"type": "https://errors.example/7", "title": "A", "detail": "B"}', "A: B"),
+        (b'{"code": "20", "reason": "No", "message": "no such profile"}', "No: no such profile"),
+        (b'{"detail": "Not Found"}', "Not Found"),
+        (b'{"detail": {"message": "A", "error": "A", "type": "X"}}', "A [x]"),
+        (b'{"detail": [{"loc": ["body", "x"], "msg": "bad", "input": "Ki"}]}', "body.x: bad"),
+        (b'{"message": "A", "details": [{"loc": ["x"], "msg": "bad"}]}', "A: x: bad"),
+        (b"<html>\n<b>Bad Gateway</b></html>", "<html> <b>Bad Gateway</b></html>"),
+        (b"", ""),
         (b"plain\x1b[2J text", "plain [2J text"),
         (b"\xff", "\ufffd"),
         (b"[" * 3000, "[" * 299 + "…"),
@@ -202,3 +213,82 @@ def test_what_is_no_object_did_not_come_from_the_api(system: ScriptedHttp, body:
 )
 def test_what_a_body_says_is_one_bounded_line(body: bytes, words: str) -> None:
     assert words_of(body) == words
+
+
+NAMES = ["detail", "details", "message", "error", "type", "loc", "msg"]
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(NAMES), inner),
+)
+
+
+@given(DOCUMENTS.map(lambda document: json.dumps(document).encode()) | st.binary())
+def test_any_body_is_read(body: bytes) -> None:
+    words = words_of(body)
+    assert len(words) <= 300
+    assert "\n" not in words
+
+
+def test_a_secret_is_taken_out_before_the_line_is_cut_off() -> None:
+    secret = "s3cret-" * 10
+    body = json.dumps({"message": "x" * 280 + secret}).encode()
+    assert words_of(body, lambda text: text.replace(secret, "***")) == "x" * 280 + "***"
+
+
+def test_texts_that_must_all_occur() -> None:
+    rule = AnswerRule(Meaning.EXISTS, status="400", text=("externalId", "exist"))
+    assert rule.fits(answer(400, {"reason": "externalid 7 exists"}))
+    assert not rule.fits(answer(400, {"reason": "the category does not exist"}))
+
+
+def test_of_a_write_that_does_no_harm_twice_a_dead_connection_is_replaced(
+    system: ScriptedHttp,
+) -> None:
+    api = rest(system)
+    for repeatable in (True, False):
+        system.script(Reply(200, {}), Reply(fault="close"), Reply(200, {}))
+        api.request("POST", "x", call(), body={})
+        if repeatable:
+            assert api.request("POST", "x", call(), body={}, repeatable=True).is_done()
+        else:
+            with pytest.raises(NoAnswer):
+                api.request("POST", "x", call(), body={})
+
+
+def test_what_another_thread_has_read_anew_is_shown_without_reading_it_again() -> None:
+    again: list[SecretValue] = []
+    shown = Shown(lambda: SecretValue("new"), again.pop)
+    assert shown.renewed({"Authorization": "Bearer old"}, call()) == {"Authorization": "Bearer new"}
+    again.append(SecretValue("new"))
+    assert shown.renewed({"Authorization": "Bearer new"}, call()) is None
+    assert again == []
+
+
+def test_a_session_that_another_thread_has_opened_meanwhile_is_kept() -> None:
+    opened: list[int] = []
+
+    def sign_in(_call: Call) -> tuple[SecretValue, float | None]:
+        opened.append(1)
+        return SecretValue(f"session-{len(opened)}"), None
+
+    signed = SignedIn(sign_in, lambda token: {"X-Session": token}, lambda: 0.0)
+    old = signed.headers(call())
+    new = signed.renewed(old, call())
+    assert new == {"X-Session": "session-2"}
+    assert signed.renewed(old, call()) == new
+    assert len(opened) == 2
+
+
+def test_what_was_shown_and_other_secrets_are_not_repeated(system: ScriptedHttp) -> None:
+    """The token in an answer may have been replaced by the time the answer is shown."""
+    values = [SecretValue("old-token")]
+    api = Rest(
+        Http(),
+        system.url,
+        Shown(lambda: values[-1], lambda: values[-1]),
+        hide=lambda text: text.replace("callback-token", "***"),
+    )
+    system.always(Reply(503, {"message": "old-token, new-token, callback-token"}))
+    said = api.request("GET", "x", call())
+    values.append(SecretValue("new-token"))
+    assert said.text == "503 ***, ***, ***"

@@ -14,18 +14,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
 from nsps.domain.enriched import Enriched
 from nsps.domain.event import Owner
-from nsps.domain.outcome import AnswerState
+from nsps.domain.outcome import AnswerState, Transient
 from nsps.domain.snapshot import Block
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.call import Call
 from nsps.transport.http import Http
-from nsps.transport.rest import Shown
+from nsps.transport.rest import Authentication, NoAuthentication, Shown, basic, without_secret
 
 State = Mapping[str, Any]
 """What one resource looks like: field -> text, number, boolean, None, a SecretValue, or lists and
@@ -52,6 +52,9 @@ __all__ = [
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
+AuthenticationKind = Literal["bearer", "x-auth-token", "basic", "none"]
+"""How we prove ourselves to a system, where a setting says it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -73,7 +76,31 @@ class Parts:
     ) -> Shown:
         """How a REST client shows a secret: as a bearer token, or as it is ``written``."""
         again = self.refresh or self.secret
-        return Shown(lambda: self.secret(name), lambda: again(name), header, written)
+
+        def current() -> SecretValue:
+            if not self.has_secret(name):
+                raise Transient(f"the handler has no secret {name}: give it one")
+            return self.secret(name)
+
+        return Shown(current, lambda: again(name), header, written)
+
+    def authentication(self, kind: AuthenticationKind, name: str = "credentials") -> Authentication:
+        """How a REST client proves itself with a secret."""
+        if kind == "bearer":
+            return self.shown(name)
+        if kind == "x-auth-token":
+            return self.shown(name, "X-Auth-Token", str)
+        return self.shown(name, written=basic) if kind == "basic" else NoAuthentication()
+
+    def hide(self, *names: str) -> Callable[[str], str]:
+        """Takes these secrets, as far as the handler has them, out of a text."""
+
+        def hidden(text: str) -> str:
+            for name in filter(self.has_secret, names):
+                text = without_secret(text, self.secret(name))
+            return text
+
+        return hidden
 
 
 class Connector(ABC, Generic[SettingsT]):

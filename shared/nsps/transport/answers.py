@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from nsps.transport.http import Answer
 
 WORDS_SHOWN = 300
-_BODY_READ = 4000
+_BODY_READ = 65_536
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _ANY = object()
 
@@ -43,15 +43,15 @@ class AnswerRule(BaseModel):
     """One row of the table: an answer of ``status`` whose body fits means ``meaning``.
 
     ``status``: "404", "5xx", or several with commas; empty for any. The body fits if all that is
-    given holds: ``text`` occurs in it (in any case), it ``is_value`` as JSON, its ``member``
-    (a path with dots) ``equals`` a value or, without one, is there.
+    given holds: ``text`` (one, or all of several) occurs in it in any case, it ``is_value`` as
+    JSON, its ``member`` (a path with dots) ``equals`` a value or, without one, is there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     meaning: Meaning
     status: str = Field(default="", pattern=r"^([1-5](\d\d|xx)(,[1-5](\d\d|xx))*)?$")
-    text: str = ""
+    text: str | tuple[str, ...] = ""
     is_value: Any = None
     member: str = ""
     equals: Any = None
@@ -79,7 +79,8 @@ class AnswerRule(BaseModel):
         return not wanted or any(each in (str(status), f"{status // 100}xx") for each in wanted)
 
     def _body_fits(self, answer: Answer) -> bool:
-        if self.text and self.text.lower() not in answer.text.lower():
+        texts = (self.text,) if isinstance(self.text, str) else self.text
+        if any(each.lower() not in answer.text.lower() for each in texts):
             return False
         given = self.model_fields_set
         if "is_value" in given and _json(answer) != self.is_value:
@@ -141,32 +142,43 @@ def is_there(value: Any) -> bool:
 # --- what a body says, for people ---------------------------------------------------------------
 
 
-def words_of(body: bytes) -> str:
+def words_of(body: bytes, hide: Callable[[str], str] = str) -> str:
     """What a body says, in one bounded line: its message, error, detail or reason; else its text.
 
-    Never raises: what cannot be read is shown as it came.
+    Never raises: what cannot be read is shown as it came. ``hide`` takes secrets out, before the
+    line is cut off.
     """
     text = body[:_BODY_READ].decode("utf-8", "replace")
     try:
-        document = json.loads(text)
+        words = _words(json.loads(text))
     except (ValueError, RecursionError):
-        return _line(text)
-    return _line(" - ".join(dict.fromkeys(_words(document))) or text)
+        words = ""
+    return _line(hide(words or text))
 
 
-_SAYING = ("message", "error", "detail", "details", "reason", "title", "description", "msg")
+_NAMES = ("title", "reason", "message", "msg", "error", "description", "detail", "details")
+_KIND = re.compile(r"\w{1,40}")
 
 
-def _words(document: Any) -> Iterator[str]:
+def _words(document: Any) -> str:
+    """``message: error [type]``, each item of a list, with the place that a validation names."""
     if isinstance(document, str):
-        yield document
-    elif isinstance(document, list):
-        for each in document[:5]:
-            yield from _words(each)
-    elif isinstance(document, Mapping):
-        for name, value in document.items():
-            if str(name).lower() in _SAYING:
-                yield from _words(value)
+        return document
+    if isinstance(document, list):
+        return "; ".join(filter(None, map(_words, document[:5])))
+    if not isinstance(document, Mapping):
+        return ""
+    members = {str(name).lower(): value for name, value in document.items()}
+    words = [_words(members[name]) for name in _NAMES if name in members]
+    words = [each for each in dict.fromkeys(words) if each]
+    if not words:
+        return ""
+    place = members.get("loc")
+    if isinstance(place, list):
+        words.insert(0, ".".join(str(part) for part in place))
+    kind = members.get("type")
+    named = isinstance(kind, str) and _KIND.fullmatch(kind)
+    return ": ".join(words) + (f" [{str(kind).lower()}]" if named else "")
 
 
 def _line(text: str) -> str:

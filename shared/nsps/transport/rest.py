@@ -17,6 +17,7 @@ import base64
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from nsps.domain.outcome import DeliveryError, Terminal, Transient, Unclear
@@ -35,8 +36,8 @@ class Authentication(Protocol):
     def headers(self, call: Call) -> Mapping[str, str]:
         """What a request shows. Raises Transient while there is nothing to show."""
 
-    def refused(self, call: Call) -> bool:
-        """What was shown was refused: whether there is something else to show at once."""
+    def renewed(self, refused: Mapping[str, str], call: Call) -> Mapping[str, str] | None:
+        """What to show after those headers were refused; None if there is nothing else."""
 
     def hide(self, text: str) -> str:
         """The text without what was shown."""
@@ -47,7 +48,8 @@ class Rest:
     """Safe to share between threads. ``rules``: the connector's, before the defaults.
 
     A write is answered with a JSON object, or with 202 or 204 and nothing: anything else did not
-    come from the API. ``bare``: this API answers a write with whatever it likes.
+    come from the API. ``bare``: this API answers a write with whatever it likes. ``hide``: takes
+    further secrets, besides those of the authentication, out of what the system says.
     """
 
     http: Http
@@ -56,6 +58,7 @@ class Rest:
     rules: AnswerRules = field(default_factory=AnswerRules)
     headers: Mapping[str, str] = field(default_factory=dict)
     bare: bool = False
+    hide: Callable[[str], str] = str
 
     def get(
         self, path: str, call: Call, rules: Sequence[AnswerRule] = (), **query: Any
@@ -132,45 +135,51 @@ class Rest:
         body: Any = None,
         query: Mapping[str, Any] | None = None,
         rules: Sequence[AnswerRule] = (),
+        repeatable: bool = False,
     ) -> Said:
-        """One request, with another try where our credentials had changed meanwhile."""
-        said = self._once(method, path, call, body, query, rules)
-        if said.rule.meaning is Meaning.SIGN_IN and self.authentication.refused(call):
-            said = self._once(method, path, call, body, query, rules)
+        """One request, with another try where our credentials had changed meanwhile.
+
+        ``repeatable``: a write that does no harm twice, so that a kept connection which turns out
+        dead is replaced at once.
+        """
+        content = {"data": body} if isinstance(body, str | bytes) else {"json": body}
+
+        def send(shown: Mapping[str, str]) -> Said:
+            answer = self.http.request(
+                method,
+                f"{self.url.rstrip('/')}/{path.lstrip('/')}" if path else self.url,
+                deadline=call.deadline,
+                headers={**self._headers(method, call), **shown},
+                params=query or None,
+                idempotent=repeatable or method in READING,
+                **content,
+            )
+            rule = self.rules.before(rules).read(answer)
+            return Said(method, answer, rule, partial(self._hidden, shown=shown))
+
+        shown = self.authentication.headers(call)
+        said = send(shown)
+        if said.rule.meaning is Meaning.SIGN_IN:
+            renewed = self.authentication.renewed(shown, call)
+            said = said if renewed is None else send(renewed)
         if said.rule.meaning is Meaning.DONE and method not in READING:
             call.wrote = True
         return said
 
-    def _once(
-        self,
-        method: str,
-        path: str,
-        call: Call,
-        body: Any,
-        query: Mapping[str, Any] | None,
-        rules: Sequence[AnswerRule],
-    ) -> Said:
-        headers = {
-            "Accept": "application/json",
-            **self.headers,
-            **self.authentication.headers(call),
-        }
+    def _headers(self, method: str, call: Call) -> dict[str, str]:
+        headers = {"Accept": "application/json", **self.headers}
+        if call.trace_id:
+            headers["x-b3-traceid"] = call.trace_id
         if call.request_id:
             headers["x-request-id"] = call.request_id
         if method not in READING:
             headers["Idempotency-Key"] = call.reference
-        content = {"data": body} if isinstance(body, str | bytes) else {"json": body}
-        answer = self.http.request(
-            method,
-            f"{self.url.rstrip('/')}/{path.lstrip('/')}" if path else self.url,
-            deadline=call.deadline,
-            headers=headers,
-            params=query or None,
-            idempotent=method in READING,
-            **content,
-        )
-        rule = self.rules.before(rules).read(answer)
-        return Said(method, answer, rule, self.authentication.hide)
+        return headers
+
+    def _hidden(self, text: str, shown: Mapping[str, str]) -> str:
+        """The text without secrets; without what was shown, too, should it be another by now."""
+        forms = (form for value in shown.values() for form in (value, value.rpartition(" ")[2]))
+        return self.hide(self.authentication.hide(without(text, *forms)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +221,15 @@ class Said:
                 return {}
             raise Unclear(str(error)) from None
 
+    @property
+    def text(self) -> str:
+        """The status and what the body says, in one line for the history, without secrets."""
+        return f"{self.answer.status} {words_of(self.answer.body, self.hide)}".rstrip()
+
     def error(self) -> DeliveryError:
         """What the answer is where it is not what was asked for."""
         meaning, reads = self.rule.meaning, self.method in READING
-        words = self.hide(words_of(self.answer.body))
-        text = f"{self.method} {self.answer.url}: {self.answer.status} {words}".rstrip()
+        text = f"{self.method} {self.answer.url} answered {self.text}"
         if self.rule.hint:
             text += f" ({self.rule.hint})"
         if meaning is Meaning.REFUSED and not reads:
@@ -236,8 +249,8 @@ class NoAuthentication:
     def headers(self, call: Call) -> Mapping[str, str]:
         return {}
 
-    def refused(self, call: Call) -> bool:
-        return False
+    def renewed(self, refused: Mapping[str, str], call: Call) -> None:
+        return None
 
     def hide(self, text: str) -> str:
         return text
@@ -245,7 +258,24 @@ class NoAuthentication:
 
 def basic(user_and_password: str) -> str:
     """``USER:PASSWORD`` as the header has it."""
-    return f"Basic {base64.b64encode(user_and_password.encode()).decode()}"
+    return f"Basic {base64_of(user_and_password)}"
+
+
+def base64_of(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def without(text: str, *forms: str) -> str:
+    """The text with stars in place of each of these."""
+    for form in forms:
+        text = text.replace(form, "***") if form else text
+    return text
+
+
+def without_secret(text: str, secret: SecretValue) -> str:
+    """The text without the secret, its base64, and the password of a USER:PASSWORD."""
+    value = secret.reveal()
+    return without(text, value, base64_of(value), *value.split(":", 1)[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,15 +294,14 @@ class Shown:
     def headers(self, call: Call) -> Mapping[str, str]:
         return {self.header: self.written(self.secret().reveal())}
 
-    def refused(self, call: Call) -> bool:
-        before = self.secret()
-        return self.again() != before
+    def renewed(self, refused: Mapping[str, str], call: Call) -> Mapping[str, str] | None:
+        known = self.headers(call)
+        if known == refused:  # else another thread has read it anew meanwhile
+            known = {self.header: self.written(self.again().reveal())}
+        return known if known != refused else None
 
     def hide(self, text: str) -> str:
-        secret = self.secret().reveal()
-        for form in (self.written(secret), secret, *secret.split(":", 1)[1:]):
-            text = text.replace(form, "***") if form else text
-        return text
+        return without_secret(text, self.secret())
 
 
 class SignedIn:
@@ -301,11 +330,12 @@ class SignedIn:
                 self._ends = self._clock() + (seconds * 0.9 if seconds else float("inf"))
             return self._written(self._token.reveal())
 
-    def refused(self, call: Call) -> bool:
-        with self._lock:
-            self._token = None
-        return True
+    def renewed(self, refused: Mapping[str, str], call: Call) -> Mapping[str, str]:
+        with self._lock:  # unless another thread has signed in meanwhile
+            if self._token is not None and self._written(self._token.reveal()) == refused:
+                self._token = None
+        return self.headers(call)
 
     def hide(self, text: str) -> str:
         token = self._token
-        return text.replace(token.reveal(), "***") if token else text
+        return without(text, token.reveal()) if token else text

@@ -1,0 +1,56 @@
+"""What a deployment can say of the connector that it calls."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urljoin
+
+from nsps.connector.base import Ordering
+from nsps.transport.address import check_web_address
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_PASSING = frozenset({401, 403, 408, 425, 429})
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(description="The connector's address; events are POSTed to it.")
+    health_url: str | None = Field(
+        default=None, description="Its health page; /health beside url unless given."
+    )
+    ordering: Ordering = Field(
+        default=Ordering.NEWEST,
+        description="newest: one event at a time per account, never older data after newer, and "
+        "an event gives way only to a newer one that says the same. every: each event is passed "
+        "on, in no order. state: an event gives way to any newer one of the account, only for a "
+        "connector that looks at pb_data alone, whatever the type of the event.",
+    )
+    permanent_codes: list[Annotated[int, Field(ge=400, le=499)]] = Field(
+        default=[],
+        description='The 4xx codes by which the connector says "never"; every other failure is '
+        "tried again.",
+    )
+    allow_http: bool = Field(
+        default=False,
+        description="Whether url may be http, without TLS; only on a network of your own.",
+    )
+
+    @field_validator("permanent_codes")
+    @classmethod
+    def _final(cls, codes: list[int]) -> list[int]:
+        passing = sorted(_PASSING & set(codes))
+        if passing:
+            raise ValueError(f"{passing[0]} can pass by itself: it is never permanent")
+        return codes
+
+    @model_validator(mode="after")
+    def _addresses(self) -> Settings:
+        check_web_address("url", self.url, self.allow_http)
+        check_web_address("health_url", self.health, self.allow_http)
+        return self
+
+    @property
+    def health(self) -> str:
+        """``/health`` beside the service's own path, as the contract's samples have it."""
+        return self.health_url or urljoin(self.url, "health")
