@@ -51,6 +51,7 @@ class ChaosProxy:
         """Requests seen since the last fault was set or ended."""
         self.opened = 0
         """Connections that clients have made so far."""
+        self.closed_by_system = 0
         self._watch = watch or (lambda _data: None)
         self.cut = False
         """Whether the loss last asked for has happened."""
@@ -252,6 +253,8 @@ class _Connection:
     def _from_system(self, upstream: socket.socket) -> bool:
         data = upstream.recv(_CHUNK)
         if not data:
+            with self._proxy._lock:
+                self._proxy.closed_by_system += 1
             with suppress(OSError):
                 self._client.shutdown(socket.SHUT_WR)
             return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -244,3 +246,11 @@ def test_a_process_that_is_not_there(served: Served) -> None:
 
 def test_a_level_holds_those_before_it() -> None:
     assert list(Level) == ["contract", "robust", "exemplary"]
+
+
+def test_the_page_names_options_that_there_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "certify.md").read_text(encoding="utf-8")
+    parser = argparse.ArgumentParser()
+    command.add_options(parser)
+    named = set(re.findall(r"--[a-z][a-z-]+", page))
+    assert named == set(parser._option_string_actions) - {"-h", "--help", "--wrong"}

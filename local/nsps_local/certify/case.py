@@ -34,6 +34,7 @@ class Way(Enum):
     IN_TURN = "one after the other, a connection each"
     AT_ONCE = "all at once"
     ONE_CONNECTION = "one after the other over one connection"
+    UNTIL_DONE = "again and again, as NSPS does, until it is processed"
     STOPPING = "all at once, and SIGTERM to the connector while they are under way"
 
 
@@ -101,10 +102,13 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """All that is known after a case was tried. ``opened``: connections made to the system."""
+    """All that is known after a case was tried.
+
+    ``given_up``: connections to the system that the connector made, and the system did not close.
+    """
 
     exchanges: Sequence[Exchange]
-    opened: int = 0
+    given_up: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,8 @@ class Case:
     way: Way = Way.IN_TURN
     trouble: Trouble = Trouble.NONE
     needs_system: bool = False
+    needs_state: bool = False
+    """Whether it is only for connectors that keep a state, not for those that send messages."""
     patience: float = 10.0
     """Seconds that each answer is waited for."""
 

@@ -59,6 +59,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pid", type=int, help="the connector's process on this machine: stopped at the end"
     )
+    parser.add_argument(
+        "--messages",
+        action="store_true",
+        help="the connector sends a message for each event and keeps no state to be overwritten",
+    )
     parser.add_argument("--ca", metavar="FILE", help="the authority of its certificate, in PEM")
     parser.add_argument(
         "--level",
@@ -101,7 +106,7 @@ def certify(options: argparse.Namespace) -> int:
         _show_requests(cases, sender, options)
         return 0
     system = System.parse(options.system) if options.system else None
-    run = Run(sender, system, options.pid)
+    run = Run(sender, system, options.pid, keeps_state=not options.messages)
     console = safe_console()
     results: list[Result] = []
     try:

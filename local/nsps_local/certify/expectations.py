@@ -189,8 +189,8 @@ def older_not_written(newer: str, older: str) -> Expectation:
 
 def fewer_connections_than_requests() -> Expectation:
     def complaints(seen: Observed) -> Iterator[str]:
-        if seen.opened >= len(seen.exchanges):
-            yield f"{len(seen.exchanges)} events opened {seen.opened} connections to the system"
+        if seen.given_up >= len(seen.exchanges):
+            yield f"{len(seen.exchanges)} events opened {seen.given_up} connections to the system"
 
     return Expectation("connections to the system are used again", complaints)
 

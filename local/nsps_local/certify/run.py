@@ -7,9 +7,9 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
+from nsps_local.certify import expectations
 from nsps_local.certify.address import CannotCertify
 from nsps_local.certify.case import Case, Exchange, Observed, Request, Result, State, Way
 from nsps_local.certify.send import Sender
@@ -19,15 +19,20 @@ SECONDS = 115.0
 """All of it, with what stands in the way."""
 _LEAST = 0.5
 _UNDER_WAY = 0.1
+_BETWEEN_TRIES = 0.5
 
 
 @dataclass(slots=True)
 class Run:
-    """One run. ``process``: the connector's, if it may be stopped at the end."""
+    """One run. ``process``: the connector's, if it may be stopped at the end.
+
+    ``keeps_state``: no for a connector that sends messages, of which each counts.
+    """
 
     sender: Sender
     system: System | None = None
     process: int | None = None
+    keeps_state: bool = True
     seconds: float = SECONDS
     seen: dict[str, Observed] = field(default_factory=dict)
     _ends: float = 0.0
@@ -65,6 +70,8 @@ class Run:
         """What the case needs and was not given."""
         if case.needs_system and self.system is None:
             return "needs --system"
+        if case.needs_state and not self.keeps_state:
+            return "is for connectors that keep a state"
         if case.way is Way.STOPPING and self.process is None:
             return "needs --pid"
         if not case.send and not any(name == "*" or name in self.seen for name in case.judges):
@@ -78,22 +85,25 @@ class Run:
             seen for name, seen in self.seen.items() if "*" in case.judges or name in case.judges
         ]
         exchanges = [each for seen in known for each in seen.exchanges]
-        return Observed(exchanges, sum(seen.opened for seen in known))
+        return Observed(exchanges, sum(seen.given_up for seen in known))
 
     def _try(self, case: Case) -> Observed:
         system = self.system
-        opened = system.proxy.opened if system else 0
-        if system:
-            system.taken()
-        with system.troubled(case.trouble) if system else nullcontext():
+        if system is None:
+            return Observed(self._sent(case))
+        system.taken()
+        before = system.connections
+        with system.troubled(case.trouble):
             exchanges = self._sent(case)
-        return Observed(exchanges, system.proxy.opened - opened if system else 0)
+        return Observed(exchanges, system.connections - before)
 
     def _sent(self, case: Case) -> list[Exchange]:
         if case.way is Way.ONE_CONNECTION:
             return self.sender.send_over_one(list(case.send), self._patience(case))
         if case.way is Way.IN_TURN:
             return [self._one(case, request) for request in case.send]
+        if case.way is Way.UNTIL_DONE:
+            return [self._until_done(case, request) for request in case.send]
         with ThreadPoolExecutor(len(case.send)) as pool:
             coming = [pool.submit(self._one, case, request) for request in case.send]
             if case.way is Way.STOPPING:
@@ -102,9 +112,19 @@ class Run:
 
     def _one(self, case: Case, request: Request) -> Exchange:
         exchange = self.sender.send(request, self._patience(case))
-        if self.system is None or case.way is not Way.IN_TURN:
+        if self.system is None or case.way not in (Way.IN_TURN, Way.UNTIL_DONE):
             return exchange
         return replace(exchange, to_system=self.system.taken())
+
+    def _until_done(self, case: Case, request: Request) -> Exchange:
+        """The last try: what is answered 429 or 5xx is sent again, as long as there is patience."""
+        ends = time.monotonic() + self._patience(case)
+        while True:
+            exchange = self._one(case, request)
+            again = exchange.answer is None or exchange.answer.status in expectations.MAY_TRY_AGAIN
+            if not again or time.monotonic() + _BETWEEN_TRIES > ends:
+                return exchange
+            time.sleep(_BETWEEN_TRIES)
 
     def _patience(self, case: Case) -> float:
         return max(_LEAST, min(case.patience, self._ends - time.monotonic()))

@@ -38,6 +38,11 @@ class System:
             sent, self._sent = b"".join(self._sent), []
         return sent
 
+    @property
+    def connections(self) -> int:
+        """How many the connector has made so far, without those that the system closed."""
+        return self.proxy.opened - self.proxy.closed_by_system
+
     @contextmanager
     def troubled(self, trouble: Trouble) -> Iterator[None]:
         if trouble is Trouble.AWAY:

@@ -66,6 +66,7 @@ def _out_of_order(samples: Samples) -> list[Case]:
             "instances see it, and write only what is newer.",
             judges=[sent.name],
             needs_system=True,
+            needs_state=True,
             expect=[expect.older_not_written(who.msisdn, former.msisdn)],
         ),
     ]

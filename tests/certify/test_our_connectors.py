@@ -1,0 +1,233 @@
+"""Every connector of ours, served by its own ``POST /process-event``, is certified.
+
+Each is a real function in a process of its own, before the system that its tests have; between
+the two is the certifier, which disturbs the system, and stops the function at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from nsps.domain.routing import wants
+from nsps_local.certify.address import Address
+from nsps_local.certify.case import Level, Result, State, level_of
+from nsps_local.certify.cases import DOCUMENTED, all_cases
+from nsps_local.certify.run import Run
+from nsps_local.certify.samples import Samples
+from nsps_local.certify.send import Sender
+from nsps_local.certify.system import System
+from nsps_local.firestore import FirestoreServer
+from nsps_local.manifest import load
+from nsps_local.order_manager import running as order_manager
+from nsps_testing.faults import ScriptedHttp
+
+from tests.certify.partner import TOKEN as PARTNERS_TOKEN
+from tests.certify.partner import Partner, Served
+from tests.connectors.test_notification import Inbox, Server
+from tests.systems.daemons import osmo_hlr
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "c0ntract-token-of-ours"
+SECRETS = {"NSPS_TEST_TOKEN": TOKEN, "NSPS_TEST_PARTNER": PARTNERS_TOKEN}
+
+Host = tuple[str, int]
+
+
+@contextmanager
+def _orders(_folder: Path) -> Iterator[Host]:
+    with order_manager("--token", PARTNERS_TOKEN) as url:
+        parts = urlsplit(url)
+        assert parts.hostname and parts.port
+        yield parts.hostname, parts.port
+
+
+@contextmanager
+def _mail(_folder: Path) -> Iterator[Host]:
+    server = Server(Inbox())
+    server.start()
+    try:
+        yield "127.0.0.1", server.port
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _partner(_folder: Path) -> Iterator[Host]:
+    with ScriptedHttp() as system, Served(Partner(system.url)) as served:
+        yield "127.0.0.1", served.server.server_port
+
+
+@dataclass(frozen=True)
+class Ours:
+    """How one of ours is set up. ``settings``: given where its system is to be reached."""
+
+    name: str
+    settings: Callable[[str, int], dict[str, Any]]
+    requires: list[str]
+    system: Callable[[Path], AbstractContextManager[Host]] | None = None
+    secrets: dict[str, str] = field(default_factory=dict)
+    messages: bool = False
+    not_its_fault: frozenset[str] = frozenset()
+    """Exemplary cases that fail because of the system that the tests have."""
+
+
+CONNECTORS = [
+    Ours(
+        "database",
+        lambda _host, _port: {"url": "sqlite:///subscribers.db", "create_table": True},
+        ["account_info", "sim_info"],
+    ),
+    Ours(
+        "hss_osmocom",
+        lambda host, port: {"host": host, "port": port},
+        ["account_info", "sim_info"],
+        osmo_hlr,
+    ),
+    Ours(
+        "notification",
+        lambda host, port: {
+            "host": host,
+            "port": port,
+            "security": "none",
+            "sender": "no-reply@example.net",
+            "templates": {"SIM/*": {"subject": "Your SIM card", "text": "{{ msisdn }}"}},
+        },
+        ["account_info", "sim_info"],
+        _mail,
+        messages=True,
+    ),
+    Ours(
+        "oms_tmf641",
+        lambda host, port: {"url": f"http://{host}:{port}", "allow_http": True},
+        ["account_info", "sim_info", "access_policy_info"],
+        _orders,
+        {"credentials": "env:NSPS_TEST_PARTNER", "callback": "env:NSPS_TEST_PARTNER"},
+        # The sample order manager is served by Werkzeug, which closes after each answer.
+        not_its_fault=frozenset({"system-connections"}),
+    ),
+    Ours(
+        "webhook",
+        lambda host, port: {
+            "url": f"http://{host}:{port}/process-event",
+            "allow_http": True,
+            "allow_private": True,
+            "ordering": "state",
+            "permanent_codes": [422],
+        },
+        ["account_info", "sim_info", "access_policy_info", "product_info"],
+        _partner,
+        {"token": "env:NSPS_TEST_PARTNER"},
+    ),
+]
+
+
+def test_none_is_left_out() -> None:
+    folders = (ROOT / "functions" / "connectors").glob("*/connector.yaml")
+    assert {each.name for each in CONNECTORS} == {file.parent.name for file in folders}
+
+
+@contextmanager
+def function(ours: Ours, folder: Path, settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Its URL and process id, once it serves."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    database = FirestoreServer(folder / "firestore")
+    database.start()
+    handler = {
+        "name": ours.name.replace("_", "-"),
+        "connector": ours.name,
+        "events": ["*/*", "*/*/*"],
+        "requires": ours.requires,
+        "settings": settings,
+        "secrets": ours.secrets,
+        "contract_token": "env:NSPS_TEST_TOKEN",
+        "call_timeout_seconds": 2.0,
+    }
+    environ = {
+        "PATH": os.environ["PATH"],
+        "FIRESTORE_EMULATOR_HOST": database.target,
+        "GOOGLE_CLOUD_PROJECT": "demo",
+        "NSPS_DEPLOYMENT": "demo",
+        "NSPS_FUNCTION": str(handler["name"]),
+        "NSPS_DATABASE": "(default)",
+        "NSPS_DIGEST_KEY": "env:NSPS_TEST_TOKEN",
+        "NSPS_PUSH": json.dumps({"audience": url, "service_account": "invoker@demo.example"}),
+        "NSPS_PORTABILLING": json.dumps({"url": "http://127.0.0.1:1", "credentials": "env:X"}),
+        "NSPS_HANDLER": json.dumps(handler),
+        "THREADS": "8",
+        **SECRETS,
+    }
+    source = ROOT / "functions" / "connectors" / ours.name / "main.py"
+    command = ["--source", str(source), "--target", "main", "--signature-type", "http"]
+    log = folder / "function.log"
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "functions_framework", *command, "--port", str(port)],
+            env=environ, cwd=folder, stdout=written, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait_until_it_serves(url, process, log)
+        yield f"{url}/process-event", process.pid
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        database.stop()
+
+
+def _wait_until_it_serves(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        with suppress(requests.ConnectionError):
+            if requests.get(f"{url}/health", timeout=5).status_code == 200:
+                return
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
+
+
+def certified(ours: Ours, folder: Path) -> list[Result]:
+    def run(system: System | None, host: str, port: int) -> list[Result]:
+        with function(ours, folder, ours.settings(host, port)) as (url, process):
+            sender = Sender(Address.of(url), TOKEN)
+            made = Run(sender, system, process, keeps_state=not ours.messages)
+            return list(made.results(all_cases(Samples(datetime.now(UTC)), event_types)))
+
+    manifest = load(ROOT / "functions" / "connectors" / ours.name / "connector.yaml")
+    event_types = [each for each in DOCUMENTED if wants(manifest.events, each)]
+
+    if ours.system is None:
+        return run(None, "", 0)
+    with ours.system(folder) as target:
+        system = System(("127.0.0.1", 0), target)
+        try:
+            return run(system, *system.proxy.address)
+        finally:
+            system.close()
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("ours", CONNECTORS, ids=lambda each: each.name)
+def test_it_is_certified(ours: Ours, tmp_path: Path) -> None:
+    results = certified(ours, tmp_path)
+    wrong = {each.case.name: each.complaints for each in results if each.state is State.FAILED}
+    assert wrong.keys() <= ours.not_its_fault, wrong
+    assert level_of(results) in ((Level.ROBUST,) if wrong else (Level.EXEMPLARY,))
