@@ -156,6 +156,8 @@ def test_nothing_goes_to_another_address(
         (["http://127.0.0.1:9/x", "--token", "t", "--health", "http://h/x"], "another host"),
         (["http://127.0.0.1:9/x", "--token", "t", "--system", "5432"], "LISTEN_HOST"),
         (["http://127.0.0.1:9/x", "--token", "t", "--system", "a=b"], "HOST:PORT"),
+        (["http://127.0.0.1:9/x", "--token", "t", "--pid", "0"], "above 1"),
+        (["http://127.0.0.1:9/x", "--token", "t", "--pid=-1"], "above 1"),
         (["http://127.0.0.1:9/x", "--token", "t"], "is the connector running"),
     ],
 )

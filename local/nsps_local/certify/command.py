@@ -99,6 +99,8 @@ def certify(options: argparse.Namespace) -> int:
     token = options.token or os.environ.get(TOKEN_VARIABLE, "")
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise CannotCertify(f"name the connector's token (ASCII): --token, or ${TOKEN_VARIABLE}")
+    if options.pid is not None and options.pid < 2:
+        raise CannotCertify(f"--pid {options.pid}: name the connector's process, a number above 1")
     sender = Sender(Address.of(options.url, options.health), token, options.ca)
     started = datetime.now(UTC)
     cases = all_cases(Samples(started), _event_types(options.events))
