@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types bench clean
+.PHONY: help run test lint types bench scoreboard clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ types: $(READY)  ## strict types
 
 bench: $(READY)  ## measure: pace, latency, imports, memory; prints tables
 	@$(BIN)/python -m nsps_local.bench
+
+scoreboard: $(READY)  ## measure and check everything, and write docs/scoreboard.md; LONG=--long for hours
+	@$(BIN)/python -m nsps_local.scoreboard $(LONG)
 
 clean:  ## forget the virtual environment and the local state
 	rm -rf .venv .nsps
