@@ -24,7 +24,7 @@ types: $(READY)  ## strict types
 bench: $(READY)  ## measure: pace, latency, imports, memory; prints tables
 	@$(BIN)/python -m nsps_local.bench
 
-scoreboard: $(READY)  ## measure and check everything, and write docs/scoreboard.md; LONG=--long for hours
+scoreboard: $(READY)  ## measure and check everything, and write docs/scoreboard.md; LONG=--long for the long run
 	@$(BIN)/python -m nsps_local.scoreboard $(LONG)
 
 clean:  ## forget the virtual environment and the local state

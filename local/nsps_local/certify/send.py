@@ -70,6 +70,7 @@ class Sender:
                     connected = True
                 answer = self._ask(connection, request)
         except TimeoutError:
+            answer = None
             trouble = f"no answer within {patience:.0f} s"
         except (OSError, http.client.HTTPException, ValueError) as error:
             late = time.monotonic() - began >= patience
@@ -92,9 +93,14 @@ class Sender:
 
 @contextmanager
 def _at_most(seconds: float, current: Callable[[], socket.socket | None]) -> Iterator[None]:
-    """Cuts the connection after a time: one that trickles would last for ever."""
+    """Cuts the connection after a time: one that trickles would last for ever.
+
+    Raises TimeoutError: what came until then is no answer, even where it looks like a whole one.
+    """
+    late = threading.Event()
 
     def cut() -> None:
+        late.set()
         with suppress(OSError):
             if (open_socket := current()) is not None:
                 open_socket.shutdown(socket.SHUT_RDWR)
@@ -106,6 +112,8 @@ def _at_most(seconds: float, current: Callable[[], socket.socket | None]) -> Ite
         yield
     finally:
         timer.cancel()
+    if late.is_set():
+        raise TimeoutError
 
 
 def _why(error: Exception, connected: bool) -> str:
