@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, NoSuchTableError
 from nsps.domain.fields import READ, Kind
 from nsps.domain.outcome import Terminal, Transient
 from nsps.domain.snapshot import as_amount, as_flag, as_integer, as_text
+from nsps.runtime.secrets import SecretValue
 from nsps.transport.sql.errors import NO_UNIQUE_INDEX
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -62,9 +63,11 @@ class Table:
         return {self.updated_at: sa.func.now()} if self.updated_at else {}
 
     def storable(self, values: Mapping[str, Any]) -> Row:
-        """The values as the table is to give them back. Raises Terminal for one that cannot be."""
+        """The values as the table is to give them back, secrets in clear. Raises Terminal for one
+        that no table holds."""
         made = {}
-        for name, value in values.items():
+        for name, given in values.items():
+            value = given.reveal() if isinstance(given, SecretValue) else given
             if isinstance(value, str) and "\0" in value:
                 raise Terminal(f"the text of column {name} holds a character that cannot be stored")
             made[name] = None if value is None else READ[self.columns[name]](value)
