@@ -119,7 +119,7 @@ def test_keys_page_by_page(sql: SqlClient) -> None:
             session.upsert(SUBSCRIBER, row)
     with sql.reading(make_call()) as session:
         found: list[tuple[Any, ...]] = []
-        while page := session.keys(SUBSCRIBER, found[-1] if found else (), 4):
+        while page := session.keys(SUBSCRIBER, found[-1] if found else (), 3):
             found += page
         assert found == keys
         but = session.keys(SUBSCRIBER, keys[1], 9, but={"ha1": "gone"})
