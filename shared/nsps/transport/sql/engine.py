@@ -49,7 +49,6 @@ class Transactions:
 
     def __init__(self, url: str, password: Password) -> None:
         parsed = make_url(url)
-        self.name: Literal["sqlite", "postgresql", "mysql"] = _KINDS[parsed.drivername].name
         self._running = threading.local()
         self._kind = _KINDS[parsed.drivername](password, lambda: self._running.watch)
         self.engine = self._kind.engine(parsed)
@@ -117,8 +116,6 @@ class Transactions:
 class _Kind(ABC):
     """What is particular to one kind of database."""
 
-    name: Literal["sqlite", "postgresql", "mysql"]
-
     def __init__(self, password: Password, watch: Callable[[], _Watch]) -> None:
         self._password, self._watch = password, watch
 
@@ -135,8 +132,6 @@ class _Kind(ABC):
 
 
 class _Sqlite(_Kind):
-    name = "sqlite"
-
     def engine(self, url: URL) -> Engine:
         engine = create_engine(
             url, isolation_level="AUTOCOMMIT", hide_parameters=True, max_overflow=-1
@@ -189,7 +184,6 @@ class _Server(_Kind):
 
 
 class _Postgresql(_Server):
-    name = "postgresql"
     driver = "postgresql+psycopg"
     options = {  # noqa: RUF012
         "use_native_hstore": False,
@@ -216,7 +210,6 @@ class _Postgresql(_Server):
 class _Mysql(_Server):
     """MariaDB and MySQL, through the pure Python driver."""
 
-    name = "mysql"
     driver = "mysql+pymysql"
     options = {}  # noqa: RUF012
 
