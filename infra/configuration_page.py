@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsps_local.manifest import FILE, Manifest, Setting, load
+from nsps_local.declared_settings import Setting
+from nsps_local.manifest import FILE, Manifest, load
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -186,7 +187,7 @@ def _names(blocks: Sequence[str]) -> str:
 def _type(setting: Setting) -> str:
     if setting.choices:
         return " or ".join(f"`{choice}`" for choice in setting.choices)
-    return setting.type
+    return " or ".join(setting.types)
 
 
 def _setting_default(setting: Setting) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from nsps.connector.load import NoConnector, load_connector
 from nsps.runtime.mistakes import Mistake, mistakes
 from nsps.runtime.settings import BreakerRule, Kind, RetrySettings, Tier
 from nsps_local.manifest import (
@@ -188,6 +187,7 @@ class _Check:
         self._local = local
         self._problems: list[str] = []
         self._notes: list[str] = []
+        self._manifests: dict[str, Manifest] = {}
 
     def run(self, values: Mapping[str, Any]) -> StackConfig:
         self._unknown_keys(values)
@@ -286,29 +286,19 @@ class _Check:
             )
             return None
         try:
-            manifest = load(self._connectors / connector / FILE)
+            manifest = self._loaded(connector)
         except InvalidManifest as error:
             self._problem(f"{where}.connector", f"its manifest is wrong: {error}")
             return None
-        problems = list(_handler_problems(entry, manifest, local=self._local))
-        for problem in problems:
+        for problem in _handler_problems(entry, manifest, local=self._local):
             self._problem(f"{where}.{problem.where}", problem.text)
-        if not any(problem.where.startswith("settings") for problem in problems):
-            self._settings(entry, manifest, where)
         return manifest
 
-    def _settings(self, entry: Mapping[str, Any], manifest: Manifest, where: str) -> None:
-        """What the manifest cannot say of settings, their nested keys above all."""
-        try:
-            model = load_connector(self._connectors / manifest.connector).settings_model
-        except (NoConnector, ImportError) as error:
-            self._problem(f"{where}.connector", f"its code cannot be loaded: {error}")
-            return
-        try:
-            model.model_validate(manifest.complete(_mapping(entry, "settings")))
-        except ValidationError as error:
-            for mistake in mistakes(error):
-                self._problem(_below(f"{where}.settings", mistake), mistake.what)
+    def _loaded(self, connector: str) -> Manifest:
+        """Raises InvalidManifest."""
+        if connector not in self._manifests:
+            self._manifests[connector] = load(self._connectors / connector / FILE)
+        return self._manifests[connector]
 
     def _note_group(self, keys: HandlerKeys, where: str) -> None:
         if keys.group and keys.group not in PREDEFINED_GROUPS:
@@ -353,7 +343,7 @@ def _handler(keys: HandlerKeys, manifest: Manifest) -> Handler:
         requires=manifest.blocks(keys.requires),
         group=keys.group,
         call_timeout_seconds=keys.call_timeout_seconds or manifest.call_timeout_seconds,
-        settings=manifest.complete(keys.settings),
+        settings=keys.settings,
         secrets=keys.secrets,
         contract_token=keys.contract_token,
         max_rate=keys.max_rate or manifest.rate,
@@ -394,7 +384,12 @@ def _handler_problems(
     entry: Mapping[str, Any], manifest: Manifest, *, local: bool
 ) -> Iterator[Problem]:
     settings, secrets = _mapping(entry, "settings"), _mapping(entry, "secrets")
-    yield from manifest.problems(settings, secrets)
+    misplaced = list(_misplaced(settings, local=local))
+    yield from misplaced
+    named = tuple(problem.where for problem in misplaced)
+    for problem in manifest.problems(settings, secrets):
+        if not named or not problem.where.startswith(named):
+            yield problem
     kind = entry.get("kind")
     if kind in get_args(Kind) and kind not in manifest.kind:
         yield Problem(
@@ -408,6 +403,16 @@ def _handler_problems(
             f"the connector {manifest.connector} answers at once: "
             "write it only for those that answer later",
         )
+    if entry.get("when_installed") and not local:
+        yield Problem(
+            "when_installed",
+            "only the local stack knows what is installed: "
+            "write a stack of its own for each deployment, with the handlers it has",
+        )
+
+
+def _misplaced(settings: Mapping[str, Any], *, local: bool) -> Iterator[Problem]:
+    """Settings that hold what no setting may hold."""
     for name, value in settings.items():
         text = json.dumps(value, default=str)
         if STATE in text and not local:
@@ -421,12 +426,6 @@ def _handler_problems(
                 "carries a password: write the whole value into a secret in Secret Manager "
                 "and its name under secrets",
             )
-    if entry.get("when_installed") and not local:
-        yield Problem(
-            "when_installed",
-            "only the local stack knows what is installed: "
-            "write a stack of its own for each deployment, with the handlers it has",
-        )
 
 
 def _mapping(entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:

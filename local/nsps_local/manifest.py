@@ -1,7 +1,7 @@
 """A connector's manifest (``connector.yaml``): what it is, what it needs, how it may be set up.
 
-The manifest is the one description of a connector's settings and secrets: configurations are
-checked against it before anything starts, and the documents are printed from it.
+Configurations are checked against it before anything starts, and the documents are printed from
+it. The settings are those of the connector's ``settings_model``; the file does not repeat them.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Self
 
 import yaml
+from nsps.connector.load import load_connector
+from nsps.runtime.mistakes import Mistake, mistakes
 from nsps.runtime.settings import Block, CallSeconds, EventPattern, Kind, Tier
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
-FILE = "connector.yaml"
+from nsps_local.declared_settings import InvalidModel, Setting, declared, within, wrong
 
-SettingType = Literal["text", "number", "boolean", "list", "map", "choice"]
+FILE = "connector.yaml"
 
 PREDEFINED_GROUPS = (
     "VoIP",
@@ -39,23 +41,6 @@ PREDEFINED_GROUPS = (
     "LawfulInterception",
 )
 """ESPF's own service groups; any other must be registered there (POST /espf/v1/group/create)."""
-
-_EXPECTED: dict[SettingType, tuple[type, ...]] = {
-    "text": (str,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "list": (list,),
-    "map": (dict,),
-    "choice": (str,),
-}
-_HOW_TO_WRITE: dict[SettingType, str] = {
-    "text": "a text",
-    "number": "a number without quotes",
-    "boolean": "true or false",
-    "list": "a list, [one, two]",
-    "map": "a map, {name: value}",
-    "choice": "one of the choices",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,40 +56,6 @@ class Problem:
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Setting(_Part):
-    """One setting of a connector, as a handler may give it."""
-
-    type: SettingType
-    description: str = Field(min_length=1)
-    required: bool = False
-    default: Any = None
-    choices: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Setting:
-        if (self.type == "choice") != bool(self.choices):
-            raise ValueError("`choices` go with type choice: write both or neither")
-        if self.required and self.default is not None:
-            raise ValueError("a required setting has no default: write one of the two")
-        if self.default is not None and (trouble := self.trouble(self.default)):
-            raise ValueError(f"the default {trouble}")
-        return self
-
-    def trouble(self, value: object) -> str | None:
-        """What is wrong with a value of this setting, and what to write; None if it is well."""
-        expected = _EXPECTED[self.type]
-        if not isinstance(value, expected) or (bool not in expected and isinstance(value, bool)):
-            return f"is {_described(value)}: write {self.how_to_write}"
-        if self.choices and value not in self.choices:
-            return f"is {value!r}: write {self.how_to_write}"
-        return None
-
-    @property
-    def how_to_write(self) -> str:
-        """How a value of this setting looks."""
-        return f"one of {', '.join(self.choices)}" if self.choices else _HOW_TO_WRITE[self.type]
 
 
 class SecretNeed(_Part):
@@ -142,11 +93,23 @@ class Manifest(_Part):
     passes_on: tuple[Block, ...] = ()
     groups: tuple[str, ...] = ()
     call_timeout_seconds: CallSeconds = 15.0
-    settings: dict[str, Setting] = {}
     secrets: dict[str, SecretNeed] = {}
     rate: float | None = Field(default=None, gt=0)
     reads_again: bool = False
     quality: Quality
+
+    _model: type[BaseModel] = PrivateAttr()
+    _settings: Mapping[str, Setting] = PrivateAttr()
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """What a handler may set, by the connector's model."""
+        return self._settings
+
+    def with_settings(self, model: type[BaseModel]) -> Self:
+        """This manifest, with the connector's settings model. Raises InvalidModel."""
+        self._model, self._settings = model, declared(model)
+        return self
 
     @field_validator("kind", "groups", mode="before")
     @classmethod
@@ -174,16 +137,15 @@ class Manifest(_Part):
 
         ``secrets``: the connector's name of the secret -> the name in Secret Manager.
         """
-        yield from self._unknown(settings, secrets)
-        for name, setting in self.settings.items():
-            if name in settings:
-                if trouble := setting.trouble(settings[name]):
-                    yield Problem(f"settings.{name}", trouble)
-            elif setting.required:
+        for mistake in wrong(self._model, settings):
+            below = f".{mistake.where}" if mistake.path else ""
+            yield Problem(f"settings{below}", self._explained(mistake))
+        for name in secrets:
+            if name not in self.secrets:
                 yield Problem(
-                    f"settings.{name}",
-                    f"missing; the connector {self.connector} needs it ({setting.description}): "
-                    f"write {setting.how_to_write}",
+                    f"secrets.{name}",
+                    f"the connector {self.connector} has no such secret: "
+                    + one_of(name, self.secrets),
                 )
         for name, need in self.secrets.items():
             if need.required and name not in secrets:
@@ -193,40 +155,30 @@ class Manifest(_Part):
                     "write the name of a secret in Secret Manager",
                 )
 
-    def _unknown(
-        self, settings: Mapping[str, object], secrets: Mapping[str, str]
-    ) -> Iterator[Problem]:
-        for name in settings:
-            if name in self.settings:
-                continue
-            if name in self.secrets:
-                yield Problem(
-                    f"settings.{name}",
-                    f"is a secret of the connector {self.connector}: "
-                    f"write the name of a Secret Manager secret under secrets.{name} instead",
-                )
-            else:
-                yield Problem(
-                    f"settings.{name}",
-                    f"the connector {self.connector} has no such setting: "
-                    + one_of(name, self.settings),
-                )
-        for name in secrets:
-            if name not in self.secrets:
-                yield Problem(
-                    f"secrets.{name}",
-                    f"the connector {self.connector} has no such secret: "
-                    + one_of(name, self.secrets),
-                )
+    def _explained(self, mistake: Mistake) -> str:
+        """What is wrong with a setting, what to write, and what the setting is."""
+        name = str(mistake.path[0]) if mistake.path else ""
+        setting = self._settings.get(name)
+        if setting is None:
+            return self._unknown(name) if name else mistake.what
+        what = setting.description.rstrip(".")
+        if mistake.kind == "missing" and len(mistake.path) == 1:
+            return (
+                f"missing; the connector {self.connector} needs it ({what}): "
+                f"write {setting.how_to_write}"
+            )
+        place = within(self._model, mistake)
+        if mistake.kind == "extra_forbidden":
+            return f"{mistake.what}: {one_of(str(mistake.path[-1]), place.keys)}"
+        return mistake.text(place.description or f"{setting.how_to_write} ({what})")
 
-    def complete(self, settings: Mapping[str, object]) -> dict[str, object]:
-        """The settings with the manifest's defaults where a handler says nothing."""
-        defaults = {
-            name: setting.default
-            for name, setting in self.settings.items()
-            if setting.default is not None
-        }
-        return {**defaults, **settings}
+    def _unknown(self, name: str) -> str:
+        if name in self.secrets:
+            return (
+                f"is a secret of the connector {self.connector}: "
+                f"write the name of a Secret Manager secret under secrets.{name} instead"
+            )
+        return f"the connector {self.connector} has no such setting: {one_of(name, self._settings)}"
 
 
 class InvalidManifest(ValueError):
@@ -241,13 +193,24 @@ def load(file: Path) -> Manifest:
     except (OSError, yaml.YAMLError) as error:
         raise InvalidManifest(f"{shown}: cannot be read: {error}") from error
     try:
-        return Manifest.model_validate(content, context={"folder": file.parent.name})
+        manifest = Manifest.model_validate(content, context={"folder": file.parent.name})
     except ValidationError as error:
-        lines = [
-            f"{shown}: {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
+        lines = [f"{shown}: {_fault(mistake)}" for mistake in mistakes(error)]
         raise InvalidManifest("\n".join(lines)) from error
+    shown = f"{file.parent.name}/connector.py"
+    try:
+        return manifest.with_settings(load_connector(file.parent).settings_model)
+    except InvalidModel as error:
+        lines = [f"{shown}: {line}" for line in str(error).splitlines()]
+        raise InvalidManifest("\n".join(lines)) from error
+    except Exception as error:  # whatever the connector's module does when it is imported
+        raise InvalidManifest(f"{shown}: cannot be loaded: {error}") from error
+
+
+def _fault(mistake: Mistake) -> str:
+    if mistake.where == "settings":
+        return "settings: not written here: describe them in the connector's settings_model"
+    return str(mistake)
 
 
 def one_of(written: str, possible: Sequence[str] | Mapping[str, object]) -> str:
@@ -256,11 +219,3 @@ def one_of(written: str, possible: Sequence[str] | Mapping[str, object]) -> str:
     if close:
         return f"write {close[0]}"
     return f"write one of {', '.join(possible)}" if possible else "write nothing here"
-
-
-def _described(value: object) -> str:
-    if value is None:
-        return "empty"
-    named = {str: "a text", bool: "true/false", int: "a number", float: "a number"}
-    named |= {list: "a list", dict: "a map"}
-    return named.get(type(value), type(value).__name__)

@@ -263,12 +263,12 @@ class StandardTests(ABC):
 
     @classmethod
     def manifest(cls) -> Manifest:
-        return load(cls.folder() / FILE)
+        return _manifest_in(cls.folder())
 
     @classmethod
     def required(cls) -> tuple[Block, ...]:
         """The blocks that are read for the handler under test."""
-        return (*_required_by(cls.folder() / FILE), *cls.requires)
+        return (*map(Block, cls.manifest().blocks(None)), *cls.requires)
 
     def enriched(self, pb: Mapping[str, Any] | None, **more: Any) -> Enriched:
         """As the function ``enriched``, with no more read than the handler requires."""
@@ -283,18 +283,6 @@ class StandardTests(ABC):
             "asynchronous": AsynchronousConnector,
         }
         assert any(issubclass(self.connector_class, kinds[kind]) for kind in manifest.kind)
-
-    def test_the_settings_agree_with_the_manifest(self) -> None:
-        declared = self.manifest().settings
-        model = self.connector_class.settings_model
-        assert set(declared) == set(model.model_fields)
-        assert model.model_config.get("extra") == "forbid", "a mistyped setting must be refused"
-        for name, setting in declared.items():
-            field = model.model_fields[name]
-            assert setting.required == field.is_required(), name
-            if not setting.required:
-                default = field.get_default(call_default_factory=True)
-                assert setting.default == _plain(default), name
 
     def test_the_secrets_are_those_of_the_manifest(self) -> None:
         declared = self.manifest().secrets
@@ -939,8 +927,8 @@ class HttpStandardTests(FaultTests):
 
 
 @cache
-def _required_by(manifest: Path) -> tuple[Block, ...]:
-    return tuple(Block(block) for block in load(manifest).blocks(None))
+def _manifest_in(folder: Path) -> Manifest:
+    return load(folder / FILE)
 
 
 def _leaves(secrets: Mapping[str, str]) -> list[str]:
@@ -965,13 +953,6 @@ def _leaves(secrets: Mapping[str, str]) -> list[str]:
         except ValueError:
             continue
     return found
-
-
-def _plain(value: Any) -> Any:
-    """A default as YAML would hold it."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    return json.loads(json.dumps(value, default=str))
 
 
 def _is_plain(value: object) -> bool:

@@ -21,7 +21,8 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
-from functions.connectors.database.connector import Database, Settings
+from functions.connectors.database.connector import Database
+from functions.connectors.database.settings import Settings
 
 
 def snapshot(**account: Any) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from nsps_local.manifest import FILE, Setting, load
+from nsps_local.declared_settings import Setting
+from nsps_local.manifest import FILE, load
 from nsps_local.recording import Topology, record
 
 from infra.bundle import BUILT
@@ -81,7 +82,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Topology:
 def _value(name: str, setting: Setting) -> Any:
     samples = {"number": 1, "boolean": True, "list": ["one"], "map": {}}
     choice = setting.choices[0] if setting.choices else "one"
-    return VALUES.get(name, samples.get(setting.type, choice))
+    return VALUES.get(name, samples.get(setting.types[0], choice))
 
 
 def environment(wanted: str) -> Path:

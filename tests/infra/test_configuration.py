@@ -160,16 +160,22 @@ WRONG: list[tuple[str, Any, str]] = [
     ("nsps:handlers/0/when_installed", "hlr", "nsps:handlers[0].when_installed: only the local st"),
     # settings and secrets, by the manifest
     ("nsps:handlers/0/settings/host", None, "nsps:handlers[0].settings.host: missing; the connect"),
-    ("nsps:handlers/0/settings/host", 4, "nsps:handlers[0].settings.host: is a number: write a te"),
+    ("nsps:handlers/0/settings/host", 4, "nsps:handlers[0].settings.host: not a text: write a te"),
     ("nsps:handlers/0/settings/prot", 1, "nsps:handlers[0].settings.prot: the connector hss_osmo"),
-    ("nsps:handlers/0/settings/port", "1", "nsps:handlers[0].settings.port: is a text: write a n"),
-    ("nsps:handlers/0/settings/port", True, "nsps:handlers[0].settings.port: is true/false: write"),
-    ("nsps:handlers/0/settings/roaming", "no", "nsps:handlers[0].settings.roaming: is a text: wri"),
-    ("nsps:handlers/0/settings/apns", "web", "nsps:handlers[0].settings.apns: is a text: write a "),
+    (
+        "nsps:handlers/0/settings/port",
+        "1",
+        "nsps:handlers[0].settings.port: not a whole number: write a number without quotes "
+        "(its control port)",
+    ),
+    ("nsps:handlers/0/settings/port", True, "nsps:handlers[0].settings.port: not a whole number:"),
+    ("nsps:handlers/0/settings/roaming", "no", "nsps:handlers[0].settings.roaming: not true or f"),
+    ("nsps:handlers/0/settings/apns", "web", "nsps:handlers[0].settings.apns: not a list: write "),
+    ("nsps:handlers/0/settings/apns", [1], "nsps:handlers[0].settings.apns[0]: not a text: write"),
     (
         "nsps:handlers/0/settings/network",
         "moon",
-        "nsps:handlers[0].settings.network: is 'moon': write one of home, guest",
+        "nsps:handlers[0].settings.network: must be 'home' or 'guest': write one of home, guest",
     ),
     ("nsps:handlers/0/settings/auc", "k", "nsps:handlers[0].settings.auc: is a secret of the conn"),
     (
@@ -586,6 +592,10 @@ def test_what_a_connector_computes_with_is_read_whatever_a_handler_lists(
         (
             {"url": "oracle://db.acme.example/crm"},
             "settings.url: write sqlite:///FILE or postgresql",
+        ),
+        (
+            {"url": "postgresql://nsps:hunter2@db.acme.example/crm"},
+            "settings.url: carries a password: write the whole value into a secret",
         ),
     ],
 )

@@ -479,12 +479,7 @@ def test_a_handler_is_told_what_its_configuration_and_its_manifest_say(acme: Top
     handler = ConnectorSettings.from_env(acme.function("hss").env).handler
     assert handler.kind == "state"
     assert handler.requires == ("account_info", "sim_info")
-    assert handler.settings == {
-        "host": "hlr.acme.example",
-        "port": 4258,
-        "network": "home",
-        "roaming": False,
-    }
+    assert handler.settings == {"host": "hlr.acme.example"}
     assert handler.secrets == {"auc": "sm://acme-auc/versions/3"}
     assert handler.contract_token == "sm://acme-hss-token"
 

@@ -21,7 +21,8 @@ from nsps_testing.standard import (
 )
 from sqlalchemy import URL, Connection, create_engine
 
-from functions.connectors.database.connector import Database, Settings
+from functions.connectors.database.connector import Database
+from functions.connectors.database.settings import Settings
 from tests.systems.daemons import mariadb
 
 PASSWORD = "correct-horse-battery"

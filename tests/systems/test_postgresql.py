@@ -20,7 +20,8 @@ from nsps_testing.standard import (
     make_parts,
 )
 
-from functions.connectors.database.connector import Database, Settings
+from functions.connectors.database.connector import Database
+from functions.connectors.database.settings import Settings
 from tests.systems.daemons import postgresql
 
 PASSWORD = "correct-horse-battery"

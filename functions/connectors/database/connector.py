@@ -7,75 +7,15 @@ from the snapshot by the settings' ``columns``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, Self
 
 from nsps.connector.base import Call, Enriched, Parts, State, StateConnector
 from nsps.domain.fields import Fields
 from nsps.domain.outcome import Terminal
 from nsps.domain.snapshot import Block
 from nsps.transport.sql.client import SqlClient
-from nsps.transport.sql.engine import check_url
-from nsps.transport.sql.table import Table, check_columns, check_table_name
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from nsps.transport.sql.table import Table
 
-REMOVED = "removed"
-"""The status of a row that is kept after its subscriber is gone (``on_release: mark``)."""
-
-DEFAULT_COLUMNS = {
-    "i_account": "account_info.i_account",
-    "i_customer": "account_info.i_customer",
-    "account_id": "account_info.id",
-    "name": "name",
-    "email": "account_info.email",
-    "imsi": "sim_info.imsi",
-    "msisdn": "msisdn",
-    "product": "account_info.product_name",
-    "status": "status",
-}
-
-
-class Settings(BaseModel):
-    """Which database and table, and what its columns hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: str = "sqlite:///subscribers.db"
-    table: str = "subscribers"
-    columns: dict[str, str] = DEFAULT_COLUMNS
-    key: str = "i_account"
-    updated_at: str = "updated_at"
-    on_release: Literal["delete", "mark"] = "delete"
-    create_table: bool = False
-
-    _url = field_validator("url")(check_url)
-    _table = field_validator("table")(check_table_name)
-
-    @field_validator("columns")
-    @classmethod
-    def _columns(cls, value: dict[str, str]) -> dict[str, str]:
-        check_columns(value)
-        Fields.parse("columns", value)
-        return value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.key not in self.columns:
-            raise ValueError(f"key: {self.key!r} is not among the columns: write one of them")
-        if self.updated_at in self.columns:
-            raise ValueError("updated_at: the database fills this column: leave it out of columns")
-        check_columns(filter(None, [self.updated_at]))
-        if self.on_release == "mark" and self.status_column is None:
-            raise ValueError("on_release: to mark rows, let a column hold status")
-        return self
-
-    @property
-    def status_column(self) -> str | None:
-        return next((name for name, text in self.columns.items() if text == "status"), None)
-
-    @property
-    def removed(self) -> Mapping[str, str]:
-        """What a marked row holds; empty where rows are deleted."""
-        return {str(self.status_column): REMOVED} if self.on_release == "mark" else {}
+from .settings import Settings
 
 
 class Database(StateConnector[Settings]):

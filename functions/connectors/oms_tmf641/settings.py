@@ -43,9 +43,9 @@ class Settings(BaseModel):
     )
     characteristics: dict[str, str] = Field(
         default_factory=lambda: dict(CHARACTERISTICS),
-        description="Service characteristic to where its value is: a path such as "
-        "sim_info.iccid or access_policy_info.attributes.cs_profile.value (in a list, the item "
-        "of that name), or msisdn, imsi, service_granted.",
+        description="Service characteristic to source of its value, such as sim_info.iccid, "
+        "policy.cs_profile, msisdn or service_granted (docs/connectors.md lists all); a list is "
+        "sent whole.",
     )
     service_type: str | None = Field(
         default=None,
