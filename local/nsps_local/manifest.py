@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from nsps.connector.load import load_connector
@@ -29,6 +29,9 @@ from pydantic import (
 from nsps_local.declared_settings import InvalidModel, Setting, declared, within, wrong
 
 FILE = "connector.yaml"
+
+ProvedRule = Literal["standard-tests", "read-back", "half-done", "real-system"]
+TestId = Annotated[str, Field(pattern=r"^tests/[\w/]+\.py(::\w+)+$")]
 
 PREDEFINED_GROUPS = (
     "VoIP",
@@ -66,10 +69,13 @@ class SecretNeed(_Part):
 
 
 class Quality(_Part):
-    """How far a connector has come: the tier, and the names of the rules it keeps."""
+    """How far a connector has come. ``tests``: rule -> FILE::TEST that proves that it is kept.
+
+    ``nsps_testing.quality`` checks that the tier is earned.
+    """
 
     tier: Tier
-    rules: tuple[str, ...] = ()
+    tests: dict[ProvedRule, TestId] = {}
 
 
 class Manifest(_Part):

@@ -70,7 +70,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "groups": "HSS",
         "secrets": {"key": {"description": "the key"}},
         "rate": 5,
-        "quality": {"tier": "silver", "rules": ["timeouts"]},
+        "quality": {"tier": "silver"},
     } | changes
 
 
