@@ -460,7 +460,7 @@ class LocalStateStandardTests(StandardTests):
     def tidy(self, connector: Any) -> None:
         for pb in (self.pb, self.changed_pb):
             for key in connector.desired(self.enriched(pb)):
-                connector.delete(key, make_call())
+                self.remove(connector, key)
 
     def first(self, connector: Any, pb: Mapping[str, Any]) -> tuple[str, State]:
         """The first resource that the snapshot calls for."""
@@ -475,6 +475,13 @@ class LocalStateStandardTests(StandardTests):
             connector.create(key, state, make_call())
         elif any(name not in was or was[name] != value for name, value in state.items()):
             connector.change(key, state, was, make_call())
+
+    def remove(self, connector: Any, key: str, call: Call | None = None) -> None:
+        """Remove the key as the kit does: read, delete what is there."""
+        call = call or make_call()
+        was = connector.read(key, call) if connector.readable else None
+        if was is not None or not connector.readable:
+            connector.delete(key, was, call)
 
     def assert_holds(self, connector: Any, key: str, state: State | None) -> None:
         """The system has the state (None: nothing); where it tells."""
@@ -608,13 +615,14 @@ class LocalStateStandardTests(StandardTests):
     def test_deleted_twice_is_deleted(self, connector: Any) -> None:
         key, state = self.first(connector, self.pb)
         connector.create(key, state, make_call())
+        was = connector.read(key, make_call()) if connector.readable else None
         for _ in range(2):
-            connector.delete(key, make_call())
+            connector.delete(key, was, make_call())
             self.assert_holds(connector, key, None)
 
     def test_what_never_was_can_be_deleted(self, connector: Any) -> None:
         key, _ = self.first(connector, self.pb)
-        connector.delete(key, make_call())
+        self.remove(connector, key)
 
 
 class StateStandardTests(LocalStateStandardTests, FaultTests):
@@ -636,7 +644,7 @@ class StateStandardTests(LocalStateStandardTests, FaultTests):
             elif step == "change":
                 connector.change(key, second, first, call)
             else:
-                connector.delete(key, call)
+                self.remove(connector, key, call)
 
         for turn in range(1, MAX_TURNS):
             self.tidy(connector)

@@ -241,7 +241,7 @@ class TestRowPerSimThatIsMarked(_OnSqlite):
     def test_a_marked_row_stays_and_comes_back(self, connector: Database, system: Path) -> None:
         [(key, state)] = connector.desired(enriched(self.pb)).items()
         connector.create(key, state, make_call())
-        connector.delete(key, make_call())
+        connector.delete(key, connector.read(key, make_call()), make_call())
         with sqlite3.connect(system) as file:
             rows = file.execute("SELECT imsi, owner, state FROM subscribers").fetchall()
         assert rows == [("001010000000003", 1000889, "removed")]

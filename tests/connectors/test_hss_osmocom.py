@@ -339,4 +339,4 @@ class TestOddAnswers:
             connector = self.connector(address)
             for key in ("1; drop", "001010000000003 1", "", "abcdef"):
                 with pytest.raises(Terminal):
-                    connector.delete(key, make_call())
+                    connector.delete(key, connector.read(key, make_call()), make_call())

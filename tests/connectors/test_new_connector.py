@@ -49,7 +49,7 @@ def test_what_it_writes_passes_its_tests_and_the_linter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "noticed_by"),
     [
-        ("delete(_path(key), call)", 'change("x", call, {}, method="DELETE")', "never_was"),
+        ("delete(_path(key), call)", 'change("x", call, {}, method="DELETE")', "deleted_twice"),
         ("Meaning.REFUSED", "Meaning.DONE", "success_that_is_none"),
         ("account is None or", "", "everything_is_gone"),
         ("is_served(account)", "not account.blocked", "who_is_active"),

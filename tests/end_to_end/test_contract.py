@@ -156,7 +156,7 @@ class Core(StateConnector[Settings]):
     def change(self, key, state, was, call):
         raise AssertionError
 
-    def delete(self, key, call):
+    def delete(self, key, was, call):
         raise AssertionError
 
 

@@ -183,7 +183,7 @@ class TestMariadb(_OnMariadb, StateStandardTests):
         writes: list[Callable[[], object]] = [
             lambda: connector.check(make_call()),
             lambda: connector.create(key, state, make_call()),
-            lambda: connector.delete(key, make_call()),
+            lambda: connector.delete(key, connector.read(key, make_call()), make_call()),
         ]
         for write in writes:
             pooled = connector._sql._transactions.engine.pool
@@ -260,7 +260,7 @@ class TestRowPerSimInATableOfTheirs(_OnMariadb):
     def test_the_row_is_kept_and_marked(self, connector: Database, sql: Connection) -> None:
         [(key, state)] = connector.desired(enriched(self.pb)).items()
         connector.create(key, state, make_call())
-        connector.delete(key, make_call())
+        connector.delete(key, connector.read(key, make_call()), make_call())
         rows = sql.exec_driver_sql("SELECT customer, blocked, state, note FROM sims").fetchall()
         assert rows == [("77", "false", "removed", "theirs")]
         connector.create(key, state, make_call())

@@ -62,7 +62,7 @@ class _OnOsmoHlr(StateStandardTests):
 
     def tidy(self, connector: Any) -> None:
         for imsi in (IMSI, OTHER_IMSI):
-            connector.delete(imsi, make_call())
+            connector.delete(imsi, connector.read(imsi, make_call()), make_call())
 
 
 class TestOsmoHlr(_OnOsmoHlr):
@@ -88,7 +88,7 @@ class TestOsmoHlr(_OnOsmoHlr):
     def test_deleted_keys_do_not_come_back(self, connector: OsmoHlr) -> None:
         state = connector.desired(enriched(self.pb))[IMSI]
         connector.create(IMSI, state, make_call())
-        connector.delete(IMSI, make_call())
+        connector.delete(IMSI, connector.read(IMSI, make_call()), make_call())
         connector.create(IMSI, {**state, "aud3g": None}, make_call())
         held = connector.read(IMSI, make_call())
         assert held is not None and held["aud3g"] is None
@@ -122,7 +122,7 @@ class TestWithoutKeys(_OnOsmoHlr):
             connector.create(new, same, make_call())
         assert not isinstance(busy.value, NoAnswer)
         self.assert_holds(connector, new, None)  # nothing was begun
-        connector.delete(old, make_call())
+        connector.delete(old, connector.read(old, make_call()), make_call())
         connector.create(new, same, make_call())
         self.assert_holds(connector, new, same)
 
@@ -157,7 +157,7 @@ class TestWithoutKeys(_OnOsmoHlr):
             state = {"msisdn": f"42088{number:05d}", "cs": True, "ps": number % 2 == 0}
             connector.create(key, state, call)
             held = connector.read(key, call)
-            connector.delete(key, call)
+            connector.delete(key, connector.read(key, call), call)
             return held, state
 
         with ThreadPoolExecutor(8) as pool:

@@ -177,7 +177,7 @@ class TestPostgresql(_OnPostgresql, StateStandardTests):
         writes: list[Callable[[], object]] = [
             lambda: connector.check(make_call()),
             lambda: connector.create(key, state, make_call()),
-            lambda: connector.delete(key, make_call()),
+            lambda: connector.delete(key, connector.read(key, make_call()), make_call()),
         ]
         for write in writes:
             connector.close()
@@ -299,7 +299,7 @@ class TestRowPerSimInATableOfTheirs(_OnPostgresql):
     ) -> None:
         [(key, state)] = connector.desired(enriched(self.pb)).items()
         connector.create(key, state, make_call())
-        connector.delete(key, make_call())
+        connector.delete(key, connector.read(key, make_call()), make_call())
         rows = sql.execute("SELECT customer, blocked, state, note FROM crm.sims").fetchall()
         assert rows == [("77", "false", "removed", "theirs")]
         connector.create(key, state, make_call())
@@ -405,7 +405,7 @@ class TestWhatTheTableMakesOfAValue:
         assert connector.read(ident, make_call()) == state
         assert connector.keys("", 10, make_call()) == [ident]
         assert connector.keys(ident, 10, make_call()) == []
-        connector.delete(ident, make_call())
+        connector.delete(ident, connector.read(ident, make_call()), make_call())
         assert connector.read(ident, make_call()) is None
         assert connector.keys("", 10, make_call()) == []
         assert sql.execute("SELECT trim(status) FROM subs").fetchall() == [("removed",)]

@@ -80,7 +80,7 @@ class Database(StateConnector[Settings]):
     def change(self, key: str, state: State, was: State, call: Call) -> None:
         self.create(key, state, call)  # an upsert: right also if the row was removed meanwhile
 
-    def delete(self, key: str, call: Call) -> None:
+    def delete(self, key: str, was: State | None, call: Call) -> None:
         row = {self.settings.key: key}
         with self._sql.writing(call) as session:
             if self.settings.removed:

@@ -100,7 +100,7 @@ class OsmoHlr(StateConnector[Settings]):
             self._assert_free(key, state, call)
         self._write(key, state, held, call)
 
-    def delete(self, key: str, call: Call) -> None:
+    def delete(self, key: str, was: State | None, call: Call) -> None:
         self._hlr.set("subscriber.delete", checked_imsi(key), call, done=ABSENT)
 
     def _write(self, key: str, state: State, was: State, call: Call) -> None:

@@ -133,6 +133,9 @@ class StateConnector(Connector[SettingsT]):
     The kit reads, compares and then calls create or change, or delete, one writer at a time per
     key, newest snapshot last. Each of the three must be repeatable: an attempt may have been cut
     off anywhere. "Already exists" in create and "not there" in delete are successes.
+
+    ``was`` is what ``read`` told a moment ago, all of it: keep the system's own ids in there (a
+    field that ``desired`` does not name is not compared), and nothing is looked up twice.
     """
 
     readable: ClassVar[bool] = True
@@ -151,7 +154,8 @@ class StateConnector(Connector[SettingsT]):
         """
 
     def read(self, key: str, call: Call) -> State | None:
-        """What the system holds for the key; None if nothing.
+        """What the system holds for the key; None if nothing at all, not even a part of it: then
+        there is nothing to delete.
 
         Fields that the system does not tell (secrets) are left out: they count as different
         unless the ledger is sure.
@@ -174,8 +178,11 @@ class StateConnector(Connector[SettingsT]):
         """Bring the key from ``was`` to the state."""
 
     @abstractmethod
-    def delete(self, key: str, call: Call) -> None:
-        """Remove the key; success if it is not there."""
+    def delete(self, key: str, was: State | None, call: Call) -> None:
+        """Remove the key, which ``was`` there; success if it is not there any more.
+
+        ``was`` is None only where the system cannot be read.
+        """
 
     def after_write(self, key: str, state: State | None, was: State | None, call: Call) -> None:
         """What has to follow a write of the key: a CoA or Disconnect to a RADIUS client, a removal

@@ -188,10 +188,13 @@ class _StateCalls:
 
     def _write(self, key: str, state: State | None, call: Call) -> tuple[str, State | None, State]:
         """What was done, what was there before it (as far as known), and the fields written."""
+        readable = self._connector.readable
+        was = self._connector.read(key, call) if readable else None
         if state is None:
-            self._connector.delete(key, call)
-            return "delete", None, {}
-        was = self._connector.read(key, call) if self._connector.readable else None
+            if was is None and readable:
+                return "none", None, {}
+            self._connector.delete(key, was, call)
+            return "delete", was, {}
         if was is None:
             self._connector.create(key, state, call)
             return "create", None, state

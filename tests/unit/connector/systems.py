@@ -132,8 +132,8 @@ class Box(StateConnector[NoSettings]):
         self.holds[key] = dict(state)
         self.seen.done()
 
-    def delete(self, key: str, call: Call) -> None:
-        self.seen.take("delete", key)
+    def delete(self, key: str, was: State | None, call: Call) -> None:
+        self.seen.take("delete", key, was)
         self.holds.pop(key, None)
         self.seen.done()
 

@@ -611,6 +611,41 @@ def test_a_state_of_any_shape_is_kept_and_shown(store: Store) -> None:
     assert KI not in kit.everything()
 
 
+# ---- what was there ------------------------------------------------------------------------------
+
+
+def test_delete_gets_what_was_there_with_the_systems_own_ids(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    box.holds[IMSI]["subscriber_id"] = 4711
+    kit.deliver(sim_event(2, imsi=None))
+    assert box.seen.calls[-2:] == [
+        ("read", IMSI),
+        ("delete", IMSI, {"msisdn": "447700900001", "active": True, "subscriber_id": 4711}),
+    ]
+
+
+def test_what_is_not_there_any_more_is_removed_without_a_call(store: Store) -> None:
+    box = Box()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    box.holds.clear()
+    event = sim_event(2, imsi=None)
+    assert kit.deliver(event).outcome is Outcome.UNCHANGED
+    assert box.writes == ["create"]
+    assert kit.delivery(event)["results"][0]["result"] == "already so"
+    assert kit.resource(IMSI)["owner"] is None
+
+
+def test_a_system_that_cannot_be_read_is_told_to_delete(store: Store) -> None:
+    box = DarkBox()
+    kit = Kit(store, box)
+    kit.deliver(sim_event(1))
+    assert kit.deliver(sim_event(2, imsi=None)).outcome is Outcome.DELIVERED
+    assert box.seen.calls[-1] == ("delete", IMSI, None)
+
+
 # ---- what has to follow a write ------------------------------------------------------------------
 
 ACTIVE = {"msisdn": "447700900001", "active": True}
@@ -627,7 +662,7 @@ def test_what_follows_a_write_is_done_after_each_write_and_only_then(store: Stor
     assert box.signals == [
         (IMSI, ACTIVE, None),
         (IMSI, BARRED, ACTIVE),
-        (IMSI, None, None),
+        (IMSI, None, BARRED),
         (OTHER_IMSI, BARRED, None),
     ]
     assert not kit.resource(IMSI)["owed"]
@@ -689,7 +724,10 @@ def test_what_follows_a_removal_is_owed_too(store: Store) -> None:
     assert not kit.deliver(event).ack
     assert box.holds == {} and kit.resource(IMSI)["owed"]
     assert kit.deliver(event).outcome is Outcome.DELIVERED
-    assert [signal for signal in box.signals if signal[1] is None] == [(IMSI, None, None)] * 2
+    assert [signal for signal in box.signals if signal[1] is None] == [
+        (IMSI, None, ACTIVE),
+        (IMSI, None, None),
+    ]
 
 
 @pytest.mark.parametrize("fault", [Transient("busy"), Terminal("not this one")])

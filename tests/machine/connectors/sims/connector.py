@@ -37,7 +37,7 @@ class Sims(StateConnector[SystemSettings]):
     def change(self, key: str, state: State, was: State, call: Call) -> None:
         self.create(key, state, call)
 
-    def delete(self, key: str, call: Call) -> None:
+    def delete(self, key: str, was: State | None, call: Call) -> None:
         SYSTEMS[self.settings.system].delete(key, call)
 
     def after_write(self, key: str, state: State | None, was: State | None, call: Call) -> None:
