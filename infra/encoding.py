@@ -43,6 +43,7 @@ def summary_json(handler: Handler) -> dict[str, object]:
         "max_rate": handler.max_rate,
         "retries": handler.retries.model_dump(mode="json"),
         "answer_within_hours": handler.answer_within_hours,
+        "receipts": handler.receipts,
         "quality": handler.quality,
     }
 

@@ -100,7 +100,7 @@ class Deployment:
             "NSPS_PORTABILLING": json_text(portabilling_json(config.portabilling))
         }
         self._handlers = {"NSPS_HANDLERS": json_text(summaries_json(config.handlers))}
-        self._waiting = [h for h in config.handlers if h.kind == "asynchronous"]
+        self._waiting = [h for h in config.handlers if h.answers_later]
         self._late = {"NSPS_HANDLERS_FULL": json_text(list(map(callback_json, self._waiting)))}
         self._events = Topic(platform, "espf-events")
         self._enriched = Topic(platform, "enriched-events")

@@ -62,7 +62,13 @@ class Handler:
     answer_within_hours: float
     reads_again: bool
     """Its events may have to go through enrichment again before they are delivered."""
+    receipts: bool
+    """Its system reports later what became of a message."""
     quality: Tier
+
+    @property
+    def answers_later(self) -> bool:
+        return self.kind == "asynchronous" or self.receipts
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +357,7 @@ def _handler(keys: HandlerKeys, manifest: Manifest) -> Handler:
         breaker=keys.breaker,
         answer_within_hours=keys.answer_within_hours or 24.0,
         reads_again=manifest.reads_again,
+        receipts=manifest.receipts,
         quality=manifest.quality.tier,
     )
 
@@ -397,7 +404,8 @@ def _handler_problems(
             f"the connector {manifest.connector} cannot be of kind {kind}: "
             f"write {' or '.join(manifest.kind)}",
         )
-    if "answer_within_hours" in entry and "asynchronous" not in (kind, *manifest.kind):
+    late = manifest.receipts or "asynchronous" in (kind, *manifest.kind)
+    if "answer_within_hours" in entry and not late:
         yield Problem(
             "answer_within_hours",
             f"the connector {manifest.connector} answers at once: "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its first message)
 from nsps.cloud.receiver import Reply, healthy
 from nsps.connector.base import CallbackRequest
-from nsps.connector.load import asynchronous_connectors
+from nsps.connector.load import late_connectors
 from nsps.delivery.instance import InstanceParts
 from nsps.flows.callbacks import Answers, Callbacks
 from nsps.runtime.lazy import Once
@@ -30,7 +30,7 @@ class Function:
         settings = CallbacksSettings.from_env(os.environ)
         parts = InstanceParts(settings, settings.portabilling)
         self.name = settings.function
-        connectors = asynchronous_connectors(_FUNCTIONS, settings.handlers, parts)
+        connectors = late_connectors(_FUNCTIONS, settings.handlers, parts)
         answers = Answers(
             parts.store(), parts.poster(), parts.publisher, settings.events_topic, parts.redactor
         )

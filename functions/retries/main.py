@@ -13,7 +13,7 @@ from nsps.cloud.messages import PushMessage
 from nsps.cloud.push import PushGuard, PushRefused
 from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
 from nsps.cloud.subscriptions import Subscriptions
-from nsps.connector.load import asynchronous_connectors
+from nsps.connector.load import late_connectors
 from nsps.delivery.instance import InstanceParts
 from nsps.delivery.switch import Switches
 from nsps.flows.callbacks import Answers
@@ -69,7 +69,7 @@ def _upkeep(settings: RetriesSettings, parts: InstanceParts) -> Upkeep:
         parts.http,
         IdentityTokens(),
     )
-    connectors = Once(lambda: asynchronous_connectors(_FUNCTIONS, settings.late, parts))
+    connectors = Once(lambda: late_connectors(_FUNCTIONS, settings.late, parts))
     answers = Answers(store, poster, parts.publisher, settings.events_topic, parts.redactor)
     return Upkeep(poster, maintenance, Deadlines(settings.late, connectors, store, answers))
 

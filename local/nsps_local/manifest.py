@@ -87,7 +87,8 @@ class Manifest(_Part):
     handler requires. ``passes_on``: for a connector that needs none itself, the blocks that a
     handler gets that does not say. ``groups``: the
     ESPF group or groups it usually reports to. ``reads_again``: its events may have to go through
-    enrichment again before they are delivered, so its function may publish them.
+    enrichment again before they are delivered, so its function may publish them. ``receipts``: its
+    system reports later what became of a message, through the callbacks function.
     """
 
     connector: str = Field(pattern=r"^[a-z][a-z0-9_]{1,40}$")
@@ -102,6 +103,7 @@ class Manifest(_Part):
     secrets: dict[str, SecretNeed] = {}
     rate: float | None = Field(default=None, gt=0)
     reads_again: bool = False
+    receipts: bool = False
     quality: Quality
 
     _model: type[BaseModel] = PrivateAttr()

@@ -45,6 +45,7 @@ from nsps.cloud.store import Store, from_json
 from nsps.connector.base import (
     Action,
     Answer,
+    AnswersLater,
     AsynchronousConnector,
     Call,
     CallbackInvalid,
@@ -55,6 +56,7 @@ from nsps.connector.base import (
     MessageConnector,
     Order,
     Parts,
+    Receipt,
     State,
     StateConnector,
 )
@@ -707,14 +709,18 @@ class MessageStandardTests(FaultTests):
 
     def test_the_kit_sends_it_once_and_keeps_what_was_done(self, connector: Any) -> None:
         kit = UnderTheKit(self, connector)
-        assert kit.deliver(self.event()) is Outcome.DELIVERED
+        late = isinstance(self.act(connector, make_call()), Receipt)
+        assert kit.deliver(self.event()) is (Outcome.ACCEPTED if late else Outcome.DELIVERED)
         for event_type, pb in self.silent:
             assert kit.deliver(self.enriched(pb, event_type=event_type)) is Outcome.UNCHANGED
 
     def test_it_is_sent_and_says_so(self, connector: Any) -> None:
         said = self.act(connector, make_call())
-        assert isinstance(said, str)
-        self.assert_private(said)
+        assert isinstance(said, str | Receipt)
+        self.assert_private(repr(said))
+
+    def test_the_manifest_says_whether_receipts_come(self) -> None:
+        assert self.manifest().receipts == issubclass(self.connector_class, AnswersLater)
 
 
 class AsynchronousStandardTests(FaultTests):

@@ -215,7 +215,7 @@ class Played:
 
     def _accepted(self, me: int, actor: Actor) -> None:
         assert actor.work is not None
-        went = self.ledger.accepted(actor.work, actor.progress, actor.ident)
+        went = self.ledger.accepted(actor.work, actor.progress, actor.ident, {})
         self._went(me, actor, went, f"notes the acceptance of {actor.ident}")
 
     def _refused(self, me: int, actor: Actor) -> None:
@@ -374,7 +374,7 @@ def test_an_answer_between_looking_for_the_order_and_keeping_it_is_not_lost(
 
     def found_too_early(self: Orders, *names: str) -> str | None:
         found = find(self, *names)
-        assert ledger.accepted(work, progress, "om-1").outcome is Outcome.ACCEPTED
+        assert ledger.accepted(work, progress, "om-1", {}).outcome is Outcome.ACCEPTED
         return found
 
     monkeypatch.setattr(Orders, "_find", found_too_early)
@@ -399,7 +399,7 @@ def test_the_removal_of_a_former_owners_state_is_an_order_of_its_own(
     progress = ledger.refused(work, progress, "no such profile")
     assert progress.dropping
     ledger.intend(work, performed(progress), "delete")
-    went = ledger.accepted(work, progress, "om-2")
+    went = ledger.accepted(work, progress, "om-2", {})
     assert (went.at, went.outcome) == (At.FINISHED, Outcome.REJECTED)
     assert (
         Orders(cloud).record(handler, LateAnswer("om-2", AnswerState.DONE)).effect
@@ -416,7 +416,7 @@ def test_an_answer_that_takes_back_another_leaves_the_ledger_in_doubt(
 ) -> None:
     cloud, _ = store
     ledger, handler, work, progress, reference = ordered(*store, X_HAS_A)
-    ledger.accepted(work, progress, "om-3")
+    ledger.accepted(work, progress, "om-3", {})
     orders, noon = Orders(cloud), datetime(2026, 11, 21, 12, tzinfo=UTC)
     orders.record(handler, LateAnswer(reference, AnswerState.DONE, at=noon))
     assert not resource_of(cloud, handler, "A").dirty
@@ -440,7 +440,7 @@ def test_an_order_in_doubt_keeps_others_out_until_it_is_submitted_again(
     progress = ledger.begin(again, {})
     assert progress.at is At.CALL
     assert ledger.intend(again, performed(progress), "add") == reference
-    assert ledger.accepted(again, progress, "om-4").at is At.FINISHED
+    assert ledger.accepted(again, progress, "om-4", {}).at is At.FINISHED
     assert ledger.begin(work_of(Y_HAS_A, handler), {}).at is At.QUEUED
 
 
@@ -461,7 +461,7 @@ def swapped(store: Store, clock: Clock) -> tuple[Ledger, str, Work, Progress]:
     ledger, work = Ledger(replace(store, clock=clock)), work_of(X_HAS_B, handler)
     progress = ledger.begin(work, {})
     ledger.intend(work, performed(progress), "delete")
-    progress = ledger.accepted(work, progress, "om-A")
+    progress = ledger.accepted(work, progress, "om-A", {})
     assert progress.at is At.CALL
     ledger.intend(work, performed(progress), "add")
     return ledger, handler, work, progress
@@ -481,7 +481,7 @@ def test_a_delivery_whose_orders_were_all_answered_before_its_end_does_not_wait(
     answered(store[0], handler, "om-A")
     ours = order_reference(work, performed(progress))
     answered(store[0], handler, ours if name == "our reference" else name)
-    went = ledger.accepted(work, progress, "om-B")
+    went = ledger.accepted(work, progress, "om-B", {})
     assert (went.at, went.outcome) == (At.FINISHED, Outcome.DELIVERED)
 
 
@@ -497,7 +497,7 @@ def test_an_answer_to_an_older_snapshots_order_does_not_finish_a_delivery_begun_
     store: tuple[Store, Clock],
 ) -> None:
     ledger, handler, work, progress, reference = ordered(*store, X_HAS_A)
-    ledger.accepted(work, progress, "om-5")
+    ledger.accepted(work, progress, "om-5", {})
     newer = work_of(model.Job(0, "X", "A", True, 2), handler)
     assert ledger.begin(newer, {}).at is At.QUEUED
     settlement = Orders(store[0]).record(handler, LateAnswer(reference, AnswerState.DONE))

@@ -35,6 +35,7 @@ __all__ = [
     "Action",
     "Answer",
     "AnswerState",
+    "AnswersLater",
     "AsynchronousConnector",
     "Call",
     "CallbackInvalid",
@@ -46,6 +47,7 @@ __all__ = [
     "MessageConnector",
     "Order",
     "Parts",
+    "Receipt",
     "State",
     "StateConnector",
 ]
@@ -197,69 +199,6 @@ class StateConnector(Connector[SettingsT]):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """What a message connector sends for one event; ``summary`` is kept in the history."""
-
-    summary: str
-    content: Any
-
-
-class Ordering(StrEnum):
-    """Which messages go out, and in which order."""
-
-    EVERY = "every"
-    """Each event's, in no order."""
-    NEWEST = "newest"
-    """One at a time per owner, and never older data after newer. An event gives way only to a newer
-    one that says the same; overtaken by another one, it is read again, and its message goes out
-    with the newest data. For systems of which nobody knows which types of events they heed."""
-    STATE = "state"
-    """One at a time per owner; an event gives way to any newer one of the owner. Only for systems
-    that look at the data alone, whatever the type of the event."""
-
-
-class MessageConnector(Connector[SettingsT]):
-    """A system where each event counts once (a notification)."""
-
-    @property
-    def ordering(self) -> Ordering:
-        """Which messages go out, and in which order."""
-        return Ordering.EVERY
-
-    @abstractmethod
-    def message(self, event: Enriched) -> Message | None:
-        """What to send for this event; None if nothing. Raises Terminal if it never can be."""
-
-    @abstractmethod
-    def send(self, message: Message, call: Call) -> str:
-        """Send it; returns what the system said (kept in the history).
-
-        ``call.reference`` is the same for every repetition: use it where the system can
-        recognise one (Message-ID, Idempotency-Key).
-        """
-
-
-class Action(StrEnum):
-    """What an order asks for."""
-
-    ADD = "add"
-    MODIFY = "modify"
-    DELETE = "delete"
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A change that an asynchronous system is asked for. ``reference``: ours, unique per order."""
-
-    key: str
-    action: Action
-    state: State
-    reference: str
-    owner: Owner
-    group: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """A late answer: ``order`` is the system's id or our reference; at least one way to find it."""
 
@@ -288,28 +227,16 @@ class CallbackInvalid(Exception):
     """The notification cannot be read (answered with 400); the message says why."""
 
 
-class AsynchronousConnector(Connector[SettingsT]):
-    """A system that takes an order now and answers later.
+class AnswersLater(ABC):
+    """A system that says later what became of what it took: through functions/callbacks, or asked.
 
-    The kit keeps the correlation and the deadline; the answer comes through functions/callbacks
-    or is asked for.
+    The kit keeps the correlation and the deadline (``answer_within_hours``).
     """
 
     @property
     def askable(self) -> bool:
         """True where ``ask`` can be used."""
         return False
-
-    @abstractmethod
-    def desired(self, event: Enriched) -> Mapping[str, State]:
-        """As for a state connector."""
-
-    @abstractmethod
-    def submit(self, order: Order, call: Call) -> str:
-        """Hand the order over; returns the id by which the system's answer will name it.
-
-        Repeatable: the same reference may be submitted again after a lost answer.
-        """
 
     @abstractmethod
     def authenticate(self, request: CallbackRequest) -> None:
@@ -325,3 +252,97 @@ class AsynchronousConnector(Connector[SettingsT]):
     def ask(self, order_id: str, call: Call) -> Answer:
         """What has become of an order; only where ``askable``."""
         raise NotImplementedError(f"{type(self).__name__} cannot be asked")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a message connector sends for one event; ``summary`` is kept in the history."""
+
+    summary: str
+    content: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The system took a message, and will report what became of it (a delivery report, a bounce).
+
+    ``id``: how its report names it. ``answer``: what it said now, kept in the history.
+    """
+
+    id: str
+    answer: str = ""
+
+
+class Ordering(StrEnum):
+    """Which messages go out, and in which order."""
+
+    EVERY = "every"
+    """Each event's, in no order."""
+    NEWEST = "newest"
+    """One at a time per owner, and never older data after newer. An event gives way only to a newer
+    one that says the same; overtaken by another one, it is read again, and its message goes out
+    with the newest data. For systems of which nobody knows which types of events they heed."""
+    STATE = "state"
+    """One at a time per owner; an event gives way to any newer one of the owner. Only for systems
+    that look at the data alone, whatever the type of the event."""
+
+
+class MessageConnector(Connector[SettingsT]):
+    """A system where each event counts once (a notification).
+
+    One whose ``send`` returns receipts is an AnswersLater, too, and says so in its manifest with
+    ``receipts: true``: the outcome is accepted until the report comes, or its time is over. It
+    keeps no other message back.
+    """
+
+    @property
+    def ordering(self) -> Ordering:
+        """Which messages go out, and in which order."""
+        return Ordering.EVERY
+
+    @abstractmethod
+    def message(self, event: Enriched) -> Message | None:
+        """What to send for this event; None if nothing. Raises Terminal if it never can be."""
+
+    @abstractmethod
+    def send(self, message: Message, call: Call) -> str | Receipt:
+        """Send it; returns what the system said (kept in the history), or a receipt.
+
+        ``call.reference`` is the same for every repetition: use it where the system can
+        recognise one (Message-ID, Idempotency-Key).
+        """
+
+
+class Action(StrEnum):
+    """What an order asks for."""
+
+    ADD = "add"
+    MODIFY = "modify"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A change that an asynchronous system is asked for. ``reference``: ours, unique per order."""
+
+    key: str
+    action: Action
+    state: State
+    reference: str
+    owner: Owner
+    group: str | None = None
+
+
+class AsynchronousConnector(Connector[SettingsT], AnswersLater):
+    """A system that takes an order now and answers later."""
+
+    @abstractmethod
+    def desired(self, event: Enriched) -> Mapping[str, State]:
+        """As for a state connector."""
+
+    @abstractmethod
+    def submit(self, order: Order, call: Call) -> str:
+        """Hand the order over; returns the id by which the system's answer will name it.
+
+        Repeatable: the same reference may be submitted again after a lost answer.
+        """

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from nsps.connector.base import (
     Action,
+    AnswersLater,
     AsynchronousConnector,
     Call,
     Connector,
@@ -18,6 +19,7 @@ from nsps.connector.base import (
     MessageConnector,
     Order,
     Ordering,
+    Receipt,
     State,
     StateConnector,
 )
@@ -253,6 +255,8 @@ class MessageRunner(Runner):
             visible={},
             group=self._parts.handler.group,
             call_seconds=self._parts.handler.call_timeout_seconds,
+            answer_seconds=self._parts.handler.answer_within_hours * 3600,
+            receipts=isinstance(self._connector, AnswersLater),
             lasting=False,
             meaning=meaning if ordering is Ordering.NEWEST else None,
         )
@@ -265,8 +269,10 @@ class _MessageCall:
         self._connector, self._message, self._redact = connector, message, redact
 
     def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
-        answer = self._connector.send(self._message, call)
-        return Performed(True, {"action": "send", "answer": self._redact(answer)})
+        sent = self._connector.send(self._message, call)
+        receipt = sent if isinstance(sent, Receipt) else Receipt("", sent)
+        said = {"action": "send", "answer": self._redact(receipt.answer)}
+        return Performed(True, said, order=receipt.id if work.receipts and receipt.id else None)
 
 
 class OrderRunner(_DesiringRunner):

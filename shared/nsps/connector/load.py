@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nsps.connector.base import AsynchronousConnector, Connector
+from nsps.connector.base import AnswersLater, Connector
 from nsps.connector.serve import make_connector
 from nsps.delivery.instance import InstanceParts
 from nsps.runtime.settings import HandlerSettings
@@ -52,16 +52,16 @@ def _fresh(package: str, folder: Path) -> ModuleType:
     return importlib.import_module(f"{package}.connector")
 
 
-def asynchronous_connectors(
+def late_connectors(
     root: Path, handlers: Iterable[HandlerSettings], parts: InstanceParts
-) -> dict[str, AsynchronousConnector[Any]]:
+) -> dict[str, AnswersLater]:
     """The connectors of the handlers that answer late. Raises NoConnector, SettingsError."""
-    connectors = {}
+    connectors: dict[str, AnswersLater] = {}
     for handler in handlers:
         made = make_connector(
             load_connector(root / "connectors" / handler.connector), handler, parts
         )
-        if not isinstance(made, AsynchronousConnector):
-            raise NoConnector(f"connector {handler.connector} is not asynchronous")
+        if not isinstance(made, AnswersLater):
+            raise NoConnector(f"connector {handler.connector} does not answer later")
         connectors[handler.name] = made
     return connectors

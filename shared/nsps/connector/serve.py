@@ -21,6 +21,7 @@ from nsps.cloud.push import PushGuard, PushRefused
 from nsps.cloud.receiver import Reply, acknowledged, again, healthy, receive
 from nsps.connector import contract
 from nsps.connector.base import (
+    AnswersLater,
     Call,
     Connector,
     Enriched,
@@ -149,6 +150,12 @@ class _Started:
             raise SettingsError(
                 f"handler {self.handler.name}: NSPS_EVENTS_TOPIC is missing: an event that another "
                 "one overtook is read again; write reads_again: true into the connector's manifest"
+            )
+
+        if isinstance(self.connector, AnswersLater) and not self.handler.answers_later:
+            raise SettingsError(
+                f"handler {self.handler.name}: its receipts would never come in: "
+                "write receipts: true into the connector's manifest"
             )
 
     def _make_runner(self) -> Runner:

@@ -218,6 +218,8 @@ _RESULTS = {
 
 _MESSAGES = {
     "written": "the message was taken",
+    "sent": "the message was taken, its receipt is to come",
+    "ordered already": "the message was sent before, its receipt is to come",
     "superseded": "the message was left to a newer event",
     "claimed by a newer snapshot": "a newer event's message came first, nothing was sent",
     "refused": "the message was refused",
@@ -233,7 +235,9 @@ def _result(result: Mapping[str, Any]) -> str:
     fields = result.get("fields") or {}
     if fields:
         words += f" ({', '.join(_change(name, fields[name]) for name in sorted(fields))})"
-    if result.get("order"):
+    if result.get("order") and key.startswith(MESSAGE_KEY):
+        words += f" under {result['order']}"
+    elif result.get("order"):
         words += f" as order {result['order']}"
     if result.get("took_ms") is not None:
         words += f"; the system took {result['took_ms']:g} ms"
@@ -250,7 +254,7 @@ def _change(name: str, change: Mapping[str, Any]) -> str:
 _OUTCOMES = {
     "delivered": "done",
     "unchanged": "done, the system had this state already",
-    "accepted": "the system took the order and answers later",
+    "accepted": "the system took it and answers later",
     "retrying": "not done yet",
     "rejected": "failed for good, it is not tried again by itself",
     "expired": "given up: all tries were used",
@@ -370,7 +374,11 @@ def _answer(each: Delivered, handler: HandlerSummary | None) -> str:
     """Of an order: which, since when, and what comes if nobody answers it."""
     named = [str(result["order"]) for result in each.results if result.get("order")]
     orders = ", ".join(named) or ", ".join(each.orders)
-    words = f"waits for the system's answer to order {orders}" if orders else "waits for its order"
+    sent = any(str(result.get("key", "")).startswith(MESSAGE_KEY) for result in each.results)
+    if sent:
+        words = f"waits for the receipt of its message {orders}"
+    else:
+        words = f"waits for the system's answer to order {orders}"
     if each.last_at is None:
         return words
     taken = _moment(each.last_at)

@@ -46,7 +46,7 @@ class Performed:
     """What a call did: ``changed`` False if the system had the state already.
 
     ``details`` are for people: the action, the fields that differed (never secrets).
-    ``order``: the id under which an asynchronous system will answer. ``effect``: what has to follow
+    ``order``: the id under which the system will answer later. ``effect``: what has to follow
     the write, where the system needs it; also called where nothing changed and it is still owed.
     """
 
@@ -180,9 +180,9 @@ class Attempts:
             self._give_back(work, progress, unnamed)
         self._watch.well()
         took = {"took_ms": round((self._clock() - started) * 1000, 1)}
-        if performed.order is not None:
-            return self._ledger.accepted(work, progress, performed.order)
         details = {**performed.details, **took}
+        if performed.order is not None:
+            return self._ledger.accepted(work, progress, performed.order, details)
         return self._ledger.done(work, progress, details, changed=performed.changed)
 
     def _call(self, work: Work, step: Step, event: Enriched) -> Call:

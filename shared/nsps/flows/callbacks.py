@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from nsps.cloud.messages import Publisher, RawEventMessage
 from nsps.cloud.receiver import Reply
 from nsps.cloud.store import Store
 from nsps.connector.base import (
     Answer,
-    AsynchronousConnector,
+    AnswersLater,
     CallbackInvalid,
     CallbackRefused,
     CallbackRequest,
@@ -38,7 +37,7 @@ class Callbacks:
 
     def __init__(
         self,
-        connectors: Mapping[str, AsynchronousConnector[Any]],
+        connectors: Mapping[str, AnswersLater],
         answers: Answers,
     ) -> None:
         self._connectors, self._answers = connectors, answers
@@ -47,7 +46,7 @@ class Callbacks:
         """Answer one notification: 204 when it is recorded, 401, 404, 400, or 503 (send again)."""
         connector = self._connectors.get(handler)
         if connector is None:
-            return Reply(404, {"error": "no asynchronous handler of this name"})
+            return Reply(404, {"error": "no handler of this name answers later"})
         if len(request.body) > MAX_BODY_BYTES:
             return Reply(413, {"error": f"the body is larger than {MAX_BODY_BYTES} bytes"})
         try:

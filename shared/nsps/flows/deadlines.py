@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from nsps.cloud.store import Store
-from nsps.connector.base import Answer, AnswerState, AsynchronousConnector, Call
+from nsps.connector.base import Answer, AnswersLater, AnswerState, Call
 from nsps.delivery.ledger.orders import Orders
 from nsps.domain.outcome import Terminal, Transient
 from nsps.flows.callbacks import Answers
@@ -30,7 +30,7 @@ class Deadlines:
     def __init__(
         self,
         handlers: Sequence[HandlerSettings],
-        connectors: Callable[[], Mapping[str, AsynchronousConnector[Any]]],
+        connectors: Callable[[], Mapping[str, AnswersLater]],
         store: Store,
         answers: Answers,
     ) -> None:

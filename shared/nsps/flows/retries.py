@@ -241,8 +241,8 @@ class Retries:
         return [ENRICHMENT, *awake]
 
     def _orders(self, name: str, switches: Mapping[str, Switch], now: datetime, ends: float) -> int:
-        """One handler's orders that are due."""
-        if self._handlers[name].kind != "asynchronous":
+        """One handler's orders, and messages without a receipt, that are due."""
+        if not self._handlers[name].answers_later:
             return 0
         may_ask = not switches.get(name, Switch()).off
 

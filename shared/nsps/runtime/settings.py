@@ -255,7 +255,8 @@ class HandlerSummary(_Part):
     """One external system as configured for this deployment, as enrichment sees it.
 
     ``max_rate``: calls a second that it bears; None: nobody said. ``answer_within_hours``: how
-    long an asynchronous one may take to answer. ``quality``: the tier of its connector's manifest.
+    long one that answers later may take. ``receipts``: it reports what became of messages.
+    ``quality``: the tier of its connector's manifest.
     """
 
     name: HandlerName
@@ -267,7 +268,13 @@ class HandlerSummary(_Part):
     max_rate: Annotated[float, Field(gt=0)] | None = None
     retries: RetrySettings = RetrySettings()
     answer_within_hours: Annotated[float, Field(gt=0, le=2160)] = 24.0
+    receipts: bool = False
     quality: Tier | None = None
+
+    @property
+    def answers_later(self) -> bool:
+        """Whether its system answers orders, or reports of messages, by and by."""
+        return self.kind == "asynchronous" or self.receipts
 
 
 class HandlerSettings(HandlerSummary):
@@ -299,18 +306,18 @@ def _unique(handlers: tuple[_H, ...]) -> tuple[_H, ...]:
 Handlers = Annotated[tuple[HandlerSummary, ...], AfterValidator(_unique)]
 
 
-def _only_asynchronous(handlers: tuple[HandlerSettings, ...]) -> tuple[HandlerSettings, ...]:
+def _only_late(handlers: tuple[HandlerSettings, ...]) -> tuple[HandlerSettings, ...]:
     for handler in handlers:
-        if handler.kind != "asynchronous":
+        if not handler.answers_later:
             raise ValueError(
-                f"handler {handler.name} is of kind {handler.kind}: "
-                "list only handlers of kind asynchronous"
+                f"handler {handler.name} is of kind {handler.kind} without receipts: "
+                "list only handlers that answer later"
             )
     return handlers
 
 
 LateHandlers = Annotated[
-    tuple[HandlerSettings, ...], AfterValidator(_unique), AfterValidator(_only_asynchronous)
+    tuple[HandlerSettings, ...], AfterValidator(_unique), AfterValidator(_only_late)
 ]
 
 
@@ -426,7 +433,7 @@ _EXPECTED = {
     "NSPS_FUNCTIONS": '{"hss": {"url": URL, "audience": URL, "subscription": NAME}}',
     "NSPS_CONSOLE": '{"audiences": [URL], "roles": {"viewer": [EMAIL], "operator": [EMAIL]}}',
     "NSPS_JOBS_TOPIC": "projects/PROJECT/topics/jobs",
-    "NSPS_HANDLERS_FULL": "a list of NSPS_HANDLER objects of kind asynchronous",
+    "NSPS_HANDLERS_FULL": "a list of NSPS_HANDLER objects that answer later",
 }
 
 

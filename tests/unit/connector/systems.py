@@ -28,6 +28,7 @@ from nsps.connector.base import (
     MessageConnector,
     Order,
     Ordering,
+    Receipt,
     State,
     StateConnector,
 )
@@ -189,7 +190,7 @@ class Letters(MessageConnector[NoSettings]):
             raise Terminal("the address is none, token=abcdef0123")
         return Message(f"letter about {event.event.event_type}", event.updated_at)
 
-    def send(self, message: Message, call: Call) -> str:
+    def send(self, message: Message, call: Call) -> str | Receipt:
         self.seen.take("send", message.content, call.reference)
         self.seen.done()
         return self.answer
@@ -270,6 +271,7 @@ class Kit:
         group: str | None = "HSS",
         handler: str = "hss",
         call_seconds: float = 5.0,
+        answer_hours: float = 24.0,
     ) -> None:
         self.store, self.espf, self.handler = store, Espf(), handler
         self.ledger = Ledger(store)
@@ -280,6 +282,7 @@ class Kit:
             events=("SIM/*",),
             group=group,
             call_timeout_seconds=call_seconds,
+            answer_within_hours=answer_hours,
         )
         parts = Delivering(self.settings, self.ledger, self.poster, lambda: REDACTOR)
         self.runner = runner(connector, parts)

@@ -70,6 +70,8 @@ class Work:
     overtaken by another one, its event is read again. None: any newer one of the owner may."""
     asked: bool = False
     """A replay or a repair: write even what the ledger takes to be so already."""
+    receipts: bool = False
+    """The system may report later what became of a message: until then it is only accepted."""
     effects: bool = False
     """Something has to follow each write: it is owed until it has been carried out."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -193,10 +195,13 @@ class Ledger:
             about["fields"] = as_json(about["fields"])
         return self._settle(work, progress, settle, outcome, about)
 
-    def accepted(self, work: Work, progress: Progress, order_id: str) -> Progress:
-        """An asynchronous system took the order: remember it, go on.
+    def accepted(
+        self, work: Work, progress: Progress, order_id: str, details: Mapping[str, Any]
+    ) -> Progress:
+        """The system took the order, or the message, and answers later: remember it, go on.
 
-        Its answer may have come before the acceptance, even under an id nobody knew then.
+        Its answer may have come before the acceptance, even under an id nobody knew then. A message
+        that was taken is sent: its resource waits for no receipt, only its delivery does.
         """
         step = _performed(progress)
         reference = order_reference(work, step)
@@ -212,6 +217,8 @@ class Ledger:
             heard = order if order.get("answer") else view.order(early) or {}
             answer = heard.get("answer")
             known: dict[str, Any] = {"order_id": order_id, "accepted_at": tx.now}
+            if not work.lasting:
+                known |= _order_fields(work, step, "send")
             if answer is None:
                 after = protocol.accept(resource, step, work.token, reference)
                 due_at = tx.after(seconds=work.answer_seconds)
@@ -223,12 +230,15 @@ class Ledger:
                 after = protocol.not_settled(protocol.give_back(resource, work.token))
                 failed = {"answer": answer, "message": heard.get("message"), "settled": True}
                 view.put_order(reference, known | failed)
+            if not work.lasting:
+                after = protocol.confirm(resource, step, work.token)
             assert after is not None
             view.put(step, after)
             outcome = _ANSWERED.get(answer or "", Outcome.ACCEPTED)
             if progress.dropping:
                 outcome = Outcome.REJECTED
-            result = {"key": step.key, "result": "ordered", "order": order_id}
+            said = "ordered" if work.lasting else "sent"
+            result = {"key": step.key, "result": said, "order": order_id, **details}
             told = (_told(heard),) if answer == "failed" else ()
             went = replace(
                 progress,
@@ -249,19 +259,7 @@ class Ledger:
         was in doubt for DOUBT_SECONDS. Returns its reference. Raises Transient.
         """
         reference = order_reference(work, step)
-        order = {
-            "reference": reference,
-            "key": step.key,
-            "action": action,
-            "wanted": step.wanted or "",
-            "state": as_json(work.visible.get(step.key, {})),
-            "owner": str(work.owner),
-            "i_account": work.i_account,
-            "group": work.group,
-            "t": work.t,
-            "deliveries": ArrayUnion([work.delivery]),
-            "settled": False,
-        }
+        order = _order_fields(work, step, action)
         at = self._store.resource(work.handler, step.key)
 
         def body(tx: Tx) -> None:
@@ -417,6 +415,9 @@ class Ledger:
         if listing:
             owned = tx.query(store.resources_of(handler, str(work.owner)))
             keys = tuple(work.wanted)
+            if work.receipts:
+                steps = [Step(Todo.CLAIM, key, wanted) for key, wanted in work.wanted.items()]
+                orders = tuple(order_reference(work, step) for step in steps)
         references = [store.delivery(handler, work.delivery)]
         references += [store.owner(handler, str(work.owner))] if takes else []
         references += [
@@ -531,6 +532,8 @@ class _View:
                 return self._wait(replace(progress, step=step), taken, before)
             if taken is Taken.CLAIMED_LATER and work.meaning is not None:
                 return self._overtaken(before)
+            if taken is Taken.UNCHANGED and self._awaits_receipt(step):
+                taken = Taken.JOINED
             progress = replace(
                 progress,
                 outcome=worst(progress.outcome, protocol.OUTCOME_OF[taken]),
@@ -539,11 +542,16 @@ class _View:
             if taken is Taken.GAVE_WAY:
                 self.record({"superseded_by": self.watermark.by})
                 break
-            if taken is Taken.JOINED and before.pending is not None:
-                progress = self._join(progress, before.pending.reference)
+            if taken is Taken.JOINED:
+                progress = self._join(progress, _open_order(work, step, before))
             if after != before:
                 self.put(step, after)
         return self.finish(progress)
+
+    def _awaits_receipt(self, step: Step) -> bool:
+        """Whether the message was sent before, and its receipt decides."""
+        sent = self.order(order_reference(self._work, step)) if self._work.receipts else None
+        return sent is not None and bool(sent.get("order_id"))
 
     def _wait(self, progress: Progress, taken: Taken, resource: Resource) -> Progress:
         self.keep(progress)
@@ -716,9 +724,35 @@ def _findable(key: str, state: Mapping[str, Any]) -> list[str]:
     return sorted({key, *texts, *numbers})
 
 
+def _order_fields(work: Work, step: Step, action: str) -> dict[str, Any]:
+    """What is kept of an order, or of a message with a receipt, from its beginning."""
+    return {
+        "reference": order_reference(work, step),
+        "key": step.key,
+        "action": action,
+        "wanted": step.wanted or "",
+        "state": as_json(work.visible.get(step.key, {})),
+        "owner": str(work.owner),
+        "i_account": work.i_account,
+        "group": work.group,
+        "t": work.t,
+        "deliveries": ArrayUnion([work.delivery]),
+        "settled": False,
+    }
+
+
+def _open_order(work: Work, step: Step, resource: Resource) -> str:
+    """The name of the order, or of the message, whose answer counts for this step, too."""
+    return resource.pending.reference if resource.pending else order_reference(work, step)
+
+
 def order_reference(work: Work, step: Step) -> str:
-    """Our name for an order: equal when the same snapshot's order is submitted again."""
-    name = "\n".join((work.handler, step.key, work.t, step.wanted or ""))
+    """Our name for an order: equal when the same snapshot's order is submitted again.
+
+    A message is the same in every snapshot of its delivery.
+    """
+    t = work.t if work.lasting else ""
+    name = "\n".join((work.handler, step.key, t, step.wanted or ""))
     return str(uuid.uuid5(_ORDERS, name))
 
 
@@ -759,7 +793,7 @@ def _keys(progress: Progress) -> tuple[str, ...]:
 
 _ORDERS = uuid.UUID("0f2f5f7c-3b1e-5d39-8a68-2f8f52c9a0aa")
 _CHANGED = frozenset({"written", "removed"})
-_DONE = _CHANGED | {"ordered"}
+_DONE = _CHANGED | {"ordered", "sent"}
 _ANSWERED = {"done": Outcome.DELIVERED, "failed": Outcome.REJECTED}
 _SAY = {
     Taken.UNCHANGED: "unchanged",

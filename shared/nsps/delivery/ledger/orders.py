@@ -20,7 +20,7 @@ from nsps.cloud.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, Tx
 from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Resource
 from nsps.delivery.ledger.ledger import answers_together, note_status, unknown_name
-from nsps.domain.event import SnapshotTime
+from nsps.domain.event import MESSAGE_KEY, SnapshotTime
 from nsps.domain.outcome import AnswerState, Outcome
 from nsps.espf import outbox
 
@@ -69,7 +69,7 @@ class Settlement:
 
 
 class Orders:
-    """The open orders of all asynchronous handlers."""
+    """The open orders of all asynchronous handlers, and the messages without a receipt yet."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -193,6 +193,8 @@ class Orders:
         answer: LateAnswer,
         effect: AnswerEffect,
     ) -> None:
+        if str(order["key"]).startswith(MESSAGE_KEY):
+            return  # it was sent, whatever became of it
         at = self._store.resource(handler, str(order["key"]))
         resource = Resource.read(tx.read([at])[at.path])
         pending = resource.pending
