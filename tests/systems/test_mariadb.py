@@ -160,8 +160,8 @@ class TestMariadb(_OnMariadb, StateStandardTests):
             other.exec_driver_sql("SELECT * FROM subscribers FOR UPDATE").fetchall()
             write = pool.submit(connector.change, key, state, state, make_call(20))
             end = time.monotonic() + 10
-            waiting = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-            while sql.exec_driver_sql(waiting).first() is None:
+            working = "SELECT 1 FROM information_schema.processlist WHERE info LIKE 'INSERT INTO%'"
+            while sql.exec_driver_sql(working).first() is None:
                 assert time.monotonic() < end
             sql.exec_driver_sql("KILL USER nsps")
             error = write.exception(10)
