@@ -156,6 +156,15 @@ def test_two_handlers_of_one_name_and_callbacks_of_another_kind_are_refused() ->
         CallbacksSettings.from_env(env(**base, NSPS_HANDLERS_FULL=[FULL]))
 
 
+def test_callbacks_takes_the_receipts_of_message_handlers_too() -> None:
+    receipts = FULL | {"kind": "message", "receipts": True, "answer_within_hours": 72}
+    base = {"NSPS_PORTABILLING": PORTABILLING, "NSPS_EVENTS_TOPIC": TOPIC}
+    (handler,) = CallbacksSettings.from_env(env(**base, NSPS_HANDLERS_FULL=[receipts])).handlers
+    assert handler.answers_later and handler.answer_within_hours == 72
+    with pytest.raises(SettingsError, match="of kind message without receipts"):
+        CallbacksSettings.from_env(env(**base, NSPS_HANDLERS_FULL=[FULL | {"kind": "message"}]))
+
+
 @pytest.mark.parametrize("url", ["pb.example", "https://u:p@pb.example", "https://pb.example/?a=1"])
 def test_an_address_with_credentials_or_query_is_refused(url: str) -> None:
     environ = env(

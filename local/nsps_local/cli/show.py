@@ -98,7 +98,6 @@ _URGENCY = (
     "delivered",
     "unchanged",
     "superseded",
-    "dry_run",
 )
 
 

@@ -1,7 +1,9 @@
 """One attempt of one delivery, for any kind of connector: ledger steps around the system's calls.
 
-The kinds differ only in what they want (``Wanted``) and in how one step is performed
-(``Performer``); waiting for leases, refusals, retries and the status are the same for all.
+The way of a delivery: the handler's gate admits it (gate.py), its runner says what is desired
+(connector/kinds.py), and then, here: begin (``run``); for each resource call, after-write, settle
+(``_step``); and ESPF is told. The kinds differ only in what they want (``Work``) and in how one
+resource is called for (``Performer``); leases, refusals, retries and the status are the same.
 """
 
 from __future__ import annotations
@@ -154,6 +156,7 @@ class Attempts:
         return _later(reason, error, error.retry_after)
 
     def _step(self, work: Work, progress: Progress, event: Enriched) -> Progress:
+        """One resource: call the system, do what has to follow the write, settle."""
         self._watch.turn()
         if not self._ledger.may_call(work, progress):
             return replace(progress, at=At.LOST)
@@ -180,7 +183,12 @@ class Attempts:
             self._give_back(work, progress, unnamed)
         self._watch.well()
         took = {"took_ms": round((self._clock() - started) * 1000, 1)}
-        details = {**performed.details, **took}
+        return self._settle(work, progress, performed, {**performed.details, **took})
+
+    def _settle(
+        self, work: Work, progress: Progress, performed: Performed, details: Mapping[str, Any]
+    ) -> Progress:
+        """Record what was done, and take the next resource or finish."""
         if performed.order is not None:
             return self._ledger.accepted(work, progress, performed.order, details)
         return self._ledger.done(work, progress, details, changed=performed.changed)

@@ -20,7 +20,6 @@ class Outcome(StrEnum):
     SUPERSEDED = "superseded"  # a newer snapshot took over
     PARKED = "parked"  # waits in Firestore for its next try
     WAITING = "waiting"  # the handler is paused, or another attempt holds the resource
-    DRY_RUN = "dry_run"
 
     @property
     def final(self) -> bool:
@@ -39,7 +38,6 @@ _FINAL = frozenset(
         Outcome.REJECTED,
         Outcome.EXPIRED,
         Outcome.SUPERSEDED,
-        Outcome.DRY_RUN,
     }
 )
 _ESPF = {
