@@ -610,3 +610,61 @@ def test_a_mistake_that_only_the_connector_knows_is_found_before_anything_starts
         load_stack(values, "Pulumi.test.yaml", ROOT / "functions" / "connectors")
     (problem,) = error.value.problems
     assert problem.startswith(f"Pulumi.test.yaml: nsps:handlers[0].{wrong}")
+
+
+def described(**resource: Any) -> dict[str, Any]:
+    """The settings of a REST system with one resource."""
+    whole = {
+        "name": "party",
+        "key": "id",
+        "fields": {"id": "account_info.i_account"},
+        "read": {"path": "parties/{id}"},
+        "create": {"method": "POST", "path": "parties", "body": {"id": "{id}"}},
+        "delete": {"method": "DELETE", "path": "parties/{id}"},
+    }
+    return {
+        "url": "https://crm.acme.example",
+        "authentication": {"type": "none"},
+        "check": "health",
+        "resources": [whole | resource],
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        (described(key="imsi"), "settings.resources[0]: key: imsi is no field with a source: wri"),
+        (described(read={}), "settings.resources[0].read.path: missing: write the path below url"),
+        (described(reed={}), "settings.resources[0].reed: unknown key: write read"),
+        (
+            described(fields={"id": {"form": "msisdn"}}),
+            "settings.resources[0].fields.id.form: unknown key: write format",
+        ),
+        (
+            described(fields={"id": "account_info.nummer"}),
+            "settings.resources[0].fields.id: 'account_info.nummer' names no value: write ",
+        ),
+        (
+            described(delete={"method": "DELETE", "path": "parties/{imsi}"}),
+            "settings.resources[0]: delete.path: {imsi} cannot be filled in here: write {NAME} wi",
+        ),
+        (
+            described() | {"authentication": {"type": "password"}},
+            "settings.authentication.type: must be 'none', 'bearer', 'basic', 'api_key' or 'sign_",
+        ),
+        (
+            described() | {"answers": [{"meaning": "absent", "status": "4o4"}]},
+            "settings.answers[0].status: ",
+        ),
+    ],
+)
+def test_a_rest_system_that_is_described_wrongly_is_refused_before_anything_starts(
+    settings: dict[str, Any], wrong: str
+) -> None:
+    values = base()
+    values["nsps:handlers"] = [
+        {"name": "crm", "connector": "rest", "events": ["SIM/*"], "settings": settings}
+    ]
+    with pytest.raises(ConfigError) as error:
+        load_stack(values, "Pulumi.test.yaml", ROOT / "functions" / "connectors")
+    assert f"Pulumi.test.yaml: nsps:handlers[0].{wrong}" in str(error.value)

@@ -7,11 +7,12 @@ import pwd
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,45 @@ def _cluster(initdb: str, data: Path, user: str | None) -> Iterator[tuple[str, i
     command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
     with _process(command, data, lambda: _speaks_postgresql(port), user=user):
         yield "127.0.0.1", port
+
+
+_PDNS_CONFIG = """\
+launch=gsqlite3
+gsqlite3-database={folder}/pdns.sqlite3
+socket-dir={folder}
+local-address=127.0.0.1
+local-port={dns}
+webserver=yes
+webserver-address=127.0.0.1
+webserver-port={api}
+api=yes
+api-key={key}
+guardian=no
+daemon=no
+"""
+_PDNS_SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
+
+
+@contextmanager
+def powerdns(key: str) -> Iterator[tuple[int, int]]:
+    """A PowerDNS without zones; gives the ports of its API and of the DNS, on 127.0.0.1.
+
+    Skips where it, or its SQLite backend, is not installed.
+    """
+    program = _program("pdns_server", "pdns-server pdns-backend-sqlite3")
+    if not _PDNS_SCHEMA.exists():
+        pytest.skip("PowerDNS has no SQLite: apt-get install pdns-backend-sqlite3")
+    # A path of its own: PowerDNS makes a socket there, whose name must be short.
+    with tempfile.TemporaryDirectory(prefix="nsps-pdns-") as name:
+        folder, api, dns = Path(name), _free_port(), _free_port()
+        with closing(sqlite3.connect(folder / "pdns.sqlite3")) as database:
+            database.executescript(_PDNS_SCHEMA.read_text())
+        (folder / "pdns.conf").write_text(
+            _PDNS_CONFIG.format(folder=folder, api=api, dns=dns, key=key)
+        )
+        command = [program, f"--config-dir={folder}"]
+        with _process(command, folder, lambda: _accepts("127.0.0.1", api)):
+            yield api, dns
 
 
 @contextmanager

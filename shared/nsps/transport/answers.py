@@ -47,7 +47,8 @@ class AnswerRule(BaseModel):
     JSON, its ``member`` (a path with dots) ``equals`` a value or, without one, is there.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # People write status: 404, and YAML makes a number of it.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     meaning: Meaning
     status: str = Field(default="", pattern=r"^([1-5](\d\d|xx)(,[1-5](\d\d|xx))*)?$")

@@ -1,0 +1,70 @@
+"""Who we are to the system, by the setting ``authentication`` and the secret ``credentials``."""
+
+from __future__ import annotations
+
+import base64
+import time
+
+from nsps.connector.base import Call, Parts
+from nsps.domain.outcome import Transient
+from nsps.runtime.secrets import SecretValue
+from nsps.runtime.settings import SettingsError
+from nsps.transport.answers import member_of
+from nsps.transport.rest import Authentication as Shows
+from nsps.transport.rest import NoAuthentication, Shown, SignedIn
+
+from .description import Authentication, SignIn
+from .template import filled, places
+
+SECRET = "credentials"  # noqa: S105 (its name in the manifest)
+
+
+def authentication(setting: Authentication, parts: Parts) -> Shows:
+    """Raises SettingsError where the secret is not configured."""
+    if setting.type == "none":
+        return NoAuthentication()
+    if not parts.has_secret(SECRET):
+        raise SettingsError(
+            f"handler {parts.handler}, secrets.{SECRET}: missing; authentication {setting.type} "
+            "needs it: write the name of a secret in Secret Manager"
+        )
+    if setting.sign_in is not None:
+        return _signed_in(setting, setting.sign_in, parts)
+    written = {
+        "bearer": "Bearer {}".format,
+        "basic": lambda text: "Basic " + base64.b64encode(text.encode()).decode(),
+        "api_key": "{}".format,
+    }[setting.type]
+    again = parts.refresh or parts.secret
+    return Shown(lambda: parts.secret(SECRET), lambda: again(SECRET), setting.header, written)
+
+
+def _signed_in(setting: Authentication, sign_in: SignIn, parts: Parts) -> Shows:
+    def ask(call: Call) -> tuple[SecretValue, float | None]:
+        credentials = parts.secret(SECRET).json()
+        missing = sorted({name for name, _ in places(sign_in.body)} - set(credentials))
+        if missing:
+            raise Transient(f"secret {SECRET} has no member {missing[0]}: add it")
+        body = filled(sign_in.body, credentials)
+        content = {"data": body} if sign_in.form else {"json": body}
+        answer = parts.http.request(
+            "POST", sign_in.url, deadline=call.deadline, idempotent=True, **content
+        )
+        if not answer.ok:  # what it says may repeat the password
+            raise Transient(
+                f"POST {answer.url}: {answer.status}: no token was given: is the secret "
+                f"{SECRET} right?",
+                answer.retry_after(),
+            )
+        return _token(answer.json(), sign_in, answer.url)
+
+    return SignedIn(ask, lambda token: {setting.header: setting.prefix + token}, time.monotonic)
+
+
+def _token(document: object, sign_in: SignIn, url: str) -> tuple[SecretValue, float | None]:
+    token = member_of(document, sign_in.token)
+    if not isinstance(token, str) or not token:
+        raise Transient(f"POST {url}: there is no token at {sign_in.token} of the answer")
+    seconds = member_of(document, sign_in.seconds) if sign_in.seconds else None
+    lifetime = float(seconds) if isinstance(seconds, int | float) else None
+    return SecretValue(token), lifetime

@@ -1,0 +1,268 @@
+"""What a deployment's file says of a system: where it is, who we are there, what is kept in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from nsps.domain.fields import READ, Source
+from nsps.domain.outcome import Terminal
+from nsps.domain.snapshot import PbData
+from nsps.transport.answers import AnswerRule, is_there, member_of
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from .template import FORMATS, check_places, filled, formatted, places, word
+
+_DERIVED = ("msisdn", "feature", "policy")
+"""Sources that may say nothing of a subscriber in good order: one without a number."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SignIn(_Part):
+    """The request that gives a token: a session's, or OAuth2's."""
+
+    url: str = Field(description="https://HOST/PATH, where a token is asked for")
+    body: dict[str, Any] = Field(
+        description="a map, in which {NAME} stands for a member of the secret credentials"
+    )
+    form: bool = Field(False, description="true if the body is sent as a form, else false")
+    token: str = Field("access_token", description="the token's place in the answer")
+    seconds: str = Field("expires_in", description="the place of its lifetime; empty for none")
+
+
+class Authentication(_Part):
+    """Who we are. All but ``none`` need the secret ``credentials``."""
+
+    type: Literal["none", "bearer", "basic", "api_key", "sign_in"] = Field(
+        description="none, bearer, basic, api_key or sign_in"
+    )
+    header: str = Field("Authorization", description="the header that shows it")
+    prefix: str = Field("Bearer ", description="what stands before a token that was signed in for")
+    sign_in: SignIn | None = Field(None, description="{url, body}")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.type == "sign_in") != (self.sign_in is not None):
+            raise ValueError("sign_in goes with type sign_in: write both or neither")
+        if self.type == "api_key" and "header" not in self.model_fields_set:
+            raise ValueError("header: missing: write the header of the key, like X-API-Key")
+        return self
+
+
+class Request(_Part):
+    """One request; ``{field}`` in path, query and body stands for a field's value."""
+
+    method: Literal["POST", "PUT", "PATCH", "DELETE"] = Field(
+        description="POST, PUT, PATCH or DELETE"
+    )
+    path: str = Field(description="the path below url, like parties/{id}")
+    query: dict[str, str] = Field({}, description="a map, {name: value}")
+    body: dict[str, Any] | list[Any] | None = Field(None, description="a map or a list")
+    answers: tuple[AnswerRule, ...] = Field((), description="a list of {meaning, status, ...}")
+
+
+class Reading(_Part):
+    """How a resource is read (GET). ``items``: the list in which it is looked for (. for an answer
+    that is a list); ``match``: what its members equal."""
+
+    path: str = Field(description="the path below url, like parties/{id}")
+    query: dict[str, str] = Field({}, description="a map, {name: value}")
+    items: str = Field("", description="the place of a list in the answer, or .")
+    match: dict[str, str] = Field({}, description="a map, {place in the item: value}")
+    answers: tuple[AnswerRule, ...] = Field((), description="a list of {meaning, status, ...}")
+
+
+class FieldOf(_Part):
+    """A field: ``from`` a source of the snapshot, or a ``value`` made of other fields.
+
+    ``at``: its place in what is read; its own name unless given, empty where it is not told.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    source: str | None = Field(None, alias="from", description="a source, like sim_info.imsi")
+    value: Any = Field(None, description="a text with {field}, or a value for all subscribers")
+    values: dict[str, Any] = Field({}, description="a map, {PortaBilling's word: the system's}")
+    format: str | None = Field(None, description=f"one of {', '.join(FORMATS)}")
+    at: str | None = Field(None, description="the place in the answer of read")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"from": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.source is None) == ("value" not in self.model_fields_set):
+            raise ValueError("write from: SOURCE or value: VALUE, one of the two")
+        if self.source is None and (self.values or self.format):
+            raise ValueError("values and format go with from: write {NAME:FORMAT} in a value")
+        if self.format and self.format not in FORMATS:
+            raise ValueError(f"format: there is no {self.format}: write one of {list(FORMATS)}")
+        if self.source is not None:
+            Source.parse(self.source)
+        return self
+
+    def made(self, pb: PbData) -> Any:
+        """The value that ``from`` gives; raises Terminal for one that cannot be written."""
+        assert self.source is not None
+        value = Source.parse(self.source).value(pb)
+        if not self.values:
+            return formatted(value, self.format)
+        if word(value) in self.values:
+            return self.values[word(value)]
+        if value is None:
+            return None
+        raise Terminal(f"{self.source} has a value that the setting values does not list: add it")
+
+    def as_read(self, value: Any) -> Any:
+        """What the system tells, in the type in which the field is written."""
+        if self.source is None or self.values:
+            return value
+        kind = "text" if self.format else Source.parse(self.source).kind
+        return READ[kind](value) if kind in READ else value
+
+
+class Resource(_Part):
+    """One thing that is kept of a subscriber. ``key``: the field that tells them apart; of it alone
+    are ``read`` and ``delete`` made. ``when``: source -> the values with which it is to be there.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$", description="a name in small letters")
+    key: str = Field(description="one of the fields")
+    when: dict[str, list[Any]] = Field({}, description="a map, {source: [values]}")
+    fields: dict[str, FieldOf] = Field(min_length=1, description="a map, {field: source}")
+    read: Reading = Field(description="{path}")
+    create: Request = Field(description="{method, path, body}")
+    change: Request | None = Field(None, description="{method, path, body}")
+    delete: Request = Field(description="{method, path}")
+
+    @field_validator("when")
+    @classmethod
+    def _sources(cls, when: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for source in when:
+            Source.parse(source)
+        return when
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        made = {name for name, field in self.fields.items() if field.source is not None}
+        if self.key not in made:
+            raise ValueError(
+                f"key: {self.key} is no field with a source: write one of {', '.join(sorted(made))}"
+            )
+        for name, field in self.fields.items():
+            _checked(f"fields.{name}.value", field.value, made)
+        for part, known in (
+            ("read", {self.key}),
+            ("create", set(self.fields)),
+            ("change", set(self.fields)),
+            ("delete", {self.key}),
+        ):
+            request = getattr(self, part)
+            for member in ("path", "query", "body", "match"):
+                _checked(f"{part}.{member}", getattr(request, member, None), known)
+        return self
+
+    def state(self, pb: PbData) -> dict[str, Any] | None:
+        """The fields as they should be; None where the resource should not be there."""
+        source = Source.parse(str(self.fields[self.key].source))
+        if not source.has_block(pb) or not all(
+            word(Source.parse(each).value(pb)) in map(word, values)
+            for each, values in self.when.items()
+        ):
+            return None
+        made = {name: field.made(pb) for name, field in self.fields.items() if field.source}
+        if made[self.key] in (None, ""):
+            if source.text.partition(".")[0] in _DERIVED:
+                return None
+            raise Terminal(f"{source.text} is missing: the key of {self.name} needs it")
+        return {
+            name: made[name] if field.source else filled(field.value, made)
+            for name, field in self.fields.items()
+            if not self._is_part_of_others(name)
+        }
+
+    def _is_part_of_others(self, name: str) -> bool:
+        """Whether a field is neither told nor written itself, but within the value of another."""
+        requests = [self.create, self.change or self.create]
+        written = (each for one in requests for each in (one.path, one.query, one.body))
+        return (
+            self.fields[name].at == ""
+            and name != self.key
+            and name not in {place for each in written for place, _ in places(each)}
+        )
+
+    def key_values(self, key: str) -> dict[str, Any]:
+        """What ``read`` and ``delete`` are made of, by the key alone."""
+        return {self.key: self.fields[self.key].as_read(key)}
+
+    def told(self, key: Mapping[str, Any], item: Any) -> dict[str, Any]:
+        """The fields that an answer tells, as they would be written; the key it was asked by."""
+        told = dict(key)
+        for name, field in self.fields.items():
+            place = name if field.at is None else field.at
+            if place:
+                value = member_of(item, place)
+                told[name] = field.as_read(value) if is_there(value) else None
+        return told
+
+
+class Settings(_Part):
+    """A REST system, as the deployment describes it."""
+
+    url: str = Field(description="The address below which all paths are, https://HOST/PATH.")
+    authentication: Authentication = Field(
+        description="Who we are there, {type: none, bearer, basic, api_key or sign_in}."
+    )
+    check: str = Field(description="A path that answers with 2xx while the system is well.")
+    resources: tuple[Resource, ...] = Field(
+        min_length=1,
+        description="What is kept of a subscriber there, each with name, key, fields and requests.",
+    )
+    answers: tuple[AnswerRule, ...] = Field(
+        default=(),
+        description="How answers are read that do not mean what their status says, the first "
+        "that fits; a request's own come before these.",
+    )
+    headers: dict[str, str] = Field(default={}, description="Headers that every request carries.")
+    verify_after_write: bool = Field(
+        default=False, description="Whether what was written is read back at once and compared."
+    )
+    allow_http: bool = Field(
+        default=False,
+        description="Whether url may be http, without TLS; only on a network of your own.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _web_address("url", self.url, self.allow_http)
+        if self.authentication.sign_in is not None:
+            url = self.authentication.sign_in.url
+            _web_address("authentication.sign_in.url", url, self.allow_http)
+        names = [resource.name for resource in self.resources]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"resources: two are named {name}: write another name")
+        return self
+
+
+def _web_address(key: str, url: str, allow_http: bool) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"{key}: write https://HOST[:PORT][/PATH]")
+    if parts.username is not None:
+        raise ValueError(f"{key}: holds a user: write it without, and a secret credentials")
+    if parts.scheme == "http" and not allow_http:
+        raise ValueError(f"{key}: write https://..., or allow_http: true on a network of your own")
+
+
+def _checked(where: str, template: Any, known: Mapping[str, Any] | set[str]) -> None:
+    try:
+        check_places(template, known)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
