@@ -27,6 +27,7 @@ ENDPOINTS = [
     ("subscribers", "/"),
     ("subscribers", "/health?deep=1"),
     ("subscribers", "/preview"),
+    ("subscribers", "/try"),
     ("retries", "/"),
     ("retries", "/tick"),
     ("console", "/work"),

@@ -25,6 +25,7 @@ class RestSystem(StateConnector[Settings]):
     """The resources of a description; a key is NAME/KEY."""
 
     settings_model = Settings
+    shows_requests = True
 
     def __init__(self, settings: Settings, parts: Parts) -> None:
         super().__init__(settings, parts)

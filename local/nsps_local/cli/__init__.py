@@ -41,6 +41,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         jobs,
         retries,
         send,
+        try_handler,
         up,
     )
 
@@ -58,6 +59,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         handlers,
         retries,
         jobs,
+        try_handler,
         audit,
         cost,
         doctor,

@@ -146,6 +146,10 @@ class StateConnector(Connector[SettingsT]):
     listable: ClassVar[bool] = False
     """True where ``keys`` can be used: reconcile then finds what NSPS never wrote."""
 
+    shows_requests: ClassVar[bool] = False
+    """True where all that changes something goes through ``nsps.transport.rest``: ``nsps try`` can
+    then show it without sending it."""
+
     @abstractmethod
     def desired(self, event: Enriched) -> Mapping[str, State]:
         """The resources that the owner should have in this system: key -> state.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -113,7 +113,7 @@ class Inspector:
         with self._parts.redactor().knowing(enriched.pb.to_contract()):
             if isinstance(self._connector, MessageConnector):
                 return {"owner": str(owner), "resources": [], **self._message(enriched)}
-            found = [each.to_json() for each in self._of(enriched)]
+            found = [each.to_json() for each in self.resources(enriched)]
         return {"owner": str(owner), "resources": found, "message": None}
 
     def _message(self, enriched: Enriched) -> dict[str, Any]:
@@ -146,18 +146,23 @@ class Inspector:
 
     def _compared(self, owner: Owner) -> tuple[Owner, list[Found]]:
         try:
-            behind = self._parts.reader.account_behind(owner)
-            pb = self._parts.reader.read_owner(behind, self._blocks)
-            event = EspfEvent(RECONCILE, {})
-            enriched = self._enriched(event, "", behind, pb)
+            enriched = self.read_now(owner)
             with self._parts.redactor().knowing(enriched.pb.to_contract()):
-                return owner, self._of(enriched)
+                return owner, self.resources(enriched)
         except DeliveryError as error:
             reason = self._parts.redactor().text_for_store(str(error))
             return owner, [Found("", What.UNREAD, reason=reason)]
 
+    def read_now(self, owner: Owner, event_id: str = "") -> Enriched:
+        """The owner as PortaBilling has it at this moment. Raises Transient."""
+        before = _now()  # of its snapshot: what changes while it is read is newer
+        behind = self._parts.reader.account_behind(owner)
+        pb = self._parts.reader.read_owner(behind, self._blocks)
+        enriched = self._enriched(EspfEvent(RECONCILE, {}), event_id, behind, pb)
+        return replace(enriched, t=SnapshotTime(f"{before}/{event_id}"))
+
     def _enriched(self, event: EspfEvent, event_id: str, owner: Owner, pb: PbData) -> Enriched:
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        now = _now()
         return Enriched(
             event_id=event_id,
             event=event,
@@ -187,8 +192,8 @@ class Inspector:
 
     # ---- one owner's resources ---------------------------------------------------------------
 
-    def _of(self, enriched: Enriched) -> list[Found]:
-        """Raises Transient."""
+    def resources(self, enriched: Enriched) -> list[Found]:
+        """How the system differs from what the owner should have there. Raises Transient."""
         connector, store, name = self._connector, self._parts.store, self._parts.handler.name
         assert isinstance(connector, StateConnector | AsynchronousConnector)
         owner = str(enriched.owner)
@@ -264,6 +269,10 @@ class Inspector:
         assert isinstance(self._connector, StateConnector)
         deadline = Deadline(self._parts.handler.call_timeout_seconds)
         return self._connector.read(key, Call(deadline, reference=f"compare/{key}"))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _waiting(resource: Resource) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nsps.connector.preview import MAX_OWNERS, Inspector
+from nsps.connector.trial import Trial
 from nsps.domain.event import RECONCILE, EspfEvent, Owner
 from nsps.runtime.mistakes import sentences
 
@@ -25,13 +26,14 @@ class _Event(BaseModel):
 
 class Question(BaseModel):
     """``event`` with ``event_id``, or ``owner``, for a preview; ``owners`` for a comparison;
-    ``after`` and ``limit`` for keys."""
+    ``after`` and ``limit`` for keys; ``owner`` and ``send`` to try the handler."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     event: _Event | None = None
     event_id: str = ""
     owner: str | None = None
+    send: bool = False
     owners: Annotated[tuple[str, ...], Field(max_length=MAX_OWNERS)] = ()
     after: str = ""
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -43,6 +45,12 @@ class Question(BaseModel):
         event = self.event or _Event(event_type=RECONCILE)
         owner = _owner(self.owner) if self.owner else None
         return inspector.preview(EspfEvent(event.event_type, event.variables), self.event_id, owner)
+
+    def tried(self, trial: Trial) -> dict[str, Any]:
+        """Raises InvalidQuestion, NoState, Transient."""
+        if self.owner is None:
+            raise InvalidQuestion('write {"owner": "account:1"}')
+        return trial.of(_owner(self.owner), send=self.send)
 
     def compare(self, inspector: Inspector) -> dict[str, Any]:
         """Raises InvalidQuestion, NoState, Transient."""

@@ -32,7 +32,8 @@ from nsps.connector.base import (
 from nsps.connector.contract import ContractAnswer
 from nsps.connector.kinds import Delivering, Runner, runner
 from nsps.connector.preview import Inspected, Inspector, NoState
-from nsps.connector.question import InvalidQuestion, read_question
+from nsps.connector.question import InvalidQuestion, Question, read_question
+from nsps.connector.trial import Trial
 from nsps.delivery.gate import Gate
 from nsps.delivery.instance import InstanceParts
 from nsps.delivery.ledger.ledger import Ledger
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 _log = log.get(__name__)
 
 CONTRACT_PATH = "/process-event"
-ASKED = ("/preview", "/compare", "/keys")
+ASKED = ("/preview", "/compare", "/keys", "/try")
 CHECK_SECONDS = 5.0
 
 
@@ -141,6 +142,11 @@ class _Started:
         )
         self.runner: Once[Runner] = Once(self._make_runner)
         self.inspector: Once[Inspector] = Once(self._make_inspector)
+        self.trial: Once[Trial] = Once(
+            lambda: Trial(
+                self.handler, self.connector, self.inspector(), self.parts.redactor, self.deliver
+            )
+        )
         self._blocks = [Block(block) for block in settings.handler.requires]
         keeps_state = not isinstance(self.connector, MessageConnector)
         self.must_be_said = self._blocks if keeps_state else []
@@ -280,15 +286,11 @@ def _health(request: flask.Request, started: _Started) -> Reply:
 
 
 def _asked(request: flask.Request, started: _Started) -> Reply:
-    """POST /preview, /compare and /keys: for the console; nothing is written."""
+    """POST /preview, /compare, /keys and /try: for the console. Only /try can write."""
     try:
         started.guard.check(request.headers)
         question = read_question(request.get_data(cache=False))
-        if request.path.startswith("/preview"):
-            return Reply(200, question.preview(started.inspector()))
-        if request.path.startswith("/keys"):
-            return Reply(200, question.foreign(started.inspector()))
-        return Reply(200, question.compare(started.inspector()))
+        return Reply(200, _answer_to(question, request.path.rstrip("/"), started))
     except PushRefused as refused:
         return Reply(refused.status, {"error": str(refused)})
     except InvalidQuestion as error:
@@ -301,6 +303,16 @@ def _asked(request: flask.Request, started: _Started) -> Reply:
     except Exception as error:
         _log.error("an unexpected error", error=error)
         return Reply(500, {"error": "unexpected error; see the connector's log"})
+
+
+def _answer_to(question: Question, path: str, started: _Started) -> dict[str, Any]:
+    if path == "/preview":
+        return question.preview(started.inspector())
+    if path == "/try":
+        return question.tried(started.trial())
+    if path == "/keys":
+        return question.foreign(started.inspector())
+    return question.compare(started.inspector())
 
 
 def _contract(request: flask.Request, started: _Started) -> Reply:

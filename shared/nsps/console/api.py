@@ -38,13 +38,14 @@ from nsps.console.requests import (
     ReasonBody,
     ReconcileBody,
     ReplayBody,
+    TryBody,
 )
 from nsps.delivery import switch
 from nsps.delivery.history import unpacked
 from nsps.delivery.switch import Switch, Switches, SwitchRefused, kept_until
 from nsps.delivery.timeline import Story, Wanted, as_json, plain
 from nsps.domain.event import Owner
-from nsps.domain.outcome import Transient
+from nsps.domain.outcome import Terminal, Transient
 from nsps.domain.subscriber import as_msisdn
 from nsps.runtime import log
 from nsps.runtime.mistakes import sentences
@@ -63,6 +64,10 @@ LOOK_UP = "look up"
 
 class BadRequest(Exception):
     """What was asked cannot be understood; the message says what to write."""
+
+
+class HandlerRefuses(Exception):
+    """A handler's function refuses what is asked of it; the message says why."""
 
 
 class NotThere(Exception):
@@ -144,7 +149,7 @@ class Api:
             return Reply(404, {"error": str(error)})
         except _MethodRefused as error:
             return Reply(405, {"error": str(error)}, {"Allow": error.allow})
-        except (SwitchRefused, JobConflict, erase.NotYet) as error:
+        except (SwitchRefused, JobConflict, HandlerRefuses, erase.NotYet) as error:
             return Reply(409, {"error": str(error)})
         except Transient as error:
             return Reply(503, {"error": str(error)}, {"Retry-After": "5"})
@@ -482,6 +487,22 @@ class Api:
         )
         return {"job": ident}
 
+    def try_handler(self, asked: Asked) -> dict[str, Any]:
+        """The requests that a handler would make for an account, or makes."""
+        name, body = self._parts.handlers.get(asked.name).name, _body(asked, TryBody)
+        person, owner = asked.person, str(Owner("account", str(body.account)))
+        if body.send:
+            audit.note_alone(
+                self._parts.store, person.email, person.role.name, "try", name,
+                body.reason, {"owner": owner},
+            )  # fmt: skip
+        else:
+            self._looked_up(asked, owner, by=f"trying {name}")
+        try:
+            return self._parts.handlers.ask(name, "/try", {"owner": owner, "send": body.send})
+        except Terminal as error:
+            raise HandlerRefuses(str(error)) from None
+
     def kept(self, asked: Asked) -> dict[str, Any]:
         i_account, held = _number("account", asked.name), asked.query.get("held") == "true"
         return _kept(erase.find(self._parts.store, i_account, held=held))
@@ -566,6 +587,7 @@ ROUTES = (
     _Route("GET", "/api/customers/{name}/now", Role.operator, Api.customer_now),
     _Route("POST", "/api/handlers/{name}/pause", Role.operator, Api.pause),
     _Route("POST", "/api/handlers/{name}/resume", Role.operator, Api.resume),
+    _Route("POST", "/api/handlers/{name}/try", Role.operator, Api.try_handler),
     _Route("GET", "/api/accounts/{name}/kept", Role.viewer, Api.kept),
     _Route("POST", "/api/accounts/{name}/erase", Role.admin, Api.erase),
     _Route("POST", "/api/replays", Role.operator, Api.replays),

@@ -147,6 +147,14 @@ class ReplayBody(_Body):
         }
 
 
+class TryBody(_Body):
+    """Of one ``account``; ``send``: not only shown."""
+
+    account: Annotated[int, Field(ge=1)]
+    send: bool = False
+    reason: Reason = ""
+
+
 class ReconcileBody(_Body):
     """Of one ``account``, one ``customer`` with its accounts, or ``all``."""
 

@@ -25,6 +25,7 @@ from nsps.runtime.secrets import SecretValue
 from nsps.transport.answers import AnswerRule, AnswerRules, Meaning, member_of, words_of
 from nsps.transport.call import Call
 from nsps.transport.http import Answer, Http
+from nsps.transport.transcript import Exchange, current
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _PAGES = 10_000
@@ -144,10 +145,15 @@ class Rest:
         """
         content = {"data": body} if isinstance(body, str | bytes) else {"json": body}
 
+        url = f"{self.url.rstrip('/')}/{path.lstrip('/')}" if path else self.url
+
         def send(shown: Mapping[str, str]) -> Said:
+            exchange, transcript = Exchange(method, url, dict(query or {}), body), current()
+            if transcript is not None:
+                transcript.add(exchange, reads=method in READING)
             answer = self.http.request(
                 method,
-                f"{self.url.rstrip('/')}/{path.lstrip('/')}" if path else self.url,
+                url,
                 deadline=call.deadline,
                 headers={**self._headers(method, call), **shown},
                 params=query or None,
@@ -155,7 +161,9 @@ class Rest:
                 **content,
             )
             rule = self.rules.before(rules).read(answer)
-            return Said(method, answer, rule, partial(self._hidden, shown=shown))
+            hide = partial(self._hidden, shown=shown)
+            exchange.answered(answer.status, hide(answer.text), rule.meaning)
+            return Said(method, answer, rule, hide)
 
         shown = self.authentication.headers(call)
         said = send(shown)
