@@ -139,7 +139,6 @@ class TestRest(StateStandardTests, HttpStandardTests):
     )
     secrets: ClassVar = {"credentials": TOKEN}
     hidden_failures: ClassVar[tuple[Reply, ...]] = ()
-    any_body = True
 
     @pytest.fixture
     def parties(self) -> Parties:
@@ -187,7 +186,6 @@ class TestRestVerified(TestRest):
     """The same, looking after each write; then a failure may hide in a 200."""
 
     hidden_failures = (Reply(200, {"found": []}), Reply(200, {"result": False}))
-    any_body = False
 
     def http_settings(self, url: str) -> dict[str, Any]:
         return {**super().http_settings(url), "verify_after_write": True}

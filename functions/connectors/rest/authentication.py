@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 
 from nsps.connector.base import Call, Parts
@@ -11,7 +10,7 @@ from nsps.runtime.secrets import SecretValue
 from nsps.runtime.settings import SettingsError
 from nsps.transport.answers import member_of
 from nsps.transport.rest import Authentication as Shows
-from nsps.transport.rest import NoAuthentication, Shown, SignedIn
+from nsps.transport.rest import NoAuthentication, SignedIn, basic
 
 from .description import Authentication, SignIn
 from .template import filled, places
@@ -30,13 +29,9 @@ def authentication(setting: Authentication, parts: Parts) -> Shows:
         )
     if setting.sign_in is not None:
         return _signed_in(setting, setting.sign_in, parts)
-    written = {
-        "bearer": "Bearer {}".format,
-        "basic": lambda text: "Basic " + base64.b64encode(text.encode()).decode(),
-        "api_key": "{}".format,
-    }[setting.type]
-    again = parts.refresh or parts.secret
-    return Shown(lambda: parts.secret(SECRET), lambda: again(SECRET), setting.header, written)
+    if setting.type == "bearer":
+        return parts.shown(SECRET, setting.header)
+    return parts.shown(SECRET, setting.header, basic if setting.type == "basic" else "{}".format)
 
 
 def _signed_in(setting: Authentication, sign_in: SignIn, parts: Parts) -> Shows:

@@ -65,11 +65,11 @@ class RestSystem(StateConnector[Settings]):
         reading = resource.read
         query = filled(reading.query, values)
         path = filled_path(reading.path, values)
-        document = self._api.get(path, call, reading.answers, **query)
-        if document is None:
+        said = self._api.request("GET", path, call, query=query, rules=reading.answers)
+        if not said.is_done(Meaning.ABSENT):
             return None
         wanted = filled(reading.match, values)
-        found = [item for item in self._items(reading, document) if _fits(item, wanted)]
+        found = [item for item in self._items(reading, said.document()) if _fits(item, wanted)]
         if len(found) > 1:
             raise Transient(
                 f"{resource.name}: {len(found)} items fit where one must: correct read.match"
@@ -116,7 +116,7 @@ class RestSystem(StateConnector[Settings]):
         """Raises unless the system has written it, and, where it is to be looked at, tells so."""
         said.is_done()
         if not self.settings.verify_after_write:
-            said.document()  # what is no JSON was not said by the system
+            said.written()
             return
         held = self.read(key, call) or {}
         differ = sorted(name for name, value in held.items() if value != state[name])
