@@ -74,7 +74,10 @@ class Trial:
         call = Call(Deadline(self.handler.call_timeout_seconds), reference=f"try/{found.key}")
         try:
             if found.what is What.LEFT_OVER:
-                connector.delete(found.key, call)
+                with writing(Transcript(send=False)):  # it is in the transcript already
+                    held = connector.read(found.key, call)
+                if held is not None:
+                    connector.delete(found.key, held, call)
             elif state is not None and found.what is What.MISSING:
                 connector.create(found.key, state, call)
             elif state is not None and found.what is What.DIFFERENT:
