@@ -26,11 +26,18 @@ class Ordering(StrEnum):
     EVERY = "every"
 
 
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str = Field(description="html or plain")
+
+
 class Wording(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     subject: str
     text: str = Field(default="", min_length=1, description="the text of the mail")
+    parts: list[Part] = []
 
 
 class Settings(BaseModel):
@@ -194,11 +201,15 @@ HOST = {"host": "hss.example"}
         ),
         (
             {**HOST, "templates": {"SIM/*": {"subject": "x", "colour": 1}}},
-            "settings.templates.SIM/*.colour: unknown key: write one of subject, text",
+            "settings.templates.SIM/*.colour: unknown key: write one of subject, text, parts",
         ),
         (
             {**HOST, "templates": {"SIM/*": {"subject": "x", "text": ""}}},
             "settings.templates.SIM/*.text: empty: write the text of the mail",
+        ),
+        (
+            {**HOST, "templates": {"SIM/*": {"subject": "x", "parts": [{"kind": "a", "x": 1}]}}},
+            "settings.templates.SIM/*.parts[0].x: unknown key: write one of kind",
         ),
         ({**HOST, "name": "Alfred"}, "settings.name: write at most 3 letters"),
         ({**HOST, "prot": 1}, "settings.prot: the connector hss_x has no such setting: write port"),
