@@ -144,7 +144,6 @@ OURS = [
         lambda host, port: {
             "url": f"http://{host}:{port}/process-event",
             "allow_http": True,
-            "allow_private": True,
             "ordering": "state",
             "permanent_codes": [422],
         },
@@ -174,6 +173,7 @@ def function(ours: Ours, folder: Path, settings: dict[str, Any]) -> Iterator[tup
     handler = {
         "name": ours.name.replace("_", "-"),
         "connector": ours.name,
+        "kind": load(ROOT / "functions" / "connectors" / ours.name / "connector.yaml").kind[0],
         "events": ["*/*", "*/*/*"],
         "requires": ours.requires,
         "settings": settings,
