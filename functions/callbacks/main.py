@@ -10,9 +10,9 @@ import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its fir
 from nsps.cloud.receiver import Reply, healthy
 from nsps.connector.base import CallbackRequest
 from nsps.connector.load import late_connectors
-from nsps.delivery.instance import InstanceParts
+from nsps.delivery.instance import InstanceContext
 from nsps.flows.callbacks import Answers, Callbacks
-from nsps.runtime.lazy import Once
+from nsps.runtime.lazy import Lazy
 from nsps.runtime.settings import CallbacksSettings
 
 if TYPE_CHECKING:
@@ -28,16 +28,20 @@ class Function:
 
     def __init__(self) -> None:
         settings = CallbacksSettings.from_env(os.environ)
-        parts = InstanceParts(settings, settings.portabilling)
+        context = InstanceContext(settings, settings.portabilling)
         self.name = settings.function
-        connectors = late_connectors(_FUNCTIONS, settings.handlers, parts)
+        connectors = late_connectors(_FUNCTIONS, settings.handlers, context)
         answers = Answers(
-            parts.store(), parts.poster(), parts.publisher, settings.events_topic, parts.redactor
+            context.store(),
+            context.poster(),
+            context.publisher,
+            settings.events_topic,
+            context.redactor,
         )
         self.callbacks = Callbacks(connectors, answers)
 
 
-_function = Once(Function)
+_function = Lazy(Function)
 
 
 def main(request: flask.Request) -> flask.Response:

@@ -13,7 +13,7 @@ from nsps.cloud.push import PushGuard
 from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
 from nsps.cloud.subscriptions import Subscriptions
 from nsps.console.accounts import Lists
-from nsps.console.api import Api, ConsoleParts
+from nsps.console.api import Api, ConsoleContext
 from nsps.console.find import Finding
 from nsps.console.handlers import Handlers
 from nsps.console.health import Health
@@ -26,11 +26,11 @@ from nsps.console.pages.site import Site
 from nsps.console.reconcile import Reconcile
 from nsps.console.replay import Replay
 from nsps.console.sending import Sending
-from nsps.delivery.instance import InstanceParts
+from nsps.delivery.instance import InstanceContext
 from nsps.delivery.switch import Switches
 from nsps.flows.maintenance import Maintenance
 from nsps.portabilling.reader import Reader
-from nsps.runtime.lazy import Once
+from nsps.runtime.lazy import Lazy
 from nsps.runtime.settings import ConsoleFunctionSettings
 
 if TYPE_CHECKING:
@@ -42,18 +42,18 @@ class Function:
 
     def __init__(self) -> None:
         settings = ConsoleFunctionSettings.from_env(os.environ)
-        parts = InstanceParts(settings, settings.portabilling)
-        store = parts.store()
-        handlers = Handlers(settings.handlers, settings.functions, parts.http)
-        sending = Sending(settings.deployment, parts.publisher, settings.events_topic)
+        context = InstanceContext(settings, settings.portabilling)
+        store = context.store()
+        handlers = Handlers(settings.handlers, settings.functions, context.http)
+        sending = Sending(settings.deployment, context.publisher, settings.events_topic)
         maintenance = Maintenance(
             settings.functions,
             Switches(store),
-            Once(lambda: Subscriptions(settings.push.service_account)),
-            parts.http,
+            Lazy(lambda: Subscriptions(settings.push.service_account)),
+            context.http,
             IdentityTokens(),
         )
-        lists = Once(lambda: Lists(parts.portabilling()))
+        lists = Lazy(lambda: Lists(context.portabilling()))
 
         def make_workers() -> Mapping[str, Worker]:
             return {
@@ -62,27 +62,27 @@ class Function:
             }
 
         self.name = settings.function
-        self.guard = PushGuard(settings.push, parts.http)
-        self.jobs = Jobs(store, parts.publisher, settings.jobs_topic, Once(make_workers))
-        self.redactor = parts.redactor
-        identity = Identity(settings.console, parts.http)
-        reader = Once(lambda: Reader(parts.portabilling()))
+        self.guard = PushGuard(settings.push, context.http)
+        self.jobs = Jobs(store, context.publisher, settings.jobs_topic, Lazy(make_workers))
+        self.redactor = context.redactor
+        identity = Identity(settings.console, context.http)
+        reader = Lazy(lambda: Reader(context.portabilling()))
         shown = settings.console.viewers_see_subscribers
         self.api = Api(
-            ConsoleParts(
+            ConsoleContext(
                 store=store,
                 handlers=handlers,
                 identity=identity,
                 jobs=self.jobs,
                 finding=Finding(store, handlers, lists),
-                health=Health(handlers, parts.espf),
+                health=Health(handlers, context.espf),
                 turn=maintenance.bring,
-                now=Now(handlers, reader, parts.redactor),
-                masking=Masking(parts.redactor),
+                now=Now(handlers, reader, context.redactor),
+                masking=Masking(context.redactor),
                 sees_subscribers=Role.viewer if shown else Role.operator,
             )
         )
-        key = FormKey(lambda: parts.secrets.get(settings.digest_key).reveal().encode())
+        key = FormKey(lambda: context.secrets.get(settings.digest_key).reveal().encode())
         self.site = Site(self.api, identity, settings.deployment, key)
 
     def work(self, push: PushMessage) -> Reply:
@@ -94,7 +94,7 @@ class Function:
         return acknowledged()
 
 
-_function = Once(Function)
+_function = Lazy(Function)
 
 
 def main(request: flask.Request) -> flask.Response:

@@ -11,13 +11,13 @@ from nsps.cloud.push import PushGuard
 from nsps.cloud.receiver import Reply, acknowledged, again, healthy, receive
 from nsps.delivery.gate import Gate
 from nsps.delivery.history import History
-from nsps.delivery.instance import InstanceParts
+from nsps.delivery.instance import InstanceContext
 from nsps.delivery.switch import Switches
 from nsps.flows.enrichment import Enrichment
 from nsps.flows.reading import NotAsked, PortaBillingApi, Reading
 from nsps.portabilling.freshness import FreshReads
 from nsps.portabilling.reader import Reader
-from nsps.runtime.lazy import Once
+from nsps.runtime.lazy import Lazy
 from nsps.runtime.settings import EnrichmentSettings
 
 if TYPE_CHECKING:
@@ -29,16 +29,16 @@ class Function:
 
     def __init__(self) -> None:
         settings = EnrichmentSettings.from_env(os.environ)
-        parts = InstanceParts(settings, settings.portabilling)
-        reader = Reader(parts.portabilling(), threads=2 * settings.threads)
+        context = InstanceContext(settings, settings.portabilling)
+        reader = Reader(context.portabilling(), threads=2 * settings.threads)
         self.name = settings.function
-        self.guard = PushGuard(settings.push, parts.http)
-        switches = Switches(parts.store())
+        self.guard = PushGuard(settings.push, context.http)
+        switches = Switches(context.store())
         self.enrichment = Enrichment(
             settings.handlers,
             settings.enriched_topic,
-            History(parts.store(), parts.redactor),
-            parts.publisher(),
+            History(context.store(), context.redactor),
+            context.publisher(),
             lambda: reader,
             FreshReads(),
             Reading(Gate(PortaBillingApi(), switches), switches),
@@ -52,7 +52,7 @@ class Function:
         return acknowledged()
 
 
-_function = Once(Function)
+_function = Lazy(Function)
 
 
 def main(request: flask.Request) -> flask.Response:

@@ -11,7 +11,7 @@ import google.pubsub_v1  # noqa: F401 (nor the other)
 from nsps.cloud.messages import Publisher
 from nsps.flows.ingress import Ingress, respond
 from nsps.runtime import log
-from nsps.runtime.lazy import Once
+from nsps.runtime.lazy import Lazy
 from nsps.runtime.redact import Redactor
 from nsps.runtime.secrets import Secrets
 from nsps.runtime.settings import IngressSettings
@@ -27,7 +27,7 @@ def _make() -> Ingress:
     return Ingress(settings, secrets, Publisher(), redactor)
 
 
-_ingress = Once(_make)
+_ingress = Lazy(_make)
 
 if "NSPS_FUNCTION" in os.environ:  # a wrong environment fails the deployment, not the webhooks
     IngressSettings.from_env(os.environ)

@@ -14,13 +14,13 @@ from nsps.cloud.push import PushGuard, PushRefused
 from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
 from nsps.cloud.subscriptions import Subscriptions
 from nsps.connector.load import late_connectors
-from nsps.delivery.instance import InstanceParts
+from nsps.delivery.instance import InstanceContext
 from nsps.delivery.switch import Switches
 from nsps.flows.callbacks import Answers
 from nsps.flows.deadlines import Deadlines
 from nsps.flows.maintenance import Maintenance
 from nsps.flows.retries import Retries, Upkeep
-from nsps.runtime.lazy import Once
+from nsps.runtime.lazy import Lazy
 from nsps.runtime.settings import RetriesSettings
 
 if TYPE_CHECKING:
@@ -36,16 +36,16 @@ class Function:
 
     def __init__(self) -> None:
         settings = RetriesSettings.from_env(os.environ)
-        parts = InstanceParts(settings, settings.portabilling)
+        context = InstanceContext(settings, settings.portabilling)
         self.name = settings.function
-        self.guard = PushGuard(settings.push, parts.http)
+        self.guard = PushGuard(settings.push, context.http)
         self.retries = Retries(
             settings.deployment,
             settings.handlers,
-            parts.store(),
-            parts.publisher,
+            context.store(),
+            context.publisher,
             settings.events_topic,
-            _upkeep(settings, parts),
+            _upkeep(settings, context),
         )
 
     def take(self, push: PushMessage) -> Reply:
@@ -60,21 +60,21 @@ class Function:
         return Reply(200, asdict(self.retries.tick()))
 
 
-def _upkeep(settings: RetriesSettings, parts: InstanceParts) -> Upkeep:
-    store, poster = parts.store(), parts.poster()
+def _upkeep(settings: RetriesSettings, context: InstanceContext) -> Upkeep:
+    store, poster = context.store(), context.poster()
     maintenance = Maintenance(
         settings.functions,
         Switches(store),
-        Once(lambda: Subscriptions(settings.push.service_account)),
-        parts.http,
+        Lazy(lambda: Subscriptions(settings.push.service_account)),
+        context.http,
         IdentityTokens(),
     )
-    connectors = Once(lambda: late_connectors(_FUNCTIONS, settings.late, parts))
-    answers = Answers(store, poster, parts.publisher, settings.events_topic, parts.redactor)
+    connectors = Lazy(lambda: late_connectors(_FUNCTIONS, settings.late, context))
+    answers = Answers(store, poster, context.publisher, settings.events_topic, context.redactor)
     return Upkeep(poster, maintenance, Deadlines(settings.late, connectors, store, answers))
 
 
-_function = Once(Function)
+_function = Lazy(Function)
 
 
 def main(request: flask.Request) -> flask.Response:

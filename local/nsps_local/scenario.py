@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import requests
-from nsps.delivery.timeline import Story
+from nsps.delivery.timeline import EventHistory
 from nsps.domain.outcome import Transient
 
 from nsps_local.cli.show import console, timeline
@@ -99,19 +99,19 @@ def _steps(sandbox: Sandbox) -> Iterator[tuple[str, Callable[[], dict[str, Any]]
     )
 
 
-def _finished(running: Running, i_event: str, stopped: threading.Event) -> Story:
+def _finished(running: Running, i_event: str, stopped: threading.Event) -> EventHistory:
     """The event's story once nothing more will happen and PortaBilling has been told."""
     ends = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < ends and not stopped.is_set():
         try:
-            stories = running.timeline.find(i_event)
+            histories = running.timeline.find(i_event)
         except Transient:
-            stories = []
-        if stories and stories[-1].final and _told(stories[-1]):
-            return stories[-1]
+            histories = []
+        if histories and histories[-1].final and _told(histories[-1]):
+            return histories[-1]
         stopped.wait(0.05)
     raise ScenarioFailed(f"event {i_event} is not finished after {WAIT_SECONDS:g} s")
 
 
-def _told(story: Story) -> bool:
+def _told(story: EventHistory) -> bool:
     return all(each.espf is None or each.espf.get("told", False) for each in story.deliveries)

@@ -52,15 +52,15 @@ from nsps.connector.base import (
     CallbackRefused,
     CallbackRequest,
     Connector,
+    Context,
     Enriched,
     MessageConnector,
     Order,
-    Parts,
     Receipt,
     State,
     StateConnector,
 )
-from nsps.connector.kinds import Delivering, runner
+from nsps.connector.kinds import DeliveryContext, runner
 from nsps.delivery.ledger.ledger import Ledger
 from nsps.delivery.verdict import Verdict
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime, event_id
@@ -91,7 +91,7 @@ __all__ = [
     "StateStandardTests",
     "enriched",
     "make_call",
-    "make_parts",
+    "make_context",
 ]
 
 MAX_TURNS = 40
@@ -131,26 +131,26 @@ def enriched(
     )
 
 
-def make_parts(secrets: Mapping[str, str] | None = None, handler: str = "test") -> Parts:
-    """Parts with these secrets (name -> payload); any other name is an error of the connector."""
+def make_context(secrets: Mapping[str, str] | None = None, handler: str = "test") -> Context:
+    """Context with these secrets (name -> payload); any other name is an error of the connector."""
     known = dict(secrets or {})
 
     def secret(name: str) -> SecretValue:
         assert name in known, f"the connector asks for secret {name!r}, which is not configured"
         return SecretValue(known[name], f"env:{name.upper()}")
 
-    return Parts(handler=handler, http=Http(), secret=secret, has_secret=known.__contains__)
+    return Context(handler=handler, http=Http(), secret=secret, has_secret=known.__contains__)
 
 
-def rotated_parts(name: str, old: str, new: str) -> Parts:
-    """Parts with one secret, whose value is another since it was read."""
+def rotated_parts(name: str, old: str, new: str) -> Context:
+    """Context with one secret, whose value is another since it was read."""
     values = [SecretValue(old)]
 
     def refresh(_name: str) -> SecretValue:
         values.append(SecretValue(new))
         return values[-1]
 
-    return replace(make_parts({name: old}), secret=lambda _name: values[-1], refresh=refresh)
+    return replace(make_context({name: old}), secret=lambda _name: values[-1], refresh=refresh)
 
 
 def make_call(seconds: float = 10.0, reference: str = "ref-1") -> Call:
@@ -208,7 +208,7 @@ class StandardTests(ABC):
     def make(self, settings: Mapping[str, Any]) -> Any:
         """The connector with these settings and the class's secrets."""
         model = self.connector_class.settings_model.model_validate(dict(settings))
-        return self.connector_class(model, make_parts(self.secrets))
+        return self.connector_class(model, make_context(self.secrets))
 
     @pytest.fixture(autouse=True)
     def _private_logs(self, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
@@ -342,7 +342,7 @@ class UnderTheKit:
         handler = HandlerSettings(name="test", connector=manifest.connector, events=manifest.events)
         poster = Poster(self.store, self._no_status)
         self._runner = runner(
-            connector, Delivering(handler, Ledger(self.store), poster, lambda: self._redactor)
+            connector, DeliveryContext(handler, Ledger(self.store), poster, lambda: self._redactor)
         )
 
     def deliver(self, event: Enriched) -> Outcome:

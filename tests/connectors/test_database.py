@@ -17,7 +17,7 @@ from nsps_testing.standard import (
     LocalStateStandardTests,
     enriched,
     make_call,
-    make_parts,
+    make_context,
 )
 from pydantic import ValidationError
 
@@ -181,7 +181,7 @@ class TestSqlite(_OnSqlite):
 
 @given(text=st.text(alphabet=st.characters(exclude_categories=()), max_size=30))
 def test_a_text_is_wanted_or_refused_but_never_fails_in_the_driver(text: str) -> None:
-    connector = Database(Settings(), make_parts())
+    connector = Database(Settings(), make_context())
     event = enriched(snapshot(lastname=text, firstname=""))
     if "\0" in text:
         with pytest.raises(Terminal, match="column name"):
@@ -261,7 +261,7 @@ class TestRowPerSimThatIsMarked(_OnSqlite):
     ],
 )
 def test_status(account: dict[str, Any], status: str) -> None:
-    connector = Database(Settings(), make_parts())
+    connector = Database(Settings(), make_context())
     [state] = connector.desired(enriched(snapshot(**account))).values()
     assert state["status"] == status
 
@@ -278,7 +278,7 @@ def test_status(account: dict[str, Any], status: str) -> None:
     ],
 )
 def test_msisdn(ident: str | None, msisdn: str) -> None:
-    connector = Database(Settings(), make_parts())
+    connector = Database(Settings(), make_context())
     pb = snapshot(id=ident)
     pb["sim_info"]["msisdn"] = "420999"
     [state] = connector.desired(enriched(pb)).values()
@@ -320,7 +320,7 @@ def test_settings_that_are_wrong_are_named(settings: dict[str, Any], told: str) 
 def test_each_column_names_the_blocks_that_it_needs() -> None:
     columns = {"id": "account_info.id", "plan": "product_info.name", "number": "msisdn"}
     settings = Settings(url="sqlite:////tmp/x.db", key="id", columns=columns)
-    assert list(Database(settings, make_parts()).reads()) == [
+    assert list(Database(settings, make_context()).reads()) == [
         ("columns.id (account_info.id)", Block.ACCOUNT_INFO),
         ("columns.plan (product_info.name)", Block.PRODUCT_INFO),
         ("columns.number (msisdn)", Block.ACCOUNT_INFO),

@@ -21,7 +21,7 @@ from nsps.runtime.secrets import SecretValue
 from nsps.transport.connection import Connection
 from nsps.transport.http import Deadline
 from nsps.transport.tcp import BadFrame
-from nsps_testing.standard import enriched, make_call, make_parts
+from nsps_testing.standard import enriched, make_call, make_context
 from pydantic import ValidationError
 
 from functions.connectors.hss_osmocom.connector import OsmoHlr, Settings
@@ -52,7 +52,7 @@ def snapshot(imsi: Any = IMSI, msisdn: Any = None, **account: Any) -> dict[str, 
 
 def desired(pb: Mapping[str, Any], auc: Any = None) -> Any:
     secrets = {} if auc is None else {"auc": auc if isinstance(auc, str) else json.dumps(auc)}
-    return OsmoHlr(Settings(host="127.0.0.1"), make_parts(secrets)).desired(enriched(pb))
+    return OsmoHlr(Settings(host="127.0.0.1"), make_context(secrets)).desired(enriched(pb))
 
 
 class TestDesired:
@@ -290,7 +290,7 @@ class TestOddAnswers:
     """What OsmoHLR's answers mean, where the real one cannot be brought to give them."""
 
     def connector(self, address: tuple[str, int]) -> OsmoHlr:
-        return OsmoHlr(Settings(host=address[0], port=address[1]), make_parts())
+        return OsmoHlr(Settings(host=address[0], port=address[1]), make_context())
 
     def test_a_subscriber_that_is_another(self) -> None:
         with server(frame("GET_REPLY 1 x \nid\t1\nimsi\t001019999999999\nnam_cs\t1")) as address:

@@ -27,7 +27,7 @@ from nsps_testing.standard import (
     MessageStandardTests,
     enriched,
     make_call,
-    make_parts,
+    make_context,
 )
 from pydantic import ValidationError
 
@@ -164,7 +164,7 @@ def connector(
         **settings,
     }
     model = Settings.model_validate(given_settings)
-    return NotificationConnector(model, make_parts(secrets, handler="mail"))
+    return NotificationConnector(model, make_context(secrets, handler="mail"))
 
 
 def deliver(

@@ -41,7 +41,7 @@ from nsps_testing.standard import (
     ScriptedHttp,
     enriched,
     make_call,
-    make_parts,
+    make_context,
     rotated_parts,
 )
 from pydantic import ValidationError
@@ -73,7 +73,7 @@ def connector(
     url: str = "https://oms.example.net", secrets: dict[str, str] | None = None, **settings: Any
 ) -> OrderManagement:
     model = Settings.model_validate({"url": url, "allow_http": True, **settings})
-    return OrderManagement(model, make_parts(secrets or SECRETS, handler="oms"))
+    return OrderManagement(model, make_context(secrets or SECRETS, handler="oms"))
 
 
 def an_order(reference: str = "ref-1", action: Action = Action.ADD, pb: Any = PB) -> Order:

@@ -21,7 +21,7 @@ from nsps_testing.standard import (
     StateStandardTests,
     enriched,
     make_call,
-    make_parts,
+    make_context,
 )
 from pydantic import ValidationError
 
@@ -193,7 +193,7 @@ class TestRestVerified(TestRest):
 
 def connect(url: str, secrets: dict[str, str] | None = None, **more: Any) -> RestSystem:
     settings = Settings.model_validate({**DESCRIPTION, "url": url, **more})
-    return RestSystem(settings, make_parts(secrets or {"credentials": TOKEN}))
+    return RestSystem(settings, make_context(secrets or {"credentials": TOKEN}))
 
 
 def resource(**more: Any) -> list[dict[str, Any]]:
@@ -391,7 +391,7 @@ def test_without_a_token_nothing_is_asked(api: ScriptedHttp, answer: Reply) -> N
 def test_a_secret_that_is_not_configured_is_refused_at_the_start() -> None:
     settings = Settings.model_validate({**DESCRIPTION, "url": "https://crm.example.net"})
     with pytest.raises(SettingsError, match=r"secrets\.credentials: missing"):
-        RestSystem(settings, make_parts({}))
+        RestSystem(settings, make_context({}))
 
 
 # --- descriptions that are wrong ------------------------------------------------------------------

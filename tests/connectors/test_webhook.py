@@ -23,7 +23,7 @@ from nsps.connector.base import Ordering
 from nsps.connector.serve import HandlerFunction
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime, event_id
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
-from nsps.runtime.lazy import Once
+from nsps.runtime.lazy import Lazy
 from nsps.runtime.settings import SettingsError
 from nsps.runtime.trace import Trace
 from nsps_local.firestore import FirestoreServer
@@ -36,7 +36,7 @@ from nsps_testing.standard import (
     ScriptedHttp,
     enriched,
     make_call,
-    make_parts,
+    make_context,
     rotated_parts,
 )
 from pydantic import ValidationError
@@ -64,7 +64,7 @@ _numbers = itertools.count(1)
 
 def connector(url: str, token: str = TOKEN, **settings: Any) -> WebhookConnector:
     model = Settings.model_validate({"url": url, **OPEN, **settings})
-    return WebhookConnector(model, make_parts({"token": token}, handler="partner"))
+    return WebhookConnector(model, make_context({"token": token}, handler="partner"))
 
 
 def deliver(made: WebhookConnector, pb: Any = PB, seconds: float = 10.0) -> str:
@@ -260,8 +260,8 @@ class Handler:
 
     def start(self) -> Handler:
         self._function = HandlerFunction(WebhookConnector, self.environ)
-        publisher = Once(lambda: cast(Publisher, self))
-        self._function.start().parts.publisher = publisher
+        publisher = Lazy(lambda: cast(Publisher, self))
+        self._function.start().context.publisher = publisher
         return self
 
     def publish(self, topic: str, data: bytes, attributes: dict[str, str]) -> str:

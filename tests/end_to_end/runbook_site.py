@@ -113,8 +113,8 @@ class Site:
 
     def delivery(self, i_event: int, handler: str) -> Delivered | None:
         """The newest delivery of an event for a handler."""
-        stories = self.stack.stories(i_event)
-        mine = [d for d in stories[-1].deliveries if d.handler == handler] if stories else []
+        histories = self.stack.histories(i_event)
+        mine = [d for d in histories[-1].deliveries if d.handler == handler] if histories else []
         return mine[-1] if mine else None
 
     def until_outcome(self, i_event: int, handler: str, outcome: Outcome) -> None:
@@ -129,8 +129,8 @@ class Site:
         """Every other handler has finished with the event."""
 
         def so() -> bool:
-            stories = self.stack.stories(i_event)
-            others = [d for d in stories[-1].deliveries if d.handler != but] if stories else []
+            histories = self.stack.histories(i_event)
+            others = [d for d in histories[-1].deliveries if d.handler != but] if histories else []
             return bool(others) and all(each.final for each in others)
 
         wait_for(so, 60, f"event {i_event} to be finished for all but {but}")
@@ -148,7 +148,7 @@ class Site:
         return [each for each in jobs if each["kind"] == kind and each["state"] == "running"]
 
     def event_id(self, i_event: int) -> str:
-        return self.stack.stories(i_event)[-1].event_id
+        return self.stack.histories(i_event)[-1].event_id
 
     def location(self, handler: str) -> HandlerLocation:
         told = processes.environment(self.stack.pid("retries"))["NSPS_FUNCTIONS"]

@@ -172,7 +172,7 @@ def portabilling_away(site: Site) -> Iterator[None]:
     site.stack.portabilling_fault("bad_gateway")
     i_event = site.changed("block_account", i_account=277003)
     assert i_event == 7609
-    wait_for(lambda: any(s.retry for s in site.stack.stories(i_event)), 30, "a failed read")
+    wait_for(lambda: any(s.retry for s in site.stack.histories(i_event)), 30, "a failed read")
     yield
     site.stack.well()
     site.stack.all_finished([i_event])

@@ -75,8 +75,8 @@ class Place:
 
     def read_of(self, i_event: int) -> bool:
         """Whether an event's snapshot is read."""
-        stories = self.stack.stories(i_event)
-        return bool(stories) and stories[0].state == "enriched"
+        histories = self.stack.histories(i_event)
+        return bool(histories) and histories[0].state == "enriched"
 
     def settled_account(self) -> tuple[int, str]:
         """A new account whose order has been answered."""
@@ -108,8 +108,8 @@ class Place:
         return found
 
     def outcome(self, i_event: int) -> str | None:
-        stories = self.stack.stories(i_event)
-        return stories[0].deliveries[0].outcome if stories else None
+        histories = self.stack.histories(i_event)
+        return histories[0].deliveries[0].outcome if histories else None
 
     def wait_outcome(self, i_event: int, outcome: Outcome) -> None:
         wait_for(lambda: self.outcome(i_event) == outcome, 30, f"{i_event} to be {outcome}")
@@ -271,8 +271,8 @@ def test_one_open_order_at_a_time_and_the_newest_state_after_it(place: Place) ->
     wait_for(lambda: place.stack.backlog() == 0, 30, "all to be ordered or joined")
     assert len(place.orders(service)) == 3
     assert place.notify(newest, "completed") == 204
-    stories = place.stack.all_finished([first, *later])
-    outcomes = [story.deliveries[0].outcome for story in stories]
+    histories = place.stack.all_finished([first, *later])
+    outcomes = [story.deliveries[0].outcome for story in histories]
     assert outcomes[0] == Outcome.DELIVERED
     assert set(outcomes[1:]) <= {Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SUPERSEDED}
     assert place.stack.statuses(i_account) == {"HSS": "OK"}
@@ -292,8 +292,8 @@ def test_the_next_state_is_ordered_although_the_open_order_failed(place: Place) 
     newest = place.ordered(service, 3)  # what the manager holds is in doubt: it is ordered again
     assert granted(newest) == "true"
     assert place.notify(newest, "completed") == 204
-    stories = place.stack.all_finished([first, second])
-    assert stories[1].deliveries[0].outcome == Outcome.DELIVERED
+    histories = place.stack.all_finished([first, second])
+    assert histories[1].deliveries[0].outcome == Outcome.DELIVERED
     assert place.stack.statuses(i_account) == {"HSS": "OK"}
 
 
@@ -362,7 +362,7 @@ def kept(place: Place, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def reasons(place: Place, i_event: int) -> str:
-    return "; ".join(place.stack.stories(i_event)[0].deliveries[0].errors)
+    return "; ".join(place.stack.histories(i_event)[0].deliveries[0].errors)
 
 
 def test_an_order_that_was_done_without_a_word_is_asked_for(place: Place) -> None:

@@ -124,10 +124,12 @@ def test_every_webhook_is_answered_200_and_finished(burst: Burst) -> None:
     assert burst.codes == [200] * EVENTS
     fine = {Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SUPERSEDED}
     for i_event in burst.i_events:
-        stories = burst.stack.stories(i_event)
-        assert len(stories) == 1
-        assert {each.handler for each in stories[0].deliveries} == {"subscribers", "recorder"}
-        assert {Outcome(str(each.outcome)) for each in stories[0].deliveries} <= fine, stories[0]
+        histories = burst.stack.histories(i_event)
+        assert len(histories) == 1
+        assert {each.handler for each in histories[0].deliveries} == {"subscribers", "recorder"}
+        assert {Outcome(str(each.outcome)) for each in histories[0].deliveries} <= fine, histories[
+            0
+        ]
 
 
 def test_portabilling_is_read_a_handful_of_times(burst: Burst) -> None:
@@ -161,15 +163,15 @@ def test_the_other_system_never_hears_an_older_state_after_a_newer_one(burst: Bu
 
 
 def test_what_is_superseded_names_a_newer_event(burst: Burst) -> None:
-    stories: dict[str, Any] = {}
+    histories: dict[str, Any] = {}
     for i_event in burst.i_events:
-        story = burst.stack.stories(i_event)[0]
-        stories[story.event_id] = story
-    for story in stories.values():
+        story = burst.stack.histories(i_event)[0]
+        histories[story.event_id] = story
+    for story in histories.values():
         for each in story.deliveries:
             if each.outcome == Outcome.SUPERSEDED:
-                assert each.superseded_by in stories, each
-                assert stories[str(each.superseded_by)].snapshot_t > story.snapshot_t
+                assert each.superseded_by in histories, each
+                assert histories[str(each.superseded_by)].snapshot_t > story.snapshot_t
 
 
 def test_portabilling_knows_how_it_ended(burst: Burst) -> None:

@@ -412,10 +412,10 @@ class Drive:
             wait_for(partial(self._finished, event), 60, f"event {event} to be finished")
 
     def _finished(self, i_event: int) -> bool:
-        stories = self.stack.running.timeline.find(str(i_event))
-        if stories and stories[-1].final:
+        histories = self.stack.running.timeline.find(str(i_event))
+        if histories and histories[-1].final:
             return True
-        for each in stories[-1].deliveries if stories else ():
+        for each in histories[-1].deliveries if histories else ():
             for order in {*each.orders} - self.answered:
                 self.answered.add(order)
                 self.late_answer({"order": order, "status": "done", **self.gossip()})
@@ -618,8 +618,8 @@ class Drive:
         self.finish([event])
 
     def _orders_of(self, event: int) -> tuple[str, ...]:
-        stories = self.stack.running.timeline.find(str(event))
-        deliveries = stories[-1].deliveries if stories else ()
+        histories = self.stack.running.timeline.find(str(event))
+        deliveries = histories[-1].deliveries if histories else ()
         return next((d.orders for d in deliveries if d.handler == "orders"), ())
 
     def a_portabilling_that_misbehaves(self) -> None:
@@ -644,8 +644,8 @@ class Drive:
         self.chatterbox.modes.clear()
 
     def _parked(self, event: int) -> bool:
-        stories = self.stack.running.timeline.find(str(event))
-        if stories and any(each.outcome == "parked" for each in stories[-1].deliveries):
+        histories = self.stack.running.timeline.find(str(event))
+        if histories and any(each.outcome == "parked" for each in histories[-1].deliveries):
             return True
         self.stack.control("pubsub", "/clock", advance=601)
         time.sleep(0.02)
@@ -675,9 +675,9 @@ class Drive:
     def ask(self) -> None:
         """What ``nsps events`` and ``nsps explain`` say."""
         self.told = {"nsps events": self._nsps("events", "--limit", "1000", "--json")}
-        stories = json.loads(self.told["nsps events"])
+        histories = json.loads(self.told["nsps events"])
         with ThreadPoolExecutor(2) as pool:
-            names = [story["event_id"] for story in stories[:40]]
+            names = [story["event_id"] for story in histories[:40]]
             explained = pool.map(lambda name: self._nsps("explain", name, "--json"), names)
             self.told |= {f"nsps explain {n}": t for n, t in zip(names, explained, strict=True)}
         self.told["nsps explain (text)"] = self._nsps("explain", names[0])

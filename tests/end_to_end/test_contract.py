@@ -141,7 +141,7 @@ class Core(StateConnector[Settings]):
         return {sim.imsi: {"name": event.pb.account_info.firstname}} if sim else {}
 
     def create(self, key, state, call):
-        answer = self.parts.http.request(
+        answer = self.context.http.request(
             "PUT", f"{self.settings.url}/{key}", json=dict(state), deadline=call.deadline
         )
         if answer.text == "crash":

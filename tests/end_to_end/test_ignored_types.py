@@ -53,7 +53,7 @@ def stack(tmp_path: Path, recorder: Recorder) -> Iterator[WholeStack]:
 
 
 def was_read(stack: WholeStack, i_event: int) -> bool:
-    return any(story.state == "enriched" for story in stack.stories(i_event))
+    return any(story.state == "enriched" for story in stack.histories(i_event))
 
 
 def test_a_block_reaches_a_partner_that_ignores_the_newer_event(

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import requests
-from nsps.delivery.timeline import Story
+from nsps.delivery.timeline import EventHistory
 from nsps.domain.outcome import Outcome
 
 from tests.end_to_end.recorder import Received, Recorder
@@ -87,14 +87,14 @@ class Place:
         return found
 
     def state(self, i_event: int) -> str | None:
-        stories = self.stack.stories(i_event)
-        return stories[0].state if stories else None
+        histories = self.stack.histories(i_event)
+        return histories[0].state if histories else None
 
     def outcome(self, i_event: int, handler: str) -> str | None:
         return next(
             (
                 each.outcome
-                for story in self.stack.stories(i_event)
+                for story in self.stack.histories(i_event)
                 for each in story.deliveries
                 if each.handler == handler
             ),
@@ -116,22 +116,22 @@ class Place:
         self.stack.answering(part)
         self.stack.advance("firestore", 60)
 
-    def assert_right(self, *i_events: int) -> list[Story]:
+    def assert_right(self, *i_events: int) -> list[EventHistory]:
         """Finished once; the systems are as PortaBilling; ESPF has heard what the history says."""
-        stories = self.stack.all_finished(i_events)
+        histories = self.stack.all_finished(i_events)
         wait_for(self.quiet, 90, "nothing to be left in Pub/Sub")
-        for i_event, story in zip(i_events, stories, strict=True):
-            assert len(self.stack.stories(i_event)) == 1, "a second history entry"
+        for i_event, story in zip(i_events, histories, strict=True):
+            assert len(self.stack.histories(i_event)) == 1, "a second history entry"
             assert {each.handler for each in story.deliveries} == HANDLERS
             for each in story.deliveries:
                 assert Outcome(str(each.outcome)).final, story
                 assert each.outcome not in (Outcome.REJECTED, Outcome.EXPIRED), story
-        assert self.row()["status"] == self.wanted(), stories
+        assert self.row()["status"] == self.wanted(), histories
         heard = self.recorder.of(self.i_account)
-        assert heard[-1].account["blocked"] is (self.wanted() == "barred"), stories
+        assert heard[-1].account["blocked"] is (self.wanted() == "barred"), histories
         self.stack.tick()
         assert self.stack.statuses(self.i_account) == {"Database": "OK", "CRM": "OK"}
-        return stories
+        return histories
 
     def quiet(self) -> bool:
         self.stack.hurry()
@@ -273,9 +273,9 @@ def test_a_handler_during_the_external_call(place: Place) -> None:
     i_event = place.sent()
     place.reached(lambda: len(place.recorder.received) > heard, "the system is called")
     place.killed("recorder")
-    stories = place.assert_right(i_event)
+    histories = place.assert_right(i_event)
     ours = {each.event_id for each in place.recorder.received[heard:]}
-    assert ours == {stories[0].event_id}
+    assert ours == {histories[0].event_id}
 
 
 def test_the_database_handler_before_its_write(place: Place) -> None:
@@ -335,7 +335,7 @@ def test_a_handler_between_the_ledger_and_the_status(place: Place) -> None:
     stack.tick()
     stack.all_finished([i_event])
     assert stack.statuses(other) == {"Database": "OK", "CRM": "OK"}
-    assert len(stack.stories(i_event)) == 1
+    assert len(stack.histories(i_event)) == 1
     assert len(place.recorder.of(other)) == 1, "delivered again for a status"
 
 

@@ -129,7 +129,7 @@ def test_clocks_that_jump_by_an_hour_while_events_wait(stack: WholeStack, i_acco
     first = accepted(stack, i_account)
 
     def waits() -> bool:
-        found = stack.stories(first[0])
+        found = stack.histories(first[0])
         return bool(found) and found[0].retry is not None
 
     wait_for(waits, 30, "an event that waits")

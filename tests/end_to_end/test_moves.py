@@ -93,26 +93,26 @@ class Moves:
 
     def enriched(self, i_event: int) -> None:
         def done() -> bool:
-            stories = self.stack.stories(i_event)
-            return bool(stories) and stories[0].state == "enriched"
+            histories = self.stack.histories(i_event)
+            return bool(histories) and histories[0].state == "enriched"
 
         wait_for(done, 60, f"event {i_event} to be enriched")
 
     def assert_right(self, i_events: Sequence[int]) -> None:
         """Everything is finished, and every system has the card where PortaBilling has it."""
         stack, holder, other = self.stack, self.holder, self.other
-        stories = stack.all_finished(i_events)
+        histories = stack.all_finished(i_events)
         rows = stack.rows("sims.db", "select * from subscribers")
-        assert {(r["imsi"], r["i_account"]) for r in rows} == {(self.imsi, holder)}, stories
+        assert {(r["imsi"], r["i_account"]) for r in rows} == {(self.imsi, holder)}, histories
         imsis = {r["i_account"]: r["imsi"] for r in stack.rows(*SUBSCRIBERS)}
-        assert imsis[holder] == self.imsi, stories
-        assert imsis[other] is None, stories
+        assert imsis[holder] == self.imsi, histories
+        assert imsis[other] is None, histories
         if "hss" in self.handlers:
             found = stack.rows("hss/hlr.db", "select imsi, msisdn, nam_cs from subscriber")
             msisdn = stack.accounts()[holder]["id"].partition("@")[0]
-            assert found == [{"imsi": self.imsi, "msisdn": msisdn, "nam_cs": 1}], stories
+            assert found == [{"imsi": self.imsi, "msisdn": msisdn, "nam_cs": 1}], histories
         for i_account in self.accounts:
-            assert set(stack.statuses(i_account).values()) == {"OK"}, stories
+            assert set(stack.statuses(i_account).values()) == {"OK"}, histories
 
 
 SUBSCRIBERS = ("subscribers.db", "select * from subscribers")
@@ -159,11 +159,11 @@ def test_both_events_in_every_order(
         moves.stack.finished(one)
     two = held.get(read_last) or moves.send(read_last)
     if reading_turned:
-        assert not moves.stack.stories(two), "its reading was to be held back"
+        assert not moves.stack.histories(two), "its reading was to be held back"
         moves.let_go(READING_HELD)
     moves.stack.finished(two)
     if delivery_turned:
-        assert not moves.stack.stories(one)[0].final, "its deliveries were to be held back"
+        assert not moves.stack.histories(one)[0].final, "its deliveries were to be held back"
         moves.let_go(DELIVERY_HELD)
     moves.assert_right([one, two])
 
@@ -225,7 +225,7 @@ def test_a_function_that_hangs_meanwhile(moves: Moves, stopped: str) -> None:
     moves.stack.stop_part(stopped)
     i_events = [moves.send(loses), moves.send(gets)]
     i_events += [moves.send(i_account) for i_account in moves.move()]
-    assert not any(story.final for each in i_events for story in moves.stack.stories(each))
+    assert not any(story.final for each in i_events for story in moves.stack.histories(each))
     moves.stack.continue_part(stopped)
     moves.assert_right(i_events)
 

@@ -78,7 +78,7 @@ def turn(stack: WholeStack, i_account: int) -> tuple[list[int], str]:
 def assert_arrived(stack: WholeStack, i_account: int, i_events: list[int], wanted: str) -> None:
     for story in stack.all_finished(i_events):
         assert [each.outcome for each in story.deliveries] == [Outcome.DELIVERED], story
-        assert len(stack.stories(story.i_event)) == 1
+        assert len(stack.histories(story.i_event)) == 1
     assert status(stack, i_account) == wanted
     assert stack.statuses(i_account) == {"Database": "OK"}
 
@@ -96,19 +96,19 @@ def test_the_token_dies_after_any_number_of_calls(
         stack.well()
     assert_arrived(stack, i_account, i_events, wanted)
     if calls >= 2:
-        assert stack.stories(i_events[0])[0].retry is None
+        assert stack.histories(i_events[0])[0].retry is None
     stack.well()
 
 
 def final(stack: WholeStack, i_events: list[int]) -> bool:
-    found = [story for i_event in i_events for story in stack.stories(i_event)]
+    found = [story for i_event in i_events for story in stack.histories(i_event)]
     return len(found) == len(i_events) and all(story.final for story in found)
 
 
 def waiting(stack: WholeStack, i_event: int) -> bool:
     """Whether an event says that its enrichment failed and is to be tried again."""
-    stories = stack.stories(i_event)
-    return bool(stories) and not stories[0].final and stories[0].retry is not None
+    histories = stack.histories(i_event)
+    return bool(histories) and not histories[0].final and histories[0].retry is not None
 
 
 def test_every_token_is_dead_at_once_refresh_tokens_too(stack: WholeStack, i_account: int) -> None:
@@ -127,7 +127,7 @@ def test_whatever_it_answers_the_event_arrives_once_it_is_well(
     i_events, wanted = turn(stack, i_account)
 
     wait_for(lambda: waiting(stack, i_events[0]), 60, "the event to be visibly waiting")
-    story = stack.stories(i_events[0])[0]
+    story = stack.histories(i_events[0])[0]
     assert not story.final
     assert story.retry is not None
     assert story.retry["error"].strip()
@@ -149,7 +149,7 @@ def test_a_wrong_path_for_sim_cards_is_not_an_account_without_a_card(
     stack.portabilling_fault("fail", percent=100, **path)
     i_events, wanted = turn(stack, i_account)
     wait_for(lambda: waiting(stack, i_events[0]), 60, "the event to be visibly waiting")
-    retry = stack.stories(i_events[0])[0].retry
+    retry = stack.histories(i_events[0])[0].retry
     assert retry is not None
     assert "absence.sim_card_info" in retry["error"]
     assert stack.rows("subscribers.db", query) == [before]
@@ -167,7 +167,7 @@ def test_a_bad_byte_in_a_name_keeps_nobody_from_being_barred(
     i_events, wanted = turn(stack, i_account)
     assert_arrived(stack, i_account, i_events, wanted)
     stack.well()
-    assert stack.stories(i_events[0])[0].damaged == ("account_info",)
+    assert stack.histories(i_events[0])[0].damaged == ("account_info",)
 
 
 def test_a_site_in_standalone_mode_is_read_as_ever(stack: WholeStack, i_account: int) -> None:
@@ -200,7 +200,7 @@ def test_a_status_that_cannot_be_told_is_told_later_without_provisioning_again(
     wait_for(lambda: stack.backlog() == 0, 30, "the posts to be given up")
     assert status(stack, other) == "active"
     assert writes(stack) == before + 1
-    report = stack.stories(i_events[-1])[0].deliveries[0].espf
+    report = stack.histories(i_events[-1])[0].deliveries[0].espf
     assert report is not None
     assert (report["status"], report["told"]) == ("OK", False)
     assert stack.tick()  # for nothing: it is still in trouble

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from nsps.delivery.timeline import Delivered, Story
+from nsps.delivery.timeline import Delivered, EventHistory
 from nsps.domain.outcome import Outcome
 
 from tests.end_to_end.test_console import Console
@@ -38,17 +38,17 @@ def blocked_unread(stack: WholeStack, i_account: int) -> str:
     done = stack.sandbox.do("block_account", i_account=i_account)
     (i_event,) = [event["i_event"] for event in done["events"]]
 
-    def failed() -> Story | None:
-        found = stack.stories(i_event)
+    def failed() -> EventHistory | None:
+        found = stack.histories(i_event)
         return found[0] if found and found[0].retry else None
 
     story = wait_for(failed, 30, "the first read to fail")
-    assert isinstance(story, Story)
+    assert isinstance(story, EventHistory)
     return story.event_id
 
 
-def story_of(stack: WholeStack, event_id: str) -> Story:
-    (story,) = stack.stories(event_id)
+def event_history_of(stack: WholeStack, event_id: str) -> EventHistory:
+    (story,) = stack.histories(event_id)
     return story
 
 
@@ -56,7 +56,11 @@ def replay_of(stack: WholeStack, event_id: str, handler: str) -> Delivered:
     """The event's first replay, once it is delivered."""
 
     def done() -> Delivered | None:
-        runs = [d for d in story_of(stack, event_id).deliveries if d.run and d.handler == handler]
+        runs = [
+            d
+            for d in event_history_of(stack, event_id).deliveries
+            if d.run and d.handler == handler
+        ]
         return runs[0] if runs and runs[0].final else None
 
     found = wait_for(done, 30, f"the replay for {handler} to end")
@@ -79,7 +83,7 @@ def until_parked(stack: WholeStack, event_id: str) -> None:
 
     def parked() -> bool:
         stack.advance("pubsub", 601)
-        return story_of(stack, event_id).state == Outcome.PARKED
+        return event_history_of(stack, event_id).state == Outcome.PARKED
 
     wait_for(parked, 120, "the event to be parked")
 
@@ -131,7 +135,7 @@ def test_an_event_that_expired_unread_is_expired_until_it_is_replayed(
     parked = stack.running.store.parked(f"enrichment.{event_id}")
     parked.update({"next_try": PAST, "last": True})
     assert stack.tick()["expired"] == 1
-    story = story_of(stack, event_id)
+    story = event_history_of(stack, event_id)
     assert story.final and {d.outcome for d in story.deliveries} == {Outcome.EXPIRED}
     stack.well()
     stack.advance("firestore", 60)  # the lease of a status that was not answered
@@ -141,7 +145,7 @@ def test_an_event_that_expired_unread_is_expired_until_it_is_replayed(
     job = console.finished(console.start("replays", handler="sims", outcomes=["expired"]))
     assert job["found"] == {"sent": 1}
     assert replay_of(stack, event_id, "sims").outcome == Outcome.DELIVERED
-    assert story_of(stack, event_id).final
+    assert event_history_of(stack, event_id).final
     assert held(stack, "sims.db", i_account) == "barred"
     wait_for(
         lambda: stack.statuses(i_account) == {"Database": "FAILED", "Sims": "OK"},

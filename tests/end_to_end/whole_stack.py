@@ -17,7 +17,7 @@ from typing import Any
 
 import requests
 import yaml
-from nsps.delivery.timeline import Story
+from nsps.delivery.timeline import EventHistory
 from nsps.domain.outcome import Transient
 from nsps_local.cli.running import Running
 from nsps_local.cli.send import signed_headers
@@ -285,38 +285,38 @@ class WholeStack:
         headers = signed_headers(ingress["auth"])
         return requests.post(ingress["url"], data=body, headers=headers, timeout=30)
 
-    def finished(self, i_event: object, seconds: float = 60) -> Story:
+    def finished(self, i_event: object, seconds: float = 60) -> EventHistory:
         """The story of an event once nothing more will happen and ESPF has been told."""
 
         story = wait_for(lambda: self._told(i_event), seconds, f"event {i_event} to be finished")
-        assert isinstance(story, Story)
+        assert isinstance(story, EventHistory)
         return story
 
-    def all_finished(self, i_events: Iterable[object], seconds: float = 120) -> list[Story]:
-        """The stories of events once all are finished and told; back-offs are cut short."""
+    def all_finished(self, i_events: Iterable[object], seconds: float = 120) -> list[EventHistory]:
+        """The histories of events once all are finished and told; back-offs are cut short."""
         ends = time.monotonic() + seconds
-        stories = []
+        histories = []
         for i_event in i_events:
             while not (story := self._told(i_event)):
-                assert time.monotonic() < ends, f"event {i_event}: {self.stories(i_event)}"
+                assert time.monotonic() < ends, f"event {i_event}: {self.histories(i_event)}"
                 self.hurry()
                 time.sleep(0.1)
-            stories.append(story)
-        return stories
+            histories.append(story)
+        return histories
 
-    def stories(self, i_event: object) -> list[Story]:
+    def histories(self, i_event: object) -> list[EventHistory]:
         try:
             return self.running.timeline.find(str(i_event))
         except Transient:  # Firestore is being started again
             return []
 
-    def _told(self, i_event: object) -> Story | None:
-        stories = self.stories(i_event)
-        if not stories or not stories[-1].final:
+    def _told(self, i_event: object) -> EventHistory | None:
+        histories = self.histories(i_event)
+        if not histories or not histories[-1].final:
             return None
-        reports = [each.espf for each in stories[-1].deliveries if each.espf is not None]
+        reports = [each.espf for each in histories[-1].deliveries if each.espf is not None]
         told = all(espf["told"] or espf.get("refused") for espf in reports)
-        return stories[-1] if told else None
+        return histories[-1] if told else None
 
     def do(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """An operation in the sandbox; returns when its events are finished everywhere."""

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from infra.components.accounts import account_id
 
 _deployments = st.from_regex(r"[a-z][a-z0-9]{2,15}", fullmatch=True)
-_parts = st.from_regex(r"[a-z][a-z0-9-]{0,29}[a-z0-9]", fullmatch=True)
+_context = st.from_regex(r"[a-z][a-z0-9-]{0,29}[a-z0-9]", fullmatch=True)
 
 
-@given(_deployments, _parts)
+@given(_deployments, _context)
 def test_an_id_is_one_that_google_takes(deployment: str, part: str) -> None:
     assert re.fullmatch(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", account_id(f"{deployment}-{part}"))
 

@@ -121,10 +121,10 @@ def test_both_may_read_a_secret_that_is_there_already_and_neither_makes_it(
 
 
 _deployments = st.from_regex(r"[a-z][a-z0-9]{2,15}", fullmatch=True)
-_parts = st.from_regex(r"[a-z][a-z0-9-]{0,29}[a-z0-9]", fullmatch=True)
+_context = st.from_regex(r"[a-z][a-z0-9-]{0,29}[a-z0-9]", fullmatch=True)
 
 
-@given(st.lists(st.tuples(_deployments, _parts), min_size=2, max_size=2, unique=True))
+@given(st.lists(st.tuples(_deployments, _context), min_size=2, max_size=2, unique=True))
 def test_no_two_parts_of_any_deployments_get_one_name(pairs: list[tuple[str, str]]) -> None:
     one, other = (Platform("p", "r", deployment).name(part) for deployment, part in pairs)
     assert one != other

@@ -11,7 +11,7 @@ from typing import Any
 
 import provisioning_model as model
 from nsps.cloud.store import Store
-from nsps.delivery.ledger.ledger import At, Ledger, Progress, Work
+from nsps.delivery.ledger.ledger import Ledger, Progress, Stage, Work
 from nsps.delivery.ledger.protocol import CallEnd, Todo
 from nsps.domain.event import BEFORE_ALL, Owner, SnapshotTime
 from nsps.domain.outcome import Outcome, Transient
@@ -85,7 +85,7 @@ class Actor:
     job: Any
     at: str = "begin"  # begin, call, calling, answered, refusing, written, ended
     work: Work | None = None
-    progress: Progress = field(default_factory=lambda: Progress(At.FINISHED))
+    progress: Progress = field(default_factory=lambda: Progress(Stage.FINISHED))
     waits: bool = False
     written: bool = False
     """What is refused is the effect of a write, not the write."""
@@ -211,7 +211,7 @@ class Played:
         self.story.append(f"a{me} {how}")
         if actor.at == "calling":
             self.system.end(actor.key)
-        actor.at, actor.progress, actor.work = "begin", Progress(At.FINISHED), None
+        actor.at, actor.progress, actor.work = "begin", Progress(Stage.FINISHED), None
         self._wake()
 
     def _begin(self, me: int, actor: Actor) -> None:
@@ -290,7 +290,7 @@ class Played:
         key, value = actor.key, actor.value
         with self.shaken():
             went = self.ledger.done(actor.work, actor.progress, {}, changed=True)
-        if went.at is not At.LOST:
+        if went.at is not Stage.LOST:
             self.system.sure[key] = value
         self._went(me, actor, went, f"confirms {key}")
 
@@ -311,16 +311,16 @@ class Played:
     def _went(self, me: int, actor: Actor, went: Progress, what: str) -> None:
         self.story.append(f"a{me} {what}: {went.at.name} {went.outcome.value}")
         actor.progress = went
-        if went.at is not At.BUSY:
+        if went.at is not Stage.BUSY:
             self._wake()
-        if went.at is At.CALL:
+        if went.at is Stage.CALL:
             actor.at = "call"
             self.system.taken(actor.key, actor.value)
-        elif went.at in (At.FINISHED, At.STOPPED):
+        elif went.at in (Stage.FINISHED, Stage.STOPPED):
             actor.at = "ended"
-        elif went.at is At.BUSY:
+        elif went.at is Stage.BUSY:
             actor.at, actor.waits = "begin", True
-        elif went.at is At.LOST:
+        elif went.at is Stage.LOST:
             actor.at = "begin"
         else:
             raise Broken(f"an attempt came to {went.at}")

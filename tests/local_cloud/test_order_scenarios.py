@@ -22,7 +22,14 @@ from nsps.cloud.store import Store
 from nsps.delivery.ledger import orders as orders_module
 from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Resource
-from nsps.delivery.ledger.ledger import DOUBT_SECONDS, At, Ledger, Progress, Work, order_reference
+from nsps.delivery.ledger.ledger import (
+    DOUBT_SECONDS,
+    Ledger,
+    Progress,
+    Stage,
+    Work,
+    order_reference,
+)
 from nsps.delivery.ledger.orders import AnswerEffect, LateAnswer, Orders, Settlement
 from nsps.delivery.ledger.protocol import CallEnd, Step, Todo
 from nsps.domain.outcome import AnswerState, Outcome
@@ -77,7 +84,7 @@ class Actor:
     job: Any
     at: str = "begin"  # begin, call, submitted, refused, ended
     work: Work | None = None
-    progress: Progress = field(default_factory=lambda: Progress(At.FINISHED))
+    progress: Progress = field(default_factory=lambda: Progress(Stage.FINISHED))
     waits: bool = False
     again: bool = False
     ident: str = ""
@@ -226,10 +233,12 @@ class Played:
     def _went(self, me: int, actor: Actor, went: Progress, what: str) -> None:
         self.story.append(f"a{me} {what}: {went.at.name} {went.outcome.value}")
         actor.progress = went
-        if went.at is not At.BUSY:
+        if went.at is not Stage.BUSY:
             self._wake()
-        actor.at = {At.CALL: "call", At.BUSY: "begin", At.LOST: "begin"}.get(went.at, "ended")
-        actor.waits = went.at is At.BUSY
+        actor.at = {Stage.CALL: "call", Stage.BUSY: "begin", Stage.LOST: "begin"}.get(
+            went.at, "ended"
+        )
+        actor.waits = went.at is Stage.BUSY
 
     # ---- the order manager and the callbacks -----------------------------------------------------
 
@@ -353,7 +362,7 @@ def ordered(store: Store, clock: Clock, job: Any) -> tuple[Ledger, str, Work, Pr
     handler = f"om{next(_handlers)}"
     ledger, work = Ledger(replace(store, clock=clock)), work_of(job, handler)
     progress = ledger.begin(work, {})
-    assert progress.at is At.CALL
+    assert progress.at is Stage.CALL
     return ledger, handler, work, progress, ledger.intend(work, performed(progress), "add")
 
 
@@ -400,7 +409,7 @@ def test_the_removal_of_a_former_owners_state_is_an_order_of_its_own(
     assert progress.dropping
     ledger.intend(work, performed(progress), "delete")
     went = ledger.accepted(work, progress, "om-2", {})
-    assert (went.at, went.outcome) == (At.FINISHED, Outcome.REJECTED)
+    assert (went.at, went.outcome) == (Stage.FINISHED, Outcome.REJECTED)
     assert (
         Orders(cloud).record(handler, LateAnswer("om-2", AnswerState.DONE)).effect
         is AnswerEffect.SETTLED
@@ -435,19 +444,19 @@ def test_an_order_in_doubt_keeps_others_out_until_it_is_submitted_again(
     ledger.not_done(work, progress, "no answer", call=CallEnd.UNDER_WAY)
     store[1].pass_the_leases()
     other = work_of(Y_HAS_A, handler)
-    assert ledger.begin(other, {}).at is At.BUSY
+    assert ledger.begin(other, {}).at is Stage.BUSY
     again = work_of(X_HAS_A, handler)
     progress = ledger.begin(again, {})
-    assert progress.at is At.CALL
+    assert progress.at is Stage.CALL
     assert ledger.intend(again, performed(progress), "add") == reference
-    assert ledger.accepted(again, progress, "om-4", {}).at is At.FINISHED
-    assert ledger.begin(work_of(Y_HAS_A, handler), {}).at is At.QUEUED
+    assert ledger.accepted(again, progress, "om-4", {}).at is Stage.FINISHED
+    assert ledger.begin(work_of(Y_HAS_A, handler), {}).at is Stage.QUEUED
 
 
 def test_an_order_that_was_not_taken_lets_the_next_go(store: tuple[Store, Clock]) -> None:
     ledger, handler, work, progress, _ = ordered(*store, X_HAS_A)
     ledger.not_done(work, progress, "503", call=CallEnd.NOT_DONE)
-    assert ledger.begin(work_of(Y_HAS_A, handler), {}).at is At.CALL
+    assert ledger.begin(work_of(Y_HAS_A, handler), {}).at is Stage.CALL
 
 
 X_HAS_B = model.Job(0, "X", "B", False, 1)
@@ -462,7 +471,7 @@ def swapped(store: Store, clock: Clock) -> tuple[Ledger, str, Work, Progress]:
     progress = ledger.begin(work, {})
     ledger.intend(work, performed(progress), "delete")
     progress = ledger.accepted(work, progress, "om-A", {})
-    assert progress.at is At.CALL
+    assert progress.at is Stage.CALL
     ledger.intend(work, performed(progress), "add")
     return ledger, handler, work, progress
 
@@ -482,7 +491,7 @@ def test_a_delivery_whose_orders_were_all_answered_before_its_end_does_not_wait(
     ours = order_reference(work, performed(progress))
     answered(store[0], handler, ours if name == "our reference" else name)
     went = ledger.accepted(work, progress, "om-B", {})
-    assert (went.at, went.outcome) == (At.FINISHED, Outcome.DELIVERED)
+    assert (went.at, went.outcome) == (Stage.FINISHED, Outcome.DELIVERED)
 
 
 def test_an_answer_does_not_undo_a_refusal(store: tuple[Store, Clock]) -> None:
@@ -499,7 +508,7 @@ def test_an_answer_to_an_older_snapshots_order_does_not_finish_a_delivery_begun_
     ledger, handler, work, progress, reference = ordered(*store, X_HAS_A)
     ledger.accepted(work, progress, "om-5", {})
     newer = work_of(model.Job(0, "X", "A", True, 2), handler)
-    assert ledger.begin(newer, {}).at is At.QUEUED
+    assert ledger.begin(newer, {}).at is Stage.QUEUED
     settlement = Orders(store[0]).record(handler, LateAnswer(reference, AnswerState.DONE))
     assert settlement.followers == (work.delivery,)
     data = store[0].read(store[0].delivery(handler, work.delivery)) or {}

@@ -14,7 +14,7 @@ from nsps.domain.outcome import Terminal, Transient
 from nsps.domain.snapshot import Block, PbData
 from nsps.espf.status_api import EspfStatusApi
 from nsps.portabilling.client import PortaBilling, ServicePaths
-from nsps.portabilling.faults import AUTH_CODES, BadAnswer, LoginRefused, NotFound
+from nsps.portabilling.errors import AUTH_CODES, BadAnswer, LoginRefused, NotFound
 from nsps.portabilling.login import ApiCredentials
 from nsps.portabilling.reader import Reader
 from nsps_local.sandbox.faults import Fault

@@ -56,7 +56,7 @@ class System:
     """One external system. ``name`` is the handler's."""
 
     def __init__(self, name: str, story: Callable[[str], None]) -> None:
-        self.name, self._story = name, story
+        self.name, self._event_history = name, story
         self.down = False
         self.next: list[str] = []
         """What the next calls do instead: "refuse" or "busy"."""
@@ -116,10 +116,10 @@ class System:
 
     def _answered(self, seen: Seen, doing: Doing, instead: str, how: Go) -> None:
         if how is Go.FAIL or instead == "busy":
-            self._story(f"  {self.name}: not now")
+            self._event_history(f"  {self.name}: not now")
             raise Transient("not now", retry_after=5 if instead == "busy" else None)
         if instead == "refuse":
-            self._story(f"  {self.name}: {seen.what} {seen.key} refused")
+            self._event_history(f"  {self.name}: {seen.what} {seen.key} refused")
             raise Terminal("refused for good")
         if doing.deadline.expired:
             raise NoAnswer("too late")
@@ -137,7 +137,7 @@ class System:
 
     def take_in(self, seen: Seen) -> None:
         """The effect itself."""
-        self._story(f"  {self.name}: {seen}")
+        self._event_history(f"  {self.name}: {seen}")
         self.seen.append(seen)
         if seen.what == CLAIM:
             self.states[seen.key] = dict(seen.state or {})
@@ -151,7 +151,7 @@ class System:
             if other.key == doing.key:
                 text = f"{other.who} and {doing.who} both write {doing.key}"
                 self.overlaps.append(text)
-                self._story(f"  {self.name}: {text}")
+                self._event_history(f"  {self.name}: {text}")
         self.under_way.append(doing)
 
     # ---- what the machine does ---------------------------------------------------------------
@@ -211,7 +211,7 @@ class OrderSystem(System):
             self.overlaps.append(f"two orders are open for {order.key}")
         ident = f"so-{len(self.placed) + 1}"
         self.placed[order.reference] = Placed(ident, order, seen, self._clock())
-        self._story(f"  {self.name}: order {ident}: {seen}")
+        self._event_history(f"  {self.name}: order {ident}: {seen}")
 
     def open(self) -> list[Placed]:
         return [placed for placed in self.placed.values() if placed.said is None]
@@ -224,7 +224,7 @@ class OrderSystem(System):
             what = RELEASE if seen.state is None else CLAIM
             self.take_in(Seen(what, seen.key, seen.state, seen.owner, seen.t, seen.delivery))
         else:
-            self._story(f"  {self.name}: order {placed.ident} failed")
+            self._event_history(f"  {self.name}: order {placed.ident} failed")
         name = placed.ident if len(self.placed) % 2 else placed.order.reference
         self.notices.append({"order": name, "state": placed.said.value})
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from nsps.delivery.history import kept_event
-from nsps.delivery.timeline import Story, Timeline
+from nsps.delivery.timeline import EventHistory, Timeline
 
 from tests.machine.cloud import Cloud
 from tests.machine.world import World
@@ -103,7 +103,7 @@ def world(cloud: Cloud) -> Iterator[World]:
         made.close()
 
 
-def shown(world: World, event_id: str) -> Story:
+def shown(world: World, event_id: str) -> EventHistory:
     """The event as the console lists it."""
     listed = {story.event_id: story for story in Timeline(world.store, {}).latest(1000)}
     return listed[event_id]

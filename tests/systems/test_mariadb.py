@@ -17,7 +17,7 @@ from nsps_testing.standard import (
     StateStandardTests,
     enriched,
     make_call,
-    make_parts,
+    make_context,
 )
 from sqlalchemy import URL, Connection, create_engine
 
@@ -201,7 +201,7 @@ class TestMariadb(_OnMariadb, StateStandardTests):
     def test_a_password_that_is_refused_may_be_corrected(self, system: ChaosProxy) -> None:
         settings = self.connector_class.settings_model.model_validate(self.settings(system))
         wrong = "not-the-right-one"
-        connector = Database(settings, make_parts({"password": wrong}))
+        connector = Database(settings, make_context({"password": wrong}))
         error = self.provoke(lambda: connector.check(make_call()))
         assert isinstance(error, Transient) and "(1045)" in str(error) and "password" in str(error)
         assert wrong not in "".join(traceback.format_exception(error))
@@ -215,13 +215,13 @@ class TestMariadb(_OnMariadb, StateStandardTests):
         host, port = server
         url = f"mysql://weak@{host}:{port}/subscribers"
         for rights in ("SELECT", "DELETE", "INSERT", "UPDATE"):
-            weak = Database(Settings(url=url), make_parts({}))
+            weak = Database(Settings(url=url), make_context({}))
             with pytest.raises(Transient) as error:
                 weak.check(make_call())
             assert not isinstance(error.value, NoAnswer), rights
             weak.close()
             sql.exec_driver_sql(f"GRANT {rights} ON subscribers.subscribers TO weak@'127.0.0.1'")
-        weak = Database(Settings(url=url), make_parts({}))
+        weak = Database(Settings(url=url), make_context({}))
         weak.check(make_call())
         weak.close()
 

@@ -15,7 +15,7 @@ from nsps_testing.standard import (
     StateStandardTests,
     enriched,
     make_call,
-    make_parts,
+    make_context,
 )
 
 from functions.connectors.hss_osmocom.connector import OsmoHlr
@@ -103,7 +103,7 @@ class TestWithoutKeys(_OnOsmoHlr):
     def test_keys_are_neither_told_nor_touched(
         self, connector: OsmoHlr, system: ChaosProxy
     ) -> None:
-        keyed = OsmoHlr(connector.settings, make_parts({"auc": json.dumps(AUC)}))
+        keyed = OsmoHlr(connector.settings, make_context({"auc": json.dumps(AUC)}))
         with_keys = keyed.desired(enriched(self.pb))[IMSI]
         keyed.create(IMSI, with_keys, make_call())
         without = connector.desired(enriched(self.changed_pb))[IMSI]

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
-from nsps_testing.standard import enriched, make_call, make_parts
+from nsps_testing.standard import enriched, make_call, make_context
 
 from functions.connectors.notification.connector import NotificationConnector, Settings
 
@@ -170,7 +170,7 @@ def connector(postfix: Postfix, secrets: Any = None, **settings: Any) -> Notific
         "templates": {"*/*": {"subject": "Grüße", "text": "{{ variables.text }}"}},
         **settings,
     }
-    return NotificationConnector(Settings.model_validate(given), make_parts(secrets))
+    return NotificationConnector(Settings.model_validate(given), make_context(secrets))
 
 
 def send(made: NotificationConnector, email: str, text: str = "Hello.") -> str:

@@ -17,7 +17,7 @@ from nsps_testing.standard import (
     StateStandardTests,
     enriched,
     make_call,
-    make_parts,
+    make_context,
 )
 
 from functions.connectors.database.connector import Database
@@ -162,7 +162,7 @@ class TestPostgresql(_OnPostgresql, StateStandardTests):
     def test_a_password_that_is_refused_may_be_corrected(self, system: ChaosProxy) -> None:
         settings = self.connector_class.settings_model.model_validate(self.settings(system))
         wrong = "not-the-right-one"
-        connector = Database(settings, make_parts({"password": wrong}))
+        connector = Database(settings, make_context({"password": wrong}))
         error = self.provoke(lambda: connector.check(make_call()))
         assert isinstance(error, Transient) and "password" in str(error)
         assert wrong not in "".join(traceback.format_exception(error))
@@ -357,7 +357,7 @@ class TestWhatTheTableMakesOfAValue:
         return "postgresql://postgres@{}:{}/subscribers".format(*server)
 
     def connect(self, url: str, **settings: Any) -> Database:
-        return Database(Settings(url=url, **settings), make_parts({}))
+        return Database(Settings(url=url, **settings), make_context({}))
 
     def write(self, connector: Database, **account: Any) -> tuple[str, Any]:
         [(key, state)] = connector.desired(enriched(snapshot(**account))).items()

@@ -18,7 +18,7 @@ from nsps.connector.base import Action, Order
 from nsps.domain.event import Owner
 from nsps.domain.outcome import Terminal
 from nsps_local.order_manager import OrderManager
-from nsps_testing.standard import make_call, make_parts
+from nsps_testing.standard import make_call, make_context
 
 from functions.connectors.oms_tmf641 import tmf641
 from functions.connectors.oms_tmf641.connector import OrderManagement
@@ -75,7 +75,7 @@ def violations(answer: requests.Response) -> list[Any]:
 def connector(prism: str, **settings: Any) -> OrderManagement:
     # Prism serves the paths without the base path.
     model = Settings(url=prism, ordering_path="", allow_http=True, look_first=False, **settings)
-    return OrderManagement(model, make_parts({"credentials": "token-of-ours"}))
+    return OrderManagement(model, make_context({"credentials": "token-of-ours"}))
 
 
 def order(action: Action, key: str = "imsi:001010000020349") -> Order:

@@ -196,7 +196,7 @@ def test_a_locked_row_delays_its_own_handler_alone(systems: Systems) -> None:
             return found is not None and found["nam_cs"] == "0"
 
         wait_for(barred, 30, "the HLR to be switched")
-        assert systems.stack.stories(i_event)[0].final is False
+        assert systems.stack.histories(i_event)[0].final is False
     systems.stack.all_finished([i_event])
     assert systems.account(i_account)["status"] == "barred"
     systems.stack.do("unblock_account", i_account=i_account)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from nsps.cloud.messages import MalformedMessage
 from nsps.cloud.store import Store, StoreRefused, StoreUnavailable
-from nsps.console.words import Systems, of_story
+from nsps.console.explanation import Systems, explain_event
 from nsps.delivery.gate import Gate
 from nsps.delivery.history import UNREADABLE, History, kept_event, unpacked
 from nsps.delivery.switch import Switches
@@ -506,7 +506,7 @@ def test_an_event_that_names_its_account_by_no_id_is_rejected(rig: Rig) -> None:
     assert story.retry is not None
     error = story.retry["error"]
     assert error.startswith('i_account should say whom the event is about, and is no id: "9x".')
-    words = of_story(story, Systems())
+    words = explain_event(story, Systems())
     said = " ".join(line.text for line in words.happened)
     assert error in said and "PortaBilling was asked" not in said
     assert [each.command for each in words.advice] == [
@@ -514,7 +514,7 @@ def test_an_event_that_names_its_account_by_no_id_is_rejected(rig: Rig) -> None:
         "nsps reconcile crm --account I_ACCOUNT",
     ]
     page = Timeline(rig.store, {}).page(Wanted(outcomes=frozenset({"rejected"})), 5)
-    assert [each.event_id for each in page.stories] == [message.event_id]
+    assert [each.event_id for each in page.histories] == [message.event_id]
 
 
 def test_a_replay_of_it_is_rejected_by_itself(rig: Rig) -> None:

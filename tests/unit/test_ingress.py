@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nsps.domain.event import EspfEvent, event_id
 from nsps.domain.outcome import Transient
 from nsps.flows.ingress import Ingress, respond
-from nsps.runtime.lazy import Once
+from nsps.runtime.lazy import Lazy
 from nsps.runtime.redact import Redactor
 from nsps.runtime.secrets import SecretMissing, SecretUnavailable, SecretValue
 from nsps.runtime.settings import IngressSettings
@@ -171,7 +171,7 @@ def test_an_instance_that_cannot_be_made_answers_503_and_tries_again() -> None:
             raise OSError("no credentials yet")
         return ingress(Vault({"sm://one": OLD}))
 
-    once = Once(make)
+    once = Lazy(make)
     environ = EnvironBuilder(method="POST", data=BODY).get_environ()
     assert respond(Request(environ), once).status_code == 503
     assert post(once())[0] == 200

@@ -13,7 +13,7 @@ from nsps.domain.event import Owner
 from nsps.domain.outcome import NoAnswer, Transient, Unreachable
 from nsps.flows import reading as flow
 from nsps.flows.reading import NotAsked, PortaBillingApi, Reading
-from nsps.portabilling.faults import (
+from nsps.portabilling.errors import (
     BadAnswer,
     Fault,
     LoginRefused,

@@ -15,7 +15,7 @@ from nsps.connector.base import Enriched
 from nsps.delivery import timeline
 from nsps.delivery.history import History
 from nsps.delivery.ledger.orders import LateAnswer, Orders
-from nsps.delivery.timeline import Delivered, Story, Timeline, Wanted, as_json, changes
+from nsps.delivery.timeline import Delivered, EventHistory, Timeline, Wanted, as_json, changes
 from nsps.domain.event import SnapshotTime, owner_of
 from nsps.domain.outcome import AnswerState, NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import PbData
@@ -70,7 +70,7 @@ class Rig:
         self.history.enriched(message, owner, t, pb, read_ms=12.5)
         return Enriched(message.event_id, event, owner, t, pb, "c", "u")
 
-    def story(self, message: RawEventMessage) -> Story:
+    def story(self, message: RawEventMessage) -> EventHistory:
         (story,) = self.timeline.find(message.event_id)
         json.dumps(as_json(story))
         return story
@@ -79,9 +79,9 @@ class Rig:
         return next(d for d in self.story(message).deliveries if d.handler == handler)
 
 
-def came_to(rig: Rig, handler: str, outcome: str) -> list[Story]:
+def came_to(rig: Rig, handler: str, outcome: str) -> list[EventHistory]:
     wanted = Wanted(handler=handler, outcomes=frozenset({outcome}))
-    return list(rig.timeline.page(wanted, 9).stories)
+    return list(rig.timeline.page(wanted, 9).histories)
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +344,7 @@ def test_events_are_searched_for_by_what_became_of_them(
     def search(*outcomes: str, handler: str | None = None, limit: int = 9) -> tuple[list[str], int]:
         wanted = Wanted(handler=handler, outcomes=frozenset(outcomes))
         page = rig.timeline.page(wanted, limit)
-        return [story.i_event or "" for story in page.stories], page.looked_through
+        return [story.i_event or "" for story in page.histories], page.looked_through
 
     assert search("rejected") == (["2"], 5)
     assert search("rejected", handler="mail") == ([], 5)
@@ -367,7 +367,7 @@ def test_pages_follow_each_other_through_the_whole_history(
         found, after = [], ""
         while True:
             page = rig.timeline.page(wanted, limit, after)
-            found.append([story.i_event or "" for story in page.stories])
+            found.append([story.i_event or "" for story in page.histories])
             if page.next is None:
                 return found
             after = page.next
@@ -389,7 +389,7 @@ def test_events_of_a_time_and_of_an_account(rig: Rig) -> None:
         (Wanted(account=rig.timeline.find("2")[0].i_account, since=between), ["2"]),
         (Wanted(account=999), []),
     ):
-        assert [s.i_event for s in rig.timeline.page(wanted, 9).stories] == numbers, wanted
+        assert [s.i_event for s in rig.timeline.page(wanted, 9).histories] == numbers, wanted
 
 
 def test_the_owners_events_around_one(rig: Rig) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from nsps.connector.base import Call, Enriched, Parts, State, StateConnector
+from nsps.connector.base import Call, Context, Enriched, State, StateConnector
 from nsps.domain.fields import Fields
 from nsps.domain.outcome import Terminal
 from nsps.domain.snapshot import Block
@@ -22,8 +22,8 @@ class Database(StateConnector[Settings]):
     settings_model = Settings
     listable = True
 
-    def __init__(self, settings: Settings, parts: Parts) -> None:
-        super().__init__(settings, parts)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
         self._fields = Fields.parse("columns", settings.columns)
         self._table = Table(
             settings.table,
@@ -36,8 +36,8 @@ class Database(StateConnector[Settings]):
         self._sql = SqlClient(settings.url, self._password, [self._table])
 
     def _password(self) -> str | None:
-        has = self.parts.has_secret("password")
-        return self.parts.secret("password").reveal() if has else None
+        has = self.context.has_secret("password")
+        return self.context.secret("password").reveal() if has else None
 
     def close(self) -> None:
         self._sql.close()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nsps.connector.base import Call, Enriched, Parts, State, StateConnector
+from nsps.connector.base import Call, Context, Enriched, State, StateConnector
 from nsps.domain.outcome import Terminal, Transient, Unclear
 from nsps.domain.subscriber import is_open, is_served, msisdn
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,10 +41,10 @@ class OsmoHlr(StateConnector[Settings]):
 
     settings_model = Settings
 
-    def __init__(self, settings: Settings, parts: Parts) -> None:
-        super().__init__(settings, parts)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
         self._hlr = Hlr(settings.host, settings.port)
-        self._keys = SimKeys(parts)
+        self._keys = SimKeys(context)
 
     def close(self) -> None:
         self._hlr.close()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from nsps.connector.base import Parts
+from nsps.connector.base import Context
 from nsps.domain.outcome import Transient
 from nsps.runtime.secrets import SecretValue
 
@@ -20,15 +20,15 @@ Keys = dict[str, SecretValue | None]
 class SimKeys:
     """The keys that the deployment supplies."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._read: tuple[SecretValue, Mapping[str, Any]] | None = None
 
     def of(self, imsi: str) -> Keys:
         """The keys of the SIM; {} if the deployment supplies none. Raises Transient."""
-        if not self._parts.has_secret("auc"):
+        if not self._context.has_secret("auc"):
             return {}
-        secret = self._parts.secret("auc")
+        secret = self._context.secret("auc")
         if self._read is None or self._read[0] != secret:
             self._read = (secret, secret.json())
         entry = self._read[1].get(imsi)

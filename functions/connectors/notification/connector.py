@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nsps.connector.base import Call, Enriched, Message, MessageConnector, Parts
+from nsps.connector.base import Call, Context, Enriched, Message, MessageConnector
 from nsps.domain.routing import check_pattern, matches
 from nsps.domain.snapshot import Block
 from nsps.runtime.secrets import SecretValue
@@ -79,8 +79,8 @@ class NotificationConnector(MessageConnector[Settings]):
 
     settings_model = Settings
 
-    def __init__(self, settings: Settings, parts: Parts) -> None:
-        super().__init__(settings, parts)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
         self._sender = mailbox(settings.sender)
         self._server = SmtpServer(settings, self._sender.addr_spec, self._secret)
 
@@ -110,11 +110,11 @@ class NotificationConnector(MessageConnector[Settings]):
 
     def send(self, message: Message, call: Call) -> str:
         mail: Mail = message.content
-        envelope = mail.envelope(self._sender, f"{self.parts.handler}\n{call.reference}")
+        envelope = mail.envelope(self._sender, f"{self.context.handler}\n{call.reference}")
         handed = self._server.send(envelope, call.deadline)
         if not handed.refused:
             return handed.reply
         return f"{handed.reply}; {len(handed.refused)} of {len(mail.to)} addresses refused"
 
     def _secret(self, name: str) -> SecretValue | None:
-        return self.parts.secret(name) if self.parts.has_secret(name) else None
+        return self.context.secret(name) if self.context.has_secret(name) else None

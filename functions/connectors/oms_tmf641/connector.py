@@ -18,9 +18,9 @@ from nsps.connector.base import (
     Call,
     CallbackInvalid,
     CallbackRequest,
+    Context,
     Enriched,
     Order,
-    Parts,
     State,
 )
 from nsps.connector.proof import check_proof
@@ -42,19 +42,19 @@ class OrderManagement(AsynchronousConnector[Settings]):
 
     settings_model = Settings
 
-    def __init__(self, settings: Settings, parts: Parts) -> None:
-        super().__init__(settings, parts)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
         self._characteristics = Fields.parse(
             "characteristics", settings.characteristics, lists=True
         )
         self._standard = settings.profile == "tmf641"
         self._states = notifications.STATES | settings.states
         self._orders = Rest(
-            parts.http,
+            context.http,
             settings.orders_url,
-            parts.authentication(settings.authentication),
+            context.authentication(settings.authentication),
             AnswerRules(tmf641.ANSWERS),
-            hide=parts.hide("callback", "callback_next"),
+            hide=context.hide("callback", "callback_next"),
         )
 
     @property
@@ -140,8 +140,8 @@ class OrderManagement(AsynchronousConnector[Settings]):
             self._orders.request("OPTIONS", "", call, rules=tmf641.PLAIN_CHECK_ANSWERS).is_done()
 
     def authenticate(self, request: CallbackRequest) -> None:
-        names = [each for each in ("callback", "callback_next") if self.parts.has_secret(each)]
-        secrets = [self.parts.secret(name) for name in names]
+        names = [each for each in ("callback", "callback_next") if self.context.has_secret(each)]
+        secrets = [self.context.secret(name) for name in names]
         check_proof(self.settings.callback_authentication, request, secrets)
 
     def parse_callback(self, request: CallbackRequest) -> Sequence[Answer]:

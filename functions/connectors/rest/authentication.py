@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from nsps.connector.base import Call, Parts
+from nsps.connector.base import Call, Context
 from nsps.domain.outcome import Transient
 from nsps.runtime.secrets import SecretValue
 from nsps.runtime.settings import SettingsError
@@ -18,31 +18,31 @@ from .template import filled, places
 SECRET = "credentials"  # noqa: S105 (its name in the manifest)
 
 
-def authentication(setting: Authentication, parts: Parts) -> Shows:
+def authentication(setting: Authentication, context: Context) -> Shows:
     """Raises SettingsError where the secret is not configured."""
     if setting.type == "none":
         return NoAuthentication()
-    if not parts.has_secret(SECRET):
+    if not context.has_secret(SECRET):
         raise SettingsError(
-            f"handler {parts.handler}, secrets.{SECRET}: missing; authentication {setting.type} "
+            f"handler {context.handler}, secrets.{SECRET}: missing; authentication {setting.type} "
             "needs it: write the name of a secret in Secret Manager"
         )
     if setting.sign_in is not None:
-        return _signed_in(setting, setting.sign_in, parts)
+        return _signed_in(setting, setting.sign_in, context)
     if setting.type == "bearer":
-        return parts.shown(SECRET, setting.header)
-    return parts.shown(SECRET, setting.header, basic if setting.type == "basic" else "{}".format)
+        return context.shown(SECRET, setting.header)
+    return context.shown(SECRET, setting.header, basic if setting.type == "basic" else "{}".format)
 
 
-def _signed_in(setting: Authentication, sign_in: SignIn, parts: Parts) -> Shows:
+def _signed_in(setting: Authentication, sign_in: SignIn, context: Context) -> Shows:
     def ask(call: Call) -> tuple[SecretValue, float | None]:
-        credentials = parts.secret(SECRET).json()
+        credentials = context.secret(SECRET).json()
         missing = sorted({name for name, _ in places(sign_in.body)} - set(credentials))
         if missing:
             raise Transient(f"secret {SECRET} has no member {missing[0]}: add it")
         body = filled(sign_in.body, credentials)
         content = {"data": body} if sign_in.form else {"json": body}
-        answer = parts.http.request(
+        answer = context.http.request(
             "POST", sign_in.url, deadline=call.deadline, idempotent=True, **content
         )
         if not answer.ok:  # what it says may repeat the password

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nsps.connector.base import Call, Enriched, Parts, State, StateConnector
+from nsps.connector.base import Call, Context, Enriched, State, StateConnector
 from nsps.domain.fields import Source
 from nsps.domain.outcome import Transient, Unclear
 from nsps.domain.snapshot import Block
@@ -27,13 +27,13 @@ class RestSystem(StateConnector[Settings]):
     settings_model = Settings
     shows_requests = True
 
-    def __init__(self, settings: Settings, parts: Parts) -> None:
-        super().__init__(settings, parts)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
         self._resources = {resource.name: resource for resource in settings.resources}
         self._api = Rest(
-            parts.http,
+            context.http,
             settings.url,
-            authentication(settings.authentication, parts),
+            authentication(settings.authentication, context),
             AnswerRules(settings.answers),
             settings.headers,
         )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from nsps.connector.base import Call, Enriched, Message, MessageConnector, Ordering, Parts
+from nsps.connector.base import Call, Context, Enriched, Message, MessageConnector, Ordering
 from nsps.transport.rest import Rest
 
 from . import contract
@@ -17,12 +17,12 @@ class WebhookConnector(MessageConnector[Settings]):
 
     settings_model = Settings
 
-    def __init__(self, settings: Settings, parts: Parts) -> None:
-        super().__init__(settings, parts)
-        token = parts.authentication("bearer", "token")
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        token = context.authentication("bearer", "token")
         rules = contract.answers(settings.permanent_codes)
-        self._events = Rest(parts.http, settings.url, token, rules)
-        self._health = Rest(parts.http, settings.health, token, rules)
+        self._events = Rest(context.http, settings.url, token, rules)
+        self._health = Rest(context.http, settings.health, token, rules)
 
     @property
     def ordering(self) -> Ordering:
@@ -30,7 +30,7 @@ class WebhookConnector(MessageConnector[Settings]):
 
     def message(self, event: Enriched) -> Message:
         summary = f"{event.event.event_type} for {event.owner}"
-        return Message(summary, contract.body(event, self.parts.handler))
+        return Message(summary, contract.body(event, self.context.handler))
 
     def send(self, message: Message, call: Call) -> str:
         repeatable = self.ordering is not Ordering.EVERY

@@ -27,16 +27,16 @@ class Address:
     @classmethod
     def of(cls, url: str, health: str | None = None) -> Self:
         """Raises CannotCertify. ``health``: a path or URL on the same host."""
-        scheme, host, port, path = _parts(url)
+        scheme, host, port, path = _context(url)
         page = urljoin(url, health or "health")
-        if _parts(page)[:3] != (scheme, host, port):
+        if _context(page)[:3] != (scheme, host, port):
             raise CannotCertify(f"--health {health}: is on another host than {url}; name a path")
         unknown = f"{path.rstrip('/')}/certify-no-such-resource"
         return cls(
             scheme,
             host,
             port,
-            {Target.SERVICE: path, Target.HEALTH: _parts(page)[3], Target.UNKNOWN: unknown},
+            {Target.SERVICE: path, Target.HEALTH: _context(page)[3], Target.UNKNOWN: unknown},
         )
 
     def url(self, target: Target) -> str:
@@ -51,7 +51,7 @@ class Address:
         return http.client.HTTPSConnection(self.host, self.port, timeout=seconds, context=context)
 
 
-def _parts(url: str) -> tuple[str, str, int, str]:
+def _context(url: str) -> tuple[str, str, int, str]:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from nsps.delivery.timeline import SEARCHED, Delivered, Story
+from nsps.delivery.timeline import SEARCHED, Delivered, EventHistory
 
 from nsps_local.cli.errors import CommandError
 from nsps_local.cli.handlers import print_warnings
@@ -83,7 +83,7 @@ def _list(options: argparse.Namespace) -> int:
 def _print_events(answer: Mapping[str, Any], options: argparse.Namespace) -> None:
     looked = answer.get("looked_through")
     if answer["events"]:
-        console.print(events_table(map(story_of, answer["events"])))
+        console.print(events_table(map(event_history_of, answer["events"])))
     elif looked is not None:
         console.print(f"None of the {looked} newest events came to that.")
     elif options.account is not None:
@@ -110,7 +110,7 @@ def _explain(options: argparse.Namespace) -> int:
         print(json.dumps(found["events"], indent=1))
         return 0
     for document, words in zip(found["events"], found["words"], strict=True):
-        console.print(headline(story_of(document)), soft_wrap=True)
+        console.print(headline(event_history_of(document)), soft_wrap=True)
         console.print(explained(words), soft_wrap=True)
     return 0
 
@@ -145,11 +145,11 @@ def _wait(remote: Remote, name: str, seconds: float) -> dict[str, Any]:
         time.sleep(0.1)
 
 
-def story_of(document: Mapping[str, Any]) -> Story:
+def event_history_of(document: Mapping[str, Any]) -> EventHistory:
     """A story from its JSON."""
     deliveries = tuple(
         Delivered(**{name: value for name, value in each.items() if name != "final"})
         for each in document["deliveries"]
     )
     known = {name: value for name, value in document.items() if name != "final"}
-    return Story(**{**known, "deliveries": deliveries})
+    return EventHistory(**{**known, "deliveries": deliveries})

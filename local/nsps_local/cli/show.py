@@ -1,4 +1,4 @@
-"""How stories are shown to a person."""
+"""How histories are shown to a person."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from nsps.delivery.timeline import Delivered, Story
+from nsps.delivery.timeline import Delivered, EventHistory
 from nsps.domain.event import MESSAGE_KEY, RECONCILE
 from nsps.domain.printable import bounded, one_line
 from nsps.domain.retry_table import duration
@@ -52,14 +52,14 @@ def coloured(outcome: str | None) -> Text:
     return Text(word, style=COLOURS.get(outcome or "waiting", ""))
 
 
-def events_table(stories: Iterable[Story]) -> Table:
+def events_table(histories: Iterable[EventHistory]) -> Table:
     """One line an event."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("received", "i_event", "event type", "owner", "became", "took"):
         whole = column != "became"
         justify: Literal["left", "right"] = "right" if column == "took" else "left"
         table.add_column(column, justify=justify, no_wrap=whole, overflow="fold")
-    for story in stories:
+    for story in histories:
         table.add_row(
             _date(story.received_at or story.opened_at),
             "" if story.event_type == RECONCILE else bounded(story.i_event or "", _VALUE_WIDTH),
@@ -71,7 +71,7 @@ def events_table(stories: Iterable[Story]) -> Table:
     return table
 
 
-def _became(story: Story) -> Text:
+def _became(story: EventHistory) -> Text:
     """What became of an event, the handlers of like outcome together, what is not well first."""
     text, shown = Text(), story.deliveries
     if story.unread or not shown:
@@ -101,14 +101,14 @@ _URGENCY = (
 )
 
 
-def headline(story: Story) -> Text:
+def headline(story: EventHistory) -> Text:
     """Which event it is."""
     title = Text(f"{story.event_type}", style="bold")
     number = "" if story.event_type == RECONCILE else f"  i_event {story.i_event}"
     return title.append(f"{number}  {story.owner}  {story.event_id}", style="not bold")
 
 
-def timeline(story: Story) -> Table:
+def timeline(story: EventHistory) -> Table:
     """An event's way, line by line, with how long each part took."""
     table = Table(
         title=headline(story),
@@ -224,7 +224,7 @@ def _knew(each: Delivered) -> bool:
     return told is not None and begun is not None and told < begun
 
 
-def _took(story: Story) -> str:
+def _took(story: EventHistory) -> str:
     ends = [moment for each in story.deliveries if (moment := _moment(each.finished_at))]
     start = _moment(story.received_at)
     if not ends or start is None or not story.final:

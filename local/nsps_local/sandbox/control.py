@@ -21,15 +21,17 @@ from nsps_local.sandbox.api import json_answer
 from nsps_local.sandbox.domain import NotFound, Refused
 from nsps_local.sandbox.faults import Fault
 from nsps_local.sandbox.overview import Overview
-from nsps_local.sandbox.parts import Parts
+from nsps_local.sandbox.runtime import SandboxRuntime
 from nsps_local.sandbox.seed import seed_accounts
 
 MAX_SEED = 1_000_000
 
 
 class Control:
-    def __init__(self, parts: Parts, reconfigure: Callable[[dict[str, Any]], None]) -> None:
-        self._parts = parts
+    def __init__(
+        self, parts: SandboxRuntime, reconfigure: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._context = parts
         self._overview = Overview(parts)
         self._reconfigure = reconfigure
         self._operations = {
@@ -69,18 +71,18 @@ class Control:
         state = self._overview.state(
             _integer("limit", 200), _integer("offset", 0), _given("search")
         )
-        state["faults"] = self._parts.faults.shown()
+        state["faults"] = self._context.faults.shown()
         return state
 
     def events(self) -> dict[str, Any]:
         """?limit=200&after=0&state=: newest first."""
-        events = self._parts.queue.events(
+        events = self._context.queue.events(
             _integer("limit", 200), _integer("after", 0), _given("state")
         )
-        return {"events": events, "counts": self._parts.queue.counts()}
+        return {"events": events, "counts": self._context.queue.counts()}
 
     def event(self, i_event: int) -> dict[str, Any]:
-        event = self._parts.queue.event(i_event)
+        event = self._context.queue.event(i_event)
         if event is None:
             raise NotFound(f"There is no event {i_event}.")
         return event
@@ -89,22 +91,22 @@ class Control:
         """?i_account=&group=&limit=1000: every status told to PortaBilling, oldest first."""
         i_account = _integer("i_account", 0) or None
         return {
-            "statuses": self._parts.statuses.history(
+            "statuses": self._context.statuses.history(
                 i_account, _given("group"), _integer("limit", 1000)
             )
         }
 
     def calls(self) -> dict[str, Any]:
         """?method=&limit=1000: the latest API calls, oldest first; counts since the reset."""
-        calls = self._parts.calls.shown(_given("method"), _integer("limit", 1000))
-        return {"calls": calls, "counts": self._parts.calls.counts()}
+        calls = self._context.calls.shown(_given("method"), _integer("limit", 1000))
+        return {"calls": calls, "counts": self._context.calls.counts()}
 
     def faults(self) -> dict[str, Any]:
-        return {"faults": self._parts.faults.shown()}
+        return {"faults": self._context.faults.shown()}
 
     def settings(self) -> dict[str, Any]:
         """The configuration in force, secrets masked."""
-        shown: dict[str, Any] = json.loads(self._parts.config.model_dump_json())
+        shown: dict[str, Any] = json.loads(self._context.config.model_dump_json())
         return shown
 
     def list_operations(self) -> dict[str, Any]:
@@ -131,7 +133,7 @@ class Control:
     def _resolved(self, arguments: dict[str, Any]) -> dict[str, Any]:
         account = arguments.pop("account", None)
         if account is not None:
-            i_account = self._parts.store.value(
+            i_account = self._context.store.value(
                 "SELECT i_account FROM accounts WHERE id IN (?, ? || '@msisdn')", account, account
             )
             if i_account is None:
@@ -142,27 +144,27 @@ class Control:
     def add_fault(self) -> dict[str, Any]:
         fault = Fault.model_validate(_body())
         if fault.fault == "kill_tokens":
-            killed = self._parts.sessions.kill_all(fault.faultcode, fault.refresh_tokens)
+            killed = self._context.sessions.kill_all(fault.faultcode, fault.refresh_tokens)
             return {"killed": killed, **self.faults()}
         if fault.fault == "token_dies_after":
-            self._parts.sessions.die_after(fault.calls)
+            self._context.sessions.die_after(fault.calls)
         if fault.fault == "standalone_mode":
-            self._parts.sessions.kill_all()  # the other site does not know this one's sessions
-        self._parts.faults.add(fault)
+            self._context.sessions.kill_all()  # the other site does not know this one's sessions
+        self._context.faults.add(fault)
         return self.faults()
 
     def clear_faults(self, kind: str | None = None) -> dict[str, Any]:
         if kind in {None, "token_dies_after"}:
-            self._parts.sessions.die_after(None)
-        self._parts.faults.clear(kind)
+            self._context.sessions.die_after(None)
+        self._context.faults.clear(kind)
         return self.faults()
 
     def reset_calls(self) -> dict[str, Any]:
-        self._parts.calls.reset()
+        self._context.calls.reset()
         return {"counts": {}}
 
     def resend(self, i_event: int) -> dict[str, Any]:
-        if not self._parts.queue.resend(i_event):
+        if not self._context.queue.resend(i_event):
             raise NotFound(f"There is no event {i_event}.")
         return self.event(i_event)
 
@@ -173,15 +175,15 @@ class Control:
 
     def remove_group(self, name: str) -> dict[str, Any]:
         """An ESPF group that nobody has registered, from now on: its statuses are refused."""
-        self._parts.statuses.remove_group(name)
-        return {"groups": [each["name"] for each in self._parts.statuses.groups()]}
+        self._context.statuses.remove_group(name)
+        return {"groups": [each["name"] for each in self._context.statuses.groups()]}
 
     def seed(self) -> dict[str, Any]:
         """{"accounts": n}: so many more subscribers, each with a card; no events."""
         n_accounts = _body().get("accounts")
         if not isinstance(n_accounts, int) or not 0 < n_accounts <= MAX_SEED:
             raise Refused(f'Give {{"accounts": n}} with n from 1 to {MAX_SEED}.')
-        return seed_accounts(self._parts.store, n_accounts)
+        return seed_accounts(self._context.store, n_accounts)
 
 
 def answered(view: Callable[..., dict[str, Any]]) -> Callable[..., Response]:

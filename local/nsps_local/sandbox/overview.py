@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from nsps_local.sandbox import raw
-from nsps_local.sandbox.parts import Parts
+from nsps_local.sandbox.runtime import SandboxRuntime
 from nsps_local.sandbox.store import Row
 
 CARD = ("i_sim_card", "imsi", "iccid", "msisdn", "status")
@@ -18,7 +18,7 @@ SEARCH = (
 
 
 class Overview:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: SandboxRuntime) -> None:
         self._store = parts.store
         self._queue = parts.queue
         self._book = parts.statuses

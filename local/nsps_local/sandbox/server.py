@@ -21,7 +21,7 @@ from nsps_local.sandbox.config import SandboxConfig
 from nsps_local.sandbox.control import Control
 from nsps_local.sandbox.event_queue import EventQueue
 from nsps_local.sandbox.faults import Faults
-from nsps_local.sandbox.parts import Parts
+from nsps_local.sandbox.runtime import SandboxRuntime
 from nsps_local.sandbox.seed import seed_demo
 from nsps_local.sandbox.sender import EventSender
 from nsps_local.sandbox.sessions import Sessions
@@ -134,7 +134,7 @@ class Sandbox:
         rest_answers = Answers(self.store, self.billing, self.config.api, self.config.events.i_env)
         rest = RestApi(rest_answers, self.sessions, self.faults, self.calls)
         espf = StatusApi(self.statuses, self.sessions, self.faults, self.calls)
-        parts = Parts(
+        parts = SandboxRuntime(
             config=self.config,
             store=self.store,
             queue=self.queue,

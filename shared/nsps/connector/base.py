@@ -42,11 +42,11 @@ __all__ = [
     "CallbackRefused",
     "CallbackRequest",
     "Connector",
+    "Context",
     "Enriched",
     "Message",
     "MessageConnector",
     "Order",
-    "Parts",
     "Receipt",
     "State",
     "StateConnector",
@@ -59,7 +59,7 @@ AuthenticationKind = Literal["bearer", "x-auth-token", "basic", "none"]
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Context:
     """What the kit hands to a connector: made once per instance."""
 
     handler: str
@@ -111,9 +111,9 @@ class Connector(ABC, Generic[SettingsT]):
     settings_model: ClassVar[type[BaseModel]]
     """The handler's ``settings`` as the connector wants them; checked before anything starts."""
 
-    def __init__(self, settings: SettingsT, parts: Parts) -> None:
+    def __init__(self, settings: SettingsT, context: Context) -> None:
         self.settings = settings
-        self.parts = parts
+        self.context = context
 
     def reads(self) -> Iterable[tuple[str, Block]]:
         """What the settings name of the snapshot: (setting, block). The kit refuses to start a

@@ -42,7 +42,7 @@ _log = log.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Delivering:
+class DeliveryContext:
     """What every kind needs, made once per instance."""
 
     handler: HandlerSettings
@@ -52,14 +52,14 @@ class Delivering:
     watch: Watch = UNWATCHED
 
 
-def runner(connector: Connector[Any], parts: Delivering) -> Runner:
+def runner(connector: Connector[Any], context: DeliveryContext) -> Runner:
     """The runner for a connector's kind."""
     if isinstance(connector, StateConnector):
-        return StateRunner(connector, parts)
+        return StateRunner(connector, context)
     if isinstance(connector, MessageConnector):
-        return MessageRunner(connector, parts)
+        return MessageRunner(connector, context)
     if isinstance(connector, AsynchronousConnector):
-        return OrderRunner(connector, parts)
+        return OrderRunner(connector, context)
     raise TypeError(f"{type(connector).__name__}: subclass one of the three kinds of connector")
 
 
@@ -69,22 +69,22 @@ class Runner(ABC):
     _effects = False
     """Whether something has to follow each write."""
 
-    def __init__(self, parts: Delivering) -> None:
-        self._parts = parts
+    def __init__(self, context: DeliveryContext) -> None:
+        self._context = context
 
     @abstractmethod
     def deliver(self, event: Enriched) -> Verdict:
         """Deliver one event; the verdict says whether its message is done with."""
 
     def _attempts(self, performer: Performer) -> Attempts:
-        parts = self._parts
-        redact = parts.redactor().text_for_store
-        return Attempts(parts.ledger, parts.poster, performer, redact, watch=parts.watch)
+        context = self._context
+        redact = context.redactor().text_for_store
+        return Attempts(context.ledger, context.poster, performer, redact, watch=context.watch)
 
     def _work(self, event: Enriched, states: Mapping[str, State]) -> Work:
-        redactor = self._parts.redactor()
+        redactor = self._context.redactor()
         return Work(
-            handler=self._parts.handler.name,
+            handler=self._context.handler.name,
             delivery=delivery_id(event),
             event_id=event.event_id,
             owner=event.owner,
@@ -92,10 +92,10 @@ class Runner(ABC):
             t=event.t,
             wanted={key: redactor.digest(plain(state)) for key, state in states.items()},
             visible={key: shown(state, redactor) for key, state in states.items()},
-            group=self._parts.handler.group,
-            call_seconds=self._parts.handler.call_timeout_seconds,
+            group=self._context.handler.group,
+            call_seconds=self._context.handler.call_timeout_seconds,
             asked=event.run > 0 or event.event.event_type == RECONCILE,
-            answer_seconds=self._parts.handler.answer_within_hours * 3600,
+            answer_seconds=self._context.handler.answer_within_hours * 3600,
             effects=self._effects,
         )
 
@@ -134,19 +134,19 @@ class _DesiringRunner(Runner):
     """For systems of which a connector says what they should hold."""
 
     def __init__(
-        self, connector: StateConnector[Any] | AsynchronousConnector[Any], parts: Delivering
+        self, connector: StateConnector[Any] | AsynchronousConnector[Any], context: DeliveryContext
     ) -> None:
-        super().__init__(parts)
+        super().__init__(context)
         self._desired = connector.desired
 
     def deliver(self, event: Enriched) -> Verdict:
         try:
             states = _said(lambda: self._desired(event))
         except Terminal as error:
-            attempts = self._attempts(_Nothing())
+            attempts = self._attempts(_NeverCalled())
             return attempts.reject(self._work(event, {}), record_of(event), str(error))
         except Transient as error:
-            attempts = self._attempts(_Nothing())
+            attempts = self._attempts(_NeverCalled())
             return attempts.postpone(self._work(event, {}), record_of(event), error)
         attempts = self._attempts(self._performer(states))
         return attempts.run(self._work(event, states), event, record_of(event))
@@ -159,16 +159,16 @@ class _DesiringRunner(Runner):
 class StateRunner(_DesiringRunner):
     """Read, compare, write: for systems that hold a state per resource."""
 
-    def __init__(self, connector: StateConnector[Any], parts: Delivering) -> None:
-        super().__init__(connector, parts)
+    def __init__(self, connector: StateConnector[Any], context: DeliveryContext) -> None:
+        super().__init__(connector, context)
         self._connector = connector
         self._effects = type(connector).after_write is not StateConnector.after_write
 
     def _performer(self, states: Mapping[str, State]) -> Performer:
-        return _StateCalls(self._connector, states, self._parts.redactor())
+        return _StateCalls(self._connector, states, self._context.redactor())
 
 
-class _Nothing:
+class _NeverCalled:
     def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
         raise AssertionError("a rejected event calls nothing")
 
@@ -214,8 +214,8 @@ class MessageRunner(Runner):
     data after newer.
     """
 
-    def __init__(self, connector: MessageConnector[Any], parts: Delivering) -> None:
-        super().__init__(parts)
+    def __init__(self, connector: MessageConnector[Any], context: DeliveryContext) -> None:
+        super().__init__(context)
         self._connector = connector
 
     def deliver(self, event: Enriched) -> Verdict:
@@ -224,12 +224,12 @@ class MessageRunner(Runner):
         try:
             message = _said(lambda: self._connector.message(event))
         except Terminal as error:
-            return self._attempts(_Nothing()).reject(work, record, str(error))
+            return self._attempts(_NeverCalled()).reject(work, record, str(error))
         except Transient as error:
-            return self._attempts(_Nothing()).postpone(work, record, error)
+            return self._attempts(_NeverCalled()).postpone(work, record, error)
         if message is None:
             return self._nothing_to_send(work, event, record)
-        redact = self._parts.redactor().text_for_store
+        redact = self._context.redactor().text_for_store
         attempts = self._attempts(_MessageCall(self._connector, message, redact))
         return attempts.run(work, event, record | {"summary": redact(message.summary)})
 
@@ -237,15 +237,15 @@ class MessageRunner(Runner):
         alone = Owner("event", work.delivery)
         empty = replace(work, wanted={}, owner=alone, group=None, meaning=None)
         record = {**record, "summary": "nothing to send"}
-        return self._attempts(_Nothing()).run(empty, event, record)
+        return self._attempts(_NeverCalled()).run(empty, event, record)
 
     def _message_work(self, event: Enriched) -> Work:
         ident = delivery_id(event)
         ordering = self._connector.ordering
         owner = Owner("event", ident) if ordering is Ordering.EVERY else event.owner
-        meaning = self._parts.redactor().digest(event.event.meaning)
+        meaning = self._context.redactor().digest(event.event.meaning)
         return Work(
-            handler=self._parts.handler.name,
+            handler=self._context.handler.name,
             delivery=ident,
             event_id=event.event_id,
             owner=owner,
@@ -253,9 +253,9 @@ class MessageRunner(Runner):
             t=event.t,
             wanted={f"{MESSAGE_KEY}{owner}": ident},
             visible={},
-            group=self._parts.handler.group,
-            call_seconds=self._parts.handler.call_timeout_seconds,
-            answer_seconds=self._parts.handler.answer_within_hours * 3600,
+            group=self._context.handler.group,
+            call_seconds=self._context.handler.call_timeout_seconds,
+            answer_seconds=self._context.handler.answer_within_hours * 3600,
             receipts=isinstance(self._connector, AnswersLater),
             lasting=False,
             meaning=meaning if ordering is Ordering.NEWEST else None,
@@ -278,12 +278,12 @@ class _MessageCall:
 class OrderRunner(_DesiringRunner):
     """Order now, answer later: one open order per resource."""
 
-    def __init__(self, connector: AsynchronousConnector[Any], parts: Delivering) -> None:
-        super().__init__(connector, parts)
+    def __init__(self, connector: AsynchronousConnector[Any], context: DeliveryContext) -> None:
+        super().__init__(connector, context)
         self._connector = connector
 
     def _performer(self, states: Mapping[str, State]) -> Performer:
-        return _OrderCalls(self._connector, states, self._parts)
+        return _OrderCalls(self._connector, states, self._context)
 
 
 class _OrderCalls:
@@ -291,9 +291,9 @@ class _OrderCalls:
         self,
         connector: AsynchronousConnector[Any],
         states: Mapping[str, State],
-        parts: Delivering,
+        context: DeliveryContext,
     ) -> None:
-        self._connector, self._states, self._parts = connector, states, parts
+        self._connector, self._states, self._context = connector, states, context
 
     def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
         if step.todo is Todo.RELEASE:
@@ -304,7 +304,7 @@ class _OrderCalls:
             key=step.key,
             action=action,
             state=self._states.get(step.key, {}),
-            reference=self._parts.ledger.intend(work, step, action.value),
+            reference=self._context.ledger.intend(work, step, action.value),
             owner=work.owner,
             group=work.group,
         )

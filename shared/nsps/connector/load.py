@@ -12,7 +12,7 @@ from typing import Any
 
 from nsps.connector.base import AnswersLater, Connector
 from nsps.connector.serve import make_connector
-from nsps.delivery.instance import InstanceParts
+from nsps.delivery.instance import InstanceContext
 from nsps.runtime.settings import HandlerSettings
 
 
@@ -53,13 +53,13 @@ def _fresh(package: str, folder: Path) -> ModuleType:
 
 
 def late_connectors(
-    root: Path, handlers: Iterable[HandlerSettings], parts: InstanceParts
+    root: Path, handlers: Iterable[HandlerSettings], context: InstanceContext
 ) -> dict[str, AnswersLater]:
     """The connectors of the handlers that answer late. Raises NoConnector, SettingsError."""
     connectors: dict[str, AnswersLater] = {}
     for handler in handlers:
         made = make_connector(
-            load_connector(root / "connectors" / handler.connector), handler, parts
+            load_connector(root / "connectors" / handler.connector), handler, context
         )
         if not isinstance(made, AnswersLater):
             raise NoConnector(f"connector {handler.connector} does not answer later")

@@ -40,7 +40,7 @@ MAX_OWNERS = 100
 AT_ONCE = 8
 
 
-class What(StrEnum):
+class Difference(StrEnum):
     """How a resource is found."""
 
     SAME = "same"
@@ -54,11 +54,11 @@ class What(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Compared:
     """One resource. ``against``: system or ledger. ``fields``: {name: {from, to}}."""
 
     key: str
-    what: What
+    what: Difference
     against: str = "ledger"
     fields: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
@@ -91,7 +91,7 @@ class Inspector:
     """Looks, and never touches; safe to share between threads."""
 
     def __init__(self, connector: Connector[Any], parts: Inspected) -> None:
-        self._connector, self._parts = connector, parts
+        self._connector, self._context = connector, parts
         self._blocks = frozenset(Block(block) for block in parts.handler.requires)
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="compare")
 
@@ -101,16 +101,16 @@ class Inspector:
         self, event: EspfEvent, event_id: str, owner: Owner | None = None
     ) -> dict[str, Any]:
         """What the event would bring about if it came now. Raises Transient."""
-        reader = self._parts.reader
+        reader = self._context.reader
         try:
             owner = reader.account_behind(owner or owner_of(event, event_id))
         except UnreadableOwner as error:
-            reason = self._parts.redactor().text_for_store(str(error))
+            reason = self._context.redactor().text_for_store(str(error))
             nobody = {"owner": str(Owner("event", event_id)), "resources": []}
             return {**nobody, "message": None, "rejected": reason}
         pb = reader.read(event, owner, self._blocks)
         enriched = self._enriched(event, event_id, owner, pb)
-        with self._parts.redactor().knowing(enriched.pb.to_contract()):
+        with self._context.redactor().knowing(enriched.pb.to_contract()):
             if isinstance(self._connector, MessageConnector):
                 return {"owner": str(owner), "resources": [], **self._message(enriched)}
             found = [each.to_json() for each in self.resources(enriched)]
@@ -118,7 +118,7 @@ class Inspector:
 
     def _message(self, enriched: Enriched) -> dict[str, Any]:
         assert isinstance(self._connector, MessageConnector)
-        redact = self._parts.redactor().text_for_store
+        redact = self._context.redactor().text_for_store
         try:
             message = self._connector.message(enriched)
         except Terminal as error:
@@ -131,7 +131,7 @@ class Inspector:
         """Each owner with its resources. Raises NoState; Transient if none could be compared."""
         if isinstance(self._connector, MessageConnector):
             raise NoState(
-                f"{self._parts.handler.name} sends messages and keeps no state: "
+                f"{self._context.handler.name} sends messages and keeps no state: "
                 "there is nothing to compare; replay its events instead"
             )
         tasks = [self._pool.submit(copy_context().run, self._compared, each) for each in owners]
@@ -144,20 +144,20 @@ class Inspector:
             for owner, found in results
         ]
 
-    def _compared(self, owner: Owner) -> tuple[Owner, list[Found]]:
+    def _compared(self, owner: Owner) -> tuple[Owner, list[Compared]]:
         try:
             enriched = self.read_now(owner)
-            with self._parts.redactor().knowing(enriched.pb.to_contract()):
+            with self._context.redactor().knowing(enriched.pb.to_contract()):
                 return owner, self.resources(enriched)
         except DeliveryError as error:
-            reason = self._parts.redactor().text_for_store(str(error))
-            return owner, [Found("", What.UNREAD, reason=reason)]
+            reason = self._context.redactor().text_for_store(str(error))
+            return owner, [Compared("", Difference.UNREAD, reason=reason)]
 
     def read_now(self, owner: Owner, event_id: str = "") -> Enriched:
         """The owner as PortaBilling has it at this moment. Raises Transient."""
         before = _now()  # of its snapshot: what changes while it is read is newer
-        behind = self._parts.reader.account_behind(owner)
-        pb = self._parts.reader.read_owner(behind, self._blocks)
+        behind = self._context.reader.account_behind(owner)
+        pb = self._context.reader.read_owner(behind, self._blocks)
         enriched = self._enriched(EspfEvent(RECONCILE, {}), event_id, behind, pb)
         return replace(enriched, t=SnapshotTime(f"{before}/{event_id}"))
 
@@ -178,12 +178,12 @@ class Inspector:
     def foreign(self, after: str, limit: int) -> dict[str, Any]:
         """Of the next keys of the system those that NSPS did not write; ``last``: where to go on,
         None at the end. Raises NoState where the system cannot list, Transient."""
-        connector, handler = self._connector, self._parts.handler
+        connector, handler = self._connector, self._context.handler
         if not (isinstance(connector, StateConnector) and connector.listable):
             raise NoState(f"{handler.name}: its connector cannot list what the system holds")
         call = Call(Deadline(handler.call_timeout_seconds), reference=f"{handler.name}/keys")
         keys = list(connector.keys(after, limit, call))
-        store = self._parts.store
+        store = self._context.store
         places = {key: store.resource(handler.name, key) for key in keys}
         snapshots = store.call(lambda: list(store.client.get_all(list(places.values()))))
         ours = {s.reference.path for s in snapshots if (s.to_dict() or {}).get("owner")}
@@ -192,16 +192,16 @@ class Inspector:
 
     # ---- one owner's resources ---------------------------------------------------------------
 
-    def resources(self, enriched: Enriched) -> list[Found]:
+    def resources(self, enriched: Enriched) -> list[Compared]:
         """How the system differs from what the owner should have there. Raises Transient."""
-        connector, store, name = self._connector, self._parts.store, self._parts.handler.name
+        connector, store, name = self._connector, self._context.store, self._context.handler.name
         assert isinstance(connector, StateConnector | AsynchronousConnector)
         owner = str(enriched.owner)
         try:
             states = connector.desired(enriched)
         except Terminal as error:
-            reason = self._parts.redactor().text_for_store(str(error))
-            return [Found("", What.REJECTED, reason=reason)]
+            reason = self._context.redactor().text_for_store(str(error))
+            return [Compared("", Difference.REJECTED, reason=reason)]
         owned = {str(each["key"]): each for each in store.find(store.resources_of(name, owner))}
         known = {key: owned.get(key) or self._ledger(key) for key in states}
         left = [self._left_over(key, owned[key]) for key in sorted(owned) if key not in states]
@@ -210,56 +210,62 @@ class Inspector:
         ]
 
     def _ledger(self, key: str) -> dict[str, Any]:
-        store = self._parts.store
-        return store.read(store.resource(self._parts.handler.name, key)) or {}
+        store = self._context.store
+        return store.read(store.resource(self._context.handler.name, key)) or {}
 
-    def _left_over(self, key: str, data: Mapping[str, Any]) -> Found:
+    def _left_over(self, key: str, data: Mapping[str, Any]) -> Compared:
         waiting = _waiting(Resource.read(data))
         if waiting:
-            return Found(key, What.WAITING, reason=waiting)
+            return Compared(key, Difference.WAITING, reason=waiting)
         if not self._readable:
-            return Found(key, What.LEFT_OVER)
+            return Compared(key, Difference.LEFT_OVER)
         was = self._read(key)
         held = "" if was is not None else "only the ledger has it"
-        return Found(key, What.LEFT_OVER, "system", reason=held)
+        return Compared(key, Difference.LEFT_OVER, "system", reason=held)
 
-    def _resource(self, key: str, state: State, owner: str, data: Mapping[str, Any]) -> Found:
+    def _resource(self, key: str, state: State, owner: str, data: Mapping[str, Any]) -> Compared:
         resource = Resource.read(data)
         waiting = _waiting(resource)
         if waiting:
-            return Found(key, What.WAITING, reason=waiting)
-        wanted = self._parts.redactor().digest(plain(state))
+            return Compared(key, Difference.WAITING, reason=waiting)
+        wanted = self._context.redactor().digest(plain(state))
         sure = resource.confirmed == wanted and not resource.dirty and resource.owner == owner
         if self._readable:
             return self._against_system(key, state, sure)
         return self._against_ledger(key, state, data, sure)
 
-    def _against_system(self, key: str, state: State, sure: bool) -> Found:
-        redactor = self._parts.redactor()
+    def _against_system(self, key: str, state: State, sure: bool) -> Compared:
+        redactor = self._context.redactor()
         was = self._read(key)
         if was is None:
-            return Found(key, What.MISSING, "system", differences({}, state, redactor))
+            return Compared(key, Difference.MISSING, "system", differences({}, state, redactor))
         differs = changed(was, state)
         if sure:  # what the system does not tell (a key) is as it was last written
             differs &= set(was)
         if differs:
             fields = {name: state[name] for name in state if name in differs}
-            return Found(key, What.DIFFERENT, "system", differences(was, fields, redactor))
+            return Compared(key, Difference.DIFFERENT, "system", differences(was, fields, redactor))
         if not sure:
-            return Found(key, What.UNRECORDED, reason="the ledger is not sure that it is so")
-        return Found(key, What.SAME, "system")
+            return Compared(
+                key, Difference.UNRECORDED, reason="the ledger is not sure that it is so"
+            )
+        return Compared(key, Difference.SAME, "system")
 
-    def _against_ledger(self, key: str, state: State, data: Mapping[str, Any], sure: bool) -> Found:
+    def _against_ledger(
+        self, key: str, state: State, data: Mapping[str, Any], sure: bool
+    ) -> Compared:
         """The system cannot be asked: only what was confirmed last is known."""
         if sure:
-            return Found(key, What.SAME)
-        redactor, before = self._parts.redactor(), from_json(data.get("state")) or {}
+            return Compared(key, Difference.SAME)
+        redactor, before = self._context.redactor(), from_json(data.get("state")) or {}
         if data.get("confirmed") is None:
-            return Found(key, What.MISSING, fields=differences({}, state, redactor))
+            return Compared(key, Difference.MISSING, fields=differences({}, state, redactor))
         now = shown(state, redactor)
         fields = {name: state[name] for name in state if before.get(name) != now.get(name)}
         why = "its last write is in doubt" if data.get("dirty") else ""
-        return Found(key, What.DIFFERENT, fields=differences(before, fields, redactor), reason=why)
+        return Compared(
+            key, Difference.DIFFERENT, fields=differences(before, fields, redactor), reason=why
+        )
 
     @property
     def _readable(self) -> bool:
@@ -267,7 +273,7 @@ class Inspector:
 
     def _read(self, key: str) -> State | None:
         assert isinstance(self._connector, StateConnector)
-        deadline = Deadline(self._parts.handler.call_timeout_seconds)
+        deadline = Deadline(self._context.handler.call_timeout_seconds)
         return self._connector.read(key, Call(deadline, reference=f"compare/{key}"))
 
 
@@ -284,5 +290,5 @@ def _waiting(resource: Resource) -> str:
     return ""
 
 
-def _unread(found: Sequence[Found]) -> bool:
-    return len(found) == 1 and found[0].what is What.UNREAD
+def _unread(found: Sequence[Compared]) -> bool:
+    return len(found) == 1 and found[0].what is Difference.UNREAD

@@ -24,25 +24,25 @@ from nsps.connector.base import (
     AnswersLater,
     Call,
     Connector,
+    Context,
     Enriched,
     MessageConnector,
     Ordering,
-    Parts,
 )
 from nsps.connector.contract import ContractAnswer
-from nsps.connector.kinds import Delivering, Runner, runner
+from nsps.connector.kinds import DeliveryContext, Runner, runner
 from nsps.connector.preview import Inspected, Inspector, NoState
 from nsps.connector.question import InvalidQuestion, Question, read_question
 from nsps.connector.trial import Trial
 from nsps.delivery.gate import Gate
-from nsps.delivery.instance import InstanceParts
+from nsps.delivery.instance import InstanceContext
 from nsps.delivery.ledger.ledger import Ledger
 from nsps.delivery.switch import Switches
 from nsps.delivery.verdict import Verdict
 from nsps.domain.outcome import DeliveryError, Outcome, Transient
 from nsps.domain.snapshot import Block, PbData
 from nsps.runtime import log, trace
-from nsps.runtime.lazy import Once
+from nsps.runtime.lazy import Lazy
 from nsps.runtime.mistakes import sentences
 from nsps.runtime.secrets import SecretValue
 from nsps.runtime.settings import ConnectorSettings, HandlerSettings, SettingsError
@@ -73,7 +73,7 @@ def serve(
 
 
 def make_connector(
-    connector: type[Connector[Any]], handler: HandlerSettings, parts: InstanceParts
+    connector: type[Connector[Any]], handler: HandlerSettings, context: InstanceContext
 ) -> Connector[Any]:
     """A connector as its handler sets it up. Raises SettingsError."""
     try:
@@ -82,13 +82,13 @@ def make_connector(
         raise SettingsError(f"handler {handler.name}, settings: {sentences(error)}") from None
 
     def secret(name: str) -> SecretValue:
-        return parts.secrets.get(handler.secrets[name])
+        return context.secrets.get(handler.secrets[name])
 
     def refresh(name: str) -> SecretValue:
-        return parts.secrets.refresh(handler.secrets[name])
+        return context.secrets.refresh(handler.secrets[name])
 
     has_secret = handler.secrets.__contains__
-    made = connector(settings, Parts(handler.name, parts.http, secret, has_secret, refresh))
+    made = connector(settings, Context(handler.name, context.http, secret, has_secret, refresh))
     unread = [
         f"{setting} needs {block}, which is not read from PortaBilling: add {block} to requires"
         for setting, block in made.reads()
@@ -108,7 +108,7 @@ class HandlerFunction:
     """One handler's function instance."""
 
     def __init__(self, connector: type[Connector[Any]], environ: Mapping[str, str]) -> None:
-        self.start = Once(lambda: _Started(connector, environ))
+        self.start = Lazy(lambda: _Started(connector, environ))
         """Wires the parts; once per instance. Raises SettingsError."""
 
     def handle(self, request: flask.Request) -> Reply:
@@ -134,17 +134,17 @@ class _Started:
     def __init__(self, connector: type[Connector[Any]], environ: Mapping[str, str]) -> None:
         settings = ConnectorSettings.from_env(environ)
         self.handler = settings.handler
-        self.parts = InstanceParts(settings, settings.portabilling, environ)
-        self.guard = PushGuard(settings.push, self.parts.http)
-        self.connector = make_connector(connector, settings.handler, self.parts)
-        self.gate: Once[Gate] = Once(
-            lambda: Gate(self.handler, Switches(self.parts.store()), ask=self.ask_system)
+        self.context = InstanceContext(settings, settings.portabilling, environ)
+        self.guard = PushGuard(settings.push, self.context.http)
+        self.connector = make_connector(connector, settings.handler, self.context)
+        self.gate: Lazy[Gate] = Lazy(
+            lambda: Gate(self.handler, Switches(self.context.store()), ask=self.ask_system)
         )
-        self.runner: Once[Runner] = Once(self._make_runner)
-        self.inspector: Once[Inspector] = Once(self._make_inspector)
-        self.trial: Once[Trial] = Once(
+        self.runner: Lazy[Runner] = Lazy(self._make_runner)
+        self.inspector: Lazy[Inspector] = Lazy(self._make_inspector)
+        self.trial: Lazy[Trial] = Lazy(
             lambda: Trial(
-                self.handler, self.connector, self.inspector(), self.parts.redactor, self.deliver
+                self.handler, self.connector, self.inspector(), self.context.redactor, self.deliver
             )
         )
         self._blocks = [Block(block) for block in settings.handler.requires]
@@ -165,24 +165,26 @@ class _Started:
             )
 
     def _make_runner(self) -> Runner:
-        parts = self.parts
-        ledger = Ledger(parts.store())
-        delivering = Delivering(self.handler, ledger, parts.poster(), parts.redactor, self.gate())
+        context = self.context
+        ledger = Ledger(context.store())
+        delivering = DeliveryContext(
+            self.handler, ledger, context.poster(), context.redactor, self.gate()
+        )
         return runner(self.connector, delivering)
 
     def _make_inspector(self) -> Inspector:
         from nsps.portabilling.reader import Reader  # for a question, not for a delivery
 
-        parts = self.parts
-        reader = Reader(parts.portabilling())
-        inspected = Inspected(self.handler, parts.store(), reader, parts.redactor)
+        context = self.context
+        reader = Reader(context.portabilling())
+        inspected = Inspected(self.handler, context.store(), reader, context.redactor)
         return Inspector(self.connector, inspected)
 
     def ask_system(self) -> str | None:
         """How the system is, by the connector's own check: None for well, or why not."""
         redact: Callable[[str], str] = str
         try:
-            redact = self.parts.redactor().text_for_store
+            redact = self.context.redactor().text_for_store
             reference = f"{self.handler.name}/health"
             self.connector.check(Call(Deadline(CHECK_SECONDS), reference=reference))
         except Exception as error:
@@ -229,7 +231,7 @@ class _Started:
             run=message.run,
             rung=message.rung,
         )
-        self.parts.publisher().publish(self._events_topic, *raw.to_pubsub())
+        self.context.publisher().publish(self._events_topic, *raw.to_pubsub())
 
     def deliver(self, event: Enriched, received_at: str | None = None) -> Verdict:
         """Deliver with no more of the snapshot than the handler requires, and log one line.
@@ -238,7 +240,7 @@ class _Started:
         """
         event = replace(event, pb=event.pb.trim(self._blocks))
         started = time.monotonic()
-        with self.parts.redactor().knowing(event.pb.to_contract()):
+        with self.context.redactor().knowing(event.pb.to_contract()):
             verdict = self._admitted(event)
             write = _log.info if verdict.ack else _log.warning
             write(
@@ -299,7 +301,7 @@ def _asked(request: flask.Request, started: _Started) -> Reply:
         return Reply(409, {"error": str(error)})
     except DeliveryError as error:
         _log.warning("a question could not be answered", reason=str(error))
-        return again(started.parts.redactor().text_for_store(str(error)))
+        return again(started.context.redactor().text_for_store(str(error)))
     except Exception as error:
         _log.error("an unexpected error", error=error)
         return Reply(500, {"error": "unexpected error; see the connector's log"})
@@ -323,7 +325,7 @@ def _contract(request: flask.Request, started: _Started) -> Reply:
     if request.method != "POST":
         return _reply(contract.method_not_allowed("POST"))
     try:
-        token = started.parts.secrets.get(handler.contract_token).reveal()
+        token = started.context.secrets.get(handler.contract_token).reveal()
         if not contract.authorized(request.headers.get("Authorization"), token):
             return _reply(contract.unauthorized())
         came = trace.from_headers(request.headers)

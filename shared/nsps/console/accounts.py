@@ -10,7 +10,7 @@ from nsps.domain.outcome import Terminal
 from nsps.domain.snapshot import as_integer
 from nsps.domain.subscriber import account_ids
 from nsps.portabilling.client import PortaBilling
-from nsps.portabilling.faults import Fault, NotFound, OtherAnswer
+from nsps.portabilling.errors import Fault, NotFound, OtherAnswer
 
 LIST_PAGE = 1000
 """PortaBilling gives no more at once."""

@@ -20,7 +20,7 @@ from nsps.cloud import audit
 from nsps.cloud.messages import ENRICHMENT
 from nsps.cloud.receiver import Reply
 from nsps.cloud.store import Store
-from nsps.console import erase, words
+from nsps.console import erase, explanation
 from nsps.console.find import EVENTS, Finding, Subject, kind_of
 from nsps.console.handlers import Handlers, UnknownHandler
 from nsps.console.health import Health
@@ -43,7 +43,7 @@ from nsps.console.requests import (
 from nsps.delivery import switch
 from nsps.delivery.history import unpacked
 from nsps.delivery.switch import Switch, Switches, SwitchRefused, kept_until
-from nsps.delivery.timeline import Story, Wanted, as_json, plain
+from nsps.delivery.timeline import EventHistory, Wanted, as_json, plain
 from nsps.domain.event import Owner
 from nsps.domain.outcome import Terminal, Transient
 from nsps.domain.subscriber import as_msisdn
@@ -63,19 +63,19 @@ LOOK_UP = "look up"
 
 
 class BadRequest(Exception):
-    """What was asked cannot be understood; the message says what to write."""
+    """What was request cannot be understood; the message says what to write."""
 
 
 class HandlerRefuses(Exception):
-    """A handler's function refuses what is asked of it; the message says why."""
+    """A handler's function refuses what is request of it; the message says why."""
 
 
 class NotThere(Exception):
-    """What was asked for is not there."""
+    """What was request for is not there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ConsoleRequest:
     """One request. ``name``: the part of the path that names something."""
 
     person: Person
@@ -85,7 +85,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class ConsoleParts:
+class ConsoleContext:
     """What the API answers from."""
 
     store: Store
@@ -110,14 +110,14 @@ class ConsoleParts:
         object.__setattr__(self, "overview", overview)
 
 
-Answering = Callable[["Api", Asked], dict[str, Any]]
+Answering = Callable[["Api", ConsoleRequest], dict[str, Any]]
 
 
 class Api:
     """Answers requests; safe to share between threads."""
 
-    def __init__(self, parts: ConsoleParts) -> None:
-        self._parts = parts
+    def __init__(self, context: ConsoleContext) -> None:
+        self._context = context
 
     def handle(
         self,
@@ -129,7 +129,7 @@ class Api:
     ) -> Reply:
         """Answer one request of a command. Never raises."""
         try:
-            person = self._parts.identity.who(headers)
+            person = self._context.identity.who(headers)
             _not_from_a_form(method, headers)
         except NotAllowed as error:
             return Reply(error.status, {"error": str(error)})
@@ -168,32 +168,32 @@ class Api:
         if len(body) > MAX_BODY_BYTES:
             raise BadRequest(f"the body is larger than {MAX_BODY_BYTES} bytes")
         with log.fields(by=person.email):
-            return route.answer(self, Asked(person, name, query, body))
+            return route.answer(self, ConsoleRequest(person, name, query, body))
 
     # ---- reading -------------------------------------------------------------------------------
 
-    def me(self, asked: Asked) -> dict[str, Any]:
-        return {"email": asked.person.email, "role": asked.person.role.name}
+    def me(self, request: ConsoleRequest) -> dict[str, Any]:
+        return {"email": request.person.email, "role": request.person.role.name}
 
-    def overview(self, asked: Asked) -> dict[str, Any]:
-        found = self._parts.overview.look()
-        return found if self._sees(asked) else self._parts.masking.overview(found)
+    def overview(self, request: ConsoleRequest) -> dict[str, Any]:
+        found = self._context.overview.look()
+        return found if self._sees(request) else self._context.masking.overview(found)
 
-    def events(self, asked: Asked) -> dict[str, Any]:
-        timeline = self._parts.finding.timeline
-        query = _checked(EventsQuery, asked.query)
+    def events(self, request: ConsoleRequest) -> dict[str, Any]:
+        timeline = self._context.finding.timeline
+        query = _checked(EventsQuery, request.query)
         if query.plain_list and query.account is not None:
             found = timeline.where("i_account", query.account, query.limit)
         elif query.i_event is not None:
             found = timeline.where("i_event", query.i_event, query.limit)
         else:
-            return self._page(asked, query)
-        return {"events": self._stories(asked, found)}
+            return self._page(request, query)
+        return {"events": self._stories(request, found)}
 
-    def _page(self, asked: Asked, query: EventsQuery) -> dict[str, Any]:
-        """The newest events that were asked for, and where the next page begins."""
+    def _page(self, request: ConsoleRequest, query: EventsQuery) -> dict[str, Any]:
+        """The newest events that were request for, and where the next page begins."""
         if query.handler is not None:
-            self._parts.handlers.get(query.handler)
+            self._context.handlers.get(query.handler)
         wanted = Wanted(
             query.account,
             query.since,
@@ -203,72 +203,74 @@ class Api:
             frozenset(query.outcome) if query.outcome else None,
         )
         try:
-            page = self._parts.finding.timeline.page(wanted, query.limit, query.after)
+            page = self._context.finding.timeline.page(wanted, query.limit, query.after)
         except ValueError as error:
             raise BadRequest(f"after: {error}") from None
-        found = {"events": self._stories(asked, page.stories), "next": page.next}
+        found = {"events": self._stories(request, page.histories), "next": page.next}
         looked = {} if wanted.everything else {"looked_through": page.looked_through}
         return found | looked
 
-    def _stories(self, asked: Asked, stories: Iterable[Story]) -> list[dict[str, Any]]:
-        return [as_json(self._shown(asked, story)) for story in stories]
+    def _stories(
+        self, request: ConsoleRequest, histories: Iterable[EventHistory]
+    ) -> list[dict[str, Any]]:
+        return [as_json(self._shown(request, story)) for story in histories]
 
-    def _shown(self, asked: Asked, story: Story) -> Story:
-        return story if self._sees(asked) else self._parts.masking.story(story)
+    def _shown(self, request: ConsoleRequest, story: EventHistory) -> EventHistory:
+        return story if self._sees(request) else self._context.masking.story(story)
 
-    def _sees(self, asked: Asked) -> bool:
+    def _sees(self, request: ConsoleRequest) -> bool:
         """Whether subscribers' numbers and names are shown to who asks."""
-        return asked.person.role >= self._parts.sees_subscribers
+        return request.person.role >= self._context.sees_subscribers
 
-    def parked(self, asked: Asked) -> dict[str, Any]:
-        handler = asked.query.get("handler")
+    def parked(self, request: ConsoleRequest) -> dict[str, Any]:
+        handler = request.query.get("handler")
         if handler not in (None, ENRICHMENT):
-            self._parts.handlers.get(handler)
-        stages = [ENRICHMENT, *sorted(self._parts.handlers.by_name)] if not handler else [handler]
-        limit = _limit(asked.query, EVENTS)
-        found = self._parts.finding.parked(stages, limit)
-        if not self._sees(asked):
+            self._context.handlers.get(handler)
+        stages = [ENRICHMENT, *sorted(self._context.handlers.by_name)] if not handler else [handler]
+        limit = _limit(request.query, EVENTS)
+        found = self._context.finding.parked(stages, limit)
+        if not self._sees(request):
             found = [{**each, "reason": words_of_a_system(each["reason"])} for each in found]
         return {"parked": found}
 
-    def event(self, asked: Asked) -> dict[str, Any]:
-        stories = [self._shown(asked, story) for story in self._named(asked)]
+    def event(self, request: ConsoleRequest) -> dict[str, Any]:
+        histories = [self._shown(request, story) for story in self._named(request)]
         systems = self._systems()
         return {
-            "events": [as_json(story) for story in stories],
-            "words": [words.of_story(story, systems).to_json() for story in stories],
+            "events": [as_json(story) for story in histories],
+            "words": [explanation.explain_event(story, systems).to_json() for story in histories],
         }
 
-    def event_details(self, asked: Asked) -> dict[str, Any]:
+    def event_details(self, request: ConsoleRequest) -> dict[str, Any]:
         """What was read from PortaBilling for an event, and the owner's events around it."""
-        story = self._named(asked)[-1]
+        story = self._named(request)[-1]
         snapshot = unpacked(story.snapshot)
-        if snapshot is not None and not self._sees(asked):
-            snapshot = self._parts.masking.document(snapshot)
-        around = self._parts.finding.timeline.around(story, RELATED)
-        return {"snapshot": snapshot, "related": self._stories(asked, around)}
+        if snapshot is not None and not self._sees(request):
+            snapshot = self._context.masking.document(snapshot)
+        around = self._context.finding.timeline.around(story, RELATED)
+        return {"snapshot": snapshot, "related": self._stories(request, around)}
 
-    def _named(self, asked: Asked) -> list[Story]:
-        stories = self._parts.finding.timeline.find(asked.name)
-        if not stories:
-            raise NotThere(_NO_EVENT.format(asked.name))
-        return stories
+    def _named(self, request: ConsoleRequest) -> list[EventHistory]:
+        histories = self._context.finding.timeline.find(request.name)
+        if not histories:
+            raise NotThere(_NO_EVENT.format(request.name))
+        return histories
 
-    def account(self, asked: Asked) -> dict[str, Any]:
-        return self._owner(asked, "account")
+    def account(self, request: ConsoleRequest) -> dict[str, Any]:
+        return self._owner(request, "account")
 
-    def customer(self, asked: Asked) -> dict[str, Any]:
-        return self._owner(asked, "customer")
+    def customer(self, request: ConsoleRequest) -> dict[str, Any]:
+        return self._owner(request, "customer")
 
-    def _owner(self, asked: Asked, kind: str) -> dict[str, Any]:
-        owner = Owner(kind, str(_number(kind, asked.name)))
-        self._looked_up(asked, str(owner))
-        subject = self._parts.finding.owner(owner, limit=_limit(asked.query, EVENTS))
-        return self._subject(asked, subject, self._systems())
+    def _owner(self, request: ConsoleRequest, kind: str) -> dict[str, Any]:
+        owner = Owner(kind, str(_number(kind, request.name)))
+        self._looked_up(request, str(owner))
+        subject = self._context.finding.owner(owner, limit=_limit(request.query, EVENTS))
+        return self._subject(request, subject, self._systems())
 
-    def find(self, asked: Asked) -> dict[str, Any]:
+    def find(self, request: ConsoleRequest) -> dict[str, Any]:
         kinds = ("imsi", "msisdn", "iccid")
-        given = [(kind, asked.query[kind]) for kind in kinds if asked.query.get(kind)]
+        given = [(kind, request.query[kind]) for kind in kinds if request.query.get(kind)]
         if len(given) != 1:
             raise BadRequest("write ?imsi=NUMBER, ?msisdn=NUMBER or ?iccid=NUMBER")
         ((kind, number),) = given
@@ -277,7 +279,7 @@ class Api:
             if not number:
                 raise BadRequest("the MSISDN is not 1 to 15 digits: write ?msisdn=NUMBER")
         number = number.strip()
-        subjects = self._of_number(asked, kind, number)
+        subjects = self._of_number(request, kind, number)
         if not subjects:
             raise NotThere(
                 f"no system that NSPS writes to has {kind.upper()} {number}, and none had it in "
@@ -285,95 +287,97 @@ class Api:
                 "account:N"
             )
         systems = self._systems()
-        return {"found": [self._subject(asked, each, systems) for each in subjects]}
+        return {"found": [self._subject(request, each, systems) for each in subjects]}
 
-    def _of_number(self, asked: Asked, kind: str, number: str) -> list[Subject]:
-        subjects = self._parts.finding.number(kind, number)
+    def _of_number(self, request: ConsoleRequest, kind: str, number: str) -> list[Subject]:
+        subjects = self._context.finding.number(kind, number)
         owners = [str(each.owner) for each in subjects if each.owner] or [f"an unknown {kind}"]
         for owner in owners:
-            self._looked_up(asked, owner, by=kind)
+            self._looked_up(request, owner, by=kind)
         return subjects
 
-    def search(self, asked: Asked) -> dict[str, Any]:
+    def search(self, request: ConsoleRequest) -> dict[str, Any]:
         """Whatever a person may have at hand: an account, a customer, a number, an event."""
-        text = asked.query.get("q", "").strip()
+        text = request.query.get("q", "").strip()
         kind, number = kind_of(text)
         if not number or len(number) > 200:
             raise BadRequest(
                 "q: write account:N, customer:N, an MSISDN, IMSI or ICCID, or an event's number"
             )
-        systems, finding = self._systems(), self._parts.finding
+        systems, finding = self._systems(), self._context.finding
         if kind in ("account", "customer"):
             owners = [Owner(kind, str(_number(kind, number)))]
         else:
             owners = finding.numbered(number) if kind != "event" else []
         for owner in owners:
-            self._looked_up(asked, str(owner))
+            self._looked_up(request, str(owner))
         subjects = [finding.owner(owner) for owner in owners]
         if kind in ("imsi", "msisdn", "iccid"):
-            subjects += self._of_number(asked, kind, number)
+            subjects += self._of_number(request, kind, number)
         named = kind not in ("account", "customer", "imsi", "iccid")
         events = finding.timeline.find(number) if named else []
         return {
-            "found": [self._subject(asked, each, systems) for each in subjects],
-            "events": self._stories(asked, events),
+            "found": [self._subject(request, each, systems) for each in subjects],
+            "events": self._stories(request, events),
         }
 
-    def account_now(self, asked: Asked) -> dict[str, Any]:
-        return self._now(asked, "account")
+    def account_now(self, request: ConsoleRequest) -> dict[str, Any]:
+        return self._now(request, "account")
 
-    def customer_now(self, asked: Asked) -> dict[str, Any]:
-        return self._now(asked, "customer")
+    def customer_now(self, request: ConsoleRequest) -> dict[str, Any]:
+        return self._now(request, "customer")
 
-    def _now(self, asked: Asked, kind: str) -> dict[str, Any]:
+    def _now(self, request: ConsoleRequest, kind: str) -> dict[str, Any]:
         """What PortaBilling and each system say of a subscriber at this moment."""
-        owner = Owner(kind, str(_number(kind, asked.name)))
-        self._looked_up(asked, str(owner), by="asking its systems")
-        found = self._parts.now.of(owner)
-        if self._sees(asked):
+        owner = Owner(kind, str(_number(kind, request.name)))
+        self._looked_up(request, str(owner), by="asking its systems")
+        found = self._context.now.of(owner)
+        if self._sees(request):
             return found
-        mask = self._parts.masking
+        mask = self._context.masking
         handlers = [mask.resources({**each, "owner": str(owner)}) for each in found["handlers"]]
         return {"portabilling": mask.document(found["portabilling"]), "handlers": handlers}
 
-    def _looked_up(self, asked: Asked, target: str, by: str = "") -> None:
+    def _looked_up(self, request: ConsoleRequest, target: str, by: str = "") -> None:
         """Who looked at a subscriber is written down before it is shown. Raises Transient."""
-        person, details = asked.person, {"by": by} if by else {}
+        person, details = request.person, {"by": by} if by else {}
         audit.note_alone(
-            self._parts.store, person.email, person.role.name, LOOK_UP, target, details=details
+            self._context.store, person.email, person.role.name, LOOK_UP, target, details=details
         )
 
-    def _subject(self, asked: Asked, subject: Subject, systems: words.Systems) -> dict[str, Any]:
-        if not self._sees(asked):
-            subject = self._parts.masking.subject(subject)
+    def _subject(
+        self, request: ConsoleRequest, subject: Subject, systems: explanation.Systems
+    ) -> dict[str, Any]:
+        if not self._sees(request):
+            subject = self._context.masking.subject(subject)
         return {
             "owner": str(subject.owner) if subject.owner else None,
             "note": subject.note,
             "resources": [dict(each) for each in subject.resources],
             "statuses": [dict(each) for each in subject.statuses],
             "events": [as_json(story) for story in subject.events],
-            "words": words.of_subject(subject, systems).to_json(),
+            "words": explanation.explain_subject(subject, systems).to_json(),
         }
 
-    def handlers(self, asked: Asked) -> dict[str, Any]:
-        switches, now = self._parts.switches.read_all(self._parts.handlers.by_name)
-        portabilling = self._parts.switches.read(PORTABILLING)
+    def handlers(self, request: ConsoleRequest) -> dict[str, Any]:
+        switches, now = self._context.switches.read_all(self._context.handlers.by_name)
+        portabilling = self._context.switches.read(PORTABILLING)
         found = [self._handler(name, switches[name], now) for name in sorted(switches)]
         return {
-            "handlers": [self._words_masked(asked, each) for each in found],
+            "handlers": [self._words_masked(request, each) for each in found],
             "portabilling": plain(portabilling.write()),
         }
 
-    def _words_masked(self, asked: Asked, handler: dict[str, Any]) -> dict[str, Any]:
-        return handler if self._sees(asked) else self._parts.masking.handler(handler)
+    def _words_masked(self, request: ConsoleRequest, handler: dict[str, Any]) -> dict[str, Any]:
+        return handler if self._sees(request) else self._context.masking.handler(handler)
 
-    def handler(self, asked: Asked) -> dict[str, Any]:
-        name = self._parts.handlers.get(asked.name).name
-        switches, now = self._parts.switches.read_all([name])
-        return self._words_masked(asked, self._handler(name, switches[name], now))
+    def handler(self, request: ConsoleRequest) -> dict[str, Any]:
+        name = self._context.handlers.get(request.name).name
+        switches, now = self._context.switches.read_all([name])
+        return self._words_masked(request, self._handler(name, switches[name], now))
 
     def _handler(self, name: str, state: Switch, now: datetime) -> dict[str, Any]:
-        handler = self._parts.handlers.get(name)
+        handler = self._context.handlers.get(name)
         return {
             "name": name,
             "connector": handler.connector,
@@ -392,15 +396,15 @@ class Api:
             "warning": switch.warning(name, state, now),
         }
 
-    def health(self, asked: Asked) -> dict[str, Any]:
-        return self._parts.health.look()
+    def health(self, request: ConsoleRequest) -> dict[str, Any]:
+        return self._context.health.look()
 
-    def handler_health(self, asked: Asked) -> dict[str, Any]:
-        """How one handler's system is, asked at this moment."""
-        return self._parts.health.of(self._parts.handlers.get(asked.name).name)
+    def handler_health(self, request: ConsoleRequest) -> dict[str, Any]:
+        """How one handler's system is, request at this moment."""
+        return self._context.health.of(self._context.handlers.get(request.name).name)
 
-    def audit(self, asked: Asked) -> dict[str, Any]:
-        query = _checked(AuditQuery, asked.query)
+    def audit(self, request: ConsoleRequest) -> dict[str, Any]:
+        query = _checked(AuditQuery, request.query)
         entries: list[dict[str, Any]] = []
         now, after = datetime.now(UTC), query.after
         while len(entries) < query.limit:
@@ -417,109 +421,114 @@ class Api:
         return {"entries": entries, "next": after.isoformat() if more and after else None}
 
     def _audit_page(self, query: AuditQuery, after: datetime | None) -> list[dict[str, Any]]:
-        wanted: Any = self._parts.store.client.collection("audit")
+        wanted: Any = self._context.store.client.collection("audit")
         ends = min(filter(None, (after, query.until)), default=None)
         if ends is not None:
             wanted = wanted.where(filter=FieldFilter("at", "<" if after else "<=", ends))
         if query.since is not None:
             wanted = wanted.where(filter=FieldFilter("at", ">=", query.since))
         newest = wanted.order_by("at", direction=Query.DESCENDING)
-        return self._parts.store.find(newest.limit(AUDIT_PAGE))
+        return self._context.store.find(newest.limit(AUDIT_PAGE))
 
-    def jobs(self, asked: Asked) -> dict[str, Any]:
-        found = self._parts.jobs.latest(_limit(asked.query, 20))
+    def jobs(self, request: ConsoleRequest) -> dict[str, Any]:
+        found = self._context.jobs.latest(_limit(request.query, 20))
         return {"jobs": [plain(_without(job, "expire_at")) for job in found]}
 
-    def job(self, asked: Asked) -> dict[str, Any]:
-        job = self._parts.jobs.get(asked.name)
-        limit, after = _limit(asked.query, 100), asked.query.get("after", "")
-        findings = self._parts.jobs.findings(asked.name, limit, after)
+    def job(self, request: ConsoleRequest) -> dict[str, Any]:
+        job = self._context.jobs.get(request.name)
+        limit, after = _limit(request.query, 100), request.query.get("after", "")
+        findings = self._context.jobs.findings(request.name, limit, after)
         shown = [plain(_without(each, "expire_at")) for each in findings]
-        if not self._sees(asked):
-            shown = [self._parts.masking.resources(each) for each in shown]
+        if not self._sees(request):
+            shown = [self._context.masking.resources(each) for each in shown]
         return {**plain(_without(job, "expire_at")), "findings": shown}
 
-    def _systems(self) -> words.Systems:
-        handlers = self._parts.handlers.by_name
-        return words.Systems(self._parts.switches.read_all(handlers)[0], handlers)
+    def _systems(self) -> explanation.Systems:
+        handlers = self._context.handlers.by_name
+        return explanation.Systems(self._context.switches.read_all(handlers)[0], handlers)
 
     # ---- changing ------------------------------------------------------------------------------
 
-    def pause(self, asked: Asked) -> dict[str, Any]:
-        name, body = self._parts.handlers.get(asked.name).name, _body(asked, ReasonBody)
-        person = asked.person
-        switch.pause(self._parts.store, name, person.email, body.reason, person.role.name)
-        self._parts.turn(name)
-        return self.handler(asked)
+    def pause(self, request: ConsoleRequest) -> dict[str, Any]:
+        name, body = self._context.handlers.get(request.name).name, _body(request, ReasonBody)
+        person = request.person
+        switch.pause(self._context.store, name, person.email, body.reason, person.role.name)
+        self._context.turn(name)
+        return self.handler(request)
 
-    def resume(self, asked: Asked) -> dict[str, Any]:
-        name, body = self._parts.handlers.get(asked.name).name, _body(asked, ReasonBody)
-        person = asked.person
-        switch.resume(self._parts.store, name, person.email, body.reason, person.role.name)
-        self._parts.turn(name)
-        return self.handler(asked)
+    def resume(self, request: ConsoleRequest) -> dict[str, Any]:
+        name, body = self._context.handlers.get(request.name).name, _body(request, ReasonBody)
+        person = request.person
+        switch.resume(self._context.store, name, person.email, body.reason, person.role.name)
+        self._context.turn(name)
+        return self.handler(request)
 
-    def replays(self, asked: Asked) -> dict[str, Any]:
-        body = _body(asked, ReplayBody)
+    def replays(self, request: ConsoleRequest) -> dict[str, Any]:
+        body = _body(request, ReplayBody)
         if body.handler is not None:
-            self._parts.handlers.get(body.handler)
-        if body.event is not None and not self._parts.finding.timeline.find(body.event):
+            self._context.handlers.get(body.handler)
+        if body.event is not None and not self._context.finding.timeline.find(body.event):
             raise NotThere(_NO_EVENT.format(body.event))
-        ident = self._parts.jobs.start(
+        ident = self._context.jobs.start(
             "replay",
             body.spec(),
-            asked.person,
+            request.person,
             dry_run=body.dry_run,
             rate=body.rate,
             reason=body.reason,
         )
         return {"job": ident}
 
-    def reconciles(self, asked: Asked) -> dict[str, Any]:
-        body = _body(asked, ReconcileBody)
-        if self._parts.handlers.get(body.handler).kind == "message":
+    def reconciles(self, request: ConsoleRequest) -> dict[str, Any]:
+        body = _body(request, ReconcileBody)
+        if self._context.handlers.get(body.handler).kind == "message":
             raise JobConflict(
                 f"{body.handler} sends messages and keeps no state: there is nothing to compare; "
                 "replay its events instead"
             )
-        ident = self._parts.jobs.start(
-            "reconcile", body.spec(), asked.person, fix=body.fix, rate=body.rate, reason=body.reason
+        ident = self._context.jobs.start(
+            "reconcile",
+            body.spec(),
+            request.person,
+            fix=body.fix,
+            rate=body.rate,
+            reason=body.reason,
         )
         return {"job": ident}
 
-    def try_handler(self, asked: Asked) -> dict[str, Any]:
+    def try_handler(self, request: ConsoleRequest) -> dict[str, Any]:
         """The requests that a handler would make for an account, or makes."""
-        name, body = self._parts.handlers.get(asked.name).name, _body(asked, TryBody)
-        person, owner = asked.person, str(Owner("account", str(body.account)))
+        name, body = self._context.handlers.get(request.name).name, _body(request, TryBody)
+        person, owner = request.person, str(Owner("account", str(body.account)))
         if body.send:
             audit.note_alone(
-                self._parts.store, person.email, person.role.name, "try", name,
+                self._context.store, person.email, person.role.name, "try", name,
                 body.reason, {"owner": owner},
             )  # fmt: skip
         else:
-            self._looked_up(asked, owner, by=f"trying {name}")
+            self._looked_up(request, owner, by=f"trying {name}")
         try:
-            return self._parts.handlers.ask(name, "/try", {"owner": owner, "send": body.send})
+            return self._context.handlers.ask(name, "/try", {"owner": owner, "send": body.send})
         except Terminal as error:
             raise HandlerRefuses(str(error)) from None
 
-    def kept(self, asked: Asked) -> dict[str, Any]:
-        i_account, held = _number("account", asked.name), asked.query.get("held") == "true"
-        return _kept(erase.find(self._parts.store, i_account, held=held))
+    def kept(self, request: ConsoleRequest) -> dict[str, Any]:
+        i_account, held = _number("account", request.name), request.query.get("held") == "true"
+        return _kept(erase.find(self._context.store, i_account, held=held))
 
-    def erase(self, asked: Asked) -> dict[str, Any]:
-        i_account, body = _number("account", asked.name), _body(asked, EraseBody)
-        found = erase.find(self._parts.store, i_account, held=body.held)
-        count = erase.erase(self._parts.store, i_account, found, asked.person, body.reason)
+    def erase(self, request: ConsoleRequest) -> dict[str, Any]:
+        i_account, body = _number("account", request.name), _body(request, EraseBody)
+        found = erase.find(self._context.store, i_account, held=body.held)
+        count = erase.erase(self._context.store, i_account, found, request.person, body.reason)
         return {**_kept(found), "deleted": count}
 
-    def stop_job(self, asked: Asked) -> dict[str, Any]:
-        self._parts.jobs.stop(asked.name, asked.person, _body(asked, ReasonBody).reason)
-        return plain_job(self._parts.jobs.get(asked.name))
+    def stop_job(self, request: ConsoleRequest) -> dict[str, Any]:
+        self._context.jobs.stop(request.name, request.person, _body(request, ReasonBody).reason)
+        return plain_job(self._context.jobs.get(request.name))
 
-    def resume_job(self, asked: Asked) -> dict[str, Any]:
-        self._parts.jobs.resume(asked.name, asked.person, _body(asked, ReasonBody).reason)
-        return plain_job(self._parts.jobs.get(asked.name))
+    def resume_job(self, request: ConsoleRequest) -> dict[str, Any]:
+        self._context.jobs.resume(request.name, request.person, _body(request, ReasonBody).reason)
+        return plain_job(self._context.jobs.get(request.name))
 
 
 def _kept(found: erase.Found) -> dict[str, Any]:
@@ -610,16 +619,16 @@ def _route(method: str, path: str) -> tuple[_Route, str]:
 # ---- what was written --------------------------------------------------------------------------
 
 
-def _body(asked: Asked, model: type[M]) -> M:
+def _body(request: ConsoleRequest, model: type[M]) -> M:
     try:
-        document = json.loads(asked.body or b"{}")
+        document = json.loads(request.body or b"{}")
     except (ValueError, RecursionError):
         raise BadRequest("the body is not JSON: write an object") from None
     return _validated(model, document)
 
 
 def _checked(model: type[M], query: Mapping[str, str]) -> M:
-    """What was asked for in the address; what is empty was not."""
+    """What was request for in the address; what is empty was not."""
     return _validated(model, {name: text for name, text in query.items() if text.strip()})
 
 

@@ -16,7 +16,7 @@ from nsps.console.accounts import Lists
 from nsps.console.handlers import Handlers
 from nsps.delivery.history import UNREADABLE
 from nsps.delivery.timeline import (
-    Story,
+    EventHistory,
     Timeline,
     about_parked,
     expired,
@@ -42,7 +42,7 @@ class Subject:
     owner: Owner | None
     resources: tuple[Mapping[str, Any], ...] = ()
     statuses: tuple[Mapping[str, Any], ...] = ()
-    events: tuple[Story, ...] = ()
+    events: tuple[EventHistory, ...] = ()
     note: str = ""
 
 

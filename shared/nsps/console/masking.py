@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from nsps.console.find import Subject
 from nsps.delivery.history import unpacked
-from nsps.delivery.timeline import Delivered, Story
+from nsps.delivery.timeline import Delivered, EventHistory
 from nsps.runtime.redact import Redactor
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ class Masking:
 
     redactor: Callable[[], Redactor]
 
-    def story(self, story: Story) -> Story:
+    def story(self, story: EventHistory) -> EventHistory:
         """An event with its deliveries."""
         redactor = self.redactor()
         with redactor.knowing(unpacked(story.snapshot) or {}):
@@ -150,7 +150,7 @@ _PERSON = "subscriber"
 """Inside of this a name is a person's."""
 
 
-def _ids(story: Story) -> list[str]:
+def _ids(story: EventHistory) -> list[str]:
     _, _, owner = story.owner.partition(":")
     return [owner, str(story.i_account or ""), story.i_event or ""]
 

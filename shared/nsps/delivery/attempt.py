@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from nsps.cloud.store import StoreUnavailable
 from nsps.delivery.ledger.documents import Resource
-from nsps.delivery.ledger.ledger import At, Ledger, Progress, Work
+from nsps.delivery.ledger.ledger import Ledger, Progress, Stage, Work
 from nsps.delivery.ledger.protocol import CallEnd, Step, Todo
 from nsps.delivery.verdict import Verdict
 from nsps.domain.enriched import Enriched
@@ -116,20 +116,20 @@ class Attempts:
         while True:
             try:
                 progress = self._ledger.begin(work, record)
-                while progress.at is At.CALL:
+                while progress.at is Stage.CALL:
                     progress = self._step(work, progress, event)
             except _GivenBack as given:
                 return given.verdict
             except Transient as error:  # Firestore
                 return _later(str(error), error)
-            if progress.at is At.HELD:
+            if progress.at is Stage.HELD:
                 asked = f"the system asked to be left alone for {progress.wait:.0f} s more"
                 return Verdict(False, Outcome.WAITING, asked, progress.wait)
-            if progress.at is At.OVERTAKEN:
+            if progress.at is Stage.OVERTAKEN:
                 return Verdict(False, Outcome.WAITING, _OVERTAKEN, read_again=True)
-            if progress.at is At.BEHIND:
+            if progress.at is Stage.BEHIND:
                 return Verdict(False, Outcome.WAITING, _BEHIND)
-            if progress.at not in (At.BUSY, At.LOST):
+            if progress.at not in (Stage.BUSY, Stage.LOST):
                 self._poster.send(progress.post, progress.known)
                 return Verdict(True, progress.outcome, "; ".join(progress.errors))
             if self._clock() >= ends:
@@ -159,7 +159,7 @@ class Attempts:
         """One resource: call the system, do what has to follow the write, settle."""
         self._watch.turn()
         if not self._ledger.may_call(work, progress):
-            return replace(progress, at=At.LOST)
+            return replace(progress, at=Stage.LOST)
         step = progress.step
         assert step is not None
         if progress.dropping:

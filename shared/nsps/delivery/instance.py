@@ -16,7 +16,7 @@ import google.cloud.firestore
 import google.cloud.secretmanager_v1.services.secret_manager_service  # noqa: F401 (all three)
 
 from nsps.runtime import log
-from nsps.runtime.lazy import Once
+from nsps.runtime.lazy import Lazy
 from nsps.runtime.redact import Redactor
 from nsps.runtime.secrets import Secrets, SecretValue
 from nsps.runtime.settings import PortaBillingSettings, Shared
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nsps.portabilling.client import PortaBilling
 
 
-class InstanceParts:
+class InstanceContext:
     """Each part is made once, when it is first asked for; safe to share between threads."""
 
     def __init__(
@@ -44,13 +44,13 @@ class InstanceParts:
         self._lock = threading.Lock()
         self.secrets = Secrets(settings.project, environ, on_read=self._register)
         self.http = Http(threads=2 * settings.threads)  # enrichment reads two things at a time
-        self.redactor: Once[Redactor] = Once(self._make_redactor)
+        self.redactor: Lazy[Redactor] = Lazy(self._make_redactor)
         """The redactor with the deployment's digest key. Raises SecretUnavailable."""
-        self.store: Once[Store] = Once(self._make_store)
-        self.portabilling: Once[PortaBilling] = Once(self._make_portabilling)
-        self.espf: Once[EspfStatusApi] = Once(self._make_espf)
-        self.poster: Once[Poster] = Once(self._make_poster)
-        self.publisher: Once[Publisher] = Once(_make_publisher)
+        self.store: Lazy[Store] = Lazy(self._make_store)
+        self.portabilling: Lazy[PortaBilling] = Lazy(self._make_portabilling)
+        self.espf: Lazy[EspfStatusApi] = Lazy(self._make_espf)
+        self.poster: Lazy[Poster] = Lazy(self._make_poster)
+        self.publisher: Lazy[Publisher] = Lazy(_make_publisher)
         # Until the digest key has been read, logs are redacted with a key that nobody knows.
         self._logging = Redactor(os.urandom(32))
         self._log_with(self._logging)

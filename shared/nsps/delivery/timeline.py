@@ -54,7 +54,7 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class EventHistory:
     """An event's history entry with its deliveries."""
 
     event_id: str
@@ -89,7 +89,7 @@ class Story:
         return self.state in ("received", _PARKED)
 
 
-def as_json(story: Story) -> dict[str, Any]:
+def as_json(story: EventHistory) -> dict[str, Any]:
     """A story as JSON: its members, and ``final``."""
     document = asdict(story) | {"final": story.final}
     del document["snapshot"]
@@ -114,7 +114,7 @@ class Wanted:
         """Whether Firestore's query alone finds them."""
         return self.event_type is None and self.handler is None and self.outcomes is None
 
-    def holds(self, story: Story) -> bool:
+    def holds(self, story: EventHistory) -> bool:
         """Whether it is wanted, beyond what the query says."""
         if self.event_type is not None and not matches(self.event_type, story.event_type):
             return False
@@ -127,32 +127,32 @@ class Wanted:
 class Page:
     """``next``: the cursor of the page after it, None at the end."""
 
-    stories: tuple[Story, ...]
+    histories: tuple[EventHistory, ...]
     next: str | None
     looked_through: int
 
 
 class Timeline:
-    """Reads stories. ``handlers``: by name, as they are configured now."""
+    """Reads histories. ``handlers``: by name, as they are configured now."""
 
     def __init__(self, store: Store, handlers: Mapping[str, HandlerSummary]) -> None:
         self._store, self._handlers = store, handlers
 
-    def find(self, name: str) -> list[Story]:
+    def find(self, name: str) -> list[EventHistory]:
         """The event of an event_id, or the events of an i_event. Raises StoreUnavailable."""
         data = self._store.read(self._store.event(name)) if "/" not in name else None
         if data is not None and not expired(data, datetime.now(UTC)):
-            return [self._story(name, data)]
+            return [self._event_history(name, data)]
         return self.where("i_event", name)
 
-    def where(self, field: str, value: Any, limit: int = 100) -> list[Story]:
+    def where(self, field: str, value: Any, limit: int = 100) -> list[EventHistory]:
         """The newest events in whose entry a field (i_event, i_account, owner) has a value, oldest
         first."""
         query = self._store.events().where(filter=FieldFilter(field, "==", value))
         newest = query.order_by("opened_at", direction=Query.DESCENDING).limit(limit)
         return self._stories(newest)[::-1]
 
-    def latest(self, limit: int) -> list[Story]:
+    def latest(self, limit: int) -> list[EventHistory]:
         """The newest events, newest first."""
         query = self._store.events().order_by("opened_at", direction=Query.DESCENDING)
         return self._stories(query.limit(limit))
@@ -164,7 +164,7 @@ class Timeline:
         """
         query = self._wanted(wanted)
         position: Any = _position(after)
-        found: list[Story] = []
+        found: list[EventHistory] = []
         looked = 0
         while looked < SEARCHED:
             at = query.start_after(position) if position is not None else query
@@ -193,7 +193,7 @@ class Timeline:
             query = query.order_by(name, direction=Query.DESCENDING)
         return cast(Query, query)
 
-    def around(self, story: Story, limit: int) -> list[Story]:
+    def around(self, story: EventHistory, limit: int) -> list[EventHistory]:
         """The events of the same owner that came next before and after it, newest first."""
         if not story.opened_at:
             return []
@@ -206,18 +206,18 @@ class Timeline:
         found = [*later[::-1], *self._stories(earlier)]
         return [each for each in found if each.event_id != story.event_id]
 
-    def _stories(self, query: Query) -> list[Story]:
+    def _stories(self, query: Query) -> list[EventHistory]:
         return self._told(self._snapshots(query))
 
     def _snapshots(self, query: Query) -> list[DocumentSnapshot[Any]]:
         return self._store.call(lambda: list(query.stream()))
 
-    def _told(self, found: Iterable[DocumentSnapshot[Any]]) -> list[Story]:
+    def _told(self, found: Iterable[DocumentSnapshot[Any]]) -> list[EventHistory]:
         entries = [(snapshot.id, snapshot.to_dict() or {}) for snapshot in found]
         now = datetime.now(UTC)
         kept = [(ident, data) for ident, data in entries if not expired(data, now)]
         documents = self._deliveries(kept)
-        return [self._story(ident, data, documents) for ident, data in kept]
+        return [self._event_history(ident, data, documents) for ident, data in kept]
 
     def _deliveries(
         self, entries: Iterable[tuple[str, Mapping[str, Any]]]
@@ -238,15 +238,15 @@ class Timeline:
         snapshots = store.call(lambda: list(store.client.get_all(list(references.values()))))
         return {s.reference.path: s.to_dict() if s.exists else None for s in snapshots}
 
-    def _story(
+    def _event_history(
         self,
         ident: str,
         data: Mapping[str, Any],
         documents: Mapping[str, dict[str, Any] | None] | None = None,
-    ) -> Story:
+    ) -> EventHistory:
         if documents is None:
             documents = self._deliveries([(ident, data)])
-        return Story(
+        return EventHistory(
             event_id=ident,
             event_type=data.get("event_type", ""),
             i_event=data.get("i_event"),
@@ -371,7 +371,7 @@ def _cursor(snapshots: Iterable[DocumentSnapshot[Any]], ident: str) -> str:
     return f"{opened_at.astimezone(UTC).isoformat()}~{ident}"
 
 
-def came_to(story: Story, handler: str | None, outcomes: frozenset[str]) -> bool:
+def came_to(story: EventHistory, handler: str | None, outcomes: frozenset[str]) -> bool:
     """Whether the newest delivery of a handler (of any, if none is named) came to one of these.
 
     What has not ended and did not fail is ``waiting``.

@@ -13,7 +13,7 @@ from nsps.espf.outbox import CALL_SECONDS
 from nsps.portabilling.absence import Absence
 from nsps.portabilling.body import parsed
 from nsps.portabilling.client import PortaBilling
-from nsps.portabilling.faults import fault_of, looks_like_html, shown_code
+from nsps.portabilling.errors import fault_of, looks_like_html, shown_code
 from nsps.transport.http import Answer
 
 STATUSES = frozenset({"OK", "IN_PROGRESS", "RETRY", "FAILED"})

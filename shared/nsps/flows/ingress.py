@@ -231,7 +231,7 @@ def read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-class _Hurry:
+class _BodyDeadlines:
     """Ends the reading of bodies that take too long; one thread for all of them.
 
     It sleeps for as long as a body may take, so whatever begins meanwhile ends after it wakes.
@@ -271,7 +271,7 @@ class _Hurry:
         return BODY_SECONDS
 
 
-_hurry = _Hurry()
+_hurry = _BodyDeadlines()
 
 
 def _stop_reading(request: Request) -> None:

@@ -17,7 +17,7 @@ from nsps.delivery.gate import Gate
 from nsps.delivery.switch import Switches
 from nsps.domain.event import Owner
 from nsps.domain.outcome import Transient
-from nsps.portabilling.faults import Fault, OtherAnswer, is_outage
+from nsps.portabilling.errors import Fault, OtherAnswer, is_outage
 from nsps.runtime import log
 from nsps.runtime.settings import PORTABILLING, BreakerRule
 

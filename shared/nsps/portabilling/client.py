@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from nsps.portabilling.absence import absence_of
-from nsps.portabilling.faults import (
+from nsps.portabilling.errors import (
     AUTH_CODES,
     Reading,
     SessionDied,

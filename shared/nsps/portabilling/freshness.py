@@ -3,8 +3,8 @@
 The time t of a read is the greatest ``received`` among the events that wait for it when it begins:
 all of them were committed by Firestore before the first request goes out, so a snapshot with a t
 later than a change shows the change, in all its parts. It may show newer things too; that is
-harmless. ``Line`` decides, without threads or clocks; ``FreshReads`` adds them. The promises are
-those of tests/model/freshness_model.py.
+harmless. ``ReadQueue`` decides, without threads or clocks; ``FreshReads`` adds them. The promises
+are those of tests/model/freshness_model.py.
 """
 
 from __future__ import annotations
@@ -39,71 +39,71 @@ class Fresh(Generic[T]):
 
 
 @dataclass(slots=True, eq=False)
-class Flight(Generic[T]):
-    """One read. ``t`` grows while events come aboard and is fixed when it begins."""
+class SharedRead(Generic[T]):
+    """One read. ``t`` grows while events come joined and is fixed when it begins."""
 
     t: SnapshotTime
-    aboard: int = 1
-    landed: Fresh[T] | None = None
+    joined: int = 1
+    completed: Fresh[T] | None = None
     error: BaseException | None = None
 
     @property
     def over(self) -> bool:
-        return self.landed is not None or self.error is not None
+        return self.completed is not None or self.error is not None
 
 
 @dataclass(slots=True, eq=False)
-class Line(Generic[T]):
-    """The reads of one key: at most one is in the air and one is boarding."""
+class ReadQueue(Generic[T]):
+    """The reads of one key: at most one is in the air and one is waiting."""
 
-    flying: Flight[T] | None = None
-    boarding: Flight[T] | None = None
+    running: SharedRead[T] | None = None
+    waiting: SharedRead[T] | None = None
 
-    def board(self, received: SnapshotTime) -> Flight[T]:
-        """The flight that may serve an event received then: the one in the air if it began later,
+    def join(self, received: SnapshotTime) -> SharedRead[T]:
+        """The shared that may serve an event received then: the one in the air if it began later,
         else the next one."""
-        if self.flying is not None and self.flying.t >= received:
-            self.flying.aboard += 1
-            return self.flying
-        if self.boarding is None:
-            self.boarding = Flight(received)
+        if self.running is not None and self.running.t >= received:
+            self.running.joined += 1
+            return self.running
+        if self.waiting is None:
+            self.waiting = SharedRead(received)
         else:
-            self.boarding.aboard += 1
-            self.boarding.t = max(self.boarding.t, received)
-        return self.boarding
+            self.waiting.joined += 1
+            self.waiting.t = max(self.waiting.t, received)
+        return self.waiting
 
-    def begin(self, flight: Flight[T]) -> bool:
-        """Begin a flight if it is its turn; True for the one who shall do the read."""
-        if self.flying is not None or flight is not self.boarding:
+    def begin(self, shared: SharedRead[T]) -> bool:
+        """Begin a shared if it is its turn; True for the one who shall do the read."""
+        if self.running is not None or shared is not self.waiting:
             return False
-        self.flying, self.boarding = flight, None
+        self.running, self.waiting = shared, None
         return True
 
-    def land(self, flight: Flight[T], value: T) -> Fresh[T]:
-        flight.landed = Fresh(value, flight.t)
-        self.flying = None
-        return flight.landed
+    def complete(self, shared: SharedRead[T], value: T) -> Fresh[T]:
+        shared.completed = Fresh(value, shared.t)
+        self.running = None
+        return shared.completed
 
-    def crash(self, flight: Flight[T], error: BaseException) -> None:
-        flight.error = error
-        self.flying = None
+    def fail(self, shared: SharedRead[T], error: BaseException) -> None:
+        shared.error = error
+        self.running = None
 
-    def leave(self, flight: Flight[T]) -> None:
-        """An event waits no longer. A flight that nobody waits for does not begin."""
-        flight.aboard -= 1
-        if flight is self.boarding and not flight.aboard:
-            self.boarding = None
+    def leave(self, shared: SharedRead[T]) -> None:
+        """An event waits no longer. A shared that nobody waits for does not begin."""
+        shared.joined -= 1
+        if shared is self.waiting and not shared.joined:
+            self.waiting = None
 
     @property
     def idle(self) -> bool:
-        return self.flying is None and self.boarding is None
+        return self.running is None and self.waiting is None
 
 
 @dataclass(slots=True, eq=False)
 class _Key:
     """A line with those who wait at it."""
 
-    line: Line[Any]
+    line: ReadQueue[Any]
     changed: threading.Condition
 
 
@@ -114,7 +114,7 @@ class _Cached:
 
 
 class FreshReads(Generic[T]):
-    """One read in flight per key; those who come during it share the next one.
+    """One read in shared per key; those who come during it share the next one.
 
     ``ttl_seconds``: how long a snapshot may still serve an event that was received before its read
     began (0: not at all). ``kept``: of how many keys the last snapshot is kept. ``wait_seconds``:
@@ -151,40 +151,42 @@ class FreshReads(Generic[T]):
                 return cached
             at = self._keys.get(key)
             if at is None:
-                at = self._keys[key] = _Key(Line(), threading.Condition(self._lock))
-            flight = at.line.board(received)
+                at = self._keys[key] = _Key(ReadQueue(), threading.Condition(self._lock))
+            shared = at.line.join(received)
             try:
-                if not self._lead(at, flight):
-                    return _result(flight)
+                if not self._lead(at, shared):
+                    return _result(shared)
             finally:
                 self._forget_if_idle(key, at)
-        return self._fly(key, at, flight, read)
+        return self._fly(key, at, shared, read)
 
-    def _lead(self, at: _Key, flight: Flight[T]) -> bool:
-        """Wait until the flight is over (False) or is to be led by this thread (True)."""
+    def _lead(self, at: _Key, shared: SharedRead[T]) -> bool:
+        """Wait until the shared is over (False) or is to be led by this thread (True)."""
         deadline = time.monotonic() + self._wait
-        while not flight.over:
-            if at.line.begin(flight):
+        while not shared.over:
+            if at.line.begin(shared):
                 return True
-            if not at.changed.wait(deadline - time.monotonic()) and not flight.over:
-                at.line.leave(flight)
+            if not at.changed.wait(deadline - time.monotonic()) and not shared.over:
+                at.line.leave(shared)
                 raise WaitedTooLong(
                     f"waited {self._wait:g} s for a read of PortaBilling that another event of "
                     "the same owner began"
                 )
         return False
 
-    def _fly(self, key: Hashable, at: _Key, flight: Flight[T], read: Callable[[], T]) -> Fresh[T]:
+    def _fly(
+        self, key: Hashable, at: _Key, shared: SharedRead[T], read: Callable[[], T]
+    ) -> Fresh[T]:
         try:
             value = read()
         except BaseException as error:
-            shared = error if isinstance(error, Exception) else Transient("the read was cut off")
+            failure = error if isinstance(error, Exception) else Transient("the read was cut off")
             with self._lock:
-                at.line.crash(flight, shared)
+                at.line.fail(shared, failure)
                 self._changed(key, at)
             raise
         with self._lock:
-            fresh = at.line.land(flight, value)
+            fresh = at.line.complete(shared, value)
             self._keep(key, fresh)
             self._changed(key, at)
         return fresh
@@ -215,8 +217,8 @@ class FreshReads(Generic[T]):
             self._cache.popitem(last=False)
 
 
-def _result(flight: Flight[T]) -> Fresh[T]:
-    if flight.landed is not None:
-        return flight.landed
-    assert flight.error is not None
-    raise flight.error
+def _result(shared: SharedRead[T]) -> Fresh[T]:
+    if shared.completed is not None:
+        return shared.completed
+    assert shared.error is not None
+    raise shared.error

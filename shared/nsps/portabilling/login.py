@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nsps.domain.outcome import Transient
-from nsps.portabilling.faults import BadAnswer, Fault, LoginRefused, SessionDied, answer_of
+from nsps.portabilling.errors import BadAnswer, Fault, LoginRefused, SessionDied, answer_of
 from nsps.transport.http import Deadline, Http
 
 MARGIN_SECONDS = 3600.0

@@ -27,7 +27,7 @@ from nsps.domain.snapshot import (
 from nsps.portabilling import mapping
 from nsps.portabilling.body import LOST
 from nsps.portabilling.client import PortaBilling
-from nsps.portabilling.faults import Fault, NotFound, OtherAnswer
+from nsps.portabilling.errors import Fault, NotFound, OtherAnswer
 from nsps.portabilling.freshness import Fresh, FreshReads
 from nsps.runtime import log
 

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 
-class Once(Generic[_T]):
+class Lazy(Generic[_T]):
     """Makes its part at the first call and gives the same one to every thread.
 
     Not at import: the web server forks after it, and gRPC channels do not survive a fork. If

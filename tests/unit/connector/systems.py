@@ -32,7 +32,7 @@ from nsps.connector.base import (
     State,
     StateConnector,
 )
-from nsps.connector.kinds import Delivering, delivery_id, runner
+from nsps.connector.kinds import DeliveryContext, delivery_id, runner
 from nsps.delivery.ledger.ledger import Ledger
 from nsps.delivery.verdict import Verdict
 from nsps.domain.event import SnapshotTime
@@ -41,7 +41,7 @@ from nsps.espf.poster import Poster
 from nsps.runtime.redact import Redactor
 from nsps.runtime.secrets import SecretValue
 from nsps.runtime.settings import HandlerSettings
-from nsps_testing.standard import enriched, make_parts
+from nsps_testing.standard import enriched, make_context
 from pydantic import BaseModel
 
 KI = "465B5CE8B199B49FAA5F0A2EE238A6BC"
@@ -100,7 +100,7 @@ class Box(StateConnector[NoSettings]):
     settings_model = NoSettings
 
     def __init__(self, ki: str | None = None) -> None:
-        super().__init__(NoSettings(), make_parts())
+        super().__init__(NoSettings(), make_context())
         self.seen = Seen()
         self.holds: dict[str, dict[str, Any]] = {}
         self.ki = ki
@@ -172,7 +172,7 @@ class Letters(MessageConnector[NoSettings]):
     settings_model = NoSettings
 
     def __init__(self, ordering: Ordering = Ordering.EVERY, answer: str = "250 queued") -> None:
-        super().__init__(NoSettings(), make_parts())
+        super().__init__(NoSettings(), make_context())
         self.seen = Seen()
         self.order, self.answer = ordering, answer
 
@@ -202,7 +202,7 @@ class Clerk(AsynchronousConnector[NoSettings]):
     settings_model = NoSettings
 
     def __init__(self) -> None:
-        super().__init__(NoSettings(), make_parts())
+        super().__init__(NoSettings(), make_context())
         self.seen = Seen()
         self.orders: list[Order] = []
 
@@ -284,7 +284,7 @@ class Kit:
             call_timeout_seconds=call_seconds,
             answer_within_hours=answer_hours,
         )
-        parts = Delivering(self.settings, self.ledger, self.poster, lambda: REDACTOR)
+        parts = DeliveryContext(self.settings, self.ledger, self.poster, lambda: REDACTOR)
         self.runner = runner(connector, parts)
 
     def deliver(self, event: Enriched) -> Verdict:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nsps.cloud.messages import EnrichedMessage, PushMessage
 from nsps.cloud.receiver import Reply
-from nsps.connector.base import Parts
+from nsps.connector.base import Context
 from nsps.connector.serve import HandlerFunction
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime
 from nsps.domain.snapshot import Block
@@ -26,7 +26,7 @@ PB = {"account_info": {"i_account": 1001, "blocked": False}, "sim_info": {"imsi"
 class Subscribers(Box):
     """A box as a function makes it; its settings may name a block."""
 
-    def __init__(self, settings: NoSettings, parts: Parts) -> None:
+    def __init__(self, settings: NoSettings, context: Context) -> None:
         super().__init__()
 
     def reads(self) -> Iterable[tuple[str, Block]]:

@@ -13,7 +13,7 @@ from nsps.connector.question import InvalidQuestion, read_question
 from nsps.connector.trial import Trial
 from nsps.domain.event import Owner
 from nsps.domain.snapshot import PbData
-from nsps_testing.standard import Reply, ScriptedHttp, enriched, make_parts
+from nsps_testing.standard import Reply, ScriptedHttp, enriched, make_context
 
 from functions.connectors.rest.connector import RestSystem
 from functions.connectors.rest.description import Settings
@@ -38,7 +38,7 @@ def api(parties: Parties) -> Iterator[ScriptedHttp]:
 @pytest.fixture
 def system(api: ScriptedHttp) -> RestSystem:
     settings = Settings.model_validate({**DESCRIPTION, "url": api.url})
-    return RestSystem(settings, make_parts({"credentials": TOKEN}))
+    return RestSystem(settings, make_context({"credentials": TOKEN}))
 
 
 def trial(store: Store, connector: Any, pb: PbData) -> Trial:

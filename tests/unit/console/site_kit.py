@@ -10,7 +10,7 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 from nsps.cloud.store import Store
-from nsps.console.api import Api, ConsoleParts
+from nsps.console.api import Api, ConsoleContext
 from nsps.console.find import Finding
 from nsps.console.health import Health
 from nsps.console.identity import NotAllowed, Person, Role
@@ -74,7 +74,7 @@ class Pages:
         publisher: Any = SimpleNamespace(publish=lambda *what: self.published.append(what))
         none: Any = None
         self.api = Api(
-            ConsoleParts(
+            ConsoleContext(
                 store=store,
                 handlers=handlers,
                 identity=cast(Any, _Identity()),

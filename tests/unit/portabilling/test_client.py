@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from nsps.domain.outcome import NoAnswer, Transient
 from nsps.portabilling.client import PortaBilling, ServicePaths
-from nsps.portabilling.faults import (
+from nsps.portabilling.errors import (
     AUTH_CODES,
     BadAnswer,
     Fault,

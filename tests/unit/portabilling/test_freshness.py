@@ -18,7 +18,7 @@ from functools import partial
 import pytest
 from nsps.domain.event import SnapshotTime
 from nsps.domain.outcome import Transient
-from nsps.portabilling.freshness import Flight, Fresh, FreshReads, Line, WaitedTooLong
+from nsps.portabilling.freshness import Fresh, FreshReads, ReadQueue, SharedRead, WaitedTooLong
 
 CHANGES = 2
 CHANGE_OF = (1, 2, 1)  # event 0 and 2 tell of change 1, event 1 of change 2
@@ -34,14 +34,14 @@ def stamp(number: int, event: int) -> SnapshotTime:
 @dataclass
 class Event:
     received: SnapshotTime | None = None
-    flight: Flight[Parts] | None = None
-    parts: Parts | None = None  # what it has read so far, if it leads the flight
+    shared: SharedRead[Parts] | None = None
+    parts: Parts | None = None  # what it has read so far, if it leads the shared
     served: Fresh[Parts] | None = None
 
 
 @dataclass
 class World:
-    line: Line[Parts]
+    line: ReadQueue[Parts]
     clock: int = 0
     changes: int = 0
     faults: int = 0
@@ -49,28 +49,28 @@ class World:
     events: list[Event] = field(default_factory=lambda: [Event() for _ in CHANGE_OF])
 
     def copy(self) -> World:
-        copies: dict[int, Flight[Parts]] = {}
+        copies: dict[int, SharedRead[Parts]] = {}
 
-        def flight(one: Flight[Parts] | None) -> Flight[Parts] | None:
+        def shared(one: SharedRead[Parts] | None) -> SharedRead[Parts] | None:
             if one is None:
                 return None
             return copies.setdefault(id(one), replace(one))
 
-        line = type(self.line)(flight(self.line.flying), flight(self.line.boarding))
-        events = [replace(each, flight=flight(each.flight)) for each in self.events]
+        line = type(self.line)(shared(self.line.running), shared(self.line.waiting))
+        events = [replace(each, shared=shared(each.shared)) for each in self.events]
         return World(line, self.clock, self.changes, self.faults, self.cache, events)
 
     def key(self) -> object:
         names: dict[int, int] = {}
 
-        def flight(one: Flight[Parts] | None) -> object:
+        def shared(one: SharedRead[Parts] | None) -> object:
             if one is None:
                 return None
             number = names.setdefault(id(one), len(names))
-            return number, one.t, one.aboard, one.landed, one.error is not None
+            return number, one.t, one.joined, one.completed, one.error is not None
 
-        events = tuple((e.received, flight(e.flight), e.parts, e.served) for e in self.events)
-        line = flight(self.line.flying), flight(self.line.boarding)
+        events = tuple((e.received, shared(e.shared), e.parts, e.served) for e in self.events)
+        line = shared(self.line.running), shared(self.line.waiting)
         return self.clock, self.changes, self.faults, self.cache, line, events
 
 
@@ -92,7 +92,7 @@ def steps(world: World, cache_looks: bool = True) -> Iterator[World]:
         if event.received is None:
             if CHANGE_OF[number] <= world.changes:
                 yield after(partial(_receive, number=number))
-        elif event.flight is None:
+        elif event.shared is None:
             yield after(partial(_arrive, number=number, cache_looks=cache_looks))
         else:
             yield from _aboard(world, number, after)
@@ -102,7 +102,7 @@ def _aboard(
     world: World, number: int, after: Callable[[Callable[[World], object]], World]
 ) -> Iterator[World]:
     event = world.events[number]
-    assert event.flight is not None
+    assert event.shared is not None
     if event.parts is not None:
         if len(event.parts) < 2:
             yield after(lambda w: _read_part(w.events[number], w.changes))
@@ -111,13 +111,13 @@ def _aboard(
         if world.faults < FAULTS:
             yield after(lambda w: _crash(w, w.events[number]))
         return
-    if event.flight.over:
+    if event.shared.over:
         yield after(lambda w: _served(w.events[number]))
         return
     begun = world.copy()
-    flight = begun.events[number].flight
-    assert flight is not None
-    if begun.line.begin(flight):
+    shared = begun.events[number].shared
+    assert shared is not None
+    if begun.line.begin(shared):
         begun.events[number].parts = ()
         yield begun
     if world.faults < FAULTS:
@@ -135,7 +135,7 @@ def _arrive(world: World, number: int, cache_looks: bool) -> None:
     if world.cache is not None and (world.cache.t >= event.received or not cache_looks):
         event.served = world.cache
     else:
-        event.flight = world.line.board(event.received)
+        event.shared = world.line.join(event.received)
 
 
 def _read_part(event: Event, changes: int) -> None:
@@ -144,36 +144,36 @@ def _read_part(event: Event, changes: int) -> None:
 
 
 def _land(world: World, event: Event) -> None:
-    assert event.flight is not None
+    assert event.shared is not None
     assert event.parts is not None
-    event.served = world.cache = world.line.land(event.flight, event.parts)
+    event.served = world.cache = world.line.complete(event.shared, event.parts)
 
 
 def _crash(world: World, event: Event) -> None:
-    """The read fails: all aboard hear of it, and are handled again with a new receipt."""
-    assert event.flight is not None
+    """The read fails: all joined hear of it, and are handled again with a new receipt."""
+    assert event.shared is not None
     world.faults += 1
-    world.line.crash(event.flight, Transient("no"))
+    world.line.fail(event.shared, Transient("no"))
     _again(event)
 
 
 def _leave(world: World, event: Event) -> None:
-    assert event.flight is not None
+    assert event.shared is not None
     world.faults += 1
-    world.line.leave(event.flight)
+    world.line.leave(event.shared)
     _again(event)
 
 
 def _served(event: Event) -> None:
-    assert event.flight is not None
-    if event.flight.landed is not None:
-        event.served = event.flight.landed
+    assert event.shared is not None
+    if event.shared.completed is not None:
+        event.served = event.shared.completed
     else:
         _again(event)
 
 
 def _again(event: Event) -> None:
-    event.received = event.flight = event.parts = None
+    event.received = event.shared = event.parts = None
 
 
 def judge(world: World) -> str | None:
@@ -195,7 +195,7 @@ def judge(world: World) -> str | None:
     return None
 
 
-def explore(line: Line[Parts], cache_looks: bool = True) -> tuple[str | None, int]:
+def explore(line: ReadQueue[Parts], cache_looks: bool = True) -> tuple[str | None, int]:
     """The first thing that is wrong in any state that can be reached, and how many states."""
     start = World(line)
     seen, waiting = {start.key()}, [start]
@@ -216,47 +216,47 @@ def explore(line: Line[Parts], cache_looks: bool = True) -> tuple[str | None, in
 
 
 def test_every_interleaving_keeps_the_promises() -> None:
-    wrong, states = explore(Line())
+    wrong, states = explore(ReadQueue())
     assert wrong is None
     assert states > 10_000
 
 
-class JoinsAnyFlight(Line[Parts]):
-    def board(self, received: SnapshotTime) -> Flight[Parts]:
-        if self.flying is not None:
-            self.flying.aboard += 1
-            return self.flying
-        return super().board(received)
+class JoinsAnyFlight(ReadQueue[Parts]):
+    def join(self, received: SnapshotTime) -> SharedRead[Parts]:
+        if self.running is not None:
+            self.running.joined += 1
+            return self.running
+        return super().join(received)
 
 
-class StampsAtTheEnd(Line[Parts]):
-    def land(self, flight: Flight[Parts], value: Parts) -> Fresh[Parts]:
-        flight.t = max([flight.t, *([self.boarding.t] if self.boarding else [])])
-        return super().land(flight, value)
+class StampsAtTheEnd(ReadQueue[Parts]):
+    def complete(self, shared: SharedRead[Parts], value: Parts) -> Fresh[Parts]:
+        shared.t = max([shared.t, *([self.waiting.t] if self.waiting else [])])
+        return super().complete(shared, value)
 
 
-class KeepsTheFirstTime(Line[Parts]):
-    def board(self, received: SnapshotTime) -> Flight[Parts]:
-        before = self.boarding.t if self.boarding else None
-        flight = super().board(received)
-        if before is not None and flight is self.boarding:
-            flight.t = before
-        return flight
+class KeepsTheFirstTime(ReadQueue[Parts]):
+    def join(self, received: SnapshotTime) -> SharedRead[Parts]:
+        before = self.waiting.t if self.waiting else None
+        shared = super().join(received)
+        if before is not None and shared is self.waiting:
+            shared.t = before
+        return shared
 
 
-class NeverBegins(Line[Parts]):
-    def crash(self, flight: Flight[Parts], error: BaseException) -> None:
-        flight.error = error
+class NeverBegins(ReadQueue[Parts]):
+    def fail(self, shared: SharedRead[Parts], error: BaseException) -> None:
+        shared.error = error
 
 
 @pytest.mark.parametrize("broken", [JoinsAnyFlight, StampsAtTheEnd, KeepsTheFirstTime, NeverBegins])
-def test_the_exploration_finds_each_rule_that_is_left_out(broken: type[Line[Parts]]) -> None:
+def test_the_exploration_finds_each_rule_that_is_left_out(broken: type[ReadQueue[Parts]]) -> None:
     wrong, _ = explore(broken())
     assert wrong is not None
 
 
 def test_the_exploration_finds_a_cache_that_does_not_look_at_the_receipt() -> None:
-    wrong, _ = explore(Line(), cache_looks=False)
+    wrong, _ = explore(ReadQueue(), cache_looks=False)
     assert wrong is not None
 
 
@@ -366,7 +366,7 @@ def _until(condition: Callable[[], bool]) -> None:
 
 def _aboard_next(reads: FreshReads[str], key: str) -> int:
     at = reads._keys.get(key)
-    return at.line.boarding.aboard if at and at.line.boarding else 0
+    return at.line.waiting.joined if at and at.line.waiting else 0
 
 
 def test_an_error_is_given_to_all_who_waited_and_the_next_read_is_tried_anew() -> None:
@@ -379,7 +379,7 @@ def test_an_error_is_given_to_all_who_waited_and_the_next_read_is_tried_anew() -
         same = pool.submit(reads.get, "k", stamp(1, 0), gate)
         later = [pool.submit(reads.get, "k", stamp(2 + n, n), gate) for n in range(3)]
         _until(lambda: _aboard_next(reads, "k") == 3)
-        _until(lambda: reads._keys["k"].line.flying.aboard == 2)  # type: ignore[union-attr]
+        _until(lambda: reads._keys["k"].line.running.joined == 2)  # type: ignore[union-attr]
         gate.go.release()
         for each in (leader, same):
             with pytest.raises(Transient, match="away"):
@@ -404,7 +404,7 @@ def test_an_interrupted_leader_leaves_nobody_waiting() -> None:
         leader = pool.submit(reads.get, "k", stamp(1, 0), read)
         assert begun.wait(10)
         waiting = pool.submit(reads.get, "k", stamp(1, 0), read)
-        _until(lambda: reads._keys["k"].line.flying.aboard == 2)  # type: ignore[union-attr]
+        _until(lambda: reads._keys["k"].line.running.joined == 2)  # type: ignore[union-attr]
         go.set()
         with pytest.raises(KeyboardInterrupt):
             leader.result(10)

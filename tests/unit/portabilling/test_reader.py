@@ -12,7 +12,7 @@ from nsps.domain.event import EspfEvent, Owner, SnapshotTime
 from nsps.domain.outcome import Transient
 from nsps.domain.snapshot import Block, PbData
 from nsps.portabilling.client import PortaBilling
-from nsps.portabilling.faults import BadAnswer
+from nsps.portabilling.errors import BadAnswer
 from nsps.portabilling.freshness import FreshReads
 from nsps.portabilling.reader import Reader
 

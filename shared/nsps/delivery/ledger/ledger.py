@@ -81,7 +81,7 @@ class Work:
         return self.call_seconds + MARGIN_SECONDS + TRANSACTION_SECONDS
 
 
-class At(Enum):
+class Stage(Enum):
     """Where an attempt is after a transaction."""
 
     CALL = auto()
@@ -109,7 +109,7 @@ class At(Enum):
 class Progress:
     """What an attempt remembers between its transactions; all of it may be lost in a crash."""
 
-    at: At
+    at: Stage
     outcome: Outcome = Outcome.UNCHANGED
     step: Step | None = None
     resource: Resource = field(default_factory=Resource)
@@ -149,17 +149,17 @@ class Ledger:
             begun = protocol.begin(view.delivery, view.watermark, work.t)
             if begun in (Begun.ALREADY_FINAL, Begun.NEWER_COPY):
                 outcome = view.delivery.outcome or Outcome.WAITING
-                return Progress(At.STOPPED, outcome)
+                return Progress(Stage.STOPPED, outcome)
             if begun is not Begun.SUPERSEDED and (wait := view.asked_to_wait()) > 0:
-                return Progress(At.HELD, Outcome.WAITING, wait=wait)
+                return Progress(Stage.HELD, Outcome.WAITING, wait=wait)
             view.record(record)
             if begun is Begun.SUPERSEDED:
                 view.record({"attempts": Increment(1), "superseded_by": view.watermark.by})
-                return view.finish(Progress(At.FINISHED, Outcome.SUPERSEDED), check=False)
+                return view.finish(Progress(Stage.FINISHED, Outcome.SUPERSEDED), check=False)
             view.start()
-            progress = Progress(At.FINISHED, todo=tuple(protocol.plan(view.owned, work.wanted)))
+            progress = Progress(Stage.FINISHED, todo=tuple(protocol.plan(view.owned, work.wanted)))
             went = view.go_on(progress, sent)
-            if went.at is not At.BUSY:  # to wait for a lease is no attempt
+            if went.at is not Stage.BUSY:  # to wait for a lease is no attempt
                 view.record({"attempts": Increment(1)})
             return went
 
@@ -212,7 +212,7 @@ class Ledger:
             view = self._view(tx, work, keys=_keys(progress), orders=(reference, early))
             resource = view.resource(step.key)
             if not resource.held_by(work.token):
-                return replace(progress, at=At.LOST)
+                return replace(progress, at=Stage.LOST)
             order = view.order(reference) or {}
             heard = order if order.get("answer") else view.order(early) or {}
             answer = heard.get("answer")
@@ -344,10 +344,10 @@ class Ledger:
             view = self._view(tx, work)
             begun = protocol.begin(view.delivery, view.watermark, work.t)
             if begun in (Begun.ALREADY_FINAL, Begun.NEWER_COPY):
-                return Progress(At.STOPPED, view.delivery.outcome or Outcome.WAITING)
+                return Progress(Stage.STOPPED, view.delivery.outcome or Outcome.WAITING)
             view.record(dict(record) | {"attempts": Increment(1), "t": work.t})
             outcome = Outcome.SUPERSEDED if begun is Begun.SUPERSEDED else Outcome.REJECTED
-            return view.finish(Progress(At.FINISHED, outcome, errors=(reason,)), check=False)
+            return view.finish(Progress(Stage.FINISHED, outcome, errors=(reason,)), check=False)
 
         return self._store.transact(body)
 
@@ -381,7 +381,7 @@ class Ledger:
             view = self._view(tx, work, takes=bool(progress.todo), keys=_keys(progress))
             after = settle(view.resource(step.key), work.token)
             if after is None:
-                return replace(progress, at=At.LOST)
+                return replace(progress, at=Stage.LOST)
             view.put(step, after)
             return view.go_on(
                 replace(
@@ -526,7 +526,7 @@ class _View:
                 self.put(step, after)
                 found = replace(after, owed=before.owed)
                 return replace(
-                    progress, at=At.CALL, step=step, resource=found, todo=tuple(todo), sent=sent
+                    progress, at=Stage.CALL, step=step, resource=found, todo=tuple(todo), sent=sent
                 )
             if taken in (Taken.BUSY, Taken.QUEUED):
                 return self._wait(replace(progress, step=step), taken, before)
@@ -556,20 +556,20 @@ class _View:
     def _wait(self, progress: Progress, taken: Taken, resource: Resource) -> Progress:
         self.keep(progress)
         if taken is Taken.BUSY:
-            return replace(progress, at=At.BUSY)
+            return replace(progress, at=Stage.BUSY)
         assert resource.pending is not None
         self.put_order(resource.pending.reference, {"followers": ArrayUnion([self._work.delivery])})
         self.record({"waits_for": "the answer to an earlier order"})
-        return replace(progress, at=At.QUEUED, outcome=Outcome.WAITING)
+        return replace(progress, at=Stage.QUEUED, outcome=Outcome.WAITING)
 
     def _overtaken(self, resource: Resource) -> Progress:
         """Sent now, an older message would undo a newer one that means something else."""
         if protocol.may_read_again(self.delivery, resource):
             waits_for = "newer data: another event of the owner went first"
             self.record({"read_again": Increment(1), "waits_for": waits_for})
-            return Progress(At.OVERTAKEN, Outcome.WAITING)
+            return Progress(Stage.OVERTAKEN, Outcome.WAITING)
         self.record({"waits_for": "another event of the owner, which went first and still fails"})
-        return Progress(At.BEHIND, Outcome.WAITING)
+        return Progress(Stage.BEHIND, Outcome.WAITING)
 
     def _join(self, progress: Progress, reference: str) -> Progress:
         self.put_order(reference, {"deliveries": ArrayUnion([self._work.delivery])})
@@ -595,7 +595,7 @@ class _View:
         if check and not protocol.may_finish(self.delivery, work.t):
             if self.delivery.outcome is None or not self.delivery.outcome.final:
                 self.keep(progress)
-            return replace(progress, at=At.STOPPED)
+            return replace(progress, at=Stage.STOPPED)
         if any(each["result"] in _CHANGED for each in self._earlier(progress)):
             progress = replace(progress, outcome=worst(progress.outcome, Outcome.DELIVERED))
         waits = progress.outcome is Outcome.ACCEPTED
@@ -617,7 +617,7 @@ class _View:
             fields["by_answer"] = waits and progress.outcome.final
         self._tx.merge(self._delivery, fields)
         post = self._note(progress.outcome, "; ".join(progress.errors))
-        return replace(progress, at=At.FINISHED, post=post)
+        return replace(progress, at=Stage.FINISHED, post=post)
 
     def _answered_already(self, progress: Progress) -> Progress:
         """The answer that comes last finishes a delivery; it may have come before its end."""

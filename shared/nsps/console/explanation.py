@@ -10,7 +10,7 @@ from typing import Any
 
 from nsps.console.find import Subject
 from nsps.delivery.switch import Switch, kept_until
-from nsps.delivery.timeline import Delivered, Story
+from nsps.delivery.timeline import Delivered, EventHistory
 from nsps.domain.event import MESSAGE_KEY, RECONCILE, Owner
 from nsps.domain.retry import LADDER, PUSH
 from nsps.runtime.settings import HandlerSummary
@@ -20,7 +20,7 @@ NUMBERS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Entry:
     """One thing that happened. ``at``: ISO 8601, or None where no time is known."""
 
     at: str | None
@@ -78,10 +78,10 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class Explanation:
     """``happened`` in order; ``waiting``: what has not ended, for what, until when."""
 
-    happened: tuple[Line, ...]
+    happened: tuple[Entry, ...]
     waiting: tuple[str, ...]
     advice: tuple[Advice, ...]
 
@@ -127,29 +127,29 @@ class Systems:
         return self.now > _moment(each.sent_at) + timedelta(seconds=push.maximum)
 
 
-def of_story(story: Story, systems: Systems) -> Words:
+def explain_event(story: EventHistory, systems: Systems) -> Explanation:
     """An event in words."""
     lines = [*_beginning(story)]
     for each in story.deliveries:
         lines += _delivery(each)
     lines.sort(key=lambda line: line.at or "")
-    return Words(tuple(lines), tuple(_waiting(story, systems)), _advice([story], systems))
+    return Explanation(tuple(lines), tuple(_waiting(story, systems)), _advice([story], systems))
 
 
-def of_subject(subject: Subject, systems: Systems) -> Words:
+def explain_subject(subject: Subject, systems: Systems) -> Explanation:
     """A subscriber in words: the state first, then what its newest events came to."""
     name = _owner(str(subject.owner)) if subject.owner else "Nobody"
-    lines = [Line(None, subject.note)] if subject.note else []
-    lines += [Line(each["changed_at"], _resource(each)) for each in subject.resources]
+    lines = [Entry(None, subject.note)] if subject.note else []
+    lines += [Entry(each["changed_at"], _resource(each)) for each in subject.resources]
     if not subject.resources:
-        lines.append(Line(None, f"{name} has nothing in any system that NSPS knows of"))
-    lines += [Line(each["told_at"], _status(each)) for each in subject.statuses]
+        lines.append(Entry(None, f"{name} has nothing in any system that NSPS knows of"))
+    lines += [Entry(each["told_at"], _status(each)) for each in subject.statuses]
     for story in subject.events:
-        lines.append(Line(story.received_at or story.opened_at, _short(story)))
+        lines.append(Entry(story.received_at or story.opened_at, _short(story)))
     if not subject.events:
-        lines.append(Line(None, "there is no event of it in the history (kept for 3 months)"))
+        lines.append(Entry(None, "there is no event of it in the history (kept for 3 months)"))
     advice = (*_advice(subject.events, systems), *_reconciles(subject, systems))
-    return Words(
+    return Explanation(
         tuple(lines), tuple(_together(subject.events, systems)), tuple(dict.fromkeys(advice))
     )
 
@@ -157,7 +157,7 @@ def of_subject(subject: Subject, systems: Systems) -> Words:
 # ---- what happened -----------------------------------------------------------------------------
 
 
-def _beginning(story: Story) -> Iterator[Line]:
+def _beginning(story: EventHistory) -> Iterator[Entry]:
     if story.event_type == RECONCILE:
         said = f"a reconcile asked for a repair of {_owner(story.owner)}"
     else:
@@ -165,38 +165,38 @@ def _beginning(story: Story) -> Iterator[Line]:
             f"PortaBilling sent {story.event_type} ({_number(story)}) about {_owner(story.owner)}; "
             "NSPS kept it and answered 200"
         )
-    yield Line(story.received_at or story.opened_at, said)
+    yield Entry(story.received_at or story.opened_at, said)
     if story.state == "unhandled":
-        yield Line(story.opened_at, "no handler wants events of this type: nothing more happens")
+        yield Entry(story.opened_at, "no handler wants events of this type: nothing more happens")
     if story.enriched_at:
         took = f" in {story.read_ms:g} ms" if story.read_ms else ""
-        yield Line(story.enriched_at, f"PortaBilling was asked what is so now, and answered{took}")
+        yield Entry(story.enriched_at, f"PortaBilling was asked what is so now, and answered{took}")
     if story.damaged:
-        yield Line(
+        yield Entry(
             story.enriched_at,
             f"its answer to {' and '.join(story.damaged)} was damaged (a letter that is not UTF-8, "
             "or a raw line end): what could not be read is written as \N{REPLACEMENT CHARACTER}",
         )
     if story.retry:
-        yield Line(story.retry.get("at"), f"it could not be enriched: {story.retry['error']}")
+        yield Entry(story.retry.get("at"), f"it could not be enriched: {story.retry['error']}")
 
 
-def _delivery(each: Delivered) -> Iterator[Line]:
+def _delivery(each: Delivered) -> Iterator[Entry]:
     name = f"{each.handler} (replay {each.run})" if each.run else each.handler
     if each.summary:
-        yield Line(each.last_at, f"{name}: the message is: {each.summary}")
+        yield Entry(each.last_at, f"{name}: the message is: {each.summary}")
     for failure in each.failures:
         times = f" ({failure['times']} times)" if failure["times"] > 1 else ""
-        yield Line(failure["at"], f"{name}: {failure['error']}{times}")
+        yield Entry(failure["at"], f"{name}: {failure['error']}{times}")
     for result in each.results:
-        yield Line(each.last_at, f"{name}: {_result(result)}")
+        yield Entry(each.last_at, f"{name}: {_result(result)}")
     for error in each.errors:
-        yield Line(each.last_at, f"{name}: {error}")
+        yield Entry(each.last_at, f"{name}: {error}")
     if each.retry and not each.failures:
         # a replay that could not be read yet
-        yield Line(each.retry.get("at"), f"{name}: {each.retry['error']}")
+        yield Entry(each.retry.get("at"), f"{name}: {each.retry['error']}")
     if each.outcome:
-        yield Line(each.finished_at or each.last_at, f"{name}: {_outcome(each)}")
+        yield Entry(each.finished_at or each.last_at, f"{name}: {_outcome(each)}")
     heard = _heard(each)
     if heard:
         yield heard
@@ -275,7 +275,7 @@ def _outcome(each: Delivered) -> str:
     return words
 
 
-def _heard(each: Delivered) -> Line | None:
+def _heard(each: Delivered) -> Entry | None:
     """What PortaBilling was told; it is not told again what it was told before."""
     espf = each.espf
     if espf is None or espf.get("status") is None or not espf.get("of_this"):
@@ -283,13 +283,13 @@ def _heard(each: Delivered) -> Line | None:
     told_at = espf.get("told_at")
     if espf.get("refused"):
         why = f"PortaBilling refused the status for {espf['group']}: {espf['refused']}"
-        return Line(told_at, why)
+        return Entry(told_at, why)
     if not espf["told"]:
         return None
     if told_at and each.begun_at and _moment(told_at) < _moment(each.begun_at):
         ended = each.finished_at or each.last_at
-        return Line(ended, f"PortaBilling has {espf['status']} for {espf['group']} from before")
-    return Line(told_at, f"PortaBilling was told {espf['status']} for {espf['group']}")
+        return Entry(ended, f"PortaBilling has {espf['status']} for {espf['group']} from before")
+    return Entry(told_at, f"PortaBilling was told {espf['status']} for {espf['group']}")
 
 
 def _moment(text: str) -> datetime:
@@ -299,25 +299,25 @@ def _moment(text: str) -> datetime:
 # ---- what waits --------------------------------------------------------------------------------
 
 
-def _together(stories: Iterable[Story], systems: Systems) -> Iterator[str]:
+def _together(histories: Iterable[EventHistory], systems: Systems) -> Iterator[str]:
     """What many events wait for, each reason once."""
-    who: dict[str, list[Story]] = {}
-    for story in stories:
+    who: dict[str, list[EventHistory]] = {}
+    for story in histories:
         for text in _waiting(story, systems):
             who.setdefault(text, []).append(story)
     for text, waiting in who.items():
         yield f"{_events(waiting)}: {text}"
 
 
-def _events(stories: list[Story]) -> str:
-    if len(stories) == 1:
-        return _event(stories[0])
-    shown = [each.i_event or each.event_id for each in stories[:NUMBERS_SHOWN]]
-    more = len(stories) - len(shown)
-    return f"{len(stories)} events ({', '.join(shown)}{f' and {more} more' if more else ''})"
+def _events(histories: list[EventHistory]) -> str:
+    if len(histories) == 1:
+        return _event(histories[0])
+    shown = [each.i_event or each.event_id for each in histories[:NUMBERS_SHOWN]]
+    more = len(histories) - len(shown)
+    return f"{len(histories)} events ({', '.join(shown)}{f' and {more} more' if more else ''})"
 
 
-def _waiting(story: Story, systems: Systems) -> Iterator[str]:
+def _waiting(story: EventHistory, systems: Systems) -> Iterator[str]:
     if story.unread:
         yield _unread(story)
     for each in story.deliveries:
@@ -331,7 +331,7 @@ def _waiting(story: Story, systems: Systems) -> Iterator[str]:
             yield f"PortaBilling is to be told {told}: it is tried each minute"
 
 
-def _unread(story: Story) -> str:
+def _unread(story: EventHistory) -> str:
     """What an event waits for that PortaBilling has not been read for."""
     then = ", ".join(each.handler for each in story.deliveries if each.run == 0)
     if story.state == "parked":
@@ -396,11 +396,11 @@ def _when(text: str | None) -> str:
 # ---- what can be done --------------------------------------------------------------------------
 
 
-def _advice(stories: Iterable[Story], systems: Systems) -> tuple[Advice, ...]:
+def _advice(histories: Iterable[EventHistory], systems: Systems) -> tuple[Advice, ...]:
     """Of each handler what its newest delivery calls for: what came before is of the past."""
-    newest: dict[str, tuple[Story, Delivered]] = {}
+    newest: dict[str, tuple[EventHistory, Delivered]] = {}
     advice: list[Advice] = []
-    for story in stories:
+    for story in histories:
         if story.retry and not story.enriched_at and story.state != "rejected":
             advice.append(Advice("See how PortaBilling answers", Deed("doctor")))
         for each in story.deliveries:
@@ -414,7 +414,7 @@ def _advice(stories: Iterable[Story], systems: Systems) -> tuple[Advice, ...]:
     return tuple(dict.fromkeys(advice))
 
 
-def _for_delivery(story: Story, each: Delivered, systems: Systems) -> Iterator[Advice]:
+def _for_delivery(story: EventHistory, each: Delivered, systems: Systems) -> Iterator[Advice]:
     name, switch = each.handler, systems.off(each.handler)
     again = Deed("replay", name, story.event_id)
     if systems.gone(name):
@@ -439,13 +439,15 @@ def _for_delivery(story: Story, each: Delivered, systems: Systems) -> Iterator[A
         yield Advice(f"Stop {name} while its system is repaired", Deed("pause", name))
 
 
-def _reconcile_whom_it_means(story: Story, each: Delivered, systems: Systems) -> Iterator[Advice]:
+def _reconcile_whom_it_means(
+    story: EventHistory, each: Delivered, systems: Systems
+) -> Iterator[Advice]:
     """Of an event that does not say readably whom it is about."""
     if not systems.gone(each.handler) and not systems.sends_messages(each.handler):
         yield _reconcile(each.handler, None)
 
 
-def _compare(story: Story, handler: str, systems: Systems) -> Iterator[Advice]:
+def _compare(story: EventHistory, handler: str, systems: Systems) -> Iterator[Advice]:
     if story.i_account is not None and not systems.sends_messages(handler):
         yield _reconcile(handler, Owner("account", str(story.i_account)))
 
@@ -498,7 +500,7 @@ def _status(each: Mapping[str, Any]) -> str:
     return f"PortaBilling {verb} {each['status']} for {each['group']}{because}"
 
 
-def _short(story: Story) -> str:
+def _short(story: EventHistory) -> str:
     came = ", ".join(f"{d.handler} {_word(d)}" for d in story.deliveries) or story.state
     return f"{_event(story)}: {came}"
 
@@ -508,13 +510,13 @@ def _word(each: Delivered) -> str:
     return (each.outcome or "waiting").replace("_", " ") + run
 
 
-def _event(story: Story) -> str:
+def _event(story: EventHistory) -> str:
     if story.event_type == RECONCILE:
         return f"a reconcile's repair ({story.event_id})"
     return f"{story.event_type} ({_number(story)})"
 
 
-def _number(story: Story) -> str:
+def _number(story: EventHistory) -> str:
     return f"event {story.i_event}" if story.i_event else story.event_id
 
 

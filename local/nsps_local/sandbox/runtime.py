@@ -15,7 +15,7 @@ from nsps_local.sandbox.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class SandboxRuntime:
     config: SandboxConfig
     store: Store
     queue: EventQueue
