@@ -299,7 +299,8 @@ class StandardTests(ABC):
     # --- the system is well, or is not -----------------------------------------------------------
 
     def test_no_secret_shows_in_the_connector(self, connector: Any) -> None:
-        self.assert_private(f"{connector!r}{connector!s}{connector.settings!r}{connector.parts!r}")
+        shown = f"{connector!r}{connector!s}{connector.settings!r}{connector.context!r}"
+        self.assert_private(shown)
 
     def test_check_of_a_system_that_is_well(self, connector: Any) -> None:
         connector.check(make_call())
