@@ -39,6 +39,8 @@ from nsps_testing.faults import ScriptedHttp
 
 from tests.certify.partner import TOKEN as PARTNERS_TOKEN
 from tests.certify.partner import Partner, Served
+from tests.connectors.test_hss_pyhss import SETTINGS as PYHSS_SETTINGS
+from tests.connectors.test_hss_pyhss import PyHssDouble
 from tests.connectors.test_notification import Inbox, Server
 from tests.systems.daemons import osmo_hlr
 
@@ -55,6 +57,12 @@ def _orders(_folder: Path) -> Iterator[Host]:
         parts = urlsplit(url)
         assert parts.hostname and parts.port
         yield parts.hostname, parts.port
+
+
+@contextmanager
+def _pyhss(_folder: Path) -> Iterator[Host]:
+    with ScriptedHttp(PyHssDouble(locked=False, loaded=True)) as system:
+        yield system.address
 
 
 @contextmanager
@@ -109,6 +117,12 @@ OURS = [
         lambda host, port: {"host": host, "port": port},
         ["account_info", "sim_info"],
         osmo_hlr,
+    ),
+    Ours(
+        "hss_pyhss",
+        lambda host, port: {"url": f"http://{host}:{port}", **PYHSS_SETTINGS},
+        ["account_info", "sim_info"],
+        _pyhss,
     ),
     Ours(
         "notification",

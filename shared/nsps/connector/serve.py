@@ -317,6 +317,14 @@ def _answer_to(question: Question, path: str, started: _Started) -> dict[str, An
     return question.compare(started.inspector())
 
 
+def _without_personal(event: Enriched, started: _Started) -> Verdict:
+    """What became of the event; its reason, which may quote an address with an IMSI, masked."""
+    verdict = started.deliver(event)
+    redactor = started.context.redactor()
+    with redactor.knowing(event.pb.to_contract()):
+        return replace(verdict, reason=redactor.text_for_log(verdict.reason))
+
+
 def _contract(request: flask.Request, started: _Started) -> Reply:
     """The published contract; answered by its table of codes and bodies."""
     handler = started.handler
@@ -333,7 +341,7 @@ def _contract(request: flask.Request, started: _Started) -> Reply:
             body = request.get_data(cache=False)
             event = contract.read_event(body, came, datetime.now(UTC), started.must_be_said)
             with log.fields(event_id=event.event_id):
-                return _reply(contract.answer_for(started.deliver(event)))
+                return _reply(contract.answer_for(_without_personal(event, started)))
     except contract.Invalid as error:
         return _reply(contract.invalid(error))
     except MalformedMessage as error:

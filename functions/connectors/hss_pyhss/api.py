@@ -1,0 +1,86 @@
+"""PyHSS's API: how its answers are read, and its objects by IMSI.
+
+PyHSS answers 200 with ``null`` for what is not there and for what it refuses: only an object with
+the values that were sent counts as done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from nsps.connector.base import Call, Context
+from nsps.domain.outcome import Terminal, Transient, Unclear
+from nsps.transport.answers import AnswerRule, AnswerRules, Meaning
+from nsps.transport.rest import NoAuthentication, Rest
+
+from .keys import NAMES, without_keys
+
+Kind = Literal["auc", "subscriber"]
+KINDS: tuple[Kind, ...] = ("subscriber", "auc")
+"""In the order in which they are removed."""
+Object = Mapping[str, Any]
+
+ANSWERS = AnswerRules(
+    (
+        AnswerRule(Meaning.ABSENT, status="200", is_value=None, hint="not there, or refused"),
+        AnswerRule(Meaning.EXISTS, status="400", text="UNIQUE constraint"),  # SQLite, PostgreSQL
+        AnswerRule(Meaning.EXISTS, status="400", text="Duplicate entry"),  # MySQL
+        AnswerRule(Meaning.LATER, status="404", hint="no such route: is the address PyHSS's API?"),
+    )
+)
+TAKEN = "another subscriber of PyHSS still has the MSISDN: tried again until it is given back"
+
+
+class PyHssApi:
+    """The objects of a PyHSS. Safe to share between threads."""
+
+    def __init__(self, url: str, context: Context) -> None:
+        locked = context.has_secret("provisioning_key")
+        shown = context.shown("provisioning_key", "Provisioning-Key", str)
+        us = shown if locked else NoAuthentication()
+        self._rest = Rest(context.http, url, us, ANSWERS, hide=without_keys)
+
+    def apn(self, ident: int, call: Call) -> Object | None:
+        return self._rest.get(f"apn/{ident}", call)
+
+    def find(self, kind: Kind, imsi: str, call: Call) -> Object | None:
+        return self._rest.get(f"{kind}/imsi/{imsi}", call)
+
+    def create(self, kind: Kind, body: Object, call: Call) -> Object | None:
+        """What was made; None if PyHSS has its IMSI or MSISDN already."""
+        made = self._rest.create(f"{kind}/", call, body, method="PUT")
+        if made is not None:
+            _assert_kept(body, made)
+        return made
+
+    def change(self, kind: Kind, number: int, body: Object, call: Call) -> None:
+        """Change what is there; refused for good if it is there and PyHSS does not take it."""
+        path = f"{kind}/{number}"
+        said = self._rest.request("PATCH", path, call, body=body)
+        if said.rule.meaning is Meaning.EXISTS:
+            raise Transient(TAKEN)
+        if said.is_done(Meaning.ABSENT):
+            _assert_kept(body, said.written())
+        elif self._rest.get(path, call) is None:
+            raise Unclear(f"PATCH {path}: it was removed meanwhile: read again")
+        else:
+            raise Terminal(f"PATCH {path}: PyHSS does not take the values, and does not say why")
+
+    def delete(self, kind: Kind, number: int, call: Call) -> None:
+        self._rest.delete(f"{kind}/{number}", call)
+
+
+def ident(kind: Kind, held: Object) -> int:
+    """The object's own id, by which it is changed and removed."""
+    found = held.get(f"{kind}_id")
+    if not isinstance(found, int):
+        raise Unclear(f"the answer has no {kind}_id: is the address PyHSS's API?")
+    return found
+
+
+def _assert_kept(sent: Object, answer: Object) -> None:
+    """Raise Terminal if PyHSS did not keep what was sent; keys are not compared."""
+    lost = [name for name in sent if name not in NAMES and answer.get(name) != sent[name]]
+    if lost:
+        raise Terminal(f"PyHSS kept something else as {', '.join(lost)}: does it know the values?")
