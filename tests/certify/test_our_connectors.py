@@ -46,7 +46,11 @@ from tests.systems.daemons import osmo_hlr
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "c0ntract-token-of-ours"
-SECRETS = {"NSPS_TEST_TOKEN": TOKEN, "NSPS_TEST_PARTNER": PARTNERS_TOKEN}
+SECRETS = {
+    "NSPS_TEST_TOKEN": TOKEN,
+    "NSPS_TEST_PARTNER": PARTNERS_TOKEN,
+    "NSPS_TEST_SIP_KEY": "a-key-for-sip-passwords-of-40-characters",
+}
 
 Host = tuple[str, int]
 
@@ -90,6 +94,18 @@ def _parties(_folder: Path) -> Iterator[Host]:
 def _rest() -> Any:
     """What the declarative connector's own tests have: a described API."""
     return import_module("tests.connectors.test_rest")
+
+
+@contextmanager
+def _registrar(folder: Path) -> Iterator[Host]:
+    """Kamailio's JSON-RPC; its database is a file where the function runs."""
+    _kamailio().make_database(folder / "kamailio.db")
+    with ScriptedHttp(_kamailio().Registrar()) as rpc:
+        yield rpc.address
+
+
+def _kamailio() -> Any:
+    return import_module("tests.connectors.test_voip_kamailio")
 
 
 @dataclass(frozen=True)
@@ -152,6 +168,17 @@ OURS = [
         ["account_info", "sim_info"],
         _parties,
         {"credentials": "env:NSPS_TEST_RESTS"},
+    ),
+    Ours(
+        "voip_kamailio",
+        lambda host, port: {
+            "database_url": "sqlite:///kamailio.db",
+            "rpc_url": f"http://{host}:{port}/RPC",
+            "domain": _kamailio().DOMAIN,
+        },
+        ["account_info", "sim_info"],
+        _registrar,
+        {"password_key": "env:NSPS_TEST_SIP_KEY"},
     ),
     Ours(
         "webhook",

@@ -36,6 +36,9 @@ VALUES = {
     "host": "127.0.0.1",
     "url": "https://system.acme.example",
     "sender": "nsps@acme.example",
+    "database_url": "postgresql://nsps@db.acme.example/kamailio",
+    "rpc_url": "https://system.acme.example/RPC",
+    "domain": "acme.example",
 }
 """Required settings whose value must have a form of its own."""
 

@@ -1,0 +1,130 @@
+"""Kamailio: subscribers of a SIP registrar, in its table ``subscriber``; told over JSON-RPC.
+
+A resource's key is USERNAME@DOMAIN. Its state: ``ha1`` and ``ha1b`` (SecretValue), and the columns
+of the deployment's own. The row says who may register. A phone that registered before stays in
+Kamailio's memory until its registration ends, so ``ul.rm`` follows each write that concerns it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nsps.connector.base import Call, Context, Enriched, State, StateConnector
+from nsps.domain.fields import Fields, Kind
+from nsps.domain.outcome import Terminal, Transient
+from nsps.domain.snapshot import Block
+from nsps.domain.subscriber import is_served, msisdn
+from nsps.runtime.secrets import SecretValue
+from nsps.transport.answers import AnswerRule, AnswerRules, Meaning
+from nsps.transport.rest import NoAuthentication, Rest
+from nsps.transport.sql.client import SqlClient
+from nsps.transport.sql.table import Table
+
+from .settings import OURS, Settings
+
+_KEY_LENGTH = 32
+_NOT_RPC = "is rpc_url the address of the JSON-RPC interface?"
+
+# Every error of Kamailio's JSON-RPC is a 500: only its message says what it means.
+ANSWERS = AnswerRules(
+    (
+        AnswerRule(Meaning.DONE, status="2xx", member="result"),
+        AnswerRule(Meaning.UNCLEAR, status="2xx", hint=_NOT_RPC),
+        AnswerRule(Meaning.DONE, status="500", member="error.message", text="AOR not found"),
+        AnswerRule(Meaning.LATER, status="500", text="Method Not Found", hint="load usrloc.so"),
+        AnswerRule(Meaning.LATER, status="4xx", hint=_NOT_RPC),
+    )
+)
+
+
+class VoipKamailio(StateConnector[Settings]):
+    """Subscribers of a Kamailio."""
+
+    settings_model = Settings
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        self._fields = Fields.parse("columns", settings.columns)
+        kinds = {name: source.kind for name, source in self._fields.sources.items()}
+        columns: dict[str, Kind] = {**dict.fromkeys(OURS, "text"), **kinds}
+        self._table = Table("subscriber", columns, key=("username", "domain"))
+        self._sql = SqlClient(settings.database_url, self._database_password, [self._table])
+        hide = context.hide("password_key", "password")
+        self._rpc = Rest(context.http, settings.rpc_url, NoAuthentication(), ANSWERS, hide=hide)
+
+    def _database_password(self) -> str | None:
+        has = self.context.has_secret("password")
+        return self.context.secret("password").reveal() if has else None
+
+    def close(self) -> None:
+        self._sql.close()
+
+    def reads(self) -> Iterable[tuple[str, Block]]:
+        return self._fields.reads()
+
+    def check(self, call: Call) -> None:
+        self._sql.check(call)
+        self._ask("ul.lookup", f"nsps-check@{self.settings.domain}", call)
+
+    def desired(self, event: Enriched) -> Mapping[str, State]:
+        """One subscriber: the account's number. None while the account is not served."""
+        if not is_served(event.pb.account_info):
+            return {}
+        number = msisdn(event.pb)
+        if number is None:
+            raise Terminal("account_info.id is no number: a SIP username is made of it")
+        own = self._table.storable(self._fields.values(event.pb))
+        return {f"{number}@{self.settings.domain}": {**self._credentials(number), **own}}
+
+    def _credentials(self, username: str) -> dict[str, SecretValue]:
+        """The digests that Kamailio compares with, of a password made from the handler's secret."""
+        key, domain = self.context.secret("password_key").reveal(), self.settings.domain
+        if len(key) < _KEY_LENGTH:
+            raise Transient(f"the secret password_key has less than {_KEY_LENGTH} characters")
+        user = f"{username}@{domain}"
+        password = hmac.new(key.encode(), user.encode(), hashlib.sha256).hexdigest()[:32]
+        return {
+            "ha1": _md5(f"{username}:{domain}:{password}"),
+            "ha1b": _md5(f"{user}:{domain}:{password}"),
+        }
+
+    def read(self, key: str, call: Call) -> State | None:
+        with self._sql.reading(call) as session:
+            row = session.row(self._table, _row(key))
+        if row is None:
+            return None
+        told = {name: value for name, value in row.items() if name not in OURS}
+        return {**told, **{name: SecretValue(row[name] or "") for name in ("ha1", "ha1b")}}
+
+    def create(self, key: str, state: State, call: Call) -> None:
+        with self._sql.writing(call) as session:
+            session.upsert(self._table, {**_row(key), **state})
+
+    def change(self, key: str, state: State, was: State, call: Call) -> None:
+        self.create(key, state, call)  # an upsert: right also if the row was removed meanwhile
+
+    def delete(self, key: str, was: State | None, call: Call) -> None:
+        with self._sql.writing(call) as session:
+            session.delete(self._table, _row(key))
+
+    def after_write(self, key: str, state: State | None, was: State | None, call: Call) -> None:
+        """Forget the phone's registration: it is to register anew, with what counts now. Where the
+        password is known to be the same it stays."""
+        if state is None or was is None or was["ha1"] != state["ha1"]:
+            self._ask("ul.rm", key, call)
+
+    def _ask(self, method: str, user: str, call: Call) -> None:
+        aor = user if self.settings.use_domain else user.partition("@")[0]
+        body = {"jsonrpc": "2.0", "method": method, "params": ["location", aor], "id": 1}
+        self._rpc.change("", call, body, method="POST")
+
+
+def _row(key: str) -> dict[str, Any]:
+    return dict(zip(("username", "domain"), key.split("@"), strict=True))
+
+
+def _md5(text: str) -> SecretValue:
+    return SecretValue(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest())

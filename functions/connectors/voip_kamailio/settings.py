@@ -1,0 +1,52 @@
+"""What a deployment sets of the Kamailio connector: where it is, and whom it serves."""
+
+from __future__ import annotations
+
+from nsps.domain.fields import Fields
+from nsps.transport.address import check_web_address
+from nsps.transport.sql.engine import check_url
+from nsps.transport.sql.table import check_columns
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+OURS = ("username", "domain", "ha1", "ha1b")
+"""The columns that the connector fills by itself."""
+
+
+class Settings(BaseModel):
+    """Where Kamailio's database and its JSON-RPC are, and whom it serves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    database_url: str = Field(
+        description="Kamailio's database, without a password: postgresql://USER@HOST:PORT/DATABASE."
+    )
+    rpc_url: str = Field(description="Its JSON-RPC, for example http://sip.example.net:5060/RPC.")
+    domain: str = Field(
+        pattern=r"^[a-z0-9.-]{1,64}$",
+        description="The SIP domain of the subscribers; also the realm that Kamailio asks with.",
+    )
+    use_domain: bool = Field(
+        default=False, description="As usrloc's use_domain: contacts are kept by USERNAME@DOMAIN."
+    )
+    columns: dict[str, str] = Field(
+        default={},
+        description="Further columns of the table subscriber: column to source of its value, such "
+        "as account_info.email (docs/connectors.md lists all).",
+    )
+
+    _database = field_validator("database_url")(check_url)
+
+    @field_validator("rpc_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        check_web_address("rpc_url", value, allow_http=True)
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _columns(cls, value: dict[str, str]) -> dict[str, str]:
+        check_columns(value)
+        if taken := {*OURS, "id", "password"} & value.keys():
+            raise ValueError(f"{', '.join(sorted(taken))}: not yours to set: leave it out")
+        Fields.parse("columns", value)
+        return value

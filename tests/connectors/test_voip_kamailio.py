@@ -1,0 +1,273 @@
+"""The connector voip_kamailio: the standard tests on SQLite and a double of Kamailio's JSON-RPC.
+
+The double answers as Kamailio 5.6.3 was recorded to: errors are always a 500, ``ul.rm`` is done
+even where nobody is registered, and broken JSON closes the connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psycopg
+import pytest
+from nsps.connector.base import Call
+from nsps.domain.outcome import Outcome, Terminal, Transient, Unclear
+from nsps_testing.standard import (
+    ChaosProxy,
+    HttpStandardTests,
+    Reply,
+    ScriptedHttp,
+    Seen,
+    StateStandardTests,
+    UnderTheKit,
+    enriched,
+    make_call,
+    make_context,
+)
+from pydantic import ValidationError
+
+from functions.connectors.voip_kamailio.connector import VoipKamailio
+from functions.connectors.voip_kamailio.settings import Settings
+from tests.systems.daemons import postgresql
+
+KEY = "a-sample-key-of-sufficient-length-51c7"
+DOMAIN = "sip.example.net"
+USER = "420777000003"
+SUBSCRIBER = f"{USER}@{DOMAIN}"
+TABLE = """CREATE TABLE subscriber (
+    id INTEGER PRIMARY KEY, username VARCHAR(64) DEFAULT '' NOT NULL,
+    domain VARCHAR(64) DEFAULT '' NOT NULL, password VARCHAR(64) DEFAULT '' NOT NULL,
+    ha1 VARCHAR(128) DEFAULT '' NOT NULL, ha1b VARCHAR(128) DEFAULT '' NOT NULL,
+    display VARCHAR(64), UNIQUE (username, domain))"""
+
+
+def make_database(file: Path) -> None:
+    with sqlite3.connect(file) as session:
+        session.execute(TABLE)
+
+
+def fault(message: str) -> Reply:
+    error = {"code": 500, "message": message}
+    return Reply(500, {"jsonrpc": "2.0", "error": error, "id": 1})
+
+
+ABSENT = fault("AOR not found in location table")
+
+
+class Registrar:
+    """Kamailio's JSON-RPC: who is registered."""
+
+    def __init__(self) -> None:
+        self.location: set[str] = set()
+        self.removed: list[str] = []
+
+    def __call__(self, request: Seen) -> Reply:
+        try:
+            asked = request.json()
+            method, (table, aor) = asked["method"], asked["params"]
+        except ValueError:
+            return Reply(fault="close")
+        assert (request.method, request.path, table) == ("POST", "/RPC", "location")
+        if method == "ul.rm":
+            self.location.discard(aor)
+            self.removed.append(aor)
+            return Reply(200, {"jsonrpc": "2.0", "result": {}, "id": asked["id"]})
+        if method != "ul.lookup":
+            return fault("Method Not Found")
+        found = {"jsonrpc": "2.0", "result": {"AoR": aor, "Contacts": []}, "id": asked["id"]}
+        return Reply(200, found) if aor in self.location else ABSENT
+
+
+def snapshot(**account: Any) -> dict[str, Any]:
+    """An account with a SIM card, as in pb_data of the NSPS contract."""
+    told = {"i_account": 1000889, "id": f"{USER}@msisdn", "bill_status": "open"}
+    return {
+        "account_info": {**told, "blocked": False, "firstname": "Zoe", **account},
+        "sim_info": {"i_sim_card": 5, "imsi": "001010000000003"},
+    }
+
+
+class _OfKamailio(StateStandardTests):
+    connector_class = VoipKamailio
+    pb = snapshot()
+    changed_pb = snapshot(firstname="Zora")
+    gone_pb = (snapshot(blocked=True), {"sim_info": pb["sim_info"]})
+    secrets: ClassVar = {"password_key": KEY, "password": "not-for-a-file"}
+
+    @pytest.fixture
+    def registrar(self) -> Registrar:
+        return Registrar()
+
+
+def settings_of(url: str, rpc: str) -> dict[str, Any]:
+    return {
+        "database_url": url,
+        "rpc_url": f"{rpc}/RPC",
+        "domain": DOMAIN,
+        "columns": {"display": "name"},
+    }
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, int]]:
+    with postgresql() as address:
+        host, port = address
+        with psycopg.connect(host=host, port=port, user="postgres") as session:
+            session.execute(TABLE.replace("INTEGER", "SERIAL"))
+        yield address
+
+
+class TestPostgresql(_OfKamailio):
+    """What breaks here is the database."""
+
+    pings_first = True
+    deadline = 2.0  # libpq knows no shorter limit for a new connection
+
+    @pytest.fixture
+    def system(self, server: tuple[str, int], registrar: Registrar) -> Iterator[ChaosProxy]:
+        with ScriptedHttp(registrar) as rpc, ChaosProxy(server) as proxy:
+            self._rpc = rpc.url
+            yield proxy
+
+    def settings(self, system: ChaosProxy) -> dict[str, Any]:
+        url = f"postgresql://postgres@{system.host}:{system.port}/postgres"
+        return settings_of(url, self._rpc)
+
+
+class TestVoipKamailio(_OfKamailio, HttpStandardTests):
+    """What breaks here is the JSON-RPC; the database is a file."""
+
+    hidden_failures = (
+        Reply(200, {"jsonrpc": "2.0", "error": {"code": 500, "message": "AOR not found"}}),
+        Reply(200, {}),
+        Reply(204),
+    )
+
+    @pytest.fixture(autouse=True)
+    def database(self, tmp_path: Path) -> Path:
+        self._file = tmp_path / "kamailio.db"
+        make_database(self._file)
+        return self._file
+
+    @pytest.fixture
+    def system(self, registrar: Registrar) -> Iterator[ChaosProxy]:
+        with ScriptedHttp(registrar) as rpc, ChaosProxy(rpc.address) as proxy:
+            yield proxy
+
+    def settings(self, system: ChaosProxy) -> dict[str, Any]:
+        return self.http_settings(f"http://{system.host}:{system.port}")
+
+    def http_settings(self, url: str) -> dict[str, Any]:
+        return settings_of(f"sqlite:///{self._file}", url)
+
+    def act(self, connector: Any, call: Call) -> object:
+        """Bring the first subscriber there, with what follows the write."""
+        key, state = self.first(connector, self.pb)
+        connector.create(key, state, call)
+        return connector.after_write(key, state, None, call)
+
+    def test_the_row(self, connector: Any, database: Path) -> None:
+        self.act(connector, make_call())
+        with sqlite3.connect(database) as file:
+            [row] = file.execute("SELECT * FROM subscriber").fetchall()
+        made = hmac.new(KEY.encode(), SUBSCRIBER.encode(), hashlib.sha256).hexdigest()[:32]
+        ha1, ha1b = (
+            hashlib.md5(f"{user}:{DOMAIN}:{made}".encode()).hexdigest()
+            for user in (USER, SUBSCRIBER)
+        )
+        assert row[1:] == (USER, DOMAIN, "", ha1, ha1b, "Zoe")
+
+    @pytest.mark.parametrize("pb", [*_OfKamailio.gone_pb, snapshot(status="customer_suspended")])
+    def test_who_is_not_served_is_forgotten(
+        self, connector: Any, registrar: Registrar, pb: dict[str, Any]
+    ) -> None:
+        kit, owner = UnderTheKit(self, connector), enriched(self.pb).owner
+        registrar.location = {USER, "another"}
+        assert kit.deliver(self.enriched(self.pb)) is Outcome.DELIVERED
+        registrar.location.add(USER)
+        later = self.enriched(
+            pb, owner=owner, variables={"i_event": 2}, t="2026-11-21T02:11:00.000000Z"
+        )
+        assert kit.deliver(later) is Outcome.DELIVERED
+        assert registrar.location == {"another"}
+        assert connector.read(SUBSCRIBER, make_call()) is None
+
+    @pytest.mark.parametrize("reply", [Reply(500, "out of memory"), fault("Method Not Found")])
+    def test_a_removal_that_fails_once_is_repeated_until_it_is_done(
+        self, registrar: Registrar, reply: Reply
+    ) -> None:
+        with ScriptedHttp(registrar) as rpc:
+            connector = self.make(self.http_settings(rpc.url))
+            kit, event = UnderTheKit(self, connector), self.enriched(self.pb)
+            assert kit.deliver(event) is Outcome.DELIVERED
+            registrar.location, registrar.removed = {USER}, []
+            later = {"owner": event.owner, "t": "2026-11-21T02:11:00.000000Z"}
+            gone = self.enriched({}, **later)
+            rpc.script(reply)
+            assert kit.attempt(gone).outcome is Outcome.RETRYING
+            assert registrar.location == {USER}
+            assert connector.read(SUBSCRIBER, make_call()) is None  # the row went before
+            assert kit.deliver(gone) in (Outcome.DELIVERED, Outcome.UNCHANGED)
+            assert registrar.location == set() and registrar.removed == [USER]
+            connector.close()
+
+    def test_a_phone_stays_registered_while_its_password_is_the_same(
+        self, connector: Any, registrar: Registrar
+    ) -> None:
+        key, was = self.first(connector, self.pb)
+        _, state = self.first(connector, self.changed_pb)
+        connector.after_write(key, state, was, make_call())
+        assert registrar.removed == []
+        connector.after_write(key, state, None, make_call())
+        connector.after_write(key, state, {**was, "ha1": "another"}, make_call())
+        assert registrar.removed == [USER, USER]
+
+    def test_contacts_that_are_kept_by_domain(
+        self, system: ChaosProxy, registrar: Registrar
+    ) -> None:
+        connector = self.make({**self.settings(system), "use_domain": True})
+        connector.after_write(SUBSCRIBER, None, None, make_call())
+        assert registrar.removed == [SUBSCRIBER]
+        connector.close()
+
+    def test_an_error_is_read_by_its_message(self, towards: Any, scripted: ScriptedHttp) -> None:
+        for reply, error in (
+            (ABSENT, None),
+            (fault("Method Not Found"), Transient),
+            (fault("Domain not found"), Unclear),
+            (Reply(500, "AOR not found"), Unclear),  # not JSON-RPC: of something between
+        ):
+            scripted.always(reply)
+            got = self.attempt(lambda: towards.after_write(SUBSCRIBER, None, None, make_call()))
+            assert type(got) is (error or type(None))
+
+    @pytest.mark.parametrize("ident", ["alice", "office@voip", ""])
+    def test_an_account_without_a_number(self, connector: Any, ident: str) -> None:
+        with pytest.raises(Terminal, match=r"account_info\.id"):
+            connector.desired(enriched(snapshot(id=ident)))
+
+    def test_a_key_that_is_too_short(self, system: ChaosProxy) -> None:
+        settings = Settings.model_validate(self.settings(system))
+        connector = VoipKamailio(settings, make_context({"password_key": "short"}))
+        with pytest.raises(Transient, match="password_key"):
+            connector.desired(enriched(self.pb))
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"columns": {"ha1": "name"}},
+            {"columns": {"password": "name"}},
+            {"columns": {"display": "no.such"}},
+            {"rpc_url": "ftp://sip.example.net"},
+            {"database_url": "postgresql://nsps:secret@db/kamailio"},
+            {"domain": "a@b"},
+        ],
+    )
+    def test_settings_that_are_refused(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            Settings.model_validate({**self.http_settings("http://sip.example.net"), **wrong})
