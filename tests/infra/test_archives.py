@@ -39,6 +39,18 @@ VALUES = {
     "database_url": "postgresql://nsps@db.acme.example/kamailio",
     "rpc_url": "https://system.acme.example/RPC",
     "domain": "acme.example",
+    "apn_list": "1",
+    "authentication": {"type": "none"},
+    "resources": [
+        {
+            "name": "sim",
+            "key": "imsi",
+            "fields": {"imsi": {"from": "sim_info.imsi"}},
+            "read": {"path": "sims/{imsi}"},
+            "create": {"method": "PUT", "path": "sims/{imsi}"},
+            "delete": {"method": "DELETE", "path": "sims/{imsi}"},
+        }
+    ],
 }
 """Required settings whose value must have a form of its own."""
 
