@@ -120,7 +120,6 @@ def test_a_configuration_that_is_no_stack(tmp_path: Path, text: str) -> None:
         (None, ("--secrets", "no-such.json")),
         ("{", ("--secrets", "JSON")),
         ("[]", ("--secrets", "JSON object")),
-        ('{"portabiling-api": "x"}', ("portabiling-api", "portabilling-api")),
     ],
 )
 def test_secrets_that_cannot_be_used(
