@@ -605,7 +605,8 @@ class World:
             self.send(0, slot)
             self._finish(self.attempts[-1:])
         for letter in self._waiting_for("enrichment"):
-            if "run" in letter.attributes:
+            repair = letter.attributes["event_id"] not in self.accepted  # no webhook was accepted
+            if "run" in letter.attributes or repair:
                 continue
             self.bag.remove(letter)
             first = self._bring(letter, slot)
