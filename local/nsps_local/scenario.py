@@ -100,7 +100,7 @@ def _steps(sandbox: Sandbox) -> Iterator[tuple[str, Callable[[], dict[str, Any]]
 
 
 def _finished(running: Running, i_event: str, stopped: threading.Event) -> EventHistory:
-    """The event's story once nothing more will happen and PortaBilling has been told."""
+    """The event's history once nothing more will happen and PortaBilling has been told."""
     ends = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < ends and not stopped.is_set():
         try:
@@ -113,5 +113,5 @@ def _finished(running: Running, i_event: str, stopped: threading.Event) -> Event
     raise ScenarioFailed(f"event {i_event} is not finished after {WAIT_SECONDS:g} s")
 
 
-def _told(story: EventHistory) -> bool:
-    return all(each.espf is None or each.espf.get("told", False) for each in story.deliveries)
+def _told(history: EventHistory) -> bool:
+    return all(each.espf is None or each.espf.get("told", False) for each in history.deliveries)

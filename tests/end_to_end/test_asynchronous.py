@@ -185,9 +185,9 @@ def test_accepted_is_told_as_in_progress_and_the_late_answer_as_ok(place: Place)
 @pytest.mark.parametrize("behaviour", ["fail", "reject", "partial", "cancel"])
 def test_an_answer_that_it_failed_is_told_as_failed(place: Place, behaviour: str) -> None:
     i_account, _, (i_event,) = place.account(behaviour)
-    story = place.stack.finished(i_event)
-    assert story.deliveries[0].outcome == Outcome.REJECTED
-    assert story.deliveries[0].errors[0].strip()
+    history = place.stack.finished(i_event)
+    assert history.deliveries[0].outcome == Outcome.REJECTED
+    assert history.deliveries[0].errors[0].strip()
     assert place.told(i_account)[-1] == "FAILED"
 
 
@@ -196,8 +196,8 @@ def test_an_answer_that_it_failed_is_told_as_failed(place: Place, behaviour: str
 )
 def test_however_the_notifications_come(place: Place, behaviour: str) -> None:
     i_account, service, (i_event,) = place.account(behaviour)
-    story = place.stack.finished(i_event)
-    assert story.deliveries[0].outcome == Outcome.DELIVERED
+    history = place.stack.finished(i_event)
+    assert history.deliveries[0].outcome == Outcome.DELIVERED
     # every notification of the order was taken, also those that come after the last word
     wait_for(lambda: all_told(place, service), 30, "the last notification")
     assert place.outcome(i_event) == Outcome.DELIVERED
@@ -272,7 +272,7 @@ def test_one_open_order_at_a_time_and_the_newest_state_after_it(place: Place) ->
     assert len(place.orders(service)) == 3
     assert place.notify(newest, "completed") == 204
     histories = place.stack.all_finished([first, *later])
-    outcomes = [story.deliveries[0].outcome for story in histories]
+    outcomes = [history.deliveries[0].outcome for history in histories]
     assert outcomes[0] == Outcome.DELIVERED
     assert set(outcomes[1:]) <= {Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SUPERSEDED}
     assert place.stack.statuses(i_account) == {"HSS": "OK"}

@@ -165,13 +165,13 @@ def test_the_other_system_never_hears_an_older_state_after_a_newer_one(burst: Bu
 def test_what_is_superseded_names_a_newer_event(burst: Burst) -> None:
     histories: dict[str, Any] = {}
     for i_event in burst.i_events:
-        story = burst.stack.histories(i_event)[0]
-        histories[story.event_id] = story
-    for story in histories.values():
-        for each in story.deliveries:
+        history = burst.stack.histories(i_event)[0]
+        histories[history.event_id] = history
+    for history in histories.values():
+        for each in history.deliveries:
             if each.outcome == Outcome.SUPERSEDED:
                 assert each.superseded_by in histories, each
-                assert histories[str(each.superseded_by)].snapshot_t > story.snapshot_t
+                assert histories[str(each.superseded_by)].snapshot_t > history.snapshot_t
 
 
 def test_portabilling_knows_how_it_ended(burst: Burst) -> None:

@@ -677,7 +677,7 @@ class Drive:
         self.told = {"nsps events": self._nsps("events", "--limit", "1000", "--json")}
         histories = json.loads(self.told["nsps events"])
         with ThreadPoolExecutor(2) as pool:
-            names = [story["event_id"] for story in histories[:40]]
+            names = [history["event_id"] for history in histories[:40]]
             explained = pool.map(lambda name: self._nsps("explain", name, "--json"), names)
             self.told |= {f"nsps explain {n}": t for n, t in zip(names, explained, strict=True)}
         self.told["nsps explain (text)"] = self._nsps("explain", names[0])

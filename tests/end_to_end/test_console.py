@@ -209,8 +209,8 @@ def test_a_replay_writes_what_is_so_now_not_what_was(
     assert rows(stack)[accounts[2]]["status"] == "barred"
 
     def run() -> dict[str, Any] | None:
-        story = console.get(f"events/{first['event_id']}")["events"][0]
-        runs = [each for each in story["deliveries"] if each["run"] == 1 and each["final"]]
+        history = console.get(f"events/{first['event_id']}")["events"][0]
+        runs = [each for each in history["deliveries"] if each["run"] == 1 and each["final"]]
         return runs[0] if runs else None
 
     replayed = wait_for(run, 20, "the replay to be in the history")

@@ -53,7 +53,7 @@ def stack(tmp_path: Path, recorder: Recorder) -> Iterator[WholeStack]:
 
 
 def was_read(stack: WholeStack, i_event: int) -> bool:
-    return any(story.state == "enriched" for story in stack.histories(i_event))
+    return any(history.state == "enriched" for history in stack.histories(i_event))
 
 
 def test_a_block_reaches_a_partner_that_ignores_the_newer_event(
@@ -68,9 +68,9 @@ def test_a_block_reaches_a_partner_that_ignores_the_newer_event(
     assert stack.send(IGNORED, i_event=900002, i_account=i_account).status_code == 200
     stack.finished(900002)
     stack.advance("pubsub", HELD)
-    (story,) = stack.all_finished([900001])
-    (delivered,) = story.deliveries
+    (history,) = stack.all_finished([900001])
+    (delivered,) = history.deliveries
     assert (delivered.outcome, delivered.read_again) == ("delivered", 1)
     assert partner.barred[i_account] is True
-    mine = [each for each in recorder.of(i_account) if each.event_id == story.event_id]
+    mine = [each for each in recorder.of(i_account) if each.event_id == history.event_id]
     assert len(mine) == 1, "nothing older was sent"

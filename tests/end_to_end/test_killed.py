@@ -94,8 +94,8 @@ class Place:
         return next(
             (
                 each.outcome
-                for story in self.stack.histories(i_event)
-                for each in story.deliveries
+                for history in self.stack.histories(i_event)
+                for each in history.deliveries
                 if each.handler == handler
             ),
             None,
@@ -120,12 +120,12 @@ class Place:
         """Finished once; the systems are as PortaBilling; ESPF has heard what the history says."""
         histories = self.stack.all_finished(i_events)
         wait_for(self.quiet, 90, "nothing to be left in Pub/Sub")
-        for i_event, story in zip(i_events, histories, strict=True):
+        for i_event, history in zip(i_events, histories, strict=True):
             assert len(self.stack.histories(i_event)) == 1, "a second history entry"
-            assert {each.handler for each in story.deliveries} == HANDLERS
-            for each in story.deliveries:
-                assert Outcome(str(each.outcome)).final, story
-                assert each.outcome not in (Outcome.REJECTED, Outcome.EXPIRED), story
+            assert {each.handler for each in history.deliveries} == HANDLERS
+            for each in history.deliveries:
+                assert Outcome(str(each.outcome)).final, history
+                assert each.outcome not in (Outcome.REJECTED, Outcome.EXPIRED), history
         assert self.row()["status"] == self.wanted(), histories
         heard = self.recorder.of(self.i_account)
         assert heard[-1].account["blocked"] is (self.wanted() == "barred"), histories
@@ -198,8 +198,8 @@ def test_ingress_after_the_publish_before_the_answer(place: Place) -> None:
     assert answer.result(30) != 200
     place.stack.well()
     place.send_until_accepted(variables)
-    (story,) = place.assert_right(i_event)
-    writes = [r for d in story.deliveries for r in d.results if r["result"] == "written"]
+    (history,) = place.assert_right(i_event)
+    writes = [r for d in history.deliveries for r in d.results if r["result"] == "written"]
     assert len(writes) == 2, "one for each handler"
 
 

@@ -63,8 +63,8 @@ def assert_kept(stack: WholeStack, answers: list[tuple[int, int]]) -> None:
     """Everything that was answered 200 is finished; what was not is taken now."""
     assert {status for _, status in answers} <= {0, 200, 503}, answers
     kept = [number for number, status in answers if status == 200]
-    for story in stack.all_finished(kept):
-        assert {each.outcome for each in story.deliveries} <= {
+    for history in stack.all_finished(kept):
+        assert {each.outcome for each in history.deliveries} <= {
             Outcome.DELIVERED,
             Outcome.UNCHANGED,
             Outcome.SUPERSEDED,

@@ -89,8 +89,8 @@ def test_a_block_arrives_however_the_account_is_spelled_and_whatever_comes_with_
             event_type = stack.sandbox.do(change, i_account=i_account)["events"][0]["event_type"]
             answer = stack.send(event_type, i_account=spelling, i_event=number, **strange)
             assert answer.status_code == 200
-            story = stack.finished(number)
-            assert [each.outcome for each in story.deliveries] == ["delivered"], story
+            history = stack.finished(number)
+            assert [each.outcome for each in history.deliveries] == ["delivered"], history
             assert rows(stack)[i_account]["status"] == ("barred" if number % 2 else "active")
     finally:
         stack.post("/sandbox/settings", webhook={"paused": False})
@@ -99,8 +99,8 @@ def test_a_block_arrives_however_the_account_is_spelled_and_whatever_comes_with_
 def test_an_account_that_is_no_id_is_rejected_visibly(stack: WholeStack) -> None:
     answer = stack.send("SIM/Updated", i_account="277001/2", i_customer=2501, i_event=980_011)
     assert answer.status_code == 200
-    story = stack.finished(980_011)
-    assert (story.state, story.deliveries[0].outcome) == ("rejected", "rejected")
+    history = stack.finished(980_011)
+    assert (history.state, history.deliveries[0].outcome) == ("rejected", "rejected")
 
 
 def test_the_same_number_for_another_account_is_another_event(stack: WholeStack) -> None:
@@ -135,21 +135,21 @@ def test_the_same_webhook_fifty_times_is_one_event_and_one_write(stack: WholeSta
     stack.post("/sandbox/settings", webhook={"paused": False})
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["event_id"] for answer in answers}) == 1
-    story = stack.finished(event["i_event"])
+    history = stack.finished(event["i_event"])
     assert len(stack.running.timeline.find(str(event["i_event"]))) == 1
-    written = [r for r in story.deliveries[0].results if r["result"] == "written"]
-    assert len(written) == 1, story
+    written = [r for r in history.deliveries[0].results if r["result"] == "written"]
+    assert len(written) == 1, history
     # what is left of the fifty changes nothing more
     wait_for(lambda: stack.backlog() == 0, 60, "every copy to be acknowledged")
     again = stack.finished(event["i_event"])
-    assert again.deliveries[0].finished_at == story.deliveries[0].finished_at
+    assert again.deliveries[0].finished_at == history.deliveries[0].finished_at
 
 
 def test_an_event_nobody_wants_is_recorded(stack: WholeStack) -> None:
     answer = stack.send("Invoice/Created", i_customer=2501, i_invoice=1, i_event=990001)
     assert answer.status_code == 200
-    story = stack.finished(990001)
-    assert (story.state, story.deliveries) == ("unhandled", ())
+    history = stack.finished(990001)
+    assert (history.state, history.deliveries) == ("unhandled", ())
 
 
 def test_an_account_that_portabilling_does_not_know_ends_visibly(stack: WholeStack) -> None:

@@ -225,7 +225,7 @@ def test_a_function_that_hangs_meanwhile(moves: Moves, stopped: str) -> None:
     moves.stack.stop_part(stopped)
     i_events = [moves.send(loses), moves.send(gets)]
     i_events += [moves.send(i_account) for i_account in moves.move()]
-    assert not any(story.final for each in i_events for story in moves.stack.histories(each))
+    assert not any(history.final for each in i_events for history in moves.stack.histories(each))
     moves.stack.continue_part(stopped)
     moves.assert_right(i_events)
 
@@ -247,8 +247,8 @@ def test_a_card_that_is_given_out_while_its_event_is_read_belongs_to_the_account
         "the card to be asked for",
     )
     stack.sandbox.do("swap_sim", i_account=holder, i_sim_card=card["i_sim_card"])
-    story = stack.finished(variables["i_event"])
-    assert story.owner == f"account:{holder}"
+    history = stack.finished(variables["i_event"])
+    assert history.owner == f"account:{holder}"
     assert stack.rows("sims.db", "select imsi from subscribers") == [{"imsi": card["imsi"]}]
     stack.sandbox.do("swap_sim", i_account=holder, i_sim_card=moves.card)
     moves.assert_right([moves.send(holder)])

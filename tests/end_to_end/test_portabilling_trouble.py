@@ -76,9 +76,9 @@ def turn(stack: WholeStack, i_account: int) -> tuple[list[int], str]:
 
 
 def assert_arrived(stack: WholeStack, i_account: int, i_events: list[int], wanted: str) -> None:
-    for story in stack.all_finished(i_events):
-        assert [each.outcome for each in story.deliveries] == [Outcome.DELIVERED], story
-        assert len(stack.histories(story.i_event)) == 1
+    for history in stack.all_finished(i_events):
+        assert [each.outcome for each in history.deliveries] == [Outcome.DELIVERED], history
+        assert len(stack.histories(history.i_event)) == 1
     assert status(stack, i_account) == wanted
     assert stack.statuses(i_account) == {"Database": "OK"}
 
@@ -101,8 +101,8 @@ def test_the_token_dies_after_any_number_of_calls(
 
 
 def final(stack: WholeStack, i_events: list[int]) -> bool:
-    found = [story for i_event in i_events for story in stack.histories(i_event)]
-    return len(found) == len(i_events) and all(story.final for story in found)
+    found = [history for i_event in i_events for history in stack.histories(i_event)]
+    return len(found) == len(i_events) and all(history.final for history in found)
 
 
 def waiting(stack: WholeStack, i_event: int) -> bool:
@@ -127,11 +127,11 @@ def test_whatever_it_answers_the_event_arrives_once_it_is_well(
     i_events, wanted = turn(stack, i_account)
 
     wait_for(lambda: waiting(stack, i_events[0]), 60, "the event to be visibly waiting")
-    story = stack.histories(i_events[0])[0]
-    assert not story.final
-    assert story.retry is not None
-    assert story.retry["error"].strip()
-    assert story.deliveries[0].outcome is None, "nothing was sent on without being read"
+    history = stack.histories(i_events[0])[0]
+    assert not history.final
+    assert history.retry is not None
+    assert history.retry["error"].strip()
+    assert history.deliveries[0].outcome is None, "nothing was sent on without being read"
     assert status(stack, i_account) != wanted
     stack.hurry()  # once more, for nothing
     stack.well()

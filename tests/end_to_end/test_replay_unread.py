@@ -42,14 +42,14 @@ def blocked_unread(stack: WholeStack, i_account: int) -> str:
         found = stack.histories(i_event)
         return found[0] if found and found[0].retry else None
 
-    story = wait_for(failed, 30, "the first read to fail")
-    assert isinstance(story, EventHistory)
-    return story.event_id
+    history = wait_for(failed, 30, "the first read to fail")
+    assert isinstance(history, EventHistory)
+    return history.event_id
 
 
 def event_history_of(stack: WholeStack, event_id: str) -> EventHistory:
-    (story,) = stack.histories(event_id)
-    return story
+    (history,) = stack.histories(event_id)
+    return history
 
 
 def replay_of(stack: WholeStack, event_id: str, handler: str) -> Delivered:
@@ -97,8 +97,8 @@ def test_a_replay_inside_the_back_off_leaves_the_event_to_come_to_the_other_hand
     console.finished(console.start("replays", event=event_id, handler="subscribers"))
     assert replay_of(stack, event_id, "subscribers").outcome == Outcome.DELIVERED
     assert held(stack, "subscribers.db", i_account) == "barred"
-    for story in stack.all_finished([event_id]):
-        mine = {d.handler: d.outcome for d in story.deliveries if not d.run}
+    for history in stack.all_finished([event_id]):
+        mine = {d.handler: d.outcome for d in history.deliveries if not d.run}
         assert mine == {"subscribers": Outcome.UNCHANGED, "sims": Outcome.DELIVERED}
     assert held(stack, "sims.db", i_account) == "barred"
     assert stack.statuses(i_account) == {"Database": "OK", "Sims": "OK"}
@@ -122,8 +122,8 @@ def test_the_remedy_of_the_runbook_for_an_event_that_was_parked_unread(
     parked = stack.running.store.parked(f"enrichment.{event_id}")
     parked.update({"next_try": PAST})
     assert stack.tick()["sent"] == 1
-    (story,) = stack.all_finished([event_id])
-    assert story.state == "enriched"
+    (history,) = stack.all_finished([event_id])
+    assert history.state == "enriched"
     assert held(stack, "subscribers.db", i_account) == "barred"
 
 
@@ -135,8 +135,8 @@ def test_an_event_that_expired_unread_is_expired_until_it_is_replayed(
     parked = stack.running.store.parked(f"enrichment.{event_id}")
     parked.update({"next_try": PAST, "last": True})
     assert stack.tick()["expired"] == 1
-    story = event_history_of(stack, event_id)
-    assert story.final and {d.outcome for d in story.deliveries} == {Outcome.EXPIRED}
+    history = event_history_of(stack, event_id)
+    assert history.final and {d.outcome for d in history.deliveries} == {Outcome.EXPIRED}
     stack.well()
     stack.advance("firestore", 60)  # the lease of a status that was not answered
     stack.tick()

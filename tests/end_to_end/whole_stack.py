@@ -286,22 +286,22 @@ class WholeStack:
         return requests.post(ingress["url"], data=body, headers=headers, timeout=30)
 
     def finished(self, i_event: object, seconds: float = 60) -> EventHistory:
-        """The story of an event once nothing more will happen and ESPF has been told."""
+        """The history of an event once nothing more will happen and ESPF has been told."""
 
-        story = wait_for(lambda: self._told(i_event), seconds, f"event {i_event} to be finished")
-        assert isinstance(story, EventHistory)
-        return story
+        history = wait_for(lambda: self._told(i_event), seconds, f"event {i_event} to be finished")
+        assert isinstance(history, EventHistory)
+        return history
 
     def all_finished(self, i_events: Iterable[object], seconds: float = 120) -> list[EventHistory]:
         """The histories of events once all are finished and told; back-offs are cut short."""
         ends = time.monotonic() + seconds
         histories = []
         for i_event in i_events:
-            while not (story := self._told(i_event)):
+            while not (history := self._told(i_event)):
                 assert time.monotonic() < ends, f"event {i_event}: {self.histories(i_event)}"
                 self.hurry()
                 time.sleep(0.1)
-            histories.append(story)
+            histories.append(history)
         return histories
 
     def histories(self, i_event: object) -> list[EventHistory]:

@@ -88,8 +88,8 @@ def _wanted(**what: Any) -> Callable[[Store], object]:
 def _around(store: Store) -> object:
     event = {"owner": "account:1", "opened_at": NOW}
     store.event("around").set(event)
-    (story,) = Timeline(store, {}).find("around")
-    return Timeline(store, {}).around(story, 1)
+    (history,) = Timeline(store, {}).find("around")
+    return Timeline(store, {}).around(history, 1)
 
 
 def _overview(store: Store) -> object:

@@ -141,7 +141,7 @@ class Played:
         self.refused: dict[int, str] = {}
         initially = {sim: scenario.initial.expected(sim) for sim in model.SIMS}
         self.system = System(initially, effects=dict(initially))
-        self.story: list[str] = []
+        self.history: list[str] = []
         self.steps = 0
         self.shaken: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         """Around each step against Firestore: where its faults are switched on."""
@@ -158,7 +158,7 @@ class Played:
     # ---- one step after the other ----------------------------------------------------------------
 
     def run(self) -> None:
-        """To the end; raises Broken, with the story."""
+        """To the end; raises Broken, with the history."""
         try:
             while not all(actor.at == "ended" for actor in self.actors):
                 self.step()
@@ -168,10 +168,10 @@ class Played:
 
     def _told(self) -> Iterator[str]:
         yield f"initially: {self.scenario.initial.in_words()}"
-        yield from self.world.story
+        yield from self.world.history
         for me, actor in enumerate(self.actors):
             yield f"a{me}: delivery d{actor.job.delivery}, {actor.job}"
-        yield from self.story
+        yield from self.history
 
     def step(self) -> None:
         self.steps += 1
@@ -199,7 +199,7 @@ class Played:
             return
         self.faults -= fault
         self.clock.pass_the_leases()
-        self.story.append("the leases run out")
+        self.history.append("the leases run out")
         self._wake()
 
     def _wake(self) -> None:
@@ -208,7 +208,7 @@ class Played:
 
     def _crash(self, me: int, how: str) -> None:
         actor = self.actors[me]
-        self.story.append(f"a{me} {how}")
+        self.history.append(f"a{me} {how}")
         if actor.at == "calling":
             self.system.end(actor.key)
         actor.at, actor.progress, actor.work = "begin", Progress(Stage.FINISHED), None
@@ -227,14 +227,14 @@ class Played:
             return
         self.system.begin(actor.key, me)
         actor.at = "calling"
-        self.story.append(f"a{me} calls for {actor.key}")
+        self.history.append(f"a{me} calls for {actor.key}")
 
     def _calling(self, me: int, actor: Actor) -> None:
         how = ["written"] * 6
         how += ["no answer", "no answer, but written", "not now"] if self.faults else []
         how += ["refused"] * 3 if self.refusals else []
         what = self.dice.choice(how)
-        self.story.append(f"a{me}: {what} {actor.key} = {actor.value}")
+        self.history.append(f"a{me}: {what} {actor.key} = {actor.value}")
         if self.scenario.effects:
             self._calling_with_effect(me, actor, what)
             return
@@ -304,12 +304,12 @@ class Played:
         actor.written = False
         if went.dropping:
             actor.progress, actor.at = went, "call"
-            self.story.append(f"a{me} will remove what a former owner left in {actor.key}")
+            self.history.append(f"a{me} will remove what a former owner left in {actor.key}")
             return
         self._went(me, actor, went, "is refused")
 
     def _went(self, me: int, actor: Actor, went: Progress, what: str) -> None:
-        self.story.append(f"a{me} {what}: {went.at.name} {went.outcome.value}")
+        self.history.append(f"a{me} {what}: {went.at.name} {went.outcome.value}")
         actor.progress = went
         if went.at is not Stage.BUSY:
             self._wake()

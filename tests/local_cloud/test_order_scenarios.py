@@ -107,7 +107,7 @@ class Played:
         self.passes = 5
         """How often leases run out while work is going on: never as long as a doubt lasts."""
         self.cut: list[str] = []
-        self.story: list[str] = []
+        self.history: list[str] = []
         self.steps = 0
         for key, state in self.manager.states.items():
             if state != model.ABSENT:
@@ -121,7 +121,7 @@ class Played:
             self.judge()
         except AssertionError as error:
             told = [f"a{me}: {each.job}" for me, each in enumerate(self.actors)]
-            lines = [self.scenario.initial.in_words(), *self.world.story, *told, *self.story]
+            lines = [self.scenario.initial.in_words(), *self.world.history, *told, *self.history]
             raise Broken("\n".join([*lines, f"BROKEN: {error}"])) from error
 
     def quiet(self) -> bool:
@@ -146,12 +146,12 @@ class Played:
         able += opened if self.dice.random() < self.pace else []
         if self.passes and self.dice.random() < 0.1:
             self.passes -= 1
-            self.story.append("the leases run out")
+            self.history.append("the leases run out")
             self.clock.pass_the_leases()
             self._wake()
             return
         if not able and not opened:
-            self.story.append("the leases run out, the doubt passes")
+            self.history.append("the leases run out, the doubt passes")
             for _ in range(1 + int(DOUBT_SECONDS // 60) + 1):
                 self.clock.pass_the_leases()
             self._wake()
@@ -170,7 +170,7 @@ class Played:
             fresh = {"t": self.now, "sim": content.sim, "blocked": content.blocked}
             actor.job, actor.again, actor.at = actor.job._replace(**fresh), False, "begin"
             self.now += 1
-            self.story.append(f"a{me} is enriched again: {actor.job}")
+            self.history.append(f"a{me} is enriched again: {actor.job}")
             return
         if self.faults and actor.at != "begin" and self.dice.random() < 0.15:
             self._crash(me, "crashes")
@@ -184,7 +184,7 @@ class Played:
 
     def _crash(self, me: int, how: str) -> None:
         self.faults -= 1
-        self.story.append(f"a{me} {how}")
+        self.history.append(f"a{me} {how}")
         self.actors[me].at = "begin"
         self._wake()
 
@@ -204,13 +204,13 @@ class Played:
         known = reference in self.manager.orders
         if self.refusals and not known and self.dice.random() < 0.3:
             self.refusals -= 1
-            self.story.append(f"a{me}'s order for {step.key} is refused")
+            self.history.append(f"a{me}'s order for {step.key} is refused")
             actor.at = "refused"
             return
         lost = self.faults and self.dice.random() < 0.25
         if not lost or self.dice.random() < 0.5:
             actor.ident = self.manager.submit(reference, step.key, value)
-            self.story.append(f"a{me} submits {step.key} = {value}: {actor.ident}")
+            self.history.append(f"a{me} submits {step.key} = {value}: {actor.ident}")
         if not lost:
             actor.at = "submitted"
             return
@@ -231,7 +231,7 @@ class Played:
         self._went(me, actor, went, "is refused")
 
     def _went(self, me: int, actor: Actor, went: Progress, what: str) -> None:
-        self.story.append(f"a{me} {what}: {went.at.name} {went.outcome.value}")
+        self.history.append(f"a{me} {what}: {went.at.name} {went.outcome.value}")
         actor.progress = went
         if went.at is not Stage.BUSY:
             self._wake()
@@ -246,20 +246,20 @@ class Played:
         fails = self.refusals > 0 and self.dice.random() < 0.3
         self.refusals -= fails
         self.manager.carry_out(order, AnswerState.FAILED if fails else AnswerState.DONE)
-        self.story.append(f"{order.ident} is {order.said}: {order.key} = {order.value}")
+        self.history.append(f"{order.ident} is {order.said}: {order.key} = {order.value}")
 
     def _answer(self, order: Placed) -> None:
         assert order.said is not None
         name = self.dice.choice([order.ident, order.reference])
         settlement = self.orders.record(self.handler, LateAnswer(name, order.said, "its answer"))
-        self.story.append(f"the answer of {order.ident} under {name}: {settlement.effect.value}")
+        self.history.append(f"the answer of {order.ident} under {name}: {settlement.effect.value}")
         order.answered = not (self.faults and self.dice.random() < 0.2)  # else it comes once more
         self.faults -= not order.answered
         self._complete(settlement)
 
     def _tick(self, reference: str) -> None:
         self.cut.remove(reference)
-        self.story.append(f"a tick completes {reference}")
+        self.history.append(f"a tick completes {reference}")
         self._complete(self.orders.complete(self.handler, reference))
 
     def _complete(self, settlement: Settlement) -> None:
@@ -267,11 +267,11 @@ class Played:
             return
         if self.faults and self.dice.random() < 0.2:
             self.faults -= 1
-            self.story.append("the callback crashes")
+            self.history.append("the callback crashes")
             self.cut.append(settlement.reference)
             return
         for delivery in settlement.followers:
-            self.story.append(f"{delivery} is sent again")
+            self.history.append(f"{delivery} is sent again")
             number = int(delivery.removeprefix("d"))
             actor = next(each for each in self.actors if each.job.delivery == number)
             actor.again = True

@@ -67,10 +67,10 @@ class Played:
         self.last: tuple[str, str] = ("", "")
         self.noted: list[tuple[str, str]] = []
         self.known: tuple[str, str] | None = None
-        self.story: list[str] = []
+        self.history: list[str] = []
 
     def tell(self, what: str) -> None:
-        self.story.append("  " * self.depth + what)
+        self.history.append("  " * self.depth + what)
 
     # ---- ESPF ------------------------------------------------------------------------------------
 
@@ -196,7 +196,7 @@ class Played:
             assert not status.due, status
             assert self.espf == self.last, f"ESPF was told {self.espf}, the newest is {self.last}"
         except AssertionError as error:
-            raise AssertionError("\n".join([*self.story, f"BROKEN: {error}"])) from error
+            raise AssertionError("\n".join([*self.history, f"BROKEN: {error}"])) from error
 
 
 MISHAPS: dict[str, type[BaseException] | None] = {

@@ -56,10 +56,10 @@ class Machine(RuleBasedStateMachine):
         try:
             self.world.judge()
         except BaseException:
-            note("\n".join(self.world.story))
+            note("\n".join(self.world.history))
             raise
         finally:
-            played["operations"] += len(self.world.story)
+            played["operations"] += len(self.world.history)
             played["attempts"] += self.world.started
             self.world.close()
 

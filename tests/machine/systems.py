@@ -55,8 +55,8 @@ class Doing:
 class System:
     """One external system. ``name`` is the handler's."""
 
-    def __init__(self, name: str, story: Callable[[str], None]) -> None:
-        self.name, self._event_history = name, story
+    def __init__(self, name: str, history: Callable[[str], None]) -> None:
+        self.name, self._event_history = name, history
         self.down = False
         self.next: list[str] = []
         """What the next calls do instead: "refuse" or "busy"."""
@@ -187,8 +187,10 @@ class Placed:
 class OrderSystem(System):
     """Takes orders, carries them out when the machine says so, and tells it then."""
 
-    def __init__(self, name: str, story: Callable[[str], None], clock: Callable[[], float]) -> None:
-        super().__init__(name, story)
+    def __init__(
+        self, name: str, history: Callable[[str], None], clock: Callable[[], float]
+    ) -> None:
+        super().__init__(name, history)
         self._clock = clock
         self.placed: dict[str, Placed] = {}
         """By our reference."""

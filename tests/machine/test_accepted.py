@@ -105,7 +105,10 @@ def world(cloud: Cloud) -> Iterator[World]:
 
 def shown(world: World, event_id: str) -> EventHistory:
     """The event as the console lists it."""
-    listed = {story.event_id: story for story in Timeline(world.store, {}).latest(1000)}
+    listed = {
+        event_history.event_id: event_history
+        for event_history in Timeline(world.store, {}).latest(1000)
+    }
     return listed[event_id]
 
 
@@ -132,9 +135,9 @@ def test_what_is_accepted_is_finished_and_shown(world: World, body: bytes) -> No
         return
     world.settle()
     (event_id,) = world.accepted[before:]
-    story = shown(world, event_id)
-    assert story.state in ("enriched", "unhandled", "rejected"), story
-    assert all(each.final for each in story.deliveries), story
+    event_history = shown(world, event_id)
+    assert event_history.state in ("enriched", "unhandled", "rejected"), event_history
+    assert all(each.final for each in event_history.deliveries), event_history
     entry = world.store.read(world.store.event(event_id)) or {}
     assert kept_event(entry) is not None
-    json.dumps(story.event_type, allow_nan=False).encode()
+    json.dumps(event_history.event_type, allow_nan=False).encode()

@@ -17,7 +17,7 @@ def _played(cloud: Cloud, name: str) -> World:
         HISTORIES[name].play(world)
         world.judge()
     except AssertionError:
-        print("\n".join(world.story))
+        print("\n".join(world.history))
         raise
     finally:
         world.close()

@@ -17,7 +17,7 @@ def history(cloud: Cloud, *handlers: str) -> Iterator[World]:
         yield world
         world.judge()
     except AssertionError as error:
-        raise Violated("\n".join([*world.story, str(error)])) from None
+        raise Violated("\n".join([*world.history, str(error)])) from None
     finally:
         world.close()
 

@@ -127,7 +127,7 @@ class World:
         """Topics with messages that the machine has not in its hands yet."""
         self.events = 0
         """Webhooks that there were."""
-        self.story: list[str] = []
+        self.history: list[str] = []
         self.accepted: list[str] = []
         """The events that ESPF was answered 200 for, by their event_id."""
         self.waiting: list[dict[str, Any]] = []
@@ -200,7 +200,7 @@ class World:
             del SYSTEMS[name]
 
     def _tell(self, text: str) -> None:
-        self.story.append(text)
+        self.history.append(text)
 
     # ---- the functions -----------------------------------------------------------------------
 

@@ -225,5 +225,5 @@ def test_the_password_is_in_no_log(systems: Systems) -> None:
 
 def test_everything_ended_well(systems: Systems) -> None:
     fine = {Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SUPERSEDED}
-    for story in systems.stack.running.timeline.latest(100):
-        assert {Outcome(str(each.outcome)) for each in story.deliveries} <= fine, story
+    for history in systems.stack.running.timeline.latest(100):
+        assert {Outcome(str(each.outcome)) for each in history.deliveries} <= fine, history

@@ -132,8 +132,8 @@ def test_a_damaged_answer_is_in_the_history(rig: Rig) -> None:
     message = raw()
     rig.reader.damaged = frozenset({"account_info"})
     rig.enrichment.handle(message)
-    (story,) = Timeline(rig.store, {}).find(message.event_id)
-    assert story.damaged == ("account_info",)
+    (event_history,) = Timeline(rig.store, {}).find(message.event_id)
+    assert event_history.damaged == ("account_info",)
     assert "damaged" not in json.dumps(rig.topics.sent[0][1])
 
 
@@ -416,11 +416,15 @@ def test_a_failure_that_nobody_foresaw_is_the_events_own(
     with monkeypatch.context() as broken, pytest.raises(OverflowError):
         broken.setattr(rig.history, where, fails)
         rig.enrichment.handle(message)
-    (story,) = Timeline(rig.store, {}).find("1")
-    assert (story.event_id, story.owner, story.state) == (message.event_id, "account:9", "received")
-    assert [each.handler for each in story.deliveries] == ["hss", "crm"]
-    assert story.retry is not None and "OverflowError" in story.retry["error"]
-    assert "hunter2" not in story.retry["error"] and kept_event(rig.entry(message)) is None
+    (event_history,) = Timeline(rig.store, {}).find("1")
+    assert (event_history.event_id, event_history.owner, event_history.state) == (
+        message.event_id,
+        "account:9",
+        "received",
+    )
+    assert [each.handler for each in event_history.deliveries] == ["hss", "crm"]
+    assert event_history.retry is not None and "OverflowError" in event_history.retry["error"]
+    assert "hunter2" not in event_history.retry["error"] and kept_event(rig.entry(message)) is None
     opened = rig.entry(message)["opened_at"]
     rig.enrichment.handle(message)
     entry = rig.entry(message)
@@ -456,9 +460,13 @@ def test_an_event_that_cannot_be_read_is_in_the_history(rig: Rig) -> None:
     message = replace(raw(), body=b'{"event_type": "SIM/X", "variables": {"x": Infinity}}')
     with pytest.raises(MalformedMessage):
         rig.enrichment.handle(message)
-    (story,) = Timeline(rig.store, {}).latest(5)
-    assert (story.event_id, story.event_type, story.final) == (message.event_id, UNREADABLE, False)
-    assert story.retry is not None and "Infinity" in story.retry["error"]
+    (event_history,) = Timeline(rig.store, {}).latest(5)
+    assert (event_history.event_id, event_history.event_type, event_history.final) == (
+        message.event_id,
+        UNREADABLE,
+        False,
+    )
+    assert event_history.retry is not None and "Infinity" in event_history.retry["error"]
 
 
 def test_what_firestore_refuses_is_recorded_without_it(
@@ -497,16 +505,20 @@ def test_an_event_that_names_its_account_by_no_id_is_rejected(rig: Rig) -> None:
     message = raw(variables={"i_event": 41, "i_account": "9x", "i_customer": 6})
     rig.enrichment.handle(message)  # and is done with: another try would read the same
     assert rig.topics.sent == [] and rig.reader.reads == []
-    (story,) = Timeline(rig.store, {}).find("41")
-    assert (story.state, story.final, story.i_account) == ("rejected", True, None)
-    assert [(each.handler, each.outcome) for each in story.deliveries] == [
+    (event_history,) = Timeline(rig.store, {}).find("41")
+    assert (event_history.state, event_history.final, event_history.i_account) == (
+        "rejected",
+        True,
+        None,
+    )
+    assert [(each.handler, each.outcome) for each in event_history.deliveries] == [
         ("hss", "rejected"),
         ("crm", "rejected"),
     ]
-    assert story.retry is not None
-    error = story.retry["error"]
+    assert event_history.retry is not None
+    error = event_history.retry["error"]
     assert error.startswith('i_account should say whom the event is about, and is no id: "9x".')
-    words = explain_event(story, Systems())
+    words = explain_event(event_history, Systems())
     said = " ".join(line.text for line in words.happened)
     assert error in said and "PortaBilling was asked" not in said
     assert [each.command for each in words.advice] == [

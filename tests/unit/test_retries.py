@@ -419,10 +419,14 @@ def test_an_event_of_which_enrichment_recorded_nothing_is_in_the_history(world: 
     """Firestore was away, or the function never started."""
     data = json.dumps(BODY).encode()
     world.retries.park(letter(ENRICHMENT, data, event_id="e1", received_at="r"))
-    (story,) = Timeline(world.store, {}).find("1")
-    assert (story.event_id, story.i_account, story.owner) == ("e1", 7, "account:7")
-    assert (story.state, story.received_at) == ("parked", "r")
-    assert [each.handler for each in story.deliveries] == ["hss", "iptv"]
+    (event_history,) = Timeline(world.store, {}).find("1")
+    assert (event_history.event_id, event_history.i_account, event_history.owner) == (
+        "e1",
+        7,
+        "account:7",
+    )
+    assert (event_history.state, event_history.received_at) == ("parked", "r")
+    assert [each.handler for each in event_history.deliveries] == ["hss", "iptv"]
 
 
 def test_a_letter_that_names_its_account_by_no_id_is_parked_all_the_same(world: World) -> None:

@@ -1,4 +1,4 @@
-"""The story of an event, told from what the flows really wrote, for each state it can be in."""
+"""The history of an event, as what the flows really wrote reads, in each state it can be in."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ class Rig:
         self.history.enriched(message, owner, t, pb, read_ms=12.5)
         return Enriched(message.event_id, event, owner, t, pb, "c", "u")
 
-    def story(self, message: RawEventMessage) -> EventHistory:
-        (story,) = self.timeline.find(message.event_id)
-        json.dumps(as_json(story))
-        return story
+    def event_history(self, message: RawEventMessage) -> EventHistory:
+        (event_history,) = self.timeline.find(message.event_id)
+        json.dumps(as_json(event_history))
+        return event_history
 
     def of(self, message: RawEventMessage, handler: str = "hss") -> Delivered:
-        return next(d for d in self.story(message).deliveries if d.handler == handler)
+        return next(d for d in self.event_history(message).deliveries if d.handler == handler)
 
 
 def came_to(rig: Rig, handler: str, outcome: str) -> list[EventHistory]:
@@ -97,50 +97,69 @@ def rig(target: str) -> Rig:
 
 def test_received(rig: Rig) -> None:
     message = rig.opened("hss", "mail")
-    story = rig.story(message)
-    assert (story.state, story.final, story.enriched_at) == ("received", False, None)
-    assert (story.event_type, story.i_event, story.i_account) == ("SIM/Updated", "1", 9)
-    assert story.received_at == message.received_at
-    assert story.trace_id == message.trace.trace_id
-    assert [(d.handler, d.outcome, d.final) for d in story.deliveries] == [
+    event_history = rig.event_history(message)
+    assert (event_history.state, event_history.final, event_history.enriched_at) == (
+        "received",
+        False,
+        None,
+    )
+    assert (event_history.event_type, event_history.i_event, event_history.i_account) == (
+        "SIM/Updated",
+        "1",
+        9,
+    )
+    assert event_history.received_at == message.received_at
+    assert event_history.trace_id == message.trace.trace_id
+    assert [(d.handler, d.outcome, d.final) for d in event_history.deliveries] == [
         ("hss", None, False),
         ("mail", None, False),
     ]
-    assert story.deliveries[0].espf == {
+    assert event_history.deliveries[0].espf == {
         "group": "HSS",
         "status": None,
         "told": False,
         "of_this": False,
     }
-    assert story.deliveries[1].espf is None
+    assert event_history.deliveries[1].espf is None
 
 
 def test_enrichment_that_fails(rig: Rig) -> None:
     message = rig.opened("hss")
     rig.history.failed(message, message.event, ["hss"], "PortaBilling is away, password=hunter2")
-    story = rig.story(message)
-    assert story.retry is not None and story.retry["error"].endswith("password=***")
-    assert datetime.fromisoformat(story.retry["at"])
+    event_history = rig.event_history(message)
+    assert event_history.retry is not None and event_history.retry["error"].endswith("password=***")
+    assert datetime.fromisoformat(event_history.retry["at"])
     rig.enriched(message)
-    read = rig.story(message)
-    assert (read.retry, read.unread) == (story.retry, False)  # what failed before stays visible
+    read = rig.event_history(message)
+    assert (read.retry, read.unread) == (
+        event_history.retry,
+        False,
+    )  # what failed before stays visible
 
 
 def test_unhandled(rig: Rig) -> None:
-    story = rig.story(rig.opened())
-    assert (story.state, story.final, story.deliveries) == ("unhandled", True, ())
+    event_history = rig.event_history(rig.opened())
+    assert (event_history.state, event_history.final, event_history.deliveries) == (
+        "unhandled",
+        True,
+        (),
+    )
 
 
 def test_delivered_to_all(rig: Rig) -> None:
     message = rig.opened("hss", "mail")
     event = rig.enriched(message)
     rig.hss.deliver(event)
-    assert not rig.story(message).final, "one is still open"
+    assert not rig.event_history(message).final, "one is still open"
     rig.mail.deliver(event)
-    story = rig.story(message)
-    assert (story.state, story.final, story.read_ms) == ("enriched", True, 12.5)
-    assert story.snapshot_t == event.t
-    hss, mail = story.deliveries
+    event_history = rig.event_history(message)
+    assert (event_history.state, event_history.final, event_history.read_ms) == (
+        "enriched",
+        True,
+        12.5,
+    )
+    assert event_history.snapshot_t == event.t
+    hss, mail = event_history.deliveries
     assert (hss.outcome, hss.attempts, hss.next_try) == ("delivered", 1, None)
     assert hss.results[0]["action"] == "create"
     assert hss.begun_at and hss.finished_at and hss.begun_at <= hss.finished_at
@@ -257,13 +276,23 @@ def test_parked_by_a_handler_and_delivered_later(rig: Rig) -> None:
 def test_parked_by_enrichment_and_enriched_later(rig: Rig) -> None:
     message = rig.opened("hss")
     rig.retries.park(dead_letter(message, ENRICHMENT))
-    story = rig.story(message)
-    assert (story.state, story.final) == ("parked", False) and story.next_try
-    assert (story.deliveries[0].outcome, story.deliveries[0].next_try) == ("parked", story.next_try)
-    assert came_to(rig, "hss", "parked") == [story]
+    event_history = rig.event_history(message)
+    assert (event_history.state, event_history.final) == (
+        "parked",
+        False,
+    ) and event_history.next_try
+    assert (event_history.deliveries[0].outcome, event_history.deliveries[0].next_try) == (
+        "parked",
+        event_history.next_try,
+    )
+    assert came_to(rig, "hss", "parked") == [event_history]
     rig.hss.deliver(rig.enriched(message))
-    story = rig.story(message)
-    assert (story.state, story.final, story.next_try) == ("enriched", True, None)
+    event_history = rig.event_history(message)
+    assert (event_history.state, event_history.final, event_history.next_try) == (
+        "enriched",
+        True,
+        None,
+    )
 
 
 def test_expired_unread_and_replayed_for_one_handler(rig: Rig) -> None:
@@ -271,26 +300,26 @@ def test_expired_unread_and_replayed_for_one_handler(rig: Rig) -> None:
     message = rig.opened("hss", "mail")
     reason = {"errors": ["not delivered in 30 days: HTTP 502"]}
     rig.store.event(message.event_id).set({"state": "expired", **reason}, merge=True)
-    story = rig.story(message)
-    assert [(d.handler, d.outcome) for d in story.deliveries] == [
+    event_history = rig.event_history(message)
+    assert [(d.handler, d.outcome) for d in event_history.deliveries] == [
         ("hss", "expired"),
         ("mail", "expired"),
     ]
-    assert story.final and story.deliveries[0].errors == tuple(reason["errors"])
+    assert event_history.final and event_history.deliveries[0].errors == tuple(reason["errors"])
     run = {"n": 1, "job": "j", "at": datetime.now(UTC), "only": False}
     rig.store.event(message.event_id).set({"runs": {"hss": run}}, merge=True)
-    assert not rig.story(message).final
+    assert not rig.event_history(message).final
     assert came_to(rig, "hss", "expired") == []
     rig.hss.deliver(replace(rig.enriched(replace(message, handler="hss", run=1)), run=1))
-    story = rig.story(message)
-    assert [(d.handler, d.run, d.outcome) for d in story.deliveries] == [
+    event_history = rig.event_history(message)
+    assert [(d.handler, d.run, d.outcome) for d in event_history.deliveries] == [
         ("hss", 0, "expired"),
         ("mail", 0, "expired"),
         ("hss", 1, "delivered"),
     ]
-    assert story.final and story.state == "expired"
-    assert came_to(rig, "hss", "delivered") == [story]
-    assert came_to(rig, "mail", "expired") == [story]
+    assert event_history.final and event_history.state == "expired"
+    assert came_to(rig, "hss", "delivered") == [event_history]
+    assert came_to(rig, "mail", "expired") == [event_history]
 
 
 def test_a_status_that_espf_has_not_heard_or_refuses(rig: Rig) -> None:
@@ -344,7 +373,9 @@ def test_events_are_searched_for_by_what_became_of_them(
     def search(*outcomes: str, handler: str | None = None, limit: int = 9) -> tuple[list[str], int]:
         wanted = Wanted(handler=handler, outcomes=frozenset(outcomes))
         page = rig.timeline.page(wanted, limit)
-        return [story.i_event or "" for story in page.histories], page.looked_through
+        return [
+            event_history.i_event or "" for event_history in page.histories
+        ], page.looked_through
 
     assert search("rejected") == (["2"], 5)
     assert search("rejected", handler="mail") == ([], 5)
@@ -367,7 +398,7 @@ def test_pages_follow_each_other_through_the_whole_history(
         found, after = [], ""
         while True:
             page = rig.timeline.page(wanted, limit, after)
-            found.append([story.i_event or "" for story in page.histories])
+            found.append([event_history.i_event or "" for event_history in page.histories])
             if page.next is None:
                 return found
             after = page.next
@@ -406,7 +437,7 @@ def test_a_made_up_page_is_refused(rig: Rig, after: str) -> None:
         rig.timeline.page(Wanted(), 1, after)
 
 
-def test_a_replay_is_not_the_story_of_the_first_run(rig: Rig) -> None:
+def test_a_replay_is_not_the_history_of_the_first_run(rig: Rig) -> None:
     message = rig.opened("hss")
     event = rig.enriched(message)
     rig.hss.deliver(event)

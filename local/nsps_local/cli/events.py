@@ -146,7 +146,7 @@ def _wait(remote: Remote, name: str, seconds: float) -> dict[str, Any]:
 
 
 def event_history_of(document: Mapping[str, Any]) -> EventHistory:
-    """A story from its JSON."""
+    """A history from its JSON."""
     deliveries = tuple(
         Delivered(**{name: value for name, value in each.items() if name != "final"})
         for each in document["deliveries"]

@@ -59,24 +59,24 @@ def events_table(histories: Iterable[EventHistory]) -> Table:
         whole = column != "became"
         justify: Literal["left", "right"] = "right" if column == "took" else "left"
         table.add_column(column, justify=justify, no_wrap=whole, overflow="fold")
-    for story in histories:
+    for history in histories:
         table.add_row(
-            _date(story.received_at or story.opened_at),
-            "" if story.event_type == RECONCILE else bounded(story.i_event or "", _VALUE_WIDTH),
-            bounded(story.event_type, _VALUE_WIDTH),
-            bounded(story.owner, _VALUE_WIDTH),
-            _became(story),
-            _took(story),
+            _date(history.received_at or history.opened_at),
+            "" if history.event_type == RECONCILE else bounded(history.i_event or "", _VALUE_WIDTH),
+            bounded(history.event_type, _VALUE_WIDTH),
+            bounded(history.owner, _VALUE_WIDTH),
+            _became(history),
+            _took(history),
         )
     return table
 
 
-def _became(story: EventHistory) -> Text:
+def _became(history: EventHistory) -> Text:
     """What became of an event, the handlers of like outcome together, what is not well first."""
-    text, shown = Text(), story.deliveries
-    if story.unread or not shown:
-        state = "not enriched" if story.retry else story.state
-        text.append(state, style="yellow" if story.retry else "bright_black")
+    text, shown = Text(), history.deliveries
+    if history.unread or not shown:
+        state = "not enriched" if history.retry else history.state
+        text.append(state, style="yellow" if history.retry else "bright_black")
         shown = tuple(each for each in shown if each.begun_at or each.run)
     handlers: dict[str, list[str]] = {}
     for each in shown:
@@ -101,17 +101,17 @@ _URGENCY = (
 )
 
 
-def headline(story: EventHistory) -> Text:
+def headline(history: EventHistory) -> Text:
     """Which event it is."""
-    title = Text(f"{story.event_type}", style="bold")
-    number = "" if story.event_type == RECONCILE else f"  i_event {story.i_event}"
-    return title.append(f"{number}  {story.owner}  {story.event_id}", style="not bold")
+    title = Text(f"{history.event_type}", style="bold")
+    number = "" if history.event_type == RECONCILE else f"  i_event {history.i_event}"
+    return title.append(f"{number}  {history.owner}  {history.event_id}", style="not bold")
 
 
-def timeline(story: EventHistory) -> Table:
+def timeline(history: EventHistory) -> Table:
     """An event's way, line by line, with how long each part took."""
     table = Table(
-        title=headline(story),
+        title=headline(history),
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -121,16 +121,18 @@ def timeline(story: EventHistory) -> Table:
     table.add_column(justify="right", style="bright_black", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    start = _moment(story.received_at) or _moment(story.opened_at)
-    table.add_row(_clock(story.received_at), "received", "published, and ESPF answered 200")
-    if story.state == "unhandled":
-        table.add_row(_since(start, story.opened_at), "recorded", "no handler wants this event")
-    if story.enriched_at:
-        told = f"PortaBilling read in {story.read_ms:g} ms" if story.read_ms else "no read needed"
-        table.add_row(_since(start, story.enriched_at), "enriched", told)
-    if story.retry:
-        table.add_row("", Text("failed", style="yellow"), f"{story.retry['error']}")
-    for each in story.deliveries:
+    start = _moment(history.received_at) or _moment(history.opened_at)
+    table.add_row(_clock(history.received_at), "received", "published, and ESPF answered 200")
+    if history.state == "unhandled":
+        table.add_row(_since(start, history.opened_at), "recorded", "no handler wants this event")
+    if history.enriched_at:
+        told = (
+            f"PortaBilling read in {history.read_ms:g} ms" if history.read_ms else "no read needed"
+        )
+        table.add_row(_since(start, history.enriched_at), "enriched", told)
+    if history.retry:
+        table.add_row("", Text("failed", style="yellow"), f"{history.retry['error']}")
+    for each in history.deliveries:
         name = f"{each.handler} (replay {each.run})" if each.run else each.handler
         table.add_row(_since(start, each.last_at), name, _delivered(each))
         heard = _heard(each)
@@ -224,10 +226,10 @@ def _knew(each: Delivered) -> bool:
     return told is not None and begun is not None and told < begun
 
 
-def _took(story: EventHistory) -> str:
-    ends = [moment for each in story.deliveries if (moment := _moment(each.finished_at))]
-    start = _moment(story.received_at)
-    if not ends or start is None or not story.final:
+def _took(history: EventHistory) -> str:
+    ends = [moment for each in history.deliveries if (moment := _moment(each.finished_at))]
+    start = _moment(history.received_at)
+    if not ends or start is None or not history.final:
         return ""
     return span(max(ends) - start)
 

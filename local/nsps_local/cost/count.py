@@ -193,8 +193,8 @@ class _Work:
     def check(self) -> None:
         """Raises RuntimeError unless every event was delivered by every handler."""
         for number in range(1, self._events + 1):
-            (story,) = self._timeline.find(str(_FIRST + number))
-            outcomes = {each.outcome for each in story.deliveries}
+            (history,) = self._timeline.find(str(_FIRST + number))
+            outcomes = {each.outcome for each in history.deliveries}
             if outcomes != {"delivered"}:
                 raise RuntimeError(f"event {number} ended as {outcomes}")
 

@@ -40,7 +40,7 @@ MAX_OWNERS = 100
 AT_ONCE = 8
 
 
-class Difference(StrEnum):
+class Comparison(StrEnum):
     """How a resource is found."""
 
     SAME = "same"
@@ -58,7 +58,7 @@ class Compared:
     """One resource. ``against``: system or ledger. ``fields``: {name: {from, to}}."""
 
     key: str
-    what: Difference
+    what: Comparison
     against: str = "ledger"
     fields: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
@@ -90,9 +90,9 @@ class Inspected:
 class Inspector:
     """Looks, and never touches; safe to share between threads."""
 
-    def __init__(self, connector: Connector[Any], parts: Inspected) -> None:
-        self._connector, self._context = connector, parts
-        self._blocks = frozenset(Block(block) for block in parts.handler.requires)
+    def __init__(self, connector: Connector[Any], context: Inspected) -> None:
+        self._connector, self._context = connector, context
+        self._blocks = frozenset(Block(block) for block in context.handler.requires)
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="compare")
 
     # ---- one event ---------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Inspector:
                 return owner, self.resources(enriched)
         except DeliveryError as error:
             reason = self._context.redactor().text_for_store(str(error))
-            return owner, [Compared("", Difference.UNREAD, reason=reason)]
+            return owner, [Compared("", Comparison.UNREAD, reason=reason)]
 
     def read_now(self, owner: Owner, event_id: str = "") -> Enriched:
         """The owner as PortaBilling has it at this moment. Raises Transient."""
@@ -201,7 +201,7 @@ class Inspector:
             states = connector.desired(enriched)
         except Terminal as error:
             reason = self._context.redactor().text_for_store(str(error))
-            return [Compared("", Difference.REJECTED, reason=reason)]
+            return [Compared("", Comparison.REJECTED, reason=reason)]
         owned = {str(each["key"]): each for each in store.find(store.resources_of(name, owner))}
         known = {key: owned.get(key) or self._ledger(key) for key in states}
         left = [self._left_over(key, owned[key]) for key in sorted(owned) if key not in states]
@@ -216,18 +216,18 @@ class Inspector:
     def _left_over(self, key: str, data: Mapping[str, Any]) -> Compared:
         waiting = _waiting(Resource.read(data))
         if waiting:
-            return Compared(key, Difference.WAITING, reason=waiting)
+            return Compared(key, Comparison.WAITING, reason=waiting)
         if not self._readable:
-            return Compared(key, Difference.LEFT_OVER)
+            return Compared(key, Comparison.LEFT_OVER)
         was = self._read(key)
         held = "" if was is not None else "only the ledger has it"
-        return Compared(key, Difference.LEFT_OVER, "system", reason=held)
+        return Compared(key, Comparison.LEFT_OVER, "system", reason=held)
 
     def _resource(self, key: str, state: State, owner: str, data: Mapping[str, Any]) -> Compared:
         resource = Resource.read(data)
         waiting = _waiting(resource)
         if waiting:
-            return Compared(key, Difference.WAITING, reason=waiting)
+            return Compared(key, Comparison.WAITING, reason=waiting)
         wanted = self._context.redactor().digest(plain(state))
         sure = resource.confirmed == wanted and not resource.dirty and resource.owner == owner
         if self._readable:
@@ -238,33 +238,33 @@ class Inspector:
         redactor = self._context.redactor()
         was = self._read(key)
         if was is None:
-            return Compared(key, Difference.MISSING, "system", differences({}, state, redactor))
+            return Compared(key, Comparison.MISSING, "system", differences({}, state, redactor))
         differs = changed(was, state)
         if sure:  # what the system does not tell (a key) is as it was last written
             differs &= set(was)
         if differs:
             fields = {name: state[name] for name in state if name in differs}
-            return Compared(key, Difference.DIFFERENT, "system", differences(was, fields, redactor))
+            return Compared(key, Comparison.DIFFERENT, "system", differences(was, fields, redactor))
         if not sure:
             return Compared(
-                key, Difference.UNRECORDED, reason="the ledger is not sure that it is so"
+                key, Comparison.UNRECORDED, reason="the ledger is not sure that it is so"
             )
-        return Compared(key, Difference.SAME, "system")
+        return Compared(key, Comparison.SAME, "system")
 
     def _against_ledger(
         self, key: str, state: State, data: Mapping[str, Any], sure: bool
     ) -> Compared:
         """The system cannot be asked: only what was confirmed last is known."""
         if sure:
-            return Compared(key, Difference.SAME)
+            return Compared(key, Comparison.SAME)
         redactor, before = self._context.redactor(), from_json(data.get("state")) or {}
         if data.get("confirmed") is None:
-            return Compared(key, Difference.MISSING, fields=differences({}, state, redactor))
+            return Compared(key, Comparison.MISSING, fields=differences({}, state, redactor))
         now = shown(state, redactor)
         fields = {name: state[name] for name in state if before.get(name) != now.get(name)}
         why = "its last write is in doubt" if data.get("dirty") else ""
         return Compared(
-            key, Difference.DIFFERENT, fields=differences(before, fields, redactor), reason=why
+            key, Comparison.DIFFERENT, fields=differences(before, fields, redactor), reason=why
         )
 
     @property
@@ -291,4 +291,4 @@ def _waiting(resource: Resource) -> str:
 
 
 def _unread(found: Sequence[Compared]) -> bool:
-    return len(found) == 1 and found[0].what is Difference.UNREAD
+    return len(found) == 1 and found[0].what is Comparison.UNREAD

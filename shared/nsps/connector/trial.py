@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsps.connector.base import Call, Connector, Enriched, State, StateConnector
-from nsps.connector.preview import Compared, Difference, Inspector, NoState
+from nsps.connector.preview import Compared, Comparison, Inspector, NoState
 from nsps.delivery.verdict import Verdict
 from nsps.domain.event import Owner
 from nsps.domain.outcome import DeliveryError
@@ -59,7 +59,7 @@ class Trial:
     def _shown(self, connector: StateConnector[Any], event: Enriched) -> dict[str, Any]:
         with writing(Transcript(send=False)) as transcript:
             found = self.inspector.resources(event)
-            rejected = any(each.what is Difference.REJECTED for each in found)
+            rejected = any(each.what is Comparison.REJECTED for each in found)
             states = {} if rejected else connector.desired(event)
             reasons = [self._withheld(connector, each, states.get(each.key)) for each in found]
         return {
@@ -75,14 +75,14 @@ class Trial:
         """Go as far as the first request that would change something; why it came not so far."""
         call = Call(Deadline(self.handler.call_timeout_seconds), reference=f"try/{found.key}")
         try:
-            if found.what is Difference.LEFT_OVER:
+            if found.what is Comparison.LEFT_OVER:
                 with writing(Transcript(send=False)):  # it is in the transcript already
                     held = connector.read(found.key, call)
                 if held is not None:
                     connector.delete(found.key, held, call)
-            elif state is not None and found.what is Difference.MISSING:
+            elif state is not None and found.what is Comparison.MISSING:
                 connector.create(found.key, state, call)
-            elif state is not None and found.what is Difference.DIFFERENT:
+            elif state is not None and found.what is Comparison.DIFFERENT:
                 with writing(Transcript(send=False)):  # it is in the transcript already
                     was = connector.read(found.key, call)
                 connector.change(found.key, state, was or {}, call)

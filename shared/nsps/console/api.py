@@ -63,15 +63,15 @@ LOOK_UP = "look up"
 
 
 class BadRequest(Exception):
-    """What was request cannot be understood; the message says what to write."""
+    """What was asked cannot be understood; the message says what to write."""
 
 
 class HandlerRefuses(Exception):
-    """A handler's function refuses what is request of it; the message says why."""
+    """A handler's function refuses what is asked of it; the message says why."""
 
 
 class NotThere(Exception):
-    """What was request for is not there."""
+    """What was asked for is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +188,10 @@ class Api:
             found = timeline.where("i_event", query.i_event, query.limit)
         else:
             return self._page(request, query)
-        return {"events": self._stories(request, found)}
+        return {"events": self._histories(request, found)}
 
     def _page(self, request: ConsoleRequest, query: EventsQuery) -> dict[str, Any]:
-        """The newest events that were request for, and where the next page begins."""
+        """The newest events that were asked for, and where the next page begins."""
         if query.handler is not None:
             self._context.handlers.get(query.handler)
         wanted = Wanted(
@@ -206,17 +206,21 @@ class Api:
             page = self._context.finding.timeline.page(wanted, query.limit, query.after)
         except ValueError as error:
             raise BadRequest(f"after: {error}") from None
-        found = {"events": self._stories(request, page.histories), "next": page.next}
+        found = {"events": self._histories(request, page.histories), "next": page.next}
         looked = {} if wanted.everything else {"looked_through": page.looked_through}
         return found | looked
 
-    def _stories(
+    def _histories(
         self, request: ConsoleRequest, histories: Iterable[EventHistory]
     ) -> list[dict[str, Any]]:
-        return [as_json(self._shown(request, story)) for story in histories]
+        return [as_json(self._shown(request, event_history)) for event_history in histories]
 
-    def _shown(self, request: ConsoleRequest, story: EventHistory) -> EventHistory:
-        return story if self._sees(request) else self._context.masking.story(story)
+    def _shown(self, request: ConsoleRequest, event_history: EventHistory) -> EventHistory:
+        return (
+            event_history
+            if self._sees(request)
+            else self._context.masking.event_history(event_history)
+        )
 
     def _sees(self, request: ConsoleRequest) -> bool:
         """Whether subscribers' numbers and names are shown to who asks."""
@@ -234,21 +238,24 @@ class Api:
         return {"parked": found}
 
     def event(self, request: ConsoleRequest) -> dict[str, Any]:
-        histories = [self._shown(request, story) for story in self._named(request)]
+        histories = [self._shown(request, event_history) for event_history in self._named(request)]
         systems = self._systems()
         return {
-            "events": [as_json(story) for story in histories],
-            "words": [explanation.explain_event(story, systems).to_json() for story in histories],
+            "events": [as_json(event_history) for event_history in histories],
+            "words": [
+                explanation.explain_event(event_history, systems).to_json()
+                for event_history in histories
+            ],
         }
 
     def event_details(self, request: ConsoleRequest) -> dict[str, Any]:
         """What was read from PortaBilling for an event, and the owner's events around it."""
-        story = self._named(request)[-1]
-        snapshot = unpacked(story.snapshot)
+        event_history = self._named(request)[-1]
+        snapshot = unpacked(event_history.snapshot)
         if snapshot is not None and not self._sees(request):
             snapshot = self._context.masking.document(snapshot)
-        around = self._context.finding.timeline.around(story, RELATED)
-        return {"snapshot": snapshot, "related": self._stories(request, around)}
+        around = self._context.finding.timeline.around(event_history, RELATED)
+        return {"snapshot": snapshot, "related": self._histories(request, around)}
 
     def _named(self, request: ConsoleRequest) -> list[EventHistory]:
         histories = self._context.finding.timeline.find(request.name)
@@ -318,7 +325,7 @@ class Api:
         events = finding.timeline.find(number) if named else []
         return {
             "found": [self._subject(request, each, systems) for each in subjects],
-            "events": self._stories(request, events),
+            "events": self._histories(request, events),
         }
 
     def account_now(self, request: ConsoleRequest) -> dict[str, Any]:
@@ -355,7 +362,7 @@ class Api:
             "note": subject.note,
             "resources": [dict(each) for each in subject.resources],
             "statuses": [dict(each) for each in subject.statuses],
-            "events": [as_json(story) for story in subject.events],
+            "events": [as_json(event_history) for event_history in subject.events],
             "words": explanation.explain_subject(subject, systems).to_json(),
         }
 
@@ -400,7 +407,7 @@ class Api:
         return self._context.health.look()
 
     def handler_health(self, request: ConsoleRequest) -> dict[str, Any]:
-        """How one handler's system is, request at this moment."""
+        """How one handler's system is, asked at this moment."""
         return self._context.health.of(self._context.handlers.get(request.name).name)
 
     def audit(self, request: ConsoleRequest) -> dict[str, Any]:
@@ -628,7 +635,7 @@ def _body(request: ConsoleRequest, model: type[M]) -> M:
 
 
 def _checked(model: type[M], query: Mapping[str, str]) -> M:
-    """What was request for in the address; what is empty was not."""
+    """What was asked for in the address; what is empty was not."""
     return _validated(model, {name: text for name, text in query.items() if text.strip()})
 
 

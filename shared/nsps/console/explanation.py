@@ -127,13 +127,13 @@ class Systems:
         return self.now > _moment(each.sent_at) + timedelta(seconds=push.maximum)
 
 
-def explain_event(story: EventHistory, systems: Systems) -> Explanation:
+def explain_event(history: EventHistory, systems: Systems) -> Explanation:
     """An event in words."""
-    lines = [*_beginning(story)]
-    for each in story.deliveries:
+    lines = [*_beginning(history)]
+    for each in history.deliveries:
         lines += _delivery(each)
     lines.sort(key=lambda line: line.at or "")
-    return Explanation(tuple(lines), tuple(_waiting(story, systems)), _advice([story], systems))
+    return Explanation(tuple(lines), tuple(_waiting(history, systems)), _advice([history], systems))
 
 
 def explain_subject(subject: Subject, systems: Systems) -> Explanation:
@@ -144,8 +144,8 @@ def explain_subject(subject: Subject, systems: Systems) -> Explanation:
     if not subject.resources:
         lines.append(Entry(None, f"{name} has nothing in any system that NSPS knows of"))
     lines += [Entry(each["told_at"], _status(each)) for each in subject.statuses]
-    for story in subject.events:
-        lines.append(Entry(story.received_at or story.opened_at, _short(story)))
+    for history in subject.events:
+        lines.append(Entry(history.received_at or history.opened_at, _short(history)))
     if not subject.events:
         lines.append(Entry(None, "there is no event of it in the history (kept for 3 months)"))
     advice = (*_advice(subject.events, systems), *_reconciles(subject, systems))
@@ -157,28 +157,32 @@ def explain_subject(subject: Subject, systems: Systems) -> Explanation:
 # ---- what happened -----------------------------------------------------------------------------
 
 
-def _beginning(story: EventHistory) -> Iterator[Entry]:
-    if story.event_type == RECONCILE:
-        said = f"a reconcile asked for a repair of {_owner(story.owner)}"
+def _beginning(history: EventHistory) -> Iterator[Entry]:
+    if history.event_type == RECONCILE:
+        said = f"a reconcile asked for a repair of {_owner(history.owner)}"
     else:
         said = (
-            f"PortaBilling sent {story.event_type} ({_number(story)}) about {_owner(story.owner)}; "
+            f"PortaBilling sent {history.event_type} ({_number(history)}) "
+            f"about {_owner(history.owner)}; "
             "NSPS kept it and answered 200"
         )
-    yield Entry(story.received_at or story.opened_at, said)
-    if story.state == "unhandled":
-        yield Entry(story.opened_at, "no handler wants events of this type: nothing more happens")
-    if story.enriched_at:
-        took = f" in {story.read_ms:g} ms" if story.read_ms else ""
-        yield Entry(story.enriched_at, f"PortaBilling was asked what is so now, and answered{took}")
-    if story.damaged:
+    yield Entry(history.received_at or history.opened_at, said)
+    if history.state == "unhandled":
+        yield Entry(history.opened_at, "no handler wants events of this type: nothing more happens")
+    if history.enriched_at:
+        took = f" in {history.read_ms:g} ms" if history.read_ms else ""
         yield Entry(
-            story.enriched_at,
-            f"its answer to {' and '.join(story.damaged)} was damaged (a letter that is not UTF-8, "
-            "or a raw line end): what could not be read is written as \N{REPLACEMENT CHARACTER}",
+            history.enriched_at, f"PortaBilling was asked what is so now, and answered{took}"
         )
-    if story.retry:
-        yield Entry(story.retry.get("at"), f"it could not be enriched: {story.retry['error']}")
+    if history.damaged:
+        yield Entry(
+            history.enriched_at,
+            f"its answer to {' and '.join(history.damaged)} was damaged (a letter that is not "
+            "UTF-8, or a raw line end): what could not be read is written as "
+            "\N{REPLACEMENT CHARACTER}",
+        )
+    if history.retry:
+        yield Entry(history.retry.get("at"), f"it could not be enriched: {history.retry['error']}")
 
 
 def _delivery(each: Delivered) -> Iterator[Entry]:
@@ -302,9 +306,9 @@ def _moment(text: str) -> datetime:
 def _together(histories: Iterable[EventHistory], systems: Systems) -> Iterator[str]:
     """What many events wait for, each reason once."""
     who: dict[str, list[EventHistory]] = {}
-    for story in histories:
-        for text in _waiting(story, systems):
-            who.setdefault(text, []).append(story)
+    for history in histories:
+        for text in _waiting(history, systems):
+            who.setdefault(text, []).append(history)
     for text, waiting in who.items():
         yield f"{_events(waiting)}: {text}"
 
@@ -317,11 +321,11 @@ def _events(histories: list[EventHistory]) -> str:
     return f"{len(histories)} events ({', '.join(shown)}{f' and {more} more' if more else ''})"
 
 
-def _waiting(story: EventHistory, systems: Systems) -> Iterator[str]:
-    if story.unread:
-        yield _unread(story)
-    for each in story.deliveries:
-        comes_after_the_read = story.unread and each.run == 0 and not each.begun_at
+def _waiting(history: EventHistory, systems: Systems) -> Iterator[str]:
+    if history.unread:
+        yield _unread(history)
+    for each in history.deliveries:
+        comes_after_the_read = history.unread and each.run == 0 and not each.begun_at
         if not each.final and not comes_after_the_read:
             yield _waits(each, systems)
         espf = each.espf
@@ -331,12 +335,12 @@ def _waiting(story: EventHistory, systems: Systems) -> Iterator[str]:
             yield f"PortaBilling is to be told {told}: it is tried each minute"
 
 
-def _unread(story: EventHistory) -> str:
+def _unread(history: EventHistory) -> str:
     """What an event waits for that PortaBilling has not been read for."""
-    then = ", ".join(each.handler for each in story.deliveries if each.run == 0)
-    if story.state == "parked":
-        return f"PortaBilling is read again {_when(story.next_try)}, then it goes to {then}"
-    if story.retry:
+    then = ", ".join(each.handler for each in history.deliveries if each.run == 0)
+    if history.state == "parked":
+        return f"PortaBilling is read again {_when(history.next_try)}, then it goes to {then}"
+    if history.retry:
         most = PUSH.maximum // 60
         return f"PortaBilling is read again within {most} minutes, then it goes to {then}"
     return f"PortaBilling is about to be read, then it goes to {then}"
@@ -400,30 +404,30 @@ def _advice(histories: Iterable[EventHistory], systems: Systems) -> tuple[Advice
     """Of each handler what its newest delivery calls for: what came before is of the past."""
     newest: dict[str, tuple[EventHistory, Delivered]] = {}
     advice: list[Advice] = []
-    for story in histories:
-        if story.retry and not story.enriched_at and story.state != "rejected":
+    for history in histories:
+        if history.retry and not history.enriched_at and history.state != "rejected":
             advice.append(Advice("See how PortaBilling answers", Deed("doctor")))
-        for each in story.deliveries:
+        for each in history.deliveries:
             if each.outcome != "superseded" or each.handler not in newest:
-                newest[each.handler] = (story, each)
-    for story, each in newest.values():
-        unknown_owner = story.state == "rejected" and not each.run  # again is rejected again
+                newest[each.handler] = (history, each)
+    for history, each in newest.values():
+        unknown_owner = history.state == "rejected" and not each.run  # again is rejected again
         advise = _reconcile_whom_it_means if unknown_owner else _for_delivery
-        advice += advise(story, each, systems)
+        advice += advise(history, each, systems)
     advice.sort(key=lambda each: each.deed.verb == "reconcile")  # what is not well first
     return tuple(dict.fromkeys(advice))
 
 
-def _for_delivery(story: EventHistory, each: Delivered, systems: Systems) -> Iterator[Advice]:
+def _for_delivery(history: EventHistory, each: Delivered, systems: Systems) -> Iterator[Advice]:
     name, switch = each.handler, systems.off(each.handler)
-    again = Deed("replay", name, story.event_id)
+    again = Deed("replay", name, history.event_id)
     if systems.gone(name):
         return
     if each.outcome in ("rejected", "expired"):
-        cause = f"what {name} complains of" if story.enriched_at else "why it was not read"
+        cause = f"what {name} complains of" if history.enriched_at else "why it was not read"
         yield Advice(f"Correct {cause}, then send it again", again)
     elif each.final:
-        yield from _compare(story, name, systems)
+        yield from _compare(history, name, systems)
     elif switch is not None and switch.pause is not None:
         yield Advice(f"Let {name} go on", Deed("resume", name))
     elif switch is not None:
@@ -432,7 +436,7 @@ def _for_delivery(story: EventHistory, each: Delivered, systems: Systems) -> Ite
     elif systems.overdue(each):
         yield Advice("See whether the function is well", Deed("doctor"))
         yield Advice(f"Send it to {name} again", again)
-    elif each.outcome == "parked" and not story.enriched_at:
+    elif each.outcome == "parked" and not history.enriched_at:
         yield Advice(f"Send it to {name} now instead of waiting", again)
     elif each.retry:
         yield Advice(f"Send it to {name} now instead of waiting", again)
@@ -440,16 +444,16 @@ def _for_delivery(story: EventHistory, each: Delivered, systems: Systems) -> Ite
 
 
 def _reconcile_whom_it_means(
-    story: EventHistory, each: Delivered, systems: Systems
+    history: EventHistory, each: Delivered, systems: Systems
 ) -> Iterator[Advice]:
     """Of an event that does not say readably whom it is about."""
     if not systems.gone(each.handler) and not systems.sends_messages(each.handler):
         yield _reconcile(each.handler, None)
 
 
-def _compare(story: EventHistory, handler: str, systems: Systems) -> Iterator[Advice]:
-    if story.i_account is not None and not systems.sends_messages(handler):
-        yield _reconcile(handler, Owner("account", str(story.i_account)))
+def _compare(history: EventHistory, handler: str, systems: Systems) -> Iterator[Advice]:
+    if history.i_account is not None and not systems.sends_messages(handler):
+        yield _reconcile(handler, Owner("account", str(history.i_account)))
 
 
 def _reconciles(subject: Subject, systems: Systems) -> Iterator[Advice]:
@@ -500,9 +504,9 @@ def _status(each: Mapping[str, Any]) -> str:
     return f"PortaBilling {verb} {each['status']} for {each['group']}{because}"
 
 
-def _short(story: EventHistory) -> str:
-    came = ", ".join(f"{d.handler} {_word(d)}" for d in story.deliveries) or story.state
-    return f"{_event(story)}: {came}"
+def _short(history: EventHistory) -> str:
+    came = ", ".join(f"{d.handler} {_word(d)}" for d in history.deliveries) or history.state
+    return f"{_event(history)}: {came}"
 
 
 def _word(each: Delivered) -> str:
@@ -510,14 +514,14 @@ def _word(each: Delivered) -> str:
     return (each.outcome or "waiting").replace("_", " ") + run
 
 
-def _event(story: EventHistory) -> str:
-    if story.event_type == RECONCILE:
-        return f"a reconcile's repair ({story.event_id})"
-    return f"{story.event_type} ({_number(story)})"
+def _event(history: EventHistory) -> str:
+    if history.event_type == RECONCILE:
+        return f"a reconcile's repair ({history.event_id})"
+    return f"{history.event_type} ({_number(history)})"
 
 
-def _number(story: EventHistory) -> str:
-    return f"event {story.i_event}" if story.i_event else story.event_id
+def _number(history: EventHistory) -> str:
+    return f"event {history.i_event}" if history.i_event else history.event_id
 
 
 def _owner(text: str) -> str:

@@ -24,21 +24,21 @@ class Masking:
 
     redactor: Callable[[], Redactor]
 
-    def story(self, story: EventHistory) -> EventHistory:
+    def event_history(self, event_history: EventHistory) -> EventHistory:
         """An event with its deliveries."""
         redactor = self.redactor()
-        with redactor.knowing(unpacked(story.snapshot) or {}):
-            mask = _Mask(redactor, _ids(story))
+        with redactor.knowing(unpacked(event_history.snapshot) or {}):
+            mask = _Mask(redactor, _ids(event_history))
             return replace(
-                story,
-                retry=mask(story.retry),
-                deliveries=tuple(_delivered(each, mask) for each in story.deliveries),
+                event_history,
+                retry=mask(event_history.retry),
+                deliveries=tuple(_delivered(each, mask) for each in event_history.deliveries),
             )
 
     def subject(self, subject: Subject) -> Subject:
         """A subscriber with its resources and events."""
         redactor = self.redactor()
-        snapshots = [unpacked(story.snapshot) or {} for story in subject.events]
+        snapshots = [unpacked(event_history.snapshot) or {} for event_history in subject.events]
         with redactor.knowing(snapshots):
             mask = _Mask(redactor, [subject.owner.id] if subject.owner else [])
             return replace(
@@ -46,7 +46,7 @@ class Masking:
                 note=mask(subject.note),
                 resources=tuple(map(mask.fields, subject.resources)),
                 statuses=tuple(mask(dict(each)) for each in subject.statuses),
-                events=tuple(map(self.story, subject.events)),
+                events=tuple(map(self.event_history, subject.events)),
             )
 
     def document(self, document: T, kept: Iterable[str] = ()) -> T:
@@ -150,9 +150,9 @@ _PERSON = "subscriber"
 """Inside of this a name is a person's."""
 
 
-def _ids(story: EventHistory) -> list[str]:
-    _, _, owner = story.owner.partition(":")
-    return [owner, str(story.i_account or ""), story.i_event or ""]
+def _ids(event_history: EventHistory) -> list[str]:
+    _, _, owner = event_history.owner.partition(":")
+    return [owner, str(event_history.i_account or ""), event_history.i_event or ""]
 
 
 def _delivered(each: Delivered, mask: _Mask) -> Delivered:

@@ -1,6 +1,6 @@
 """What happened to an event, read back from the history and told in order.
 
-The same story is printed by ``nsps explain``, given as JSON, and (later) shown by the console.
+The same history is printed by ``nsps explain``, given as JSON, and (later) shown by the console.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ class EventHistory:
         return self.state in ("received", _PARKED)
 
 
-def as_json(story: EventHistory) -> dict[str, Any]:
-    """A story as JSON: its members, and ``final``."""
-    document = asdict(story) | {"final": story.final}
+def as_json(history: EventHistory) -> dict[str, Any]:
+    """A history as JSON: its members, and ``final``."""
+    document = asdict(history) | {"final": history.final}
     del document["snapshot"]
-    for each, delivered in zip(document["deliveries"], story.deliveries, strict=True):
+    for each, delivered in zip(document["deliveries"], history.deliveries, strict=True):
         each["final"] = delivered.final
     return document
 
@@ -114,13 +114,13 @@ class Wanted:
         """Whether Firestore's query alone finds them."""
         return self.event_type is None and self.handler is None and self.outcomes is None
 
-    def holds(self, story: EventHistory) -> bool:
+    def holds(self, history: EventHistory) -> bool:
         """Whether it is wanted, beyond what the query says."""
-        if self.event_type is not None and not matches(self.event_type, story.event_type):
+        if self.event_type is not None and not matches(self.event_type, history.event_type):
             return False
         if self.outcomes is not None:
-            return came_to(story, self.handler, self.outcomes)
-        return self.handler is None or any(d.handler == self.handler for d in story.deliveries)
+            return came_to(history, self.handler, self.outcomes)
+        return self.handler is None or any(d.handler == self.handler for d in history.deliveries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +150,12 @@ class Timeline:
         first."""
         query = self._store.events().where(filter=FieldFilter(field, "==", value))
         newest = query.order_by("opened_at", direction=Query.DESCENDING).limit(limit)
-        return self._stories(newest)[::-1]
+        return self._histories(newest)[::-1]
 
     def latest(self, limit: int) -> list[EventHistory]:
         """The newest events, newest first."""
         query = self._store.events().order_by("opened_at", direction=Query.DESCENDING)
-        return self._stories(query.limit(limit))
+        return self._histories(query.limit(limit))
 
     def page(self, wanted: Wanted, limit: int, after: str = "") -> Page:
         """The newest events that are wanted, newest first; ``after``: where the page before ended.
@@ -171,11 +171,11 @@ class Timeline:
             size = limit if wanted.everything else _SEARCH_PAGE
             snapshots = self._snapshots(at.limit(size))
             looked += len(snapshots)
-            for story in self._told(snapshots):
-                if wanted.holds(story):
-                    found.append(story)
+            for history in self._told(snapshots):
+                if wanted.holds(history):
+                    found.append(history)
                 if len(found) == limit:
-                    return Page(tuple(found), _cursor(snapshots, story.event_id), looked)
+                    return Page(tuple(found), _cursor(snapshots, history.event_id), looked)
             if len(snapshots) < size:
                 return Page(tuple(found), None, looked)
             position = snapshots[-1]
@@ -193,20 +193,20 @@ class Timeline:
             query = query.order_by(name, direction=Query.DESCENDING)
         return cast(Query, query)
 
-    def around(self, story: EventHistory, limit: int) -> list[EventHistory]:
+    def around(self, history: EventHistory, limit: int) -> list[EventHistory]:
         """The events of the same owner that came next before and after it, newest first."""
-        if not story.opened_at:
+        if not history.opened_at:
             return []
-        at = datetime.fromisoformat(story.opened_at)
-        mine = self._store.events().where(filter=FieldFilter("owner", "==", story.owner))
+        at = datetime.fromisoformat(history.opened_at)
+        mine = self._store.events().where(filter=FieldFilter("owner", "==", history.owner))
         before = mine.where(filter=FieldFilter("opened_at", "<", at))
         after = mine.where(filter=FieldFilter("opened_at", ">", at + _MILLISECOND))
         earlier = before.order_by("opened_at", direction=Query.DESCENDING).limit(limit)
-        later = self._stories(after.order_by("opened_at").limit(limit))
-        found = [*later[::-1], *self._stories(earlier)]
-        return [each for each in found if each.event_id != story.event_id]
+        later = self._histories(after.order_by("opened_at").limit(limit))
+        found = [*later[::-1], *self._histories(earlier)]
+        return [each for each in found if each.event_id != history.event_id]
 
-    def _stories(self, query: Query) -> list[EventHistory]:
+    def _histories(self, query: Query) -> list[EventHistory]:
         return self._told(self._snapshots(query))
 
     def _snapshots(self, query: Query) -> list[DocumentSnapshot[Any]]:
@@ -352,7 +352,7 @@ class Timeline:
 SEARCHED = 2000
 """Events that one page looks through at the most."""
 _SEARCH_PAGE = 200
-_MILLISECOND = timedelta(milliseconds=1)  # what a story's times are cut to
+_MILLISECOND = timedelta(milliseconds=1)  # what a history's times are cut to
 
 
 def _position(after: str) -> dict[str, Any] | None:
@@ -371,12 +371,12 @@ def _cursor(snapshots: Iterable[DocumentSnapshot[Any]], ident: str) -> str:
     return f"{opened_at.astimezone(UTC).isoformat()}~{ident}"
 
 
-def came_to(story: EventHistory, handler: str | None, outcomes: frozenset[str]) -> bool:
+def came_to(history: EventHistory, handler: str | None, outcomes: frozenset[str]) -> bool:
     """Whether the newest delivery of a handler (of any, if none is named) came to one of these.
 
     What has not ended and did not fail is ``waiting``.
     """
-    newest = {each.handler: each.outcome or Outcome.WAITING.value for each in story.deliveries}
+    newest = {each.handler: each.outcome or Outcome.WAITING.value for each in history.deliveries}
     if handler is not None:
         return newest.get(handler) in outcomes
     return any(outcome in outcomes for outcome in newest.values())

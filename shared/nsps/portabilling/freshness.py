@@ -40,7 +40,7 @@ class Fresh(Generic[T]):
 
 @dataclass(slots=True, eq=False)
 class SharedRead(Generic[T]):
-    """One read. ``t`` grows while events come joined and is fixed when it begins."""
+    """One read. ``t`` grows while events join and is fixed when the read begins."""
 
     t: SnapshotTime
     joined: int = 1
@@ -54,13 +54,13 @@ class SharedRead(Generic[T]):
 
 @dataclass(slots=True, eq=False)
 class ReadQueue(Generic[T]):
-    """The reads of one key: at most one is in the air and one is waiting."""
+    """The reads of one key: at most one is running and one is waiting."""
 
     running: SharedRead[T] | None = None
     waiting: SharedRead[T] | None = None
 
     def join(self, received: SnapshotTime) -> SharedRead[T]:
-        """The shared that may serve an event received then: the one in the air if it began later,
+        """The read that may serve an event received then: the running one if it began later,
         else the next one."""
         if self.running is not None and self.running.t >= received:
             self.running.joined += 1
@@ -73,7 +73,7 @@ class ReadQueue(Generic[T]):
         return self.waiting
 
     def begin(self, shared: SharedRead[T]) -> bool:
-        """Begin a shared if it is its turn; True for the one who shall do the read."""
+        """Begin a read if it is its turn; True for the one who shall do it."""
         if self.running is not None or shared is not self.waiting:
             return False
         self.running, self.waiting = shared, None
@@ -89,7 +89,7 @@ class ReadQueue(Generic[T]):
         self.running = None
 
     def leave(self, shared: SharedRead[T]) -> None:
-        """An event waits no longer. A shared that nobody waits for does not begin."""
+        """An event waits no longer. A read that no event waits for does not begin."""
         shared.joined -= 1
         if shared is self.waiting and not shared.joined:
             self.waiting = None
@@ -101,9 +101,9 @@ class ReadQueue(Generic[T]):
 
 @dataclass(slots=True, eq=False)
 class _Key:
-    """A line with those who wait at it."""
+    """The reads of a key, and the threads that wait for them."""
 
-    line: ReadQueue[Any]
+    reads: ReadQueue[Any]
     changed: threading.Condition
 
 
@@ -114,7 +114,7 @@ class _Cached:
 
 
 class FreshReads(Generic[T]):
-    """One read in shared per key; those who come during it share the next one.
+    """One running read per key; events that come during it share the next one.
 
     ``ttl_seconds``: how long a snapshot may still serve an event that was received before its read
     began (0: not at all). ``kept``: of how many keys the last snapshot is kept. ``wait_seconds``:
@@ -152,29 +152,29 @@ class FreshReads(Generic[T]):
             at = self._keys.get(key)
             if at is None:
                 at = self._keys[key] = _Key(ReadQueue(), threading.Condition(self._lock))
-            shared = at.line.join(received)
+            shared = at.reads.join(received)
             try:
                 if not self._lead(at, shared):
                     return _result(shared)
             finally:
                 self._forget_if_idle(key, at)
-        return self._fly(key, at, shared, read)
+        return self._read(key, at, shared, read)
 
     def _lead(self, at: _Key, shared: SharedRead[T]) -> bool:
-        """Wait until the shared is over (False) or is to be led by this thread (True)."""
+        """Wait until the read is over (False) or is to be done by this thread (True)."""
         deadline = time.monotonic() + self._wait
         while not shared.over:
-            if at.line.begin(shared):
+            if at.reads.begin(shared):
                 return True
             if not at.changed.wait(deadline - time.monotonic()) and not shared.over:
-                at.line.leave(shared)
+                at.reads.leave(shared)
                 raise WaitedTooLong(
                     f"waited {self._wait:g} s for a read of PortaBilling that another event of "
                     "the same owner began"
                 )
         return False
 
-    def _fly(
+    def _read(
         self, key: Hashable, at: _Key, shared: SharedRead[T], read: Callable[[], T]
     ) -> Fresh[T]:
         try:
@@ -182,11 +182,11 @@ class FreshReads(Generic[T]):
         except BaseException as error:
             failure = error if isinstance(error, Exception) else Transient("the read was cut off")
             with self._lock:
-                at.line.fail(shared, failure)
+                at.reads.fail(shared, failure)
                 self._changed(key, at)
             raise
         with self._lock:
-            fresh = at.line.complete(shared, value)
+            fresh = at.reads.complete(shared, value)
             self._keep(key, fresh)
             self._changed(key, at)
         return fresh
@@ -196,7 +196,7 @@ class FreshReads(Generic[T]):
         self._forget_if_idle(key, at)
 
     def _forget_if_idle(self, key: Hashable, at: _Key) -> None:
-        if at.line.idle and self._keys.get(key) is at:
+        if at.reads.idle and self._keys.get(key) is at:
             del self._keys[key]
 
     def _cached(self, key: Hashable) -> Fresh[T] | None:

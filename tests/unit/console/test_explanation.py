@@ -43,7 +43,7 @@ def delivered(**more: Any) -> Delivered:
     return Delivered(**{**usual, **more})
 
 
-def story(*deliveries: Delivered, **more: Any) -> EventHistory:
+def history(*deliveries: Delivered, **more: Any) -> EventHistory:
     usual: dict[str, Any] = {
         "event_id": "e1",
         "event_type": "SIM/Updated",
@@ -71,7 +71,7 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
         "took_ms": 3.0,
     }
     espf = {"group": "HSS", "status": "OK", "told": True, "told_at": AT, "of_this": True}
-    words = explain_event(story(delivered(results=(result,), espf=espf)), Systems())
+    words = explain_event(history(delivered(results=(result,), espf=espf)), Systems())
     told = [line.text for line in words.happened]
     assert told[0].startswith("PortaBilling sent SIM/Updated (event 77) about account 1001")
     assert "hss: 001010000000001 was written (active from True to False)" in told[2]
@@ -81,7 +81,7 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
 
 
 def test_a_damaged_answer_of_portabilling_is_named_once() -> None:
-    words = explain_event(story(delivered(), damaged=("account_info",)), Systems())
+    words = explain_event(history(delivered(), damaged=("account_info",)), Systems())
     (said,) = [line.text for line in words.happened if "damaged" in line.text]
     assert "account_info" in said
 
@@ -92,7 +92,7 @@ def test_what_the_system_said_and_what_failed_before_stay_after_a_success() -> N
         {"error": "503 Busy", "at": AT, "times": 1},
         {"error": "no answer within 45 s", "at": AT, "times": 3},
     )
-    words = explain_event(story(delivered(results=(result,), failures=failures)), Systems())
+    words = explain_event(history(delivered(results=(result,), failures=failures)), Systems())
     texts = [line.text for line in words.happened]
     assert 'hss: the message was taken; it said "202 Event ignored"' in texts
     assert "hss: 503 Busy" in texts
@@ -131,7 +131,7 @@ def test_what_the_system_said_and_what_failed_before_stay_after_a_success() -> N
 def test_what_waits_and_what_can_be_done(
     delivery: dict[str, Any], waits: str | None, command: str | None
 ) -> None:
-    words = explain_event(story(delivered(**delivery)), Systems(handlers={"hss": HSS}))
+    words = explain_event(history(delivered(**delivery)), Systems(handlers={"hss": HSS}))
     assert len(words.waiting) == (0 if waits is None else 1)
     assert waits is None or waits in words.waiting[0]
     commands = [each.command for each in words.advice]
@@ -140,7 +140,7 @@ def test_what_waits_and_what_can_be_done(
 
 def test_a_paused_handler_says_who_and_until_when() -> None:
     paused = Switch(pause=Pause("ann@acme.example", datetime(2026, 11, 20, tzinfo=UTC), "cable"))
-    words = explain_event(story(delivered(outcome=None)), Systems({"hss": paused}))
+    words = explain_event(history(delivered(outcome=None)), Systems({"hss": paused}))
     assert "paused by ann@acme.example" in words.waiting[0]
     assert "kept until 2026-12-20" in words.waiting[0]
     assert [each.command for each in words.advice] == ["nsps resume hss"]
@@ -151,23 +151,23 @@ def test_a_system_that_is_down_is_not_to_be_sent_to_now() -> None:
         breaker=Breaker(State.OPEN, 20, "HTTP 503", opened_at=datetime(2026, 11, 20, tzinfo=UTC))
     )
     failed = delivered(outcome="retrying", retry={"error": "HTTP 503", "at": AT}, next_try=AT)
-    words = explain_event(story(failed), Systems({"hss": down}))
+    words = explain_event(history(failed), Systems({"hss": down}))
     assert "its system is down: HTTP 503; what waits is kept until" in words.waiting[0]
     assert [each.command for each in words.advice] == ["nsps handlers"]
     parked = delivered(outcome="parked", retry={"error": "HTTP 503", "at": AT}, next_try=AT)
-    assert "uses up no try" in explain_event(story(parked), Systems({"hss": down})).waiting[0]
+    assert "uses up no try" in explain_event(history(parked), Systems({"hss": down})).waiting[0]
 
 
 def test_while_portabilling_cannot_be_read_the_handlers_are_not_waited_for_one_by_one() -> None:
     none: dict[str, Any] = {"outcome": None, "begun_at": None, "attempts": 0}
     away = {"enriched_at": None, "retry": {"error": "HTTP 502", "at": AT}}
     both = (delivered(**none), delivered(handler="mail", **none))
-    words = explain_event(story(*both, state="received", **away), Systems())
+    words = explain_event(history(*both, state="received", **away), Systems())
     assert words.waiting == (
         "PortaBilling is read again within 10 minutes, then it goes to hss, mail",
     )
     assert [each.command for each in words.advice] == ["nsps doctor"]
-    words = explain_event(story(*both, state="parked", next_try=AT, **away), Systems())
+    words = explain_event(history(*both, state="parked", next_try=AT, **away), Systems())
     assert "read again about 2026-11-21 10:00:00 UTC" in words.waiting[0]
 
 
@@ -180,7 +180,7 @@ def test_what_does_not_come_is_not_about_to_come(minutes: int, said: str) -> Non
     sent = {**NEVER, "sent_at": AT}
     systems = Systems(handlers={"hss": HSS}, now=datetime(2026, 11, 21, 10, minutes, tzinfo=UTC))
     for run in (0, 1):
-        words = explain_event(story(delivered(**sent, run=run)), systems)
+        words = explain_event(history(delivered(**sent, run=run)), systems)
         assert len(words.waiting) == 1 and said in words.waiting[0]
         again = "nsps replay e1 --handler hss" in [each.command for each in words.advice]
         assert again == (minutes > 10)
@@ -190,7 +190,7 @@ def test_a_handler_that_the_deployment_has_no_more_gets_nothing() -> None:
     systems = Systems(handlers={"mail": MAIL})
     for outcome in (None, "retrying", "parked", "accepted"):
         failed = {"error": "away", "at": AT} if outcome == "retrying" else None
-        words = explain_event(story(delivered(outcome=outcome, retry=failed)), systems)
+        words = explain_event(history(delivered(outcome=outcome, retry=failed)), systems)
         (waits,) = words.waiting
         assert "nothing more comes" in waits
         assert words.advice == ()
@@ -200,20 +200,20 @@ def test_what_expired_unread_can_be_replayed_and_the_replay_is_waited_for() -> N
     reason = {"errors": ("not delivered in 30 days: HTTP 502",), "begun_at": None, "attempts": 0}
     both = [delivered(handler=name, outcome="expired", **reason) for name in ("hss", "mail")]
     unread: dict[str, Any] = {"state": "expired", "enriched_at": None}
-    words = explain_event(story(*both, **unread), Systems())
+    words = explain_event(history(*both, **unread), Systems())
     assert words.waiting == ()
     assert [each.command for each in words.advice] == [
         "nsps replay e1 --handler hss",
         "nsps replay e1 --handler mail",
     ]
-    words = explain_event(story(*both, delivered(**NEVER, run=1), **unread), Systems())
+    words = explain_event(history(*both, delivered(**NEVER, run=1), **unread), Systems())
     assert words.waiting == ("hss: is about to have it",)
 
 
 def test_what_is_parked_unread_can_be_sent_now() -> None:
     parked = delivered(**{**NEVER, "outcome": "parked"}, next_try=AT)
     unread: dict[str, Any] = {"state": "parked", "enriched_at": None, "next_try": AT}
-    words = explain_event(story(parked, **unread), Systems())
+    words = explain_event(history(parked, **unread), Systems())
     (waits,) = words.waiting
     assert waits.startswith("PortaBilling is read again")
     assert [each.command for each in words.advice] == ["nsps replay e1 --handler hss"]
@@ -222,7 +222,7 @@ def test_what_is_parked_unread_can_be_sent_now() -> None:
 def test_a_message_handler_is_spoken_of_as_one_and_not_compared() -> None:
     result = {"key": "message/account:1001", "result": "written", "took_ms": 2.0}
     sent = delivered(handler="mail", results=(result,), summary="SIM/Updated for account:1001")
-    words = explain_event(story(sent), Systems(handlers={"mail": MAIL}))
+    words = explain_event(history(sent), Systems(handlers={"mail": MAIL}))
     told = [line.text for line in words.happened]
     assert "mail: the message was taken; the system took 2 ms" in told
     assert "mail: the message is: SIM/Updated for account:1001" in told
@@ -231,18 +231,18 @@ def test_a_message_handler_is_spoken_of_as_one_and_not_compared() -> None:
 
 def test_a_message_that_was_overtaken_and_read_again() -> None:
     waiting = {"read_again": 1, "waits_for": "newer data: another event of the owner went first"}
-    words = explain_event(story(delivered(handler="mail", outcome=None, **waiting)), Systems())
+    words = explain_event(history(delivered(handler="mail", outcome=None, **waiting)), Systems())
     assert words.waiting == ("mail: waits for newer data: another event of the owner went first",)
-    words = explain_event(story(delivered(handler="mail", read_again=1)), Systems())
+    words = explain_event(history(delivered(handler="mail", read_again=1)), Systems())
     told = [line.text for line in words.happened]
     assert "mail: done, with newer data: another event of the owner had gone first" in told
 
 
 def test_advice_is_of_the_newest_try_and_not_of_what_is_past() -> None:
     refused, done = delivered(outcome="rejected"), delivered(run=1)
-    words = explain_event(story(refused, done), Systems())
+    words = explain_event(history(refused, done), Systems())
     assert [each.command for each in words.advice] == ["nsps reconcile hss --account 1001"]
-    older, newer = story(refused, event_id="e1"), story(delivered(), event_id="e2")
+    older, newer = history(refused, event_id="e1"), history(delivered(), event_id="e2")
     subject = Subject(Owner("account", "1001"), events=(older, newer))
     assert not any("replay" in each.command for each in explain_subject(subject, Systems()).advice)
 
@@ -250,7 +250,7 @@ def test_advice_is_of_the_newest_try_and_not_of_what_is_past() -> None:
 def test_what_many_events_wait_for_is_said_once() -> None:
     paused = Switch(pause=Pause("ann@acme.example", datetime(2026, 11, 20, tzinfo=UTC), "cable"))
     events = tuple(
-        story(delivered(outcome=None), event_id=f"e{number}", i_event=str(number))
+        history(delivered(outcome=None), event_id=f"e{number}", i_event=str(number))
         for number in range(1, 6)
     )
     words = explain_subject(
@@ -264,7 +264,7 @@ def test_every_outcome_has_words() -> None:
     from nsps.domain.outcome import Outcome
 
     for outcome in Outcome:
-        words = explain_event(story(delivered(outcome=outcome.value)), Systems())
+        words = explain_event(history(delivered(outcome=outcome.value)), Systems())
         assert all(line.text for line in words.happened)
 
 
@@ -283,7 +283,7 @@ def test_a_subscriber_with_nothing_and_one_with_a_sim() -> None:
         "changed_at": AT,
         "by": "e1",
     }
-    subject = Subject(Owner("account", "1001"), (resource,), events=(story(delivered()),))
+    subject = Subject(Owner("account", "1001"), (resource,), events=(history(delivered()),))
     words = explain_subject(subject, Systems())
     assert "its last write is in doubt" in words.happened[0].text
     owed = explain_subject(replace(subject, resources=({**resource, "owed": True},)), Systems())
@@ -292,10 +292,12 @@ def test_a_subscriber_with_nothing_and_one_with_a_sim() -> None:
     replayed = replace(delivered(), run=2)
     assert (
         "(replay 2)"
-        in explain_subject(replace(subject, events=(story(replayed),)), Systems()).happened[-1].text
+        in explain_subject(replace(subject, events=(history(replayed),)), Systems())
+        .happened[-1]
+        .text
     )
 
 
 def test_a_handler_that_was_taken_away_is_not_about_to_have_it() -> None:
-    words = explain_event(story(delivered(outcome=None)), Systems(handlers={"mail": MAIL}))
+    words = explain_event(history(delivered(outcome=None)), Systems(handlers={"mail": MAIL}))
     assert "hss: is not part of this deployment any more; nothing more comes" in words.waiting

@@ -208,11 +208,11 @@ def test_a_dry_run_changes_nothing(events: Store) -> None:
 def test_expired_events_never_show(events: Store) -> None:
     timeline = Timeline(events, {})
     assert timeline.find("old") == []
-    assert "old" not in {story.event_id for story in timeline.latest(100)}
-    assert "old" not in {story.event_id for story in timeline.where("i_account", 1)}
+    assert "old" not in {history.event_id for history in timeline.latest(100)}
+    assert "old" not in {history.event_id for history in timeline.where("i_account", 1)}
     finding = Finding(events, Asked(), lambda: Accounts([], 10))
     subject = finding.owner(Owner("account", "1"))
-    assert "old" not in {story.event_id for story in subject.events}
+    assert "old" not in {history.event_id for history in subject.events}
 
 
 # ---- reconcile -----------------------------------------------------------------------------

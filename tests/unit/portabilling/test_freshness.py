@@ -35,7 +35,7 @@ def stamp(number: int, event: int) -> SnapshotTime:
 class Event:
     received: SnapshotTime | None = None
     shared: SharedRead[Parts] | None = None
-    parts: Parts | None = None  # what it has read so far, if it leads the shared
+    parts: Parts | None = None  # what it has read so far, if it does the shared read
     served: Fresh[Parts] | None = None
 
 
@@ -150,7 +150,7 @@ def _land(world: World, event: Event) -> None:
 
 
 def _crash(world: World, event: Event) -> None:
-    """The read fails: all joined hear of it, and are handled again with a new receipt."""
+    """The read fails: all who joined get the error, and are handled again with a new receipt."""
     assert event.shared is not None
     world.faults += 1
     world.line.fail(event.shared, Transient("no"))
@@ -221,7 +221,7 @@ def test_every_interleaving_keeps_the_promises() -> None:
     assert states > 10_000
 
 
-class JoinsAnyFlight(ReadQueue[Parts]):
+class JoinsAnyRead(ReadQueue[Parts]):
     def join(self, received: SnapshotTime) -> SharedRead[Parts]:
         if self.running is not None:
             self.running.joined += 1
@@ -249,7 +249,7 @@ class NeverBegins(ReadQueue[Parts]):
         shared.error = error
 
 
-@pytest.mark.parametrize("broken", [JoinsAnyFlight, StampsAtTheEnd, KeepsTheFirstTime, NeverBegins])
+@pytest.mark.parametrize("broken", [JoinsAnyRead, StampsAtTheEnd, KeepsTheFirstTime, NeverBegins])
 def test_the_exploration_finds_each_rule_that_is_left_out(broken: type[ReadQueue[Parts]]) -> None:
     wrong, _ = explore(broken())
     assert wrong is not None
@@ -366,7 +366,7 @@ def _until(condition: Callable[[], bool]) -> None:
 
 def _aboard_next(reads: FreshReads[str], key: str) -> int:
     at = reads._keys.get(key)
-    return at.line.waiting.joined if at and at.line.waiting else 0
+    return at.reads.waiting.joined if at and at.reads.waiting else 0
 
 
 def test_an_error_is_given_to_all_who_waited_and_the_next_read_is_tried_anew() -> None:
@@ -379,7 +379,7 @@ def test_an_error_is_given_to_all_who_waited_and_the_next_read_is_tried_anew() -
         same = pool.submit(reads.get, "k", stamp(1, 0), gate)
         later = [pool.submit(reads.get, "k", stamp(2 + n, n), gate) for n in range(3)]
         _until(lambda: _aboard_next(reads, "k") == 3)
-        _until(lambda: reads._keys["k"].line.running.joined == 2)  # type: ignore[union-attr]
+        _until(lambda: reads._keys["k"].reads.running.joined == 2)  # type: ignore[union-attr]
         gate.go.release()
         for each in (leader, same):
             with pytest.raises(Transient, match="away"):
@@ -404,7 +404,7 @@ def test_an_interrupted_leader_leaves_nobody_waiting() -> None:
         leader = pool.submit(reads.get, "k", stamp(1, 0), read)
         assert begun.wait(10)
         waiting = pool.submit(reads.get, "k", stamp(1, 0), read)
-        _until(lambda: reads._keys["k"].line.running.joined == 2)  # type: ignore[union-attr]
+        _until(lambda: reads._keys["k"].reads.running.joined == 2)  # type: ignore[union-attr]
         go.set()
         with pytest.raises(KeyboardInterrupt):
             leader.result(10)
