@@ -258,16 +258,23 @@ class _Check:
         first: dict[str, int] = {}
         handlers: list[Handler | None] = []
         for index, entry in enumerate(entries):
-            where = f"nsps:handlers[{index}]"
+            where, before = f"nsps:handlers[{index}]", len(self._problems)
             self._repeated(entry, index, first)
             keys = self._parsed(_HANDLER, entry, where, "{name, connector, events}")
             manifest = self._manifest(entry, where)
             if keys and manifest:
                 self._note_group(keys, where)
-                handlers.append(_handler(keys, manifest))
+                handler = _handler(keys, manifest)
+                if len(self._problems) == before:
+                    self._unread_blocks(handler, manifest, where)
+                handlers.append(handler)
             else:
                 handlers.append(None)
         return handlers
+
+    def _unread_blocks(self, handler: Handler, manifest: Manifest, where: str) -> None:
+        for problem in manifest.not_read(handler.settings, handler.requires):
+            self._problem(f"{where}.{problem.where}", problem.text)
 
     def _repeated(self, entry: object, index: int, first: dict[str, int]) -> None:
         name = entry.get("name") if isinstance(entry, dict) else None

@@ -6,13 +6,14 @@ it. The settings are those of the connector's ``settings_model``; the file does 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
+from nsps.connector.base import Connector, not_read
 from nsps.connector.load import load_connector
 from nsps.runtime.mistakes import Mistake, mistakes
 from nsps.runtime.settings import Block, CallSeconds, EventPattern, Kind, Tier
@@ -106,7 +107,7 @@ class Manifest(_Part):
     receipts: bool = False
     quality: Quality
 
-    _model: type[BaseModel] = PrivateAttr()
+    _connector: type[Connector[Any]] = PrivateAttr()
     _settings: Mapping[str, Setting] = PrivateAttr()
 
     @property
@@ -114,9 +115,9 @@ class Manifest(_Part):
         """What a handler may set, by the connector's model."""
         return self._settings
 
-    def with_settings(self, model: type[BaseModel]) -> Self:
-        """This manifest, with the connector's settings model. Raises InvalidModel."""
-        self._model, self._settings = model, declared(model)
+    def of(self, connector: type[Connector[Any]]) -> Self:
+        """This manifest, with the connector whose it is. Raises InvalidModel."""
+        self._connector, self._settings = connector, declared(connector.settings_model)
         return self
 
     @field_validator("kind", "groups", mode="before")
@@ -145,7 +146,7 @@ class Manifest(_Part):
 
         ``secrets``: the connector's name of the secret -> the name in Secret Manager.
         """
-        for mistake in wrong(self._model, settings):
+        for mistake in wrong(self._connector.settings_model, settings):
             below = f".{mistake.where}" if mistake.path else ""
             yield Problem(f"settings{below}", self._explained(mistake))
         for name in secrets:
@@ -163,6 +164,14 @@ class Manifest(_Part):
                     "write the name of a secret in Secret Manager",
                 )
 
+    def not_read(
+        self, settings: Mapping[str, object], requires: Container[str]
+    ) -> Iterator[Problem]:
+        """Settings without ``problems`` that need a block which the handler does not require."""
+        model = self._connector.settings_model.model_validate(settings)
+        for setting, what in not_read(self._connector, model, requires):
+            yield Problem(f"settings.{setting}", what)
+
     def _explained(self, mistake: Mistake) -> str:
         """What is wrong with a setting, what to write, and what the setting is."""
         name = str(mistake.path[0]) if mistake.path else ""
@@ -175,7 +184,7 @@ class Manifest(_Part):
                 f"missing; the connector {self.connector} needs it ({what}): "
                 f"write {setting.how_to_write}"
             )
-        place = within(self._model, mistake)
+        place = within(self._connector.settings_model, mistake)
         if mistake.kind == "extra_forbidden":
             return f"{mistake.what}: {one_of(str(mistake.path[-1]), place.keys)}"
         return mistake.text(place.description or f"{setting.how_to_write} ({what})")
@@ -207,7 +216,7 @@ def load(file: Path) -> Manifest:
         raise InvalidManifest("\n".join(lines)) from error
     shown = f"{file.parent.name}/connector.py"
     try:
-        return manifest.with_settings(load_connector(file.parent).settings_model)
+        return manifest.of(load_connector(file.parent))
     except InvalidModel as error:
         lines = [f"{shown}: {line}" for line in str(error).splitlines()]
         raise InvalidManifest("\n".join(lines)) from error

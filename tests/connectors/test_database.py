@@ -320,7 +320,7 @@ def test_settings_that_are_wrong_are_named(settings: dict[str, Any], told: str) 
 def test_each_column_names_the_blocks_that_it_needs() -> None:
     columns = {"id": "account_info.id", "plan": "product_info.name", "number": "msisdn"}
     settings = Settings(url="sqlite:////tmp/x.db", key="id", columns=columns)
-    assert list(Database(settings, make_context()).reads()) == [
+    assert list(Database.reads(settings)) == [
         ("columns.id (account_info.id)", Block.ACCOUNT_INFO),
         ("columns.plan (product_info.name)", Block.PRODUCT_INFO),
         ("columns.number (msisdn)", Block.ACCOUNT_INFO),

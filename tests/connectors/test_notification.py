@@ -609,7 +609,7 @@ class TestTemplates:
     def test_a_block_that_was_not_read_is_not_written_about(self) -> None:
         text = "{{ sim_info.iccid }} of {{ product_info.name }}"
         made = connector(1, templates={"Account/*": {"subject": "x", "text": text}})
-        assert set(made.reads()) == {
+        assert set(made.reads(made.settings)) == {
             ("to", Block.ACCOUNT_INFO),
             ("templates.Account/*", Block.SIM_INFO),
             ("templates.Account/*", Block.PRODUCT_INFO),
@@ -624,7 +624,7 @@ class TestTemplates:
     )
     def test_the_number_is_the_subscriber_s(self, ident: str, number: str) -> None:
         made = connector(1, templates={"Account/*": {"subject": "x", "text": "<{{ msisdn }}>"}})
-        assert set(made.reads()) == {
+        assert set(made.reads(made.settings)) == {
             ("to", Block.ACCOUNT_INFO),
             ("templates.Account/*", Block.ACCOUNT_INFO),
             ("templates.Account/*", Block.SIM_INFO),

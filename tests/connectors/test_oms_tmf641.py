@@ -259,7 +259,7 @@ class TestWhatIsOrdered:
         with pytest.raises(BlockNotRead, match="access_policy_info"):
             connector().desired(enriched(PB, read=read))
         needs = ("characteristics.csProfile (access_policy_info.attributes.cs_profile.value)",)
-        reads = list(connector().reads())
+        reads = list(OrderManagement.reads(connector().settings))
         assert (*needs, Block.ACCESS_POLICY_INFO) in reads
         number = "characteristics.msisdn (msisdn)"
         assert {(number, Block.ACCOUNT_INFO), (number, Block.SIM_INFO)} <= set(reads)

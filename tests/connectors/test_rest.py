@@ -436,7 +436,7 @@ def test_a_description_that_is_wrong_says_what_to_write(more: dict[str, Any], to
 def test_it_says_which_blocks_it_reads() -> None:
     fields = {**resource()[0]["fields"], "profile": "policy.cs_profile"}
     connector = connect("http://127.0.0.1:9", resources=resource(fields=fields))
-    blocks = dict(connector.reads())
+    blocks = dict(connector.reads(connector.settings))
     assert blocks["resources.party.fields.profile (policy.cs_profile)"] is Block.ACCESS_POLICY_INFO
     assert set(blocks.values()) == {
         Block.ACCOUNT_INFO,

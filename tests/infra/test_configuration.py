@@ -588,6 +588,11 @@ def test_what_a_connector_computes_with_is_read_whatever_a_handler_lists(
     ("settings", "wrong"),
     [
         ({"columns": {"i_account": "account_info.i_acount"}}, "settings.columns"),
+        (
+            {"columns": {"i_account": "account_info.i_account", "plan": "product_info.name"}},
+            "settings.columns.plan (product_info.name): needs product_info, which is not read from "
+            "PortaBilling: add product_info to requires",
+        ),
         ({"key": "imsi", "columns": {"i_account": "account_info.i_account"}}, "settings: "),
         (
             {"url": "oracle://db.acme.example/crm"},

@@ -42,8 +42,9 @@ class Database(StateConnector[Settings]):
     def close(self) -> None:
         self._sql.close()
 
-    def reads(self) -> Iterator[tuple[str, Block]]:
-        return self._fields.reads()
+    @classmethod
+    def reads(cls, settings: Settings) -> Iterator[tuple[str, Block]]:
+        return Fields.parse("columns", settings.columns).reads()
 
     def check(self, call: Call) -> None:
         self._sql.check(call)

@@ -84,8 +84,8 @@ class NotificationConnector(MessageConnector[Settings]):
         self._sender = mailbox(settings.sender)
         self._server = SmtpServer(settings, self._sender.addr_spec, self._secret)
 
-    def reads(self) -> Iterator[tuple[str, Block]]:
-        settings = self.settings
+    @classmethod
+    def reads(cls, settings: Settings) -> Iterator[tuple[str, Block]]:
         yield from (("to", block) for block in blocks_in(settings.to))
         for pattern, wording in settings.templates.items():
             for block in blocks_in(wording.subject, wording.text):

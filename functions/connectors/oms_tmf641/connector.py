@@ -24,7 +24,6 @@ from nsps.connector.base import (
     State,
 )
 from nsps.connector.proof import check_proof
-from nsps.domain.fields import Fields
 from nsps.domain.outcome import Terminal, Transient
 from nsps.domain.snapshot import Block, PbData
 from nsps.domain.subscriber import is_closed
@@ -44,9 +43,7 @@ class OrderManagement(AsynchronousConnector[Settings]):
 
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
-        self._characteristics = Fields.parse(
-            "characteristics", settings.characteristics, lists=True
-        )
+        self._characteristics = settings.sources
         self._standard = settings.profile == "tmf641"
         self._states = notifications.STATES | settings.states
         self._orders = Rest(
@@ -61,8 +58,9 @@ class OrderManagement(AsynchronousConnector[Settings]):
     def askable(self) -> bool:
         return self._standard
 
-    def reads(self) -> Iterator[tuple[str, Block]]:
-        return self._characteristics.reads()
+    @classmethod
+    def reads(cls, settings: Settings) -> Iterator[tuple[str, Block]]:
+        return settings.sources.reads()
 
     def desired(self, event: Enriched) -> Mapping[str, State]:
         account = event.pb.account_info

@@ -98,6 +98,11 @@ class Settings(BaseModel):
         return self
 
     @property
+    def sources(self) -> Fields:
+        """Where the characteristics come from."""
+        return Fields.parse("characteristics", self.characteristics, lists=True)
+
+    @property
     def orders_url(self) -> str:
         """Where orders are placed and looked for."""
         if self.profile == "plain":

@@ -38,8 +38,9 @@ class RestSystem(StateConnector[Settings]):
             settings.headers,
         )
 
-    def reads(self) -> Iterator[tuple[str, Block]]:
-        for resource in self.settings.resources:
+    @classmethod
+    def reads(cls, settings: Settings) -> Iterator[tuple[str, Block]]:
+        for resource in settings.resources:
             fields = {f"fields.{name}": each.source for name, each in resource.fields.items()}
             sources = [*fields.items(), *((f"when.{each}", each) for each in resource.when)]
             for where, source in sources:

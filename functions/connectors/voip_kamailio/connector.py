@@ -62,8 +62,9 @@ class VoipKamailio(StateConnector[Settings]):
     def close(self) -> None:
         self._sql.close()
 
-    def reads(self) -> Iterable[tuple[str, Block]]:
-        return self._fields.reads()
+    @classmethod
+    def reads(cls, settings: Settings) -> Iterable[tuple[str, Block]]:
+        return Fields.parse("columns", settings.columns).reads()
 
     def check(self, call: Call) -> None:
         self._sql.check(call)

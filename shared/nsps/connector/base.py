@@ -10,7 +10,7 @@ or may not have taken effect), Unclear (the same, but it answered: the call is o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -50,6 +50,7 @@ __all__ = [
     "Receipt",
     "State",
     "StateConnector",
+    "not_read",
 ]
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
@@ -115,9 +116,10 @@ class Connector(ABC, Generic[SettingsT]):
         self.settings = settings
         self.context = context
 
-    def reads(self) -> Iterable[tuple[str, Block]]:
-        """What the settings name of the snapshot: (setting, block). The kit refuses to start a
-        handler that does not require such a block. Blocks that every handler of this connector
+    @classmethod
+    def reads(cls, settings: SettingsT) -> Iterable[tuple[str, Block]]:
+        """What the settings name of the snapshot: (setting, block). A handler that does not require
+        such a block is refused with its configuration. Blocks that every handler of this connector
         needs are in the manifest."""
         return ()
 
@@ -127,6 +129,19 @@ class Connector(ABC, Generic[SettingsT]):
 
     def close(self) -> None:
         """Give back connections; called when the instance ends."""
+
+
+def not_read(
+    connector: type[Connector[Any]], settings: BaseModel, requires: Container[str]
+) -> Iterator[tuple[str, str]]:
+    """(setting, what is wrong) for each block that a setting needs and the handler does not
+    require: it would not be read from PortaBilling."""
+    for setting, block in connector.reads(settings):
+        if block not in requires:
+            yield (
+                setting,
+                f"needs {block}, which is not read from PortaBilling: add {block} to requires",
+            )
 
 
 class StateConnector(Connector[SettingsT]):

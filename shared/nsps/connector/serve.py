@@ -28,6 +28,7 @@ from nsps.connector.base import (
     Enriched,
     MessageConnector,
     Ordering,
+    not_read,
 )
 from nsps.connector.contract import ContractAnswer
 from nsps.connector.kinds import DeliveryContext, Runner, runner
@@ -88,15 +89,10 @@ def make_connector(
         return context.secrets.refresh(handler.secrets[name])
 
     has_secret = handler.secrets.__contains__
-    made = connector(settings, Context(handler.name, context.http, secret, has_secret, refresh))
-    unread = [
-        f"{setting} needs {block}, which is not read from PortaBilling: add {block} to requires"
-        for setting, block in made.reads()
-        if block not in handler.requires
-    ]
+    unread = [f"{name}: {what}" for name, what in not_read(connector, settings, handler.requires)]
     if unread:
-        raise SettingsError(f"handler {handler.name}, settings: {'; '.join(unread)}")
-    return made
+        raise SettingsError(f"handler {handler.name}, settings.{'; settings.'.join(unread)}")
+    return connector(settings, Context(handler.name, context.http, secret, has_secret, refresh))
 
 
 def reads_again(connector: Connector[Any]) -> bool:

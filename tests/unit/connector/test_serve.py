@@ -7,17 +7,21 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from flask import Request
 from nsps.cloud.messages import EnrichedMessage, PushMessage
 from nsps.cloud.receiver import Reply
 from nsps.connector.base import Context
 from nsps.connector.serve import HandlerFunction
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime
+from nsps.domain.outcome import Transient
 from nsps.domain.snapshot import Block
 from nsps.runtime.settings import SettingsError
 from nsps.runtime.trace import Trace
+from werkzeug.test import EnvironBuilder
 
 from tests.unit.connector.systems import IMSI, Box, NoSettings
 
+TOKEN = "token-of-the-contract"
 WHEN = "2026-11-21T02:10:03.123456+00:00"
 BLOCKS = (Block.ACCOUNT_INFO, Block.SIM_INFO)
 PB = {"account_info": {"i_account": 1001, "blocked": False}, "sim_info": {"imsi": IMSI}}
@@ -29,8 +33,9 @@ class Subscribers(Box):
     def __init__(self, settings: NoSettings, context: Context) -> None:
         super().__init__()
 
-    def reads(self) -> Iterable[tuple[str, Block]]:
-        return [("columns.plan (product_info.name)", Block.PRODUCT_INFO)] if self.plan else []
+    @classmethod
+    def reads(cls, settings: NoSettings) -> Iterable[tuple[str, Block]]:
+        return [("columns.plan (product_info.name)", Block.PRODUCT_INFO)] if cls.plan else []
 
     plan = False
 
@@ -41,6 +46,7 @@ class WithPlan(Subscribers):
 
 def function(box: type[Box], project: str, requires: Iterable[str] = BLOCKS) -> HandlerFunction:
     handler = {"name": "hss", "connector": "box", "events": ["SIM/*"], "requires": [*requires]}
+    handler |= {"contract_token": "env:TOKEN"}
     portabilling = {"url": "http://portabilling.test", "credentials": "env:API"}
     push = {"audience": "http://f.test", "service_account": "push@f.test", "unsigned": True}
     return HandlerFunction(
@@ -55,6 +61,7 @@ def function(box: type[Box], project: str, requires: Iterable[str] = BLOCKS) -> 
             "NSPS_PUSH": json.dumps(push),
             "NSPS_PORTABILLING": json.dumps(portabilling),
             "NSPS_HANDLER": json.dumps(handler),
+            "TOKEN": TOKEN,
         },
     )
 
@@ -114,7 +121,38 @@ def test_a_setting_that_names_a_block_which_is_not_required_is_refused(
     with pytest.raises(SettingsError) as refused:
         function(WithPlan, store.client.project).start()
     assert str(refused.value) == (
-        "handler hss, settings: columns.plan (product_info.name) needs product_info, which is not "
+        "handler hss, settings.columns.plan (product_info.name): needs product_info, which is not "
         "read from PortaBilling: add product_info to requires"
     )
     function(WithPlan, store.client.project, [*BLOCKS, Block.PRODUCT_INFO]).start()
+
+
+def test_an_answer_of_the_contract_repeats_no_imsi(
+    store: Any, firestore_target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connector's error may quote an address, and an address an IMSI."""
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_target)
+    made = function(Subscribers, store.client.project)
+    box: Any = made.start().connector
+    box.seen.before = [Transient(f"GET http://hss.test/subscribers/{IMSI}: 503 busy")]
+    event = {"event_type": "SIM/Updated", "variables": {"i_account": 1001}}
+    document = {
+        "event_id": "e-9",
+        "data": event,
+        "pb_data": PB,
+        "handler_id": "hss",
+        "created_at": WHEN,
+        "updated_at": WHEN,
+        "status": "received",
+    }
+    request = Request(
+        EnvironBuilder(
+            method="POST",
+            path="/process-event",
+            json=document,
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        ).get_environ()
+    )
+    reply = made.handle(request)
+    assert reply.code == 500, reply.body
+    assert "503 busy" in json.dumps(reply.body) and IMSI not in json.dumps(reply.body)
