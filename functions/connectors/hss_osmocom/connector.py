@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nsps.connector.base import Call, Context, Enriched, State, StateConnector
+from nsps.connector.sim_keys import SimKeySecret
 from nsps.domain.outcome import Terminal, Transient, Unclear
 from nsps.domain.subscriber import is_open, is_served, msisdn
 from pydantic import BaseModel, ConfigDict, Field
 
 from .hlr import ABSENT, EXISTS, IMSI, TAKEN, Hlr, checked_imsi, setting, variable
-from .keys import SimKeys, held_keys
+from .keys import held_keys, supplied_keys
 
 
 class Settings(BaseModel):
@@ -44,7 +45,7 @@ class OsmoHlr(StateConnector[Settings]):
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
         self._hlr = Hlr(settings.host, settings.port)
-        self._keys = SimKeys(context)
+        self._keys = SimKeySecret(context)
 
     def close(self) -> None:
         self._hlr.close()
@@ -66,10 +67,17 @@ class OsmoHlr(StateConnector[Settings]):
         if not IMSI.fullmatch(imsi):
             raise Terminal("sim_info.imsi is not an IMSI (6 to 15 digits): correct the SIM card")
         number, served = msisdn(event.pb) if is_open(account) else None, is_served(account)
-        return {imsi: {"msisdn": number, "cs": served, "ps": served, **self._keys.of(imsi)}}
+        return {
+            imsi: {
+                "msisdn": number,
+                "cs": served,
+                "ps": served,
+                **supplied_keys(self._keys.of(imsi)),
+            }
+        }
 
     def read(self, key: str, call: Call) -> State | None:
-        with_keys = bool(self._keys.of(key))
+        with_keys = self._keys.of(key) is not None
         found = self._hlr.find(variable(key, "info-all" if with_keys else "info"), call)
         if found is None:
             return None

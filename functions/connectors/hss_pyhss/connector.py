@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from nsps.connector.base import Call, Context, Enriched, State, StateConnector
+from nsps.connector.sim_keys import SimKeySecret
 from nsps.domain.outcome import Terminal, Transient, Unclear
 from nsps.domain.subscriber import is_open, is_served, msisdn
 from pydantic import BaseModel, ConfigDict, Field
 
 from .api import KINDS, TAKEN, PyHssApi, ident
-from .keys import NAMES, Keys, SimKeys, held_keys
+from .keys import NAMES, Keys, held_keys, supplied_keys
 
 _IMSI = re.compile(r"[0-9]{6,15}")
 _PROFILE = ("default_apn", "apn_list", "ue_ambr_dl", "ue_ambr_ul")
@@ -53,7 +54,7 @@ class PyHss(StateConnector[Settings]):
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
         self._api = PyHssApi(settings.url, context)
-        self._keys = SimKeys(context)
+        self._keys = SimKeySecret(context)
 
     def check(self, call: Call) -> None:
         if self._api.apn(self.settings.default_apn, call) is None:
@@ -73,11 +74,18 @@ class PyHss(StateConnector[Settings]):
         number = msisdn(event.pb) if is_open(account) else None
         profile = {name: getattr(self.settings, name) for name in _PROFILE}
         served = is_served(account)
-        return {imsi: {"msisdn": number, "enabled": served, **profile, **self._keys.of(imsi)}}
+        return {
+            imsi: {
+                "msisdn": number,
+                "enabled": served,
+                **profile,
+                **supplied_keys(self._keys.of(imsi)),
+            }
+        }
 
     def read(self, key: str, call: Call) -> State | None:
         """What is there, with PyHSS's own ids; None if neither subscriber nor AUC of ours is."""
-        keys = self._keys.of(key)
+        keys = supplied_keys(self._keys.of(key))
         held = self._api.find("subscriber", key, call)
         auc = self._api.find("auc", key, call) if keys else None
         if held is None and auc is None:

@@ -150,7 +150,7 @@ def test_an_answer_of_the_contract_repeats_no_imsi(
             method="POST",
             path="/process-event",
             json=document,
-            headers={"Authorization": f"Bearer {TOKEN}"},
+            headers=[("Authorization", f"Bearer {TOKEN}")],
         ).get_environ()
     )
     reply = made.handle(request)
