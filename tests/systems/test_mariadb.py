@@ -7,13 +7,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps_testing.standard import (
     ChaosProxy,
-    LocalStateStandardTests,
     StateStandardTests,
     enriched,
     make_call,
@@ -24,27 +23,14 @@ from sqlalchemy import URL, Connection, create_engine
 from functions.connectors.database.connector import Database
 from functions.connectors.database.settings import Settings
 from tests.systems.daemons import mariadb
-
-PASSWORD = "correct-horse-battery"
-Address = tuple[str, int]
-
-
-def snapshot(**account: Any) -> dict[str, Any]:
-    return {
-        "account_info": {
-            "i_account": 1000889,
-            "i_customer": 77,
-            "id": "420777000003@msisdn",
-            "firstname": "Zoë",
-            "lastname": "O'Hara; DROP TABLE subscribers",
-            "email": "zoe@example.net",
-            "product_name": "Přípojka 5G 🛜",
-            "bill_status": "open",
-            "blocked": False,
-            **account,
-        },
-        "sim_info": {"imsi": "001010000000003", "i_sim_card": 5},
-    }
+from tests.systems.database_kit import (
+    PASSWORD,
+    Address,
+    DatabaseTests,
+    PasswordTests,
+    snapshot,
+    table_of_theirs,
+)
 
 
 @contextmanager
@@ -73,11 +59,8 @@ def sql(server: Address) -> Iterator[Connection]:
         yield connection
 
 
-class _OnMariadb(LocalStateStandardTests):
-    connector_class = Database
-    secrets: ClassVar = {"password": PASSWORD}
-    pb = snapshot()
-    changed_pb = snapshot(blocked=True, email=None, product_name="")
+class _OnMariadb(DatabaseTests):
+    scheme = "mariadb"
 
     @pytest.fixture
     def system(self, server: Address, sql: Connection) -> Iterator[ChaosProxy]:
@@ -91,14 +74,8 @@ class _OnMariadb(LocalStateStandardTests):
     def prepare(self, sql: Connection) -> None:
         """What the operator has made before."""
 
-    def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        return {
-            "url": f"mariadb://nsps@{system.host}:{system.port}/subscribers",
-            "create_table": True,
-        }
 
-
-class TestMariadb(_OnMariadb, StateStandardTests):
+class TestMariadb(_OnMariadb, PasswordTests, StateStandardTests):
     pings_first = True
 
     def test_the_row_is_there(self, connector: Database, sql: Connection) -> None:
@@ -198,15 +175,6 @@ class TestMariadb(_OnMariadb, StateStandardTests):
             assert connector._sql._transactions.engine.pool is not pooled
             write()
 
-    def test_a_password_that_is_refused_may_be_corrected(self, system: ChaosProxy) -> None:
-        settings = self.connector_class.settings_model.model_validate(self.settings(system))
-        wrong = "not-the-right-one"
-        connector = Database(settings, make_context({"password": wrong}))
-        error = self.provoke(lambda: connector.check(make_call()))
-        assert isinstance(error, Transient) and "(1045)" in str(error) and "password" in str(error)
-        assert wrong not in "".join(traceback.format_exception(error))
-        connector.close()
-
     def test_without_privileges_it_waits_for_them(
         self, connector: Database, sql: Connection, server: Address
     ) -> None:
@@ -241,21 +209,8 @@ class TestRowPerSimInATableOfTheirs(_OnMariadb):
         )
 
     def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        return {
-            "url": f"mysql://nsps@{system.host}:{system.port}/subscribers",
-            "table": "subscribers.sims",
-            "key": "card",
-            "columns": {
-                "card": "sim_info.i_sim_card",
-                "customer": "account_info.i_customer",
-                "number": "msisdn",
-                "blocked": "account_info.blocked",
-                "state": "status",
-                "mail": "account_info.email",
-            },
-            "updated_at": "",
-            "on_release": "mark",
-        }
+        url = f"mysql://nsps@{system.host}:{system.port}/subscribers"
+        return table_of_theirs(url, "subscribers.sims", "card")
 
     def test_the_row_is_kept_and_marked(self, connector: Database, sql: Connection) -> None:
         [(key, state)] = connector.desired(enriched(self.pb)).items()

@@ -6,14 +6,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any
 
 import psycopg
 import pytest
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps_testing.standard import (
     ChaosProxy,
-    LocalStateStandardTests,
     StateStandardTests,
     enriched,
     make_call,
@@ -23,27 +22,14 @@ from nsps_testing.standard import (
 from functions.connectors.database.connector import Database
 from functions.connectors.database.settings import Settings
 from tests.systems.daemons import postgresql
-
-PASSWORD = "correct-horse-battery"
-Address = tuple[str, int]
-
-
-def snapshot(**account: Any) -> dict[str, Any]:
-    return {
-        "account_info": {
-            "i_account": 1000889,
-            "i_customer": 77,
-            "id": "420777000003@msisdn",
-            "firstname": "Zoë",
-            "lastname": "O'Hara; DROP TABLE subscribers",
-            "email": "zoe@example.net",
-            "product_name": "Přípojka 5G",
-            "bill_status": "open",
-            "blocked": False,
-            **account,
-        },
-        "sim_info": {"imsi": "001010000000003", "i_sim_card": 5},
-    }
+from tests.systems.database_kit import (
+    PASSWORD,
+    Address,
+    DatabaseTests,
+    PasswordTests,
+    snapshot,
+    table_of_theirs,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +52,8 @@ def sql(server: Address) -> Iterator[psycopg.Connection[Any]]:
         yield session
 
 
-class _OnPostgresql(LocalStateStandardTests):
-    connector_class = Database
-    secrets: ClassVar = {"password": PASSWORD}
-    pb = snapshot()
-    changed_pb = snapshot(blocked=True, email=None, product_name="")
+class _OnPostgresql(DatabaseTests):
+    scheme = "postgresql"
 
     @pytest.fixture
     def system(self, server: Address, sql: psycopg.Connection[Any]) -> Iterator[ChaosProxy]:
@@ -82,14 +65,8 @@ class _OnPostgresql(LocalStateStandardTests):
     def prepare(self, sql: psycopg.Connection[Any]) -> None:
         """What the operator has made before."""
 
-    def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        return {
-            "url": f"postgresql://nsps@{system.host}:{system.port}/subscribers",
-            "create_table": True,
-        }
 
-
-class TestPostgresql(_OnPostgresql, StateStandardTests):
+class TestPostgresql(_OnPostgresql, PasswordTests, StateStandardTests):
     pings_first = True
     deadline = 2.0  # libpq knows no shorter limit for a new connection
 
@@ -158,15 +135,6 @@ class TestPostgresql(_OnPostgresql, StateStandardTests):
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda n: connector.create(str(n), state, make_call()), range(100)))
         assert sql.execute("SELECT count(*) FROM subscribers").fetchall() == [(100,)]
-
-    def test_a_password_that_is_refused_may_be_corrected(self, system: ChaosProxy) -> None:
-        settings = self.connector_class.settings_model.model_validate(self.settings(system))
-        wrong = "not-the-right-one"
-        connector = Database(settings, make_context({"password": wrong}))
-        error = self.provoke(lambda: connector.check(make_call()))
-        assert isinstance(error, Transient) and "password" in str(error)
-        assert wrong not in "".join(traceback.format_exception(error))
-        connector.close()
 
     def test_a_node_that_became_read_only_is_left(
         self, connector: Database, sql: psycopg.Connection[Any]
@@ -278,21 +246,8 @@ class TestRowPerSimInATableOfTheirs(_OnPostgresql):
         )
 
     def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        return {
-            "url": f"postgresql://postgres@{system.host}:{system.port}/subscribers",
-            "table": "crm.sims",
-            "key": "imsi",
-            "columns": {
-                "imsi": "sim_info.i_sim_card",
-                "customer": "account_info.i_customer",
-                "number": "msisdn",
-                "blocked": "account_info.blocked",
-                "state": "status",
-                "mail": "account_info.email",
-            },
-            "updated_at": "",
-            "on_release": "mark",
-        }
+        url = f"postgresql://postgres@{system.host}:{system.port}/subscribers"
+        return table_of_theirs(url, "crm.sims", "imsi")
 
     def test_the_row_is_kept_and_marked(
         self, connector: Database, sql: psycopg.Connection[Any]
