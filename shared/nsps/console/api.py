@@ -7,7 +7,6 @@ you), 403 (not in your role), 404, 405, 409 (not now), 503 (try again).
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from nsps.console.masking import Masking
 from nsps.console.masking import words as words_of_a_system
 from nsps.console.now import Now
 from nsps.console.overview import Overview
+from nsps.console.paths import name_in
 from nsps.console.requests import (
     MAX_LIMIT,
     AuditQuery,
@@ -572,14 +572,6 @@ class _Route:
     role: Role
     answer: Answering
 
-    def match(self, path: str) -> str | None:
-        """The name in the path, empty where it has none; None if it is another path."""
-        pattern = re.escape(self.path).replace(r"\{name\}", "([^/]+)")
-        found = re.fullmatch(pattern, path)
-        if found is None:
-            return None
-        return found[1] if found.groups() else ""
-
 
 ROUTES = (
     _Route("GET", "/api/me", Role.viewer, Api.me),
@@ -614,7 +606,7 @@ ROUTES = (
 
 
 def _route(method: str, path: str) -> tuple[_Route, str]:
-    there = [(route, name) for route in ROUTES if (name := route.match(path)) is not None]
+    there = [(route, name) for route in ROUTES if (name := name_in(path, route.path)) is not None]
     for route, name in there:
         if route.method == method:
             return route, name

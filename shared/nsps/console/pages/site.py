@@ -7,7 +7,6 @@ trail as for the commands. A form is one call of it.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from nsps.console.identity import Identity, NotAllowed, Person, Role
 from nsps.console.pages import forms
 from nsps.console.pages.forms import FormKey
 from nsps.console.pages.render import Static, Templates
+from nsps.console.paths import name_in
 from nsps.runtime import log
 
 if TYPE_CHECKING:
@@ -143,14 +143,6 @@ class PageRoute:
     view: View
     role: Role = Role.viewer
 
-    def match(self, path: str) -> str | None:
-        """The name in the path, empty where it has none; None if it is another path."""
-        pattern = re.escape(self.path).replace(r"\{name\}", "([^/]+)")
-        found = re.fullmatch(pattern, path)
-        if found is None:
-            return None
-        return found[1] if found.groups() else ""
-
 
 class Site:
     """Answers browsers; safe to share between threads."""
@@ -208,7 +200,9 @@ class Site:
             return self._refused(500, "unexpected error; see the console's log")
 
     def _route(self, method: str, path: str) -> tuple[PageRoute, str]:
-        there = [(each, name) for each in self._routes if (name := each.match(path)) is not None]
+        there = [
+            (each, name) for each in self._routes if (name := name_in(path, each.path)) is not None
+        ]
         for route, name in there:
             if route.method == method or (route.method, method) == ("GET", "HEAD"):
                 return route, name
