@@ -15,7 +15,7 @@ from nsps.runtime.secrets import SecretValue
 from nsps.transport.answers import AnswerRule, AnswerRules, Meaning, words_of
 from nsps.transport.call import Call
 from nsps.transport.http import Answer, Deadline, Http
-from nsps.transport.rest import NoAuthentication, Rest, Shown, SignedIn
+from nsps.transport.rest import NoAuthentication, Rest, SecretHeader, SignedIn
 from nsps_testing.faults import Reply, ScriptedHttp
 from pydantic import ValidationError
 
@@ -154,11 +154,13 @@ def test_a_refused_credential_is_read_again_and_the_call_repeated_once(
     system: ScriptedHttp,
 ) -> None:
     values = ["old-token-1234", "new-token-5678"]
-    shown = Shown(lambda: SecretValue(values[0]), lambda: SecretValue(values.pop(0) and values[0]))
+    shown = SecretHeader(
+        lambda: SecretValue(values[0]), lambda: SecretValue(values.pop(0) and values[0])
+    )
     api = Rest(Http(), system.url, shown)
     system.script(Reply(401), Reply(200, {"ok": 1}))
     assert api.get("x", call()) == {"ok": 1}
-    same = Shown(lambda: SecretValue("token-9999"), lambda: SecretValue("token-9999"))
+    same = SecretHeader(lambda: SecretValue("token-9999"), lambda: SecretValue("token-9999"))
     system.script(Reply(401, {"message": "token-9999 is wrong"}))
     with pytest.raises(Transient, match=r"\*\*\* is wrong \(are the credentials") as error:
         Rest(Http(), system.url, same).get("x", call())
@@ -186,7 +188,7 @@ def test_what_is_no_object_did_not_come_from_the_api(system: ScriptedHttp, body:
         rest(system).get("x", call())
     with pytest.raises(NoAnswer, match=r"no(t)? JSON"):
         rest(system).change("x", call(), {})
-    bare = replace(rest(system), bare=True)
+    bare = replace(rest(system), any_body=True)
     assert bare.change("x", call(), {}) == {}
 
 
@@ -257,7 +259,7 @@ def test_of_a_write_that_does_no_harm_twice_a_dead_connection_is_replaced(
 
 def test_what_another_thread_has_read_anew_is_shown_without_reading_it_again() -> None:
     again: list[SecretValue] = []
-    shown = Shown(lambda: SecretValue("new"), again.pop)
+    shown = SecretHeader(lambda: SecretValue("new"), again.pop)
     assert shown.renewed({"Authorization": "Bearer old"}, call()) == {"Authorization": "Bearer new"}
     again.append(SecretValue("new"))
     assert shown.renewed({"Authorization": "Bearer new"}, call()) is None
@@ -285,7 +287,7 @@ def test_what_was_shown_and_other_secrets_are_not_repeated(system: ScriptedHttp)
     api = Rest(
         Http(),
         system.url,
-        Shown(lambda: values[-1], lambda: values[-1]),
+        SecretHeader(lambda: values[-1], lambda: values[-1]),
         hide=lambda text: text.replace("callback-token", "***"),
     )
     system.always(Reply(503, {"message": "old-token, new-token, callback-token"}))

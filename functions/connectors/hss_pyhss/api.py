@@ -37,7 +37,7 @@ class PyHssApi:
 
     def __init__(self, url: str, context: Context) -> None:
         locked = context.has_secret("provisioning_key")
-        shown = context.shown("provisioning_key", "Provisioning-Key", str)
+        shown = context.secret_header("provisioning_key", "Provisioning-Key", str)
         us = shown if locked else NoAuthentication()
         self._rest = Rest(context.http, url, us, ANSWERS, hide=without_keys)
 

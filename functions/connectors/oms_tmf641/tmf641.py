@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nsps.connector.base import Action, AnswerState, CallbackInvalid, Order
 from nsps.domain.outcome import Terminal, Transient
 from nsps.transport.answers import AnswerRule, Meaning
-from nsps.transport.rest import Said
+from nsps.transport.rest import RestAnswer
 
 from .notifications import States, message_of, state_of, text
 
@@ -110,14 +110,14 @@ def _value_type(value: Any) -> str:
 # --- answers -------------------------------------------------------------------------------------
 
 
-def standard_id(response: Said, states: States) -> str:
+def standard_id(response: RestAnswer, states: States) -> str:
     """The manager's id of the order, empty if it gives none. Raises Unclear, Terminal."""
     document = response.written()
     refuse_failed(document, document.get("state"), states)
     return text(document.get("id"))
 
 
-def plain_id(response: Said, states: States) -> str:
+def plain_id(response: RestAnswer, states: States) -> str:
     """The name that the system gives the order, empty if it gives none. Raises Terminal."""
     try:
         document = json.loads(response.answer.body)
@@ -142,7 +142,7 @@ def refuse_failed(document: Mapping[str, Any], word: object, states: States) -> 
         raise Terminal(f"the order manager rejected the order: {message_of(document)}".rstrip(": "))
 
 
-def find(response: Said, reference: str) -> Mapping[str, Any] | None:
+def find(response: RestAnswer, reference: str) -> Mapping[str, Any] | None:
     """The order with our reference, which has an id. Raises Transient if it is no list of orders.
 
     A manager that does not know the filter answers with other orders.

@@ -30,8 +30,10 @@ def authentication(setting: Authentication, context: Context) -> Shows:
     if setting.sign_in is not None:
         return _signed_in(setting, setting.sign_in, context)
     if setting.type == "bearer":
-        return context.shown(SECRET, setting.header)
-    return context.shown(SECRET, setting.header, basic if setting.type == "basic" else "{}".format)
+        return context.secret_header(SECRET, setting.header)
+    return context.secret_header(
+        SECRET, setting.header, basic if setting.type == "basic" else "{}".format
+    )
 
 
 def _signed_in(setting: Authentication, sign_in: SignIn, context: Context) -> Shows:

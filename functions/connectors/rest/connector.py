@@ -14,7 +14,7 @@ from nsps.domain.fields import Source
 from nsps.domain.outcome import Transient, Unclear
 from nsps.domain.snapshot import Block
 from nsps.transport.answers import AnswerRules, Meaning, member_of
-from nsps.transport.rest import Rest, Said
+from nsps.transport.rest import Rest, RestAnswer
 
 from .authentication import authentication
 from .description import Reading, Request, Resource, Settings
@@ -103,7 +103,7 @@ class RestSystem(StateConnector[Settings]):
             )
         return self._resources[name], self._resources[name].key_values(rest)
 
-    def _ask(self, request: Request, values: Mapping[str, Any], call: Call) -> Said:
+    def _ask(self, request: Request, values: Mapping[str, Any], call: Call) -> RestAnswer:
         return self._api.request(
             request.method,
             filled_path(request.path, values),
@@ -113,7 +113,7 @@ class RestSystem(StateConnector[Settings]):
             rules=request.answers,
         )
 
-    def _written(self, said: Said, key: str, state: State, call: Call) -> None:
+    def _written(self, said: RestAnswer, key: str, state: State, call: Call) -> None:
         """Raises unless the system has written it, and, where it is to be looked at, tells so."""
         said.is_done()
         if not self.settings.verify_after_write:

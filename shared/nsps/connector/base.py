@@ -25,7 +25,13 @@ from nsps.domain.snapshot import Block
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.call import Call
 from nsps.transport.http import Http
-from nsps.transport.rest import Authentication, NoAuthentication, Shown, basic, without_secret
+from nsps.transport.rest import (
+    Authentication,
+    NoAuthentication,
+    SecretHeader,
+    basic,
+    without_secret,
+)
 
 State = Mapping[str, Any]
 """What one resource looks like: field -> text, number, boolean, None, a SecretValue, or lists and
@@ -71,12 +77,12 @@ class Context:
     refresh: Callable[[str], SecretValue] | None = None
     """As ``secret``, read anew because the system refused the value."""
 
-    def shown(
+    def secret_header(
         self,
         name: str,
         header: str = "Authorization",
         written: Callable[[str], str] = "Bearer {}".format,
-    ) -> Shown:
+    ) -> SecretHeader:
         """How a REST client shows a secret: as a bearer token, or as it is ``written``."""
         again = self.refresh or self.secret
 
@@ -85,15 +91,15 @@ class Context:
                 raise Transient(f"the handler has no secret {name}: give it one")
             return self.secret(name)
 
-        return Shown(current, lambda: again(name), header, written)
+        return SecretHeader(current, lambda: again(name), header, written)
 
     def authentication(self, kind: AuthenticationKind, name: str = "credentials") -> Authentication:
         """How a REST client proves itself with a secret."""
         if kind == "bearer":
-            return self.shown(name)
+            return self.secret_header(name)
         if kind == "x-auth-token":
-            return self.shown(name, "X-Auth-Token", str)
-        return self.shown(name, written=basic) if kind == "basic" else NoAuthentication()
+            return self.secret_header(name, "X-Auth-Token", str)
+        return self.secret_header(name, written=basic) if kind == "basic" else NoAuthentication()
 
     def hide(self, *names: str) -> Callable[[str], str]:
         """Takes these secrets, as far as the handler has them, out of a text."""

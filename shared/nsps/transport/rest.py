@@ -49,7 +49,7 @@ class Rest:
     """Safe to share between threads. ``rules``: the connector's, before the defaults.
 
     A write is answered with a JSON object, or with 202 or 204 and nothing: anything else did not
-    come from the API. ``bare``: this API answers a write with whatever it likes. ``hide``: takes
+    come from the API. ``any_body``: this API answers a write with what it likes. ``hide``: takes
     further secrets, besides those of the authentication, out of what the system says.
     """
 
@@ -58,15 +58,15 @@ class Rest:
     authentication: Authentication
     rules: AnswerRules = field(default_factory=AnswerRules)
     headers: Mapping[str, str] = field(default_factory=dict)
-    bare: bool = False
+    any_body: bool = False
     hide: Callable[[str], str] = str
 
     def get(
         self, path: str, call: Call, rules: Sequence[AnswerRule] = (), **query: Any
     ) -> Mapping[str, Any] | None:
         """The JSON object at a path; None if it is not there. Raises Transient if it is none."""
-        said = self.request("GET", path, call, rules=rules, query=query)
-        return said.object() if said.is_done(Meaning.ABSENT) else None
+        answer = self.request("GET", path, call, rules=rules, query=query)
+        return answer.object() if answer.is_done(Meaning.ABSENT) else None
 
     def create(
         self,
@@ -78,8 +78,8 @@ class Rest:
         rules: Sequence[AnswerRule] = (),
     ) -> Mapping[str, Any] | None:
         """Make something; the object in the answer, or None if it was there already."""
-        said = self.request(method, path, call, body=body, rules=rules)
-        return said.written(bare=self.bare) if said.is_done(Meaning.EXISTS) else None
+        answer = self.request(method, path, call, body=body, rules=rules)
+        return answer.written(any_body=self.any_body) if answer.is_done(Meaning.EXISTS) else None
 
     def change(
         self,
@@ -91,14 +91,14 @@ class Rest:
         rules: Sequence[AnswerRule] = (),
     ) -> Mapping[str, Any]:
         """Change what is there; the object in the answer. Raises Unclear if it is not there."""
-        said = self.request(method, path, call, body=body, rules=rules)
-        said.is_done()
-        return said.written(bare=self.bare)
+        answer = self.request(method, path, call, body=body, rules=rules)
+        answer.is_done()
+        return answer.written(any_body=self.any_body)
 
     def delete(self, path: str, call: Call, rules: Sequence[AnswerRule] = (), **query: Any) -> bool:
         """Remove what is at the path; False if it was not there."""
-        said = self.request("DELETE", path, call, rules=rules, query=query)
-        return said.is_done(Meaning.ABSENT)
+        answer = self.request("DELETE", path, call, rules=rules, query=query)
+        return answer.is_done(Meaning.ABSENT)
 
     def pages(
         self,
@@ -114,9 +114,9 @@ class Rest:
         query of the page after this one (the page, its number from 0), None at the last.
         """
         for number in range(_PAGES):
-            said = self.request("GET", path, call, query=query)
-            said.is_done()
-            page = said.document()
+            answer = self.request("GET", path, call, query=query)
+            answer.is_done()
+            page = answer.document()
             found = member_of(page, items) if items else page
             if not isinstance(found, list):
                 raise Transient(f"GET {self.url}/{path}: the answer is no list of what was asked")
@@ -137,7 +137,7 @@ class Rest:
         query: Mapping[str, Any] | None = None,
         rules: Sequence[AnswerRule] = (),
         repeatable: bool = False,
-    ) -> Said:
+    ) -> RestAnswer:
         """One request, with another try where our credentials had changed meanwhile.
 
         ``repeatable``: a write that does no harm twice, so that a kept connection which turns out
@@ -147,7 +147,7 @@ class Rest:
 
         url = f"{self.url.rstrip('/')}/{path.lstrip('/')}" if path else self.url
 
-        def send(shown: Mapping[str, str]) -> Said:
+        def send(shown: Mapping[str, str]) -> RestAnswer:
             exchange, transcript = Exchange(method, url, dict(query or {}), body), current()
             if transcript is not None:
                 transcript.add(exchange, reads=method in READING)
@@ -163,16 +163,16 @@ class Rest:
             rule = self.rules.before(rules).read(answer)
             hide = partial(self._hidden, shown=shown)
             exchange.answered(answer.status, hide(answer.text), rule.meaning)
-            return Said(method, answer, rule, hide)
+            return RestAnswer(method, answer, rule, hide)
 
         shown = self.authentication.headers(call)
-        said = send(shown)
-        if said.rule.meaning is Meaning.SIGN_IN:
+        answer = send(shown)
+        if answer.rule.meaning is Meaning.SIGN_IN:
             renewed = self.authentication.renewed(shown, call)
-            said = said if renewed is None else send(renewed)
-        if said.rule.meaning is Meaning.DONE and method not in READING:
+            answer = answer if renewed is None else send(renewed)
+        if answer.rule.meaning is Meaning.DONE and method not in READING:
             call.wrote = True
-        return said
+        return answer
 
     def _headers(self, method: str, call: Call) -> dict[str, str]:
         headers = {"Accept": "application/json", **self.headers}
@@ -191,7 +191,7 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class RestAnswer:
     """An answer with the rule that reads it."""
 
     method: str
@@ -218,14 +218,14 @@ class Said:
             raise Transient(f"{self.method} {self.answer.url}: the answer is no JSON object")
         return document
 
-    def written(self, *, bare: bool = False) -> Mapping[str, Any]:
+    def written(self, *, any_body: bool = False) -> Mapping[str, Any]:
         """The object in the answer to a write; {} where it may be answered without one."""
         if self.answer.status in (202, 204) and not self.answer.body.strip():
             return {}
         try:
             return self.object()
         except Transient as error:
-            if bare:
+            if any_body:
                 return {}
             raise Unclear(str(error)) from None
 
@@ -287,7 +287,7 @@ def without_secret(text: str, secret: SecretValue) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class SecretHeader:
     """One secret, shown in one header: a bearer token, a user and password, an API key.
 
     ``written``: how the secret's text is written in the header. ``again``: reads the secret anew
