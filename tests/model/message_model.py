@@ -263,7 +263,7 @@ class Model:
                         f"{self.kinds[kind]} with data of t{delivery.first} or newer")
         return None
 
-    def story(self, found: Found) -> Iterator[str]:
+    def history(self, found: Found) -> Iterator[str]:
         for number, letter in enumerate(self.scenario.events):
             yield f"d{number + 1}: an event that means {letter}"
         for what, who, t in found.trace:
@@ -320,7 +320,7 @@ def counterexample(rules: Rules) -> list[str]:
     for scenario in SCENARIOS:
         model, found = run(replace(scenario, faults=min(1, scenario.faults)), rules)
         if found.violation:
-            broken.append((len(found.trace), [scenario.name, *model.story(found)]))
+            broken.append((len(found.trace), [scenario.name, *model.history(found)]))
     return min(broken)[1] if broken else ["NO COUNTEREXAMPLE"]
 
 
@@ -345,7 +345,7 @@ def main() -> int:
         print(f"{scenario.name:50}{found.states:8}{found.steps:8}{found.ends:6}{found.seconds:6.1f}  "
               f"{'BROKEN' if found.violation else 'holds'}")
         if found.violation:
-            print("\n".join(model.story(found)))
+            print("\n".join(model.history(found)))
     print(f"{'together':50}{total:8}")
     return 0 if good else 1
 

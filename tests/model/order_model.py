@@ -457,8 +457,8 @@ class Model:
                 return "something was refused, and no delivery says so"
         return None
 
-    def story(self, found: Found) -> list[str]:
-        told = [f"initially: {self.scenario.initial.in_words()}", *self.world.story]
+    def history(self, found: Found) -> list[str]:
+        told = [f"initially: {self.scenario.initial.in_words()}", *self.world.history]
         told += [f"s{me + 1}: d{job.delivery + 1} of {job.owner} as read at t{job.t}: "
                  f"{base.say(base.Account(job.sim, job.blocked))}" for me, job in enumerate(self.jobs)]
         return told + ["  " + words(label) for label in found.trace] + [f"BROKEN: {found.violation}"]
@@ -515,7 +515,7 @@ def counterexample(rules: Rules) -> list[str]:
             found = explore(model.start(), model.steps, model.finished, model.judge, limit)
             if found.violation and (best is None or len(found.trace) < len(best[2].trace)):
                 best = scenario.name, model, found
-    return [best[0], *best[1].story(best[2])] if best else ["NO COUNTEREXAMPLE"]
+    return [best[0], *best[1].history(best[2])] if best else ["NO COUNTEREXAMPLE"]
 
 
 def main() -> int:
@@ -541,7 +541,7 @@ def main() -> int:
               f"{'BROKEN' if broken else 'holds'}", flush=True)
         if broken:
             model, one = min(broken, key=lambda each: len(each[1].trace))
-            print("\n".join(model.story(one)))
+            print("\n".join(model.history(one)))
     return 0 if good else 1
 
 

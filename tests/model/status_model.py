@@ -247,7 +247,7 @@ class Model:
             return f"a post nobody waits for lands only now:{status}"
         return f"poster {who + 1} {what}{status}"
 
-    def story(self, found: Found) -> list[str]:
+    def history(self, found: Found) -> list[str]:
         return [f"d{n + 1}: snapshot t{d.t}, reports {', '.join(d.reports)}" for n, d in enumerate(self.deliveries)] \
             + ["  " + self.words(label) for label in found.trace] + [f"BROKEN: {found.violation}"]
 
@@ -263,7 +263,7 @@ def counterexample(rules: Rules) -> list[str]:
     if not broken:
         return ["NO COUNTEREXAMPLE"]
     name, model, found = min(broken, key=lambda one: len(one[2].trace))
-    return [name, *model.story(found)]
+    return [name, *model.history(found)]
 
 
 def main() -> int:
@@ -288,7 +288,7 @@ def main() -> int:
         print(f"{name:34}{found.states:8}{found.steps:8}{found.ends:6}{found.seconds:6.1f}  "
               f"{'BROKEN' if found.violation else 'holds'}")
         if found.violation:
-            print("\n".join(model.story(found)))
+            print("\n".join(model.history(found)))
     print(f"{'together':34}{total:8}")
     return 0 if good else 1
 

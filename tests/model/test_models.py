@@ -35,7 +35,7 @@ MESSAGES = [each.name for each in message_model.SCENARIOS if len(set(each.events
 @pytest.mark.parametrize("name", list(status_model.SCENARIOS))
 def test_the_status_protocol_holds(name: str) -> None:
     model, found = status_model.run(status_model.SCENARIOS[name], status_model.Rules())
-    assert found.violation is None, "\n".join(model.story(found))
+    assert found.violation is None, "\n".join(model.history(found))
     assert found.states > 100
 
 
@@ -48,7 +48,7 @@ def test_a_status_rule_left_out_is_found(rule: str) -> None:
 
 def test_the_freshness_rule_holds() -> None:
     model, found = freshness_model.run(freshness_model.Rules())
-    assert found.violation is None, "\n".join(model.story(found))
+    assert found.violation is None, "\n".join(model.history(found))
     assert found.states > 10_000
 
 
@@ -63,7 +63,7 @@ def test_the_order_protocol_holds(name: str) -> None:
     """With one fault; the program itself explores two."""
     one = next(each for each in order_model.SCENARIOS if each.name == name)
     for model, found in order_model.run(replace(one, faults=1), order_model.Rules()):
-        assert found.violation is None, "\n".join(model.story(found))
+        assert found.violation is None, "\n".join(model.history(found))
 
 
 @pytest.mark.parametrize("rule", [field.name for field in fields(order_model.Rules)])
@@ -82,7 +82,7 @@ def test_the_message_protocol_holds(name: str) -> None:
     """The program itself explores three meanings, too."""
     one = next(each for each in message_model.SCENARIOS if each.name == name)
     model, found = message_model.run(one, message_model.Rules())
-    assert found.violation is None, "\n".join(model.story(found))
+    assert found.violation is None, "\n".join(model.history(found))
     assert found.states > 100
 
 
@@ -106,7 +106,7 @@ def test_the_provisioning_protocol_holds(name: str) -> None:
     for world in provisioning_model.worlds(scenario, rules):
         model = provisioning_model.Model(world, scenario, rules, reduce=False)
         found = _explored(model)
-        assert found.violation is None, "\n".join(model.story(found))
+        assert found.violation is None, "\n".join(model.history(found))
         assert found.needless == 0
         states += found.states
     assert states > 1000
