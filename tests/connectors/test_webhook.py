@@ -40,6 +40,7 @@ from nsps_testing.standard import (
     rotated_parts,
 )
 from pydantic import ValidationError
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from werkzeug.test import EnvironBuilder
 
 from functions.connectors.webhook import connector as webhook
@@ -389,6 +390,52 @@ class TestAConnectorThatIgnoresTypes:
         del handler.environ["NSPS_EVENTS_TOPIC"]
         with pytest.raises(SettingsError, match=r"NSPS_EVENTS_TOPIC is missing.*reads_again: true"):
             handler.start()
+
+
+class TestSigned:
+    """A receiver verifies with the specification's own library."""
+
+    KEYS = tuple(f"whsec_{base64.b64encode(bytes([n]) * 32).decode()}" for n in range(3))
+
+    def signed(self, url: str, **keys: str) -> WebhookConnector:
+        made = Settings(url=url, allow_http=True)
+        return WebhookConnector(made, make_context({"token": TOKEN, **keys}, handler="partner"))
+
+    def test_a_receiver_verifies_with_either_key_while_two_are_in_use(self) -> None:
+        old, new, another = self.KEYS
+        with ScriptedHttp() as receiver:
+            receiver.always(Reply(202, {}))
+            made = self.signed(receiver.url, signing_key=old, signing_key_next=new)
+            assert deliver(made) == "202 {}"
+            (seen,) = receiver.requests
+        for key in (old, new):
+            verified = Webhook(key).verify(seen.body, dict(seen.headers))
+            assert verified["event_id"] == enriched(PB).event_id
+        for key, body in ((another, seen.body), (old, seen.body.replace(b"false", b"true "))):
+            with pytest.raises(WebhookVerificationError):
+                Webhook(key).verify(body, dict(seen.headers))
+        assert seen.headers["Authorization"] == f"Bearer {TOKEN}"
+
+    def test_a_repetition_has_the_same_id_and_another_delivery_another(self) -> None:
+        with ScriptedHttp() as receiver:
+            receiver.always(Reply(202, {}))
+            made = self.signed(receiver.url, signing_key=self.KEYS[0])
+            for reference in ("event/message", "event/message", "event.1/message"):
+                made.send(made.message(enriched(PB)), make_call(reference=reference))
+            first, again, replay = (seen.headers["webhook-id"] for seen in receiver.requests)
+            for seen in receiver.requests:
+                Webhook(self.KEYS[0]).verify(seen.body, dict(seen.headers))
+        assert first == again != replay and "." not in first
+
+    @pytest.mark.parametrize(
+        "key", ["whsec_c2hvcnQ=", "whsec_" + "*" * 44, KEYS[0].removeprefix("whsec_")]
+    )
+    def test_what_is_no_key_sends_nothing_and_says_so(self, key: str) -> None:
+        with ScriptedHttp() as receiver:
+            with pytest.raises(Transient, match="no signing key: write whsec_") as error:
+                deliver(self.signed(receiver.url, signing_key=key))
+            assert receiver.requests == []
+        assert not isinstance(error.value, NoAnswer) and key not in str(error.value)
 
 
 class TestWaiting:
