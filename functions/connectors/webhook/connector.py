@@ -16,7 +16,6 @@ from nsps.transport.rest import Rest
 from . import contract, signature
 from .settings import Settings
 
-
 _SIGNING_KEYS = ("signing_key", "signing_key_next")
 
 
