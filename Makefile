@@ -15,8 +15,8 @@ run: $(READY)  ## start the whole system on this machine and play a scenario
 test: $(READY)  ## install what the tests need and run every one of them
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-lint: $(READY)  ## style
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(READY)  ## style, and whether the documents that are made are up to date
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -m infra.documents --check
 
 types: $(READY)  ## strict types
 	@$(BIN)/mypy

@@ -1,27 +1,18 @@
-"""``python -m infra.configuration_page``: writes docs/configuration.md.
-
-The page is made of what decides: the keys' models, the comments of Pulumi.example.yaml, and the
-connectors' manifests. ``--check`` writes nothing and fails if the page is not up to date.
-"""
+"""docs/configuration.md, made of what decides: the keys' models, and the example's comments."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nsps_local.declared_settings import Setting
-from nsps_local.manifest import FILE, Manifest, load
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from infra.stack_config import KEYS, MODELS, OPTIONAL
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "configuration.md"
 EXAMPLE = "infra/Pulumi.example.yaml"
 MORE = {
     "url": "PortaBilling's web server, where its API is.",
@@ -38,8 +29,8 @@ MORE = {
 _BEGINNING = f"""\
 # Configuration
 
-<!-- Made by `python -m infra.configuration_page` from the models, {EXAMPLE} and the
-     connectors' manifests; a test fails when it is not up to date. -->
+<!-- Made by `python -m infra.documents` from the models and {EXAMPLE}; a test fails when
+     it is not up to date. -->
 
 A deployment is one file, `infra/Pulumi.<stack>.yaml`: one for each customer or PortaBilling
 environment. [{EXAMPLE}](../{EXAMPLE}) has every key; copy it and keep what you
@@ -76,15 +67,18 @@ pinned: `NAME/versions/N`. What is in them:
 | method signature | `{{"key_id": "...", "key": "..."}}` |
 | `nsps:digest_key` | any 32 random bytes, as text |
 | a handler's `contract_token` | the Bearer token, as text |
-| a handler's `secrets` | as its connector says, below |
+| a handler's `secrets` | as its connector's page says |
+
+What goes under a handler's `settings` and `secrets` is on the page of its `connector`:
+[connectors/](connectors/README.md).
 
 """
 
 
-def page() -> str:
+def page(root: Path) -> str:
     """The whole page."""
-    said = comments((ROOT / EXAMPLE).read_text(encoding="utf-8"))
-    return "".join([_BEGINNING, *_keys(said), *_connectors()])
+    said = comments((root / EXAMPLE).read_text(encoding="utf-8"))
+    return "".join([_BEGINNING, *_keys(said)])
 
 
 def comments(text: str) -> dict[str, str]:
@@ -150,65 +144,5 @@ def _without_default(text: str) -> str:
     return re.sub(r"\s*Default: [^.;]*(\.(?=\s|$)|$)", "", text).strip()
 
 
-def _connectors() -> Iterator[str]:
-    yield "\n## Connectors\n\n"
-    yield "What goes under a handler's `settings` and `secrets`, by its `connector`.\n"
-    for file in sorted(ROOT.glob(f"functions/connectors/*/{FILE}")):
-        yield from _connector(load(file))
-
-
-def _connector(manifest: Manifest) -> Iterator[str]:
-    name = manifest.connector
-    yield f"\n### {name}: {manifest.title}\n\n{manifest.summary} "
-    yield f"[More](../functions/connectors/{name}/README.md).\n\n"
-    yield f"Kind: {' or '.join(manifest.kind)}. "
-    yield f"Usual events: {', '.join(f'`{event}`' for event in manifest.events)}. "
-    yield f"Reads: {_names(manifest.requires)}. "
-    if manifest.passes_on:
-        yield f"Without `requires` in the handler: {_names(manifest.passes_on)}. "
-    yield f"Usual ESPF groups: {', '.join(manifest.groups) or 'none'}."
-    yield f" Bears {manifest.rate:g} calls a second.\n" if manifest.rate else "\n"
-    if manifest.settings:
-        yield "\n| setting | type | default | what it is |\n|---|---|---|---|\n"
-        for key, setting in manifest.settings.items():
-            yield f"| `{key}` | {_type(setting)} | {_setting_default(setting)} "
-            yield f"| {_cell(setting.description)} |\n"
-    if manifest.secrets:
-        yield "\n| secret | | what it is |\n|---|---|---|\n"
-        for key, secret in manifest.secrets.items():
-            need = "required" if secret.required else "optional"
-            yield f"| `{key}` | {need} | {_cell(secret.description)} |\n"
-
-
-def _names(blocks: Sequence[str]) -> str:
-    return ", ".join(f"`{block}`" for block in blocks) or "nothing of its own"
-
-
-def _type(setting: Setting) -> str:
-    if setting.choices:
-        return " or ".join(f"`{choice}`" for choice in setting.choices)
-    return " or ".join(setting.types)
-
-
-def _setting_default(setting: Setting) -> str:
-    if setting.required:
-        return "required"
-    if setting.default is None:
-        return ""
-    text = json.dumps(setting.default)
-    return f"`{text}`".replace("|", "\\|")
-
-
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").strip()
-
-
-def main() -> int:
-    if "--check" in sys.argv[1:]:
-        return 0 if PAGE.read_text(encoding="utf-8") == page() else 1
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

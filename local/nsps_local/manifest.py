@@ -80,7 +80,9 @@ class Quality(_Part):
 
 
 class Manifest(_Part):
-    """``connector.yaml``. ``rate``: calls a second that the system takes, if it says so.
+    """``connector.yaml``. ``system``: what it provisions, if ``title`` does not say. ``tested``:
+    what its tests ran against, each with its version and origin, or "a double of ...".
+    ``rate``: calls a second that the system takes, if it says so.
     ``call_timeout_seconds``: what a handler gets for one call unless it says otherwise.
 
     ``kind`` is one kind, or the list of those that the connector can be (the first is what a
@@ -96,6 +98,8 @@ class Manifest(_Part):
     title: str = Field(min_length=1)
     kind: tuple[Kind, ...] = Field(min_length=1)
     summary: str = Field(min_length=1)
+    system: str | None = Field(default=None, min_length=1)
+    tested: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     events: tuple[EventPattern, ...] = Field(min_length=1)
     requires: tuple[Block, ...] = ()
     passes_on: tuple[Block, ...] = ()
@@ -109,6 +113,11 @@ class Manifest(_Part):
 
     _connector: type[Connector[Any]] = PrivateAttr()
     _settings: Mapping[str, Setting] = PrivateAttr()
+
+    @property
+    def of_system(self) -> str:
+        """The system, as the documents name it."""
+        return self.system or self.title
 
     @property
     def settings(self) -> Mapping[str, Setting]:
