@@ -166,7 +166,7 @@ def test_a_disconnect_is_signed_twice_and_dated(serve: Serve) -> None:
 
 def test_a_change_carries_what_is_to_hold(serve: Serve) -> None:
     nas = serve(answering(CoAACK))
-    wanted = {"Mikrotik-Rate-Limit": "20M/5M", "Session-Timeout": 3600}
+    wanted: dict[str, str | int] = {"Mikrotik-Rate-Limit": "20M/5M", "Session-Timeout": 3600}
     assert client().change(nas_of(nas), {**SESSION, **wanted}, Deadline(5)) is True
     [seen] = nas.seen
     assert seen.packet.code == CoARequest
@@ -352,7 +352,12 @@ def test_a_nas_that_ends_after_it_got_the_request_may_have_acted(serve: Serve) -
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nas:
         nas.bind(("127.0.0.1", 0))
         port = int(nas.getsockname()[1])
-        end = threading.Thread(target=lambda: (nas.recv(4096), nas.close()))
+
+        def receive_and_end() -> None:
+            nas.recv(4096)
+            nas.close()
+
+        end = threading.Thread(target=receive_and_end)
         end.start()
         target = Nas("127.0.0.1", port, SecretValue(SECRET))
         assert type(error_of(lambda: disconnect(target))) is NoAnswer
