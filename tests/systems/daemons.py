@@ -127,6 +127,32 @@ def powerdns(key: str) -> Iterator[tuple[int, int]]:
             yield api, dns
 
 
+_KAMAILIO_MODULES = Path("/usr/lib/x86_64-linux-gnu/kamailio/modules")
+
+
+@contextmanager
+def kamailio(database: str, ports: tuple[int, int] | None = None) -> Iterator[tuple[int, int]]:
+    """A Kamailio as kamailio.cfg has it, with its subscribers in a PostgreSQL; gives its ports (SIP
+    over UDP, JSON-RPC) on 127.0.0.1: those asked for, or free ones.
+
+    ``database``: postgres://USER:PASSWORD@HOST:PORT/DATABASE. Skips where it is not installed.
+    """
+    program = _program("kamailio", "kamailio kamailio-postgres-modules")
+    if not (_KAMAILIO_MODULES / "db_postgres.so").exists():
+        pytest.skip("Kamailio has no PostgreSQL: apt-get install kamailio-postgres-modules")
+    sip, rpc = ports or (_free_port(), _free_port())
+    with tempfile.TemporaryDirectory(prefix="nsps-kamailio-") as name:
+        folder = Path(name)
+        text = Path(__file__).with_name("kamailio.cfg").read_text()
+        for mark, value in (("SIP", sip), ("RPC", rpc), ("DATABASE", database)):
+            text = text.replace(f"@{mark}@", str(value))
+        (folder / "kamailio.cfg").write_text(text)
+        command = [program, "-f", "kamailio.cfg", "-DD", "-E", "-m", "32", "-M", "4"]
+        command += ["-Y", name, "-P", f"{name}/pid"]
+        with _process(command, folder, lambda: _accepts("127.0.0.1", rpc), stop=signal.SIGTERM):
+            yield sip, rpc
+
+
 @contextmanager
 def mariadb() -> Iterator[tuple[str, int]]:
     """A MariaDB 10 or later with an empty data folder; gives host and port.

@@ -1,8 +1,9 @@
 """Kamailio: subscribers of a SIP registrar, in its table ``subscriber``; told over JSON-RPC.
 
-A resource's key is USERNAME@DOMAIN. Its state: ``ha1`` and ``ha1b`` (SecretValue), and the columns
-of the deployment's own. The row says who may register. A phone that registered before stays in
-Kamailio's memory until its registration ends, so ``ul.rm`` follows each write that concerns it.
+A resource's key is USERNAME@DOMAIN. Its state: ``ha1`` and ``ha1b`` (SecretValue), the status where
+it has a column, and the columns of the deployment's own. The row says who may register. A phone
+that registered before stays in Kamailio's memory until its registration ends, so ``ul.rm`` follows
+each write that concerns it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nsps.connector.base import Call, Context, Enriched, State, StateConnector
 from nsps.domain.fields import Fields, Kind
 from nsps.domain.outcome import Terminal, Transient
 from nsps.domain.snapshot import Block
-from nsps.domain.subscriber import is_served, msisdn
+from nsps.domain.subscriber import is_open, is_served, msisdn, service_word
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.answers import AnswerRule, AnswerRules, Meaning
 from nsps.transport.rest import NoAuthentication, Rest
@@ -49,7 +50,8 @@ class VoipKamailio(StateConnector[Settings]):
         super().__init__(settings, context)
         self._fields = Fields.parse("columns", settings.columns)
         kinds = {name: source.kind for name, source in self._fields.sources.items()}
-        columns: dict[str, Kind] = {**dict.fromkeys(OURS, "text"), **kinds}
+        own = (*OURS, settings.status_column) if settings.status_column else OURS
+        columns: dict[str, Kind] = {**dict.fromkeys(own, "text"), **kinds}
         self._table = Table("subscriber", columns, key=("username", "domain"))
         self._sql = SqlClient(settings.database_url, self._database_password, [self._table])
         hide = context.hide("password_key", "password")
@@ -71,13 +73,16 @@ class VoipKamailio(StateConnector[Settings]):
         self._ask("ul.lookup", f"nsps-check@{self.settings.domain}", call)
 
     def desired(self, event: Enriched) -> Mapping[str, State]:
-        """One subscriber: the account's number. None while the account is not served."""
-        if not is_served(event.pb.account_info):
+        """One subscriber: the account's number. None while the account is not served, or, where a
+        status column can say so, not open."""
+        account, column = event.pb.account_info, self.settings.status_column
+        if account is None or not (is_open(account) if column else is_served(account)):
             return {}
         number = msisdn(event.pb)
         if number is None:
             raise Terminal("account_info.id is no number: a SIP username is made of it")
-        own = self._table.storable(self._fields.values(event.pb))
+        values = self._fields.values(event.pb)
+        own = self._table.storable({**values, column: service_word(account)} if column else values)
         return {f"{number}@{self.settings.domain}": {**self._credentials(number), **own}}
 
     def _credentials(self, username: str) -> dict[str, SecretValue]:
@@ -112,9 +117,10 @@ class VoipKamailio(StateConnector[Settings]):
             session.delete(self._table, _row(key))
 
     def after_write(self, key: str, state: State | None, was: State | None, call: Call) -> None:
-        """Forget the phone's registration: it is to register anew, with what counts now. Where the
-        password is known to be the same it stays."""
-        if state is None or was is None or was["ha1"] != state["ha1"]:
+        """Forget the phone's registration: it is to register anew, with what counts now. It stays
+        where the subscriber is not barred and the password is known to be the same."""
+        kept = state is not None and was is not None and was["ha1"] == state["ha1"]
+        if not kept or (state or {}).get(self.settings.status_column) == "barred":
             self._ask("ul.rm", key, call)
 
     def _ask(self, method: str, user: str, call: Call) -> None:

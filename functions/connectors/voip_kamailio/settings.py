@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from nsps.domain.fields import Fields
 from nsps.transport.address import check_web_address
 from nsps.transport.sql.engine import check_url
 from nsps.transport.sql.table import check_columns
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 OURS = ("username", "domain", "ha1", "ha1b")
 """The columns that the connector fills by itself."""
@@ -28,6 +30,11 @@ class Settings(BaseModel):
     use_domain: bool = Field(
         default=False, description="As usrloc's use_domain: contacts are kept by USERNAME@DOMAIN."
     )
+    status_column: str = Field(
+        default="",
+        description="A further column of the table subscriber, which gets active or barred: then a "
+        "blocked subscriber keeps the row, and Kamailio can answer 403. Without it the row goes.",
+    )
     columns: dict[str, str] = Field(
         default={},
         description="Further columns of the table subscriber: column to source of its value, such "
@@ -46,7 +53,19 @@ class Settings(BaseModel):
     @classmethod
     def _columns(cls, value: dict[str, str]) -> dict[str, str]:
         check_columns(value)
-        if taken := {*OURS, "id", "password"} & value.keys():
-            raise ValueError(f"{', '.join(sorted(taken))}: not yours to set: leave it out")
         Fields.parse("columns", value)
         return value
+
+    @model_validator(mode="after")
+    def _not_twice(self) -> Self:
+        own = [*self.columns]
+        if self.status_column:
+            check_columns({self.status_column: "status"})
+            own.append(self.status_column)
+        taken = {name for name in own if name in (*OURS, "id", "password") or own.count(name) > 1}
+        if taken:
+            raise ValueError(
+                f"columns, status_column: {', '.join(sorted(taken))}: written by NSPS itself: name "
+                "other columns"
+            )
+        return self
