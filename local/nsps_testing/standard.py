@@ -60,7 +60,8 @@ from nsps.connector.base import (
     State,
     StateConnector,
 )
-from nsps.connector.kinds import DeliveryContext, runner
+from nsps.connector.kinds import DeliveryContext, pipeline
+from nsps.delivery.gate import Gate
 from nsps.delivery.ledger.ledger import Ledger
 from nsps.delivery.verdict import Verdict
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime, event_id
@@ -330,6 +331,20 @@ def _firestore() -> str:
     return server.target
 
 
+class OpenGate(Gate):
+    """Lets every delivery and every call through."""
+
+    def __init__(self) -> None: ...
+
+    def admit(self) -> None: ...
+
+    def turn(self) -> None: ...
+
+    def well(self) -> None: ...
+
+    def failed(self, owner: str, reason: str, retry_after: float | None) -> None: ...
+
+
 class UnderTheKit:
     """A connector as its function runs it: the real ledger, on an embedded Firestore."""
 
@@ -342,9 +357,9 @@ class UnderTheKit:
         manifest = tests.manifest()
         handler = HandlerSettings(name="test", connector=manifest.connector, events=manifest.events)
         poster = Poster(self.store, self._no_status)
-        self._runner = runner(
-            connector, DeliveryContext(handler, Ledger(self.store), poster, lambda: self._redactor)
-        )
+        ledger = Ledger(self.store)
+        context = DeliveryContext(handler, ledger, poster, lambda: self._redactor, OpenGate())
+        self._pipeline = pipeline(connector, context)
 
     def deliver(self, event: Enriched) -> Outcome:
         """What becomes of the event; what Firestore keeps of it must show no secret."""
@@ -357,7 +372,7 @@ class UnderTheKit:
         for secret in self._tests.secrets.values():
             self._redactor.register(SecretValue(secret))
         with self._redactor.knowing(event.pb.to_contract()):
-            verdict = self._runner.deliver(event)
+            verdict = self._pipeline.deliver(event)
         self._tests.assert_private(repr(self.kept()))
         return verdict
 

@@ -13,23 +13,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import provisioning_model as model
 import pytest
 from nsps.cloud.store import Store
 from nsps.connector.base import Call, Enriched
-from nsps.delivery.attempt import Attempts, Performed
 from nsps.delivery.ledger import ledger, protocol
 from nsps.delivery.ledger.documents import Resource
 from nsps.delivery.ledger.ledger import Ledger, Work
 from nsps.delivery.ledger.protocol import Step
+from nsps.delivery.pipeline import Calls, Desired, Performed, Pipeline
 from nsps.domain.outcome import NoAnswer
 from nsps.espf.poster import Poster
 from nsps_local.firestore import FirestoreServer
+from nsps_testing.standard import OpenGate, enriched
 
 from tests.local_cloud.firestore_kit import client, post
 from tests.local_cloud.ledger_kit import (
@@ -148,7 +148,7 @@ CALL = 0.5
 """C of the time-outs here: the calls below take milliseconds."""
 
 
-class Slow:
+class Slow(Calls):
     """The external system as a connector's calls reach it: slow, and now and then silent."""
 
     def __init__(self, system: System, numbers: dict[str, int], faults: int, seed: str) -> None:
@@ -212,12 +212,22 @@ def test_sixteen_threads_at_once(
         played = Played(store, clock, one, dice.choice(worlds), "")
         numbers = {str(snapshot_time(job.t)): job.t for job in played.world.jobs}
         slow = Slow(played.system, numbers, one.faults, f"{name}/{seed}")
-        attempts = Attempts(Ledger(store), Poster(store, _NoStatusApi), slow, str, patience=0.5)
+        real, poster = Ledger(store), Poster(store, _NoStatusApi)
         messages = [job for job in played.world.jobs for _ in range(4)]
         dice.shuffle(messages)
         with ThreadPoolExecutor(THREADS) as threads:
             for ended in [
-                threads.submit(_until_acknowledged, attempts, job, played.handler)
+                threads.submit(
+                    _until_acknowledged,
+                    Pipeline(
+                        _OneJob(job, played.handler, slow),
+                        real,
+                        poster,
+                        OpenGate(),
+                        str,
+                        patience=0.5,
+                    ),
+                )
                 for job in messages
             ]:
                 ended.result()
@@ -228,11 +238,25 @@ def test_sixteen_threads_at_once(
         played.judge()
 
 
-def _until_acknowledged(attempts: Attempts, job: Any, handler: str) -> None:
+@dataclass(frozen=True)
+class _OneJob:
+    """What a connector would say of the event of one of the model's jobs."""
+
+    job: Any
+    handler: str
+    calls: Calls
+
+    def work(self, event: Enriched) -> Work:
+        return replace(work_of(self.job, self.handler), call_seconds=CALL)
+
+    def desired(self, event: Enriched, work: Work) -> Desired:
+        return Desired(work, self.calls)
+
+
+def _until_acknowledged(pipeline: Pipeline) -> None:
     """One message, as Pub/Sub brings it: again until it is acknowledged."""
-    event = cast(Enriched, SimpleNamespace(event_id="e", trace_id="", request_id=""))
+    event = enriched(None)
     for _ in range(200):
-        work = replace(work_of(job, handler), call_seconds=CALL)
-        if attempts.run(work, event, {"event_id": work.event_id}).ack:
+        if pipeline.deliver(event).ack:
             return
-    raise Broken(f"the message of {job} is never acknowledged")
+    raise Broken("the message is never acknowledged")

@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 from nsps.cloud.messages import Publisher
-from nsps.connector.kinds import MessageRunner
+from nsps.connector.kinds import MessageKind
 from nsps.delivery.history import History, unpacked
 from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Watermark
@@ -129,9 +129,7 @@ FLOWS: Mapping[str, Sequence[Patch]] = {
         (protocol, "begin", lambda _: _as_if_new),
         (protocol, "take", lambda _: _as_if_asked),
     ],
-    "another type's message takes no event's place": [
-        (MessageRunner, "_message_work", _any_newer_takes_over)
-    ],
+    "another type's message takes no event's place": [(MessageKind, "work", _any_newer_takes_over)],
     "a status in any order": [(outbox, "note", lambda _: _note_any)],
     "posted whatever was noted since": [(outbox, "posted", lambda _: _posted_now)],
     "a parked event is forgotten once sent": [(Retries, "_advance", lambda _: _not_advanced)],

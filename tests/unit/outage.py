@@ -328,7 +328,7 @@ class Outage:
             self.attempts[push.attempt] += 1
         self.time.at(self.time.now, self._pump)
 
-    # ---- an attempt, as nsps.delivery.attempt runs it ----------------------------------------
+    # ---- an attempt, as nsps.delivery.pipeline runs it ----------------------------------------
 
     def _attempt(self, gate: Gate, event: Event, push: Push) -> Outcome | None:
         """None: to come again."""

@@ -1,12 +1,11 @@
-"""How each kind of connector is run: what it wants, and how one step is performed."""
+"""The three kinds of connector: what each wants of an event, and how it calls its system."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from nsps.connector.base import (
     Action,
@@ -24,21 +23,15 @@ from nsps.connector.base import (
     StateConnector,
 )
 from nsps.connector.difference import changed, differences, plain, shown
-from nsps.delivery.attempt import UNWATCHED, Attempts, Performed, Performer, Watch
+from nsps.delivery.gate import Gate
 from nsps.delivery.ledger.documents import Resource
 from nsps.delivery.ledger.ledger import Ledger, Work
 from nsps.delivery.ledger.protocol import Step, Todo
-from nsps.delivery.verdict import Verdict
+from nsps.delivery.pipeline import Calls, Desired, Performed, Pipeline
 from nsps.domain.event import MESSAGE_KEY, RECONCILE, Owner
-from nsps.domain.outcome import DeliveryError, Terminal, Transient, Unexpected
 from nsps.espf.poster import Poster
-from nsps.runtime import log
 from nsps.runtime.redact import Redactor
 from nsps.runtime.settings import HandlerSettings
-
-T = TypeVar("T")
-
-_log = log.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,165 +42,116 @@ class DeliveryContext:
     ledger: Ledger
     poster: Poster
     redactor: Callable[[], Redactor]
-    watch: Watch = UNWATCHED
+    gate: Gate
 
 
-def runner(connector: Connector[Any], context: DeliveryContext) -> Runner:
-    """The runner for a connector's kind."""
+def pipeline(connector: Connector[Any], context: DeliveryContext) -> Pipeline:
+    """The way of a handler's deliveries, for a connector of any kind."""
+    return Pipeline(
+        _kind(connector, context),
+        context.ledger,
+        context.poster,
+        context.gate,
+        lambda text: context.redactor().text_for_store(text),
+    )
+
+
+def _kind(connector: Connector[Any], context: DeliveryContext) -> _Kind:
     if isinstance(connector, StateConnector):
-        return StateRunner(connector, context)
+        return StateKind(connector, context)
     if isinstance(connector, MessageConnector):
-        return MessageRunner(connector, context)
+        return MessageKind(connector, context)
     if isinstance(connector, AsynchronousConnector):
-        return OrderRunner(connector, context)
+        return OrderKind(connector, context)
     raise TypeError(f"{type(connector).__name__}: subclass one of the three kinds of connector")
 
 
-class Runner(ABC):
-    """Delivers enriched events through one connector."""
-
-    _effects = False
-    """Whether something has to follow each write."""
-
+class _Kind(ABC):
     def __init__(self, context: DeliveryContext) -> None:
         self._context = context
 
-    @abstractmethod
-    def deliver(self, event: Enriched) -> Verdict:
-        """Deliver one event; the verdict says whether its message is done with."""
-
-    def _attempts(self, performer: Performer) -> Attempts:
-        context = self._context
-        redact = context.redactor().text_for_store
-        return Attempts(context.ledger, context.poster, performer, redact, watch=context.watch)
-
-    def _work(self, event: Enriched, states: Mapping[str, State]) -> Work:
-        redactor = self._context.redactor()
+    def work(self, event: Enriched) -> Work:
+        """The attempt as the ledger knows it, before it is known what is wanted."""
+        handler = self._context.handler
         return Work(
-            handler=self._context.handler.name,
-            delivery=delivery_id(event),
+            handler=handler.name,
+            delivery=event.delivery_id,
             event_id=event.event_id,
             owner=event.owner,
             i_account=event.owner.i_account,
             t=event.t,
-            wanted={key: redactor.digest(plain(state)) for key, state in states.items()},
-            visible={key: shown(state, redactor) for key, state in states.items()},
-            group=self._context.handler.group,
-            call_seconds=self._context.handler.call_timeout_seconds,
+            wanted={},
+            visible={},
+            group=handler.group,
+            call_seconds=handler.call_timeout_seconds,
+            answer_seconds=handler.answer_within_hours * 3600,
             asked=event.run > 0 or event.event.event_type == RECONCILE,
-            answer_seconds=self._context.handler.answer_within_hours * 3600,
-            effects=self._effects,
         )
 
-
-def delivery_id(event: Enriched) -> str:
-    """The delivery's document id: a replay is a run of its own."""
-    return f"{event.event_id}.{event.run}" if event.run else event.event_id
-
-
-def record_of(event: Enriched) -> dict[str, Any]:
-    """What the delivery document says of its event, for people."""
-    return {
-        "event_id": event.event_id,
-        "event_type": event.event.event_type,
-        "owner": str(event.owner),
-        "i_account": event.owner.i_account,
-        "run": event.run,
-        "enriched_at": event.updated_at,
-    }
-
-
-def _said(ask: Callable[[], T]) -> T:
-    """What a connector says of an event. A failure that it does not name is one to be recorded and
-    tried again, like those that it names. Raises DeliveryError."""
-    try:
-        return ask()
-    except DeliveryError:
-        raise
-    except Exception as error:
-        _log.error("the connector failed in a way it does not name", error=error)
-        unnamed = f"the connector failed unexpectedly ({type(error).__name__}): its log says where"
-        raise Unexpected(unnamed) from error
-
-
-class _DesiringRunner(Runner):
-    """For systems of which a connector says what they should hold."""
-
-    def __init__(
-        self, connector: StateConnector[Any] | AsynchronousConnector[Any], context: DeliveryContext
-    ) -> None:
-        super().__init__(context)
-        self._desired = connector.desired
-
-    def deliver(self, event: Enriched) -> Verdict:
-        try:
-            states = _said(lambda: self._desired(event))
-        except Terminal as error:
-            attempts = self._attempts(_NeverCalled())
-            return attempts.reject(self._work(event, {}), record_of(event), str(error))
-        except Transient as error:
-            attempts = self._attempts(_NeverCalled())
-            return attempts.postpone(self._work(event, {}), record_of(event), error)
-        attempts = self._attempts(self._performer(states))
-        return attempts.run(self._work(event, states), event, record_of(event))
-
     @abstractmethod
-    def _performer(self, states: Mapping[str, State]) -> Performer:
-        """How one step is performed towards these states."""
+    def desired(self, event: Enriched, work: Work) -> Desired:
+        """What the connector wants; it raises Terminal, Transient, or what it does not name."""
+
+    def _wanting(self, work: Work, states: Mapping[str, State]) -> Work:
+        redactor = self._context.redactor()
+        wanted = {key: redactor.digest(plain(state)) for key, state in states.items()}
+        visible = {key: shown(state, redactor) for key, state in states.items()}
+        return replace(work, wanted=wanted, visible=visible)
 
 
-class StateRunner(_DesiringRunner):
+class StateKind(_Kind):
     """Read, compare, write: for systems that hold a state per resource."""
 
     def __init__(self, connector: StateConnector[Any], context: DeliveryContext) -> None:
-        super().__init__(connector, context)
+        super().__init__(context)
         self._connector = connector
         self._effects = type(connector).after_write is not StateConnector.after_write
 
-    def _performer(self, states: Mapping[str, State]) -> Performer:
-        return _StateCalls(self._connector, states, self._context.redactor())
+    def desired(self, event: Enriched, work: Work) -> Desired:
+        states = self._connector.desired(event)
+        work = replace(self._wanting(work, states), effects=self._effects)
+        return Desired(work, _StateCalls(self._connector, states, self._context.redactor()))
 
 
-class _NeverCalled:
-    def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
-        raise AssertionError("a rejected event calls nothing")
-
-
-class _StateCalls:
-    def __init__(
-        self, connector: StateConnector[Any], states: Mapping[str, State], redactor: Redactor
-    ) -> None:
-        self._connector, self._states, self._redactor = connector, states, redactor
+@dataclass(frozen=True, slots=True)
+class _StateCalls(Calls):
+    connector: StateConnector[Any]
+    states: Mapping[str, State]
+    redactor: Redactor
 
     def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
-        state = None if step.todo is Todo.RELEASE else self._states[step.key]
-        action, was, written = self._write(step.key, state, call)
+        action, was, written = self._write(step.key, self._state(step), call)
         details: dict[str, Any] = {"action": action}
         if written:
-            details["fields"] = differences(was or {}, written, self._redactor)
-        effect = partial(self._connector.after_write, step.key, state, was, call)
-        return Performed(action != "none", details, effect=effect if work.effects else None)
+            details["fields"] = differences(was or {}, written, self.redactor)
+        return Performed(action != "none", details, was=was)
+
+    def after_write(self, step: Step, was: State | None, call: Call) -> None:
+        self.connector.after_write(step.key, self._state(step), was, call)
+
+    def _state(self, step: Step) -> State | None:
+        return None if step.todo is Todo.RELEASE else self.states[step.key]
 
     def _write(self, key: str, state: State | None, call: Call) -> tuple[str, State | None, State]:
         """What was done, what was there before it (as far as known), and the fields written."""
-        readable = self._connector.readable
-        was = self._connector.read(key, call) if readable else None
+        readable = self.connector.readable
+        was = self.connector.read(key, call) if readable else None
         if state is None:
             if was is None and readable:
                 return "none", None, {}
-            self._connector.delete(key, was, call)
+            self.connector.delete(key, was, call)
             return "delete", was, {}
         if was is None:
-            self._connector.create(key, state, call)
+            self.connector.create(key, state, call)
             return "create", None, state
         changes = changed(was, state)
         if not changes:
             return "none", None, {}
-        self._connector.change(key, state, was, call)
+        self.connector.change(key, state, was, call)
         return "change", was, {name: state[name] for name in state if name in changes}
 
 
-class MessageRunner(Runner):
+class MessageKind(_Kind):
     """Each event counts once: the delivery itself is the resource.
 
     Where messages are ordered, the owner is the resource: one message at a time, and never older
@@ -218,82 +162,63 @@ class MessageRunner(Runner):
         super().__init__(context)
         self._connector = connector
 
-    def deliver(self, event: Enriched) -> Verdict:
-        work = self._message_work(event)
-        record = record_of(event)
-        try:
-            message = _said(lambda: self._connector.message(event))
-        except Terminal as error:
-            return self._attempts(_NeverCalled()).reject(work, record, str(error))
-        except Transient as error:
-            return self._attempts(_NeverCalled()).postpone(work, record, error)
-        if message is None:
-            return self._nothing_to_send(work, event, record)
-        redact = self._context.redactor().text_for_store
-        attempts = self._attempts(_MessageCall(self._connector, message, redact))
-        return attempts.run(work, event, record | {"summary": redact(message.summary)})
-
-    def _nothing_to_send(self, work: Work, event: Enriched, record: Mapping[str, Any]) -> Verdict:
-        alone = Owner("event", work.delivery)
-        empty = replace(work, wanted={}, owner=alone, group=None, meaning=None)
-        record = {**record, "summary": "nothing to send"}
-        return self._attempts(_NeverCalled()).run(empty, event, record)
-
-    def _message_work(self, event: Enriched) -> Work:
-        ident = delivery_id(event)
+    def work(self, event: Enriched) -> Work:
+        work = super().work(event)
         ordering = self._connector.ordering
-        owner = Owner("event", ident) if ordering is Ordering.EVERY else event.owner
         meaning = self._context.redactor().digest(event.event.meaning)
-        return Work(
-            handler=self._context.handler.name,
-            delivery=ident,
-            event_id=event.event_id,
-            owner=owner,
-            i_account=event.owner.i_account,
-            t=event.t,
-            wanted={f"{MESSAGE_KEY}{owner}": ident},
-            visible={},
-            group=self._context.handler.group,
-            call_seconds=self._context.handler.call_timeout_seconds,
-            answer_seconds=self._context.handler.answer_within_hours * 3600,
+        return replace(
+            work,
+            owner=Owner("event", work.delivery) if ordering is Ordering.EVERY else event.owner,
+            asked=False,
             receipts=isinstance(self._connector, AnswersLater),
             lasting=False,
             meaning=meaning if ordering is Ordering.NEWEST else None,
         )
 
+    def desired(self, event: Enriched, work: Work) -> Desired:
+        message = self._connector.message(event)
+        redact = self._context.redactor().text_for_store
+        calls = _MessageCalls(self._connector, message, redact)
+        if message is None:
+            alone = Owner("event", work.delivery)
+            nothing = replace(work, owner=alone, group=None, meaning=None)
+            return Desired(nothing, calls, {"summary": "nothing to send"})
+        wanted = {f"{MESSAGE_KEY}{work.owner}": work.delivery}
+        return Desired(replace(work, wanted=wanted), calls, {"summary": redact(message.summary)})
 
-class _MessageCall:
-    def __init__(
-        self, connector: MessageConnector[Any], message: Message, redact: Callable[[str], str]
-    ) -> None:
-        self._connector, self._message, self._redact = connector, message, redact
+
+@dataclass(frozen=True, slots=True)
+class _MessageCalls(Calls):
+    connector: MessageConnector[Any]
+    message: Message | None
+    redact: Callable[[str], str]
 
     def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
-        sent = self._connector.send(self._message, call)
+        assert self.message is not None
+        sent = self.connector.send(self.message, call)
         receipt = sent if isinstance(sent, Receipt) else Receipt("", sent)
-        said = {"action": "send", "answer": self._redact(receipt.answer)}
-        return Performed(True, said, order=receipt.id if work.receipts and receipt.id else None)
+        details = {"action": "send", "answer": self.redact(receipt.answer)}
+        return Performed(True, details, order=receipt.id if work.receipts and receipt.id else None)
 
 
-class OrderRunner(_DesiringRunner):
+class OrderKind(_Kind):
     """Order now, answer later: one open order per resource."""
 
     def __init__(self, connector: AsynchronousConnector[Any], context: DeliveryContext) -> None:
-        super().__init__(connector, context)
+        super().__init__(context)
         self._connector = connector
 
-    def _performer(self, states: Mapping[str, State]) -> Performer:
-        return _OrderCalls(self._connector, states, self._context)
+    def desired(self, event: Enriched, work: Work) -> Desired:
+        states = self._connector.desired(event)
+        calls = _OrderCalls(self._connector, states, self._context.ledger)
+        return Desired(self._wanting(work, states), calls)
 
 
-class _OrderCalls:
-    def __init__(
-        self,
-        connector: AsynchronousConnector[Any],
-        states: Mapping[str, State],
-        context: DeliveryContext,
-    ) -> None:
-        self._connector, self._states, self._context = connector, states, context
+@dataclass(frozen=True, slots=True)
+class _OrderCalls(Calls):
+    connector: AsynchronousConnector[Any]
+    states: Mapping[str, State]
+    ledger: Ledger
 
     def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
         if step.todo is Todo.RELEASE:
@@ -303,10 +228,10 @@ class _OrderCalls:
         order = Order(
             key=step.key,
             action=action,
-            state=self._states.get(step.key, {}),
-            reference=self._context.ledger.intend(work, step, action.value),
+            state=self.states.get(step.key, {}),
+            reference=self.ledger.intend(work, step, action.value),
             owner=work.owner,
             group=work.group,
         )
-        order_id = self._connector.submit(order, call)
+        order_id = self.connector.submit(order, call)
         return Performed(True, {"action": action.value}, order=order_id)

@@ -31,16 +31,17 @@ from nsps.connector.base import (
     not_read,
 )
 from nsps.connector.contract import ContractAnswer
-from nsps.connector.kinds import DeliveryContext, Runner, runner
+from nsps.connector.kinds import DeliveryContext, pipeline
 from nsps.connector.preview import Inspected, Inspector, NoState
 from nsps.connector.question import InvalidQuestion, Question, read_question
 from nsps.connector.trial import Trial
 from nsps.delivery.gate import Gate
 from nsps.delivery.instance import InstanceContext
 from nsps.delivery.ledger.ledger import Ledger
+from nsps.delivery.pipeline import Pipeline
 from nsps.delivery.switch import Switches
 from nsps.delivery.verdict import Verdict
-from nsps.domain.outcome import DeliveryError, Outcome, Transient
+from nsps.domain.outcome import DeliveryError, Transient
 from nsps.domain.snapshot import Block, PbData
 from nsps.runtime import log, trace
 from nsps.runtime.lazy import Lazy
@@ -136,7 +137,7 @@ class _Started:
         self.gate: Lazy[Gate] = Lazy(
             lambda: Gate(self.handler, Switches(self.context.store()), ask=self.ask_system)
         )
-        self.runner: Lazy[Runner] = Lazy(self._make_runner)
+        self.pipeline: Lazy[Pipeline] = Lazy(self._make_pipeline)
         self.inspector: Lazy[Inspector] = Lazy(self._make_inspector)
         self.trial: Lazy[Trial] = Lazy(
             lambda: Trial(
@@ -160,13 +161,13 @@ class _Started:
                 "write receipts: true into the connector's manifest"
             )
 
-    def _make_runner(self) -> Runner:
+    def _make_pipeline(self) -> Pipeline:
         context = self.context
         ledger = Ledger(context.store())
         delivering = DeliveryContext(
             self.handler, ledger, context.poster(), context.redactor, self.gate()
         )
-        return runner(self.connector, delivering)
+        return pipeline(self.connector, delivering)
 
     def _make_inspector(self) -> Inspector:
         from nsps.portabilling.reader import Reader  # for a question, not for a delivery
@@ -237,7 +238,7 @@ class _Started:
         event = replace(event, pb=event.pb.trim(self._blocks))
         started = time.monotonic()
         with self.context.redactor().knowing(event.pb.to_contract()):
-            verdict = self._admitted(event)
+            verdict = self.pipeline().deliver(event)
             write = _log.info if verdict.ack else _log.warning
             write(
                 verdict.outcome.value,
@@ -249,13 +250,6 @@ class _Started:
                 reason=verdict.reason or None,
             )
         return verdict
-
-    def _admitted(self, event: Enriched) -> Verdict:
-        """Deliver, unless the handler is switched off or must be left alone for now."""
-        held = self.gate().admit()
-        if held is not None:
-            return Verdict(False, Outcome.WAITING, held.reason, held.retry_after, held=True)
-        return self.runner().deliver(event)
 
 
 def _since(received_at: str | None) -> float | None:

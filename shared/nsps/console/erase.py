@@ -97,7 +97,7 @@ class _Search:
         yield from self._findings()
 
     def _deliveries(self, handler: str, event_id: str) -> Iterator[DocumentReference]:
-        """Of the event and its replays (``{event_id}.{run}``)."""
+        """Of the event and its replays (nsps.domain.event.delivery_id)."""
         deliveries = self._store.client.collection("handlers", handler, "deliveries")
         first, last = deliveries.document(event_id), deliveries.document(f"{event_id}.~")
         query = deliveries.order_by("__name__").start_at({"__name__": first})

@@ -19,6 +19,7 @@ from nsps.console.handlers import Handlers
 from nsps.delivery import switch
 from nsps.delivery.switch import State, Switch, Switches, kept_until
 from nsps.delivery.timeline import plain
+from nsps.domain.event import parse_delivery_id
 from nsps.domain.outcome import Outcome
 from nsps.runtime.settings import PORTABILLING, HandlerSummary
 
@@ -190,8 +191,8 @@ class Overview:
         snapshots = self.store.call(lambda: list(query.stream()))
         failures: dict[str, tuple[int, str]] = {}
         for each in snapshots[::-1]:  # of several runs of an event the newest counts
-            event_id, _, run = each.id.partition(".")
-            failures[event_id] = (int(run or 0), str((each.to_dict() or {}).get("t", "")))
+            event_id, run = parse_delivery_id(each.id)
+            failures[event_id] = (run, str((each.to_dict() or {}).get("t", "")))
         if not failures:
             return 0
         events = self._all(map(self.store.event, failures), ["runs", "owner"])

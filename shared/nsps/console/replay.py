@@ -21,7 +21,7 @@ from nsps.console.jobs import Job, Page
 from nsps.console.sending import Sending
 from nsps.delivery.history import kept_event
 from nsps.delivery.timeline import never_read
-from nsps.domain.event import RECONCILE, EspfEvent
+from nsps.domain.event import RECONCILE, EspfEvent, delivery_id
 from nsps.domain.outcome import Outcome, Terminal, Transient
 from nsps.domain.routing import matches, wants
 from nsps.runtime import log
@@ -174,7 +174,7 @@ class Replay:
 
     def _newest(self, entry: _Entry, handler: str) -> Any:
         run = _last_run(entry, handler)
-        return self._store.delivery(handler, f"{entry.id}.{run}" if run else entry.id)
+        return self._store.delivery(handler, delivery_id(entry.id, run))
 
     # ---- what is done with each --------------------------------------------------------------
 

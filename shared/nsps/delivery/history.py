@@ -16,7 +16,7 @@ from typing import Any
 
 from nsps.cloud.messages import RawEventMessage
 from nsps.cloud.store import HISTORY_DAYS, Store, Tx
-from nsps.domain.event import EspfEvent, Owner, SnapshotTime, UnreadableOwner, owner_of
+from nsps.domain.event import EspfEvent, Owner, SnapshotTime, UnreadableOwner, delivery_id, owner_of
 from nsps.domain.outcome import Outcome
 from nsps.domain.snapshot import PbData
 from nsps.runtime.redact import Redactor
@@ -124,7 +124,7 @@ class History:
         """
         retry = {"retry": {"error": self._kept_text(error), "at": self._now()}}
         if raw.run is not None and raw.handler is not None:  # a replay's failure is its own
-            delivery = self._store.delivery(raw.handler, f"{raw.event_id}.{raw.run}")
+            delivery = self._store.delivery(raw.handler, delivery_id(raw.event_id, raw.run))
             ends = {"expire_at": self._now() + timedelta(days=HISTORY_DAYS)}
             self._store.merge(delivery, retry | ends)
             return
@@ -144,7 +144,7 @@ class History:
             ends = {"retry": {"error": why, "at": now}, "finished_at": now}
             self._merge(raw.event_id, ends | {"state": Outcome.REJECTED.value})
             return
-        delivery = self._store.delivery(raw.handler, f"{raw.event_id}.{raw.run}")
+        delivery = self._store.delivery(raw.handler, delivery_id(raw.event_id, raw.run))
         ends = {"finished_at": now, "expire_at": now + timedelta(days=HISTORY_DAYS)}
         outcome = {"outcome": Outcome.REJECTED.value, "errors": [why], "retry": None}
         self._store.merge(delivery, outcome | ends)

@@ -13,6 +13,7 @@ from typing import Any, cast
 from google.cloud.firestore import DocumentReference, DocumentSnapshot, FieldFilter, Query
 
 from nsps.cloud.store import Store, from_json
+from nsps.domain.event import delivery_id
 from nsps.domain.outcome import Outcome
 from nsps.domain.retry import PUSH
 from nsps.domain.routing import matches
@@ -227,7 +228,7 @@ class Timeline:
         references = {}
         for ident, data in entries:
             for handler, run in runs_of(data):
-                delivery = store.delivery(handler, named(ident, run))
+                delivery = store.delivery(handler, delivery_id(ident, run))
                 references[delivery.path] = delivery
                 group = self._group(handler)
                 if group and data.get("i_account") is not None:
@@ -277,7 +278,7 @@ class Timeline:
         event: Mapping[str, Any],
         documents: Mapping[str, dict[str, Any] | None],
     ) -> Delivered:
-        delivery = named(ident, run)
+        delivery = delivery_id(ident, run)
         data = documents.get(self._store.delivery(handler, delivery).path)
         data = data or ({} if run else never_read(event))
         return Delivered(
@@ -422,11 +423,6 @@ def _only(replayed: Mapping[str, Any] | None) -> bool:
 
 def _sent_at(handler: str, run: int, event: Mapping[str, Any]) -> datetime | None:
     return event["runs"][handler].get("at") if run else event.get("enriched_at")
-
-
-def named(event_id: str, run: int) -> str:
-    """The delivery's document id."""
-    return f"{event_id}.{run}" if run else event_id
 
 
 _PARKED = Outcome.PARKED.value

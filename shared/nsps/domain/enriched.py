@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nsps.domain.event import EspfEvent, Owner, SnapshotTime
+from nsps.domain.event import EspfEvent, Owner, SnapshotTime, delivery_id
 from nsps.domain.snapshot import PbData
 
 
@@ -28,3 +28,8 @@ class Enriched:
     run: int = 0
     trace_id: str = ""
     request_id: str = ""
+
+    @property
+    def delivery_id(self) -> str:
+        """The id of its delivery to a handler."""
+        return delivery_id(self.event_id, self.run)

@@ -220,6 +220,17 @@ def event_id(deployment: str, event: EspfEvent) -> str:
     return str(uuid.uuid5(_NAMESPACE, name))
 
 
+def delivery_id(event_id: str, run: int | None = None) -> str:
+    """The id of an event's delivery to a handler: each replay is a run of its own, from 1."""
+    return f"{event_id}.{run}" if run else event_id
+
+
+def parse_delivery_id(text: str) -> tuple[str, int]:
+    """The event's id and the run; 0 for the first delivery."""
+    ident, _, run = text.partition(".")
+    return ident, int(run or 0)
+
+
 _NO_OWNER = "none"
 
 

@@ -18,7 +18,7 @@ from nsps.connector.base import (
 )
 from nsps.delivery.history import kept_event
 from nsps.delivery.ledger.orders import AnswerEffect, LateAnswer, Orders, Settlement
-from nsps.domain.event import storable
+from nsps.domain.event import parse_delivery_id, storable
 from nsps.domain.outcome import Transient
 from nsps.espf.poster import Poster
 from nsps.runtime import log
@@ -106,7 +106,7 @@ class Answers:
 
     def send_again(self, handler: str, delivery: str) -> None:
         """Send a waiting delivery's event through enrichment again, for this handler alone."""
-        event_id, _, run = delivery.partition(".")
+        event_id, run = parse_delivery_id(delivery)
         data = self._store.read(self._store.event(event_id))
         event = kept_event(data or {})
         if data is None or event is None:
@@ -120,6 +120,6 @@ class Answers:
                 {"trace_id": data.get("trace_id", ""), "request_id": data.get("request_id", "")}
             ),
             handler=handler,
-            run=int(run) if run else None,
+            run=run or None,
         )
         self._publisher().publish(self._topic, *raw.to_pubsub())

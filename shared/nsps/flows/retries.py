@@ -41,6 +41,7 @@ from nsps.domain.event import (
     Owner,
     SnapshotTime,
     UnreadableOwner,
+    delivery_id,
     owner_of,
     parse_webhook,
 )
@@ -122,7 +123,7 @@ class Retries:
         event_id = push.attributes.get("event_id") or f"message-{push.message_id}"
         run = push.attributes.get("run", "")
         run = run if run.isascii() and run.isdigit() else ""
-        delivery = f"{event_id}.{run}" if run else event_id
+        delivery = delivery_id(event_id, int(run or 0))
         event, unreadable = self._event(push, event_id)
         kept = {
             "stage": stage,

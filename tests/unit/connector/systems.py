@@ -32,7 +32,7 @@ from nsps.connector.base import (
     State,
     StateConnector,
 )
-from nsps.connector.kinds import DeliveryContext, delivery_id, runner
+from nsps.connector.kinds import DeliveryContext, pipeline
 from nsps.delivery.ledger.ledger import Ledger
 from nsps.delivery.verdict import Verdict
 from nsps.domain.event import SnapshotTime
@@ -41,7 +41,7 @@ from nsps.espf.poster import Poster
 from nsps.runtime.redact import Redactor
 from nsps.runtime.secrets import SecretValue
 from nsps.runtime.settings import HandlerSettings
-from nsps_testing.standard import enriched, make_context
+from nsps_testing.standard import OpenGate, enriched, make_context
 from pydantic import BaseModel
 
 KI = "465B5CE8B199B49FAA5F0A2EE238A6BC"
@@ -284,14 +284,16 @@ class Kit:
             call_timeout_seconds=call_seconds,
             answer_within_hours=answer_hours,
         )
-        parts = DeliveryContext(self.settings, self.ledger, self.poster, lambda: REDACTOR)
-        self.runner = runner(connector, parts)
+        context = DeliveryContext(
+            self.settings, self.ledger, self.poster, lambda: REDACTOR, OpenGate()
+        )
+        self.pipeline = pipeline(connector, context)
 
     def deliver(self, event: Enriched) -> Verdict:
-        return self.runner.deliver(event)
+        return self.pipeline.deliver(event)
 
     def delivery(self, event: Enriched) -> dict[str, Any]:
-        found = self.store.read(self.store.delivery(self.handler, delivery_id(event)))
+        found = self.store.read(self.store.delivery(self.handler, event.delivery_id))
         assert found is not None
         for result in found.get("results", []):
             if "fields" in result:
@@ -317,7 +319,7 @@ class Kit:
         """The time is over for which the system asked to be left alone."""
         kept = self.delivery(event)
         retry = kept["retry"] | {"not_before": kept["begun_at"]}
-        self.store.delivery(self.handler, delivery_id(event)).set({"retry": retry}, merge=True)
+        self.store.delivery(self.handler, event.delivery_id).set({"retry": retry}, merge=True)
 
     def everything(self) -> str:
         """All that Firestore holds, as text."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from nsps.cloud.store import Store
 from nsps.connector.base import Call, Enriched, State
-from nsps.delivery import attempt
+from nsps.delivery import pipeline
 from nsps.delivery.verdict import Verdict
 from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unclear
 from nsps.runtime.secrets import SecretValue
@@ -229,7 +229,7 @@ def test_an_answer_that_is_unclear_ends_the_call_and_its_lease(store: Store) -> 
 
 
 def test_to_wait_for_a_lease_is_no_attempt(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults: Any = attempt.Attempts.__init__.__kwdefaults__
+    defaults: Any = pipeline.Pipeline.__init__.__kwdefaults__
     monkeypatch.setitem(defaults, "patience", 0.3)
     box = Box()
     kit = Kit(store, box)
@@ -466,19 +466,19 @@ def test_what_was_done_before_a_failure_is_told_in_the_end(store: Store) -> None
 def test_who_waits_too_long_gives_the_message_back(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    naps: list[float] = []
+    clock = iter(range(1000))
+    defaults: Any = pipeline.Pipeline.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "clock", lambda: float(next(clock)))
+    monkeypatch.setitem(defaults, "sleep", naps.append)
     box = Box()
     kit = Kit(store, box)
     box.seen.after = [NoAnswer("no answer")]
     kit.deliver(sim_event(1))
-    naps: list[float] = []
-    clock = iter(range(1000))
-    defaults: Any = attempt.Attempts.__init__.__kwdefaults__
-    monkeypatch.setitem(defaults, "clock", lambda: float(next(clock)))
-    monkeypatch.setitem(defaults, "sleep", naps.append)
     waiting = sim_event(2, blocked=True)
     verdict = kit.deliver(waiting)
     assert (verdict.ack, verdict.outcome) == (False, Outcome.WAITING)
-    assert 1 <= len(naps) <= attempt.PATIENCE_SECONDS
+    assert 1 <= len(naps) <= pipeline.PATIENCE_SECONDS
     assert box.writes == ["create"]
     assert kit.delivery(waiting)["outcome"] is None
 

@@ -127,6 +127,14 @@ class Progress:
     known: Known | None = None
     """The documents as my last transaction left them."""
 
+    @property
+    def current(self) -> Step:
+        """The step that is called for: a claim that was refused may have become a removal."""
+        assert self.step is not None
+        if self.dropping:
+            return replace(self.step, todo=Todo.RELEASE, wanted=None)
+        return self.step
+
 
 class Ledger:
     """One handler's ledger."""
@@ -185,7 +193,7 @@ class Ledger:
             what = "removed" if step.todo is Todo.RELEASE else "written"
             result = what if changed else "already so"
             outcome = Outcome.DELIVERED if changed else Outcome.UNCHANGED
-        confirms = _performed(progress)
+        confirms = progress.current
 
         def settle(resource: Resource, token: str) -> Resource | None:
             return protocol.confirm(resource, confirms, token)
@@ -203,7 +211,7 @@ class Ledger:
         Its answer may have come before the acceptance, even under an id nobody knew then. A message
         that was taken is sent: its resource waits for no receipt, only its delivery does.
         """
-        step = _performed(progress)
+        step = progress.current
         reference = order_reference(work, step)
         early = unknown_name(order_id)
 
@@ -778,12 +786,6 @@ def _told(order: Mapping[str, Any]) -> str:
 def _step(progress: Progress) -> Step:
     assert progress.step is not None
     return progress.step
-
-
-def _performed(progress: Progress) -> Step:
-    """What was done about the step: a claim that was refused may have become a removal."""
-    step = _step(progress)
-    return replace(step, todo=Todo.RELEASE, wanted=None) if progress.dropping else step
 
 
 def _keys(progress: Progress) -> tuple[str, ...]:
