@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
+from nsps.domain.snapshot import Block
 from nsps.runtime.settings import (
     LONGEST_CALL_SECONDS,
     PORTABILLING,
-    Block,
     BreakerRule,
     CallSeconds,
     EventPattern,

@@ -11,6 +11,7 @@ from nsps.cloud.receiver import Reply, healthy
 from nsps.connector.base import CallbackRequest
 from nsps.connector.load import late_connectors
 from nsps.delivery.instance import InstanceContext
+from nsps.delivery.resend import Resend
 from nsps.flows.callbacks import Answers, Callbacks
 from nsps.runtime.lazy import Lazy
 from nsps.runtime.settings import CallbacksSettings
@@ -34,8 +35,7 @@ class Function:
         answers = Answers(
             context.store(),
             context.poster(),
-            context.publisher,
-            settings.events_topic,
+            Resend(context.publisher, settings.events_topic),
             context.redactor,
         )
         self.callbacks = Callbacks(connectors, answers)

@@ -27,6 +27,7 @@ from nsps.console.reconcile import Reconcile
 from nsps.console.replay import Replay
 from nsps.console.sending import Sending
 from nsps.delivery.instance import InstanceContext
+from nsps.delivery.resend import Resend
 from nsps.delivery.switch import Switches
 from nsps.flows.maintenance import Maintenance
 from nsps.portabilling.reader import Reader
@@ -45,7 +46,7 @@ class Function:
         context = InstanceContext(settings, settings.portabilling)
         store = context.store()
         handlers = Handlers(settings.handlers, settings.functions, context.http)
-        sending = Sending(settings.deployment, context.publisher, settings.events_topic)
+        resend = Resend(context.publisher, settings.events_topic)
         maintenance = Maintenance(
             settings.functions,
             Switches(store),
@@ -57,8 +58,10 @@ class Function:
 
         def make_workers() -> Mapping[str, Worker]:
             return {
-                "replay": Replay(store, handlers, sending),
-                "reconcile": Reconcile(store, handlers, lists(), sending),
+                "replay": Replay(store, handlers, resend),
+                "reconcile": Reconcile(
+                    store, handlers, lists(), Sending(settings.deployment, resend)
+                ),
             }
 
         self.name = settings.function

@@ -15,6 +15,7 @@ from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
 from nsps.cloud.subscriptions import Subscriptions
 from nsps.connector.load import late_connectors
 from nsps.delivery.instance import InstanceContext
+from nsps.delivery.resend import Resend
 from nsps.delivery.switch import Switches
 from nsps.flows.callbacks import Answers
 from nsps.flows.deadlines import Deadlines
@@ -43,8 +44,7 @@ class Function:
             settings.deployment,
             settings.handlers,
             context.store(),
-            context.publisher,
-            settings.events_topic,
+            Resend(context.publisher, settings.events_topic),
             _upkeep(settings, context),
         )
 
@@ -70,7 +70,8 @@ def _upkeep(settings: RetriesSettings, context: InstanceContext) -> Upkeep:
         IdentityTokens(),
     )
     connectors = Lazy(lambda: late_connectors(_FUNCTIONS, settings.late, context))
-    answers = Answers(store, poster, context.publisher, settings.events_topic, context.redactor)
+    resend = Resend(context.publisher, settings.events_topic)
+    answers = Answers(store, poster, resend, context.redactor)
     return Upkeep(poster, maintenance, Deadlines(settings.late, connectors, store, answers))
 
 

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from nsps.connector.base import Connector, not_read
 from nsps.connector.load import load_connector
+from nsps.domain.snapshot import Block
 from nsps.runtime.mistakes import Mistake, mistakes
-from nsps.runtime.settings import Block, CallSeconds, EventPattern, Kind, Tier
+from nsps.runtime.settings import CallSeconds, EventPattern, Kind, Tier
 from pydantic import (
     BaseModel,
     ConfigDict,

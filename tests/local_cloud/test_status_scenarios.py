@@ -18,11 +18,10 @@ from typing import Any
 import pytest
 import status_model
 from nsps.cloud.store import Known, Store, Tx
-from nsps.delivery.ledger.ledger import note_status
 from nsps.domain.event import SnapshotTime
 from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient
 from nsps.espf import outbox
-from nsps.espf.poster import Poster
+from nsps.espf.poster import Poster, note_status
 from nsps_local.firestore import FirestoreServer
 
 from tests.local_cloud.firestore_kit import client, post

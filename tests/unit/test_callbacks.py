@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nsps.cloud.receiver import Reply
 from nsps.cloud.store import Store, StoreUnavailable
 from nsps.connector.base import Answer, AnswerState, CallbackInvalid, CallbackRequest
+from nsps.delivery.resend import Resend
 from nsps.domain.outcome import Transient
 from nsps.flows.callbacks import MAX_BODY_BYTES, Answers, Callbacks
 from nsps.runtime.secrets import SecretUnavailable
@@ -47,7 +48,9 @@ class Rig:
         self.kit = Kit(store, self.clerk, handler="oms")
         self.redactor_fault: Exception | None = None
         publisher: Any = self.topics
-        answers = Answers(store, self.kit.poster, lambda: publisher, "events", self._redactor)
+        answers = Answers(
+            store, self.kit.poster, Resend(lambda: publisher, "events"), self._redactor
+        )
         self.callbacks = Callbacks({"oms": self.clerk}, answers)
 
     def _redactor(self) -> Any:

@@ -21,6 +21,7 @@ from nsps.cloud.messages import (
 )
 from nsps.cloud.store import Store
 from nsps.connector.base import Enriched
+from nsps.delivery.resend import Resend
 from nsps.delivery.switch import Switch
 from nsps.domain.event import Owner, SnapshotTime
 from nsps.domain.outcome import Transient
@@ -99,8 +100,7 @@ class Rig:
             "demo",
             HANDLERS,
             store,
-            lambda: publisher,
-            "events",
+            Resend(lambda: publisher, "events"),
             Upkeep(self.kit.poster, rest, orders),
             sleep=lambda _: None,
         )

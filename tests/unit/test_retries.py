@@ -17,6 +17,7 @@ from nsps.console.find import Finding
 from nsps.console.handlers import Handlers
 from nsps.delivery import switch
 from nsps.delivery.history import UNREADABLE, time_of_receipt
+from nsps.delivery.resend import Resend
 from nsps.delivery.switch import Switch, Switches
 from nsps.delivery.timeline import Timeline
 from nsps.domain.outcome import Transient
@@ -102,8 +103,7 @@ class World:
             "acme",
             self.handlers,
             self.store,
-            lambda: publisher,
-            "topic",
+            Resend(lambda: publisher, "topic"),
             Upkeep(poster, kept, deadlines),
             clock=lambda: self.now,
             sleep=self.sleep,

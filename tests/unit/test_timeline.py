@@ -15,6 +15,7 @@ from nsps.connector.base import Enriched
 from nsps.delivery import timeline
 from nsps.delivery.history import History
 from nsps.delivery.ledger.orders import LateAnswer, Orders
+from nsps.delivery.resend import Resend
 from nsps.delivery.timeline import Delivered, EventHistory, Timeline, Wanted, as_json, changes
 from nsps.domain.event import SnapshotTime, owner_of
 from nsps.domain.outcome import AnswerState, NoAnswer, Terminal, Transient
@@ -50,8 +51,7 @@ class Rig:
             "demo",
             [summary("hss", "HSS")],
             store,
-            lambda: publisher,
-            "t",
+            Resend(lambda: publisher, "t"),
             Upkeep(self.hss.poster, rest, rest),
         )
 

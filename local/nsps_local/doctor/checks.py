@@ -24,12 +24,14 @@ from google.cloud import secretmanager_v1
 from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
     SecretManagerServiceGrpcTransport,
 )
+from nsps.delivery.probe import probe
 from nsps.domain.outcome import DeliveryError
 from nsps.espf import webhook_auth
 from nsps.espf.status_api import EspfStatusApi
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.login import ApiCredentials
 from nsps.runtime.secrets import without_editor_marks
+from nsps.transport.http import Http
 
 from nsps_local.cli.send import signed_headers
 from nsps_local.doctor.finding import Finding, bad, good, unknown
@@ -73,23 +75,15 @@ class LocalStack:
         """Each asks its system, as the breaker does."""
         for function in self._topology.functions:
             if "NSPS_HANDLER" in function.env:
-                yield self._deep(function)
+                yield self._system(function)
 
-    def _deep(self, function: Function) -> Finding:
+    def _system(self, function: Function) -> Finding:
         what = f"{function.part}: its system"
         push = json.loads(function.env["NSPS_PUSH"])
         token = self._issuer.token(push["service_account"], push["audience"])
-        try:
-            answer = requests.get(
-                f"{function.url}/health?deep=1",
-                headers={"Authorization": f"Bearer {token}"},
-                timeout=CALL_SECONDS,
-            )
-        except requests.RequestException as error:
-            return bad(what, f"cannot be asked: {type(error).__name__}", _SEE_LOG)
-        if answer.status_code == 200:
+        reason = probe(function.url, Http(), lambda _: token)
+        if reason is None:
             return good(what, "answers")
-        reason = _member(answer, "reason") or f"HTTP {answer.status_code}"
         do = "look after the system, or correct the handler's settings and secrets"
         return bad(what, reason, do)
 

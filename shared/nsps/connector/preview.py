@@ -28,7 +28,7 @@ from nsps.connector.difference import changed, differences, plain, shown
 from nsps.delivery.ledger.documents import Resource
 from nsps.domain.event import RECONCILE, EspfEvent, Owner, SnapshotTime, UnreadableOwner, owner_of
 from nsps.domain.outcome import DeliveryError, Terminal, Transient
-from nsps.domain.snapshot import Block, PbData
+from nsps.domain.snapshot import PbData
 from nsps.runtime.redact import Redactor
 from nsps.runtime.settings import HandlerSettings
 from nsps.transport.http import Deadline
@@ -92,7 +92,7 @@ class Inspector:
 
     def __init__(self, connector: Connector[Any], context: Inspected) -> None:
         self._connector, self._context = connector, context
-        self._blocks = frozenset(Block(block) for block in context.handler.requires)
+        self._blocks = frozenset(context.handler.requires)
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="compare")
 
     # ---- one event ---------------------------------------------------------------------------

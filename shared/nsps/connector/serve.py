@@ -6,7 +6,6 @@ whether the function is up (``?deep=1``: and whether its system is).
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from nsps.cloud.messages import EnrichedMessage, MalformedMessage, PushMessage, RawEventMessage
+from nsps.cloud.messages import EnrichedMessage, MalformedMessage, PushMessage
 from nsps.cloud.push import PushGuard, PushRefused
 from nsps.cloud.receiver import Reply, acknowledged, again, healthy, receive
 from nsps.connector import contract
@@ -39,10 +38,11 @@ from nsps.delivery.gate import Gate
 from nsps.delivery.instance import InstanceContext
 from nsps.delivery.ledger.ledger import Ledger
 from nsps.delivery.pipeline import Pipeline
+from nsps.delivery.resend import Resend
 from nsps.delivery.switch import Switches
 from nsps.delivery.verdict import Verdict
 from nsps.domain.outcome import DeliveryError, Transient
-from nsps.domain.snapshot import Block, PbData
+from nsps.domain.snapshot import PbData
 from nsps.runtime import log, trace
 from nsps.runtime.lazy import Lazy
 from nsps.runtime.mistakes import sentences
@@ -144,9 +144,9 @@ class _Started:
                 self.handler, self.connector, self.inspector(), self.context.redactor, self.deliver
             )
         )
-        self._blocks = [Block(block) for block in settings.handler.requires]
+        self._blocks = settings.handler.requires
         keeps_state = not isinstance(self.connector, MessageConnector)
-        self.must_be_said = self._blocks if keeps_state else []
+        self.must_be_said = self._blocks if keeps_state else ()
         """What an event of the contract must say: nothing is removed for want of a block."""
         self._events_topic = settings.events_topic
         if reads_again(self.connector) and self._events_topic is None:
@@ -219,16 +219,14 @@ class _Started:
     def _send_again(self, message: EnrichedMessage) -> None:
         """Send an event through enrichment again, for this handler alone. Raises Transient."""
         assert self._events_topic is not None
-        raw = RawEventMessage(
-            body=json.dumps(message.event.body()).encode(),
-            event_id=message.event_id,
-            received_at=message.received_at,
-            trace=message.trace,
-            handler=self.handler.name,
+        Resend(self.context.publisher, self._events_topic).send(
+            message.event_id,
+            message.event.json(),
+            self.handler.name,
+            {"received_at": message.received_at, **message.trace.attributes()},
             run=message.run,
             rung=message.rung,
         )
-        self.context.publisher().publish(self._events_topic, *raw.to_pubsub())
 
     def deliver(self, event: Enriched, received_at: str | None = None) -> Verdict:
         """Deliver with no more of the snapshot than the handler requires, and log one line.

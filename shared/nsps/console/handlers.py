@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from nsps.cloud.identity_token import IdentityTokens
@@ -44,7 +45,8 @@ class Handlers:
 
     def probe(self, name: str) -> str | None:
         """How a handler's system is: None for well, or why not."""
-        return probe(self._functions[name], self._http, self._tokens)
+        location = self._functions[name]
+        return probe(location.url, self._http, partial(self._tokens.token, location.audience))
 
     def ask(self, name: str, path: str, question: Mapping[str, Any]) -> dict[str, Any]:
         """POST a question to a handler's function. Raises Terminal (it refuses), Transient."""

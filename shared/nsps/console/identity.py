@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from nsps.cloud.push import PushRefused, Tokens
+from nsps.cloud.jwt import TokenRefused, Tokens
 from nsps.runtime.settings import ConsoleSettings
 from nsps.runtime.trace import Headers
 from nsps.transport.http import Http
@@ -57,9 +57,8 @@ class Identity:
         """The person behind a request. Raises NotAllowed."""
         try:
             email = self._email(headers)
-        except PushRefused as refused:
-            said = str(refused).replace("push token", "token").replace("push tokens", "tokens")
-            raise NotAllowed(refused.status, f"{said}: show a Google ID token") from None
+        except TokenRefused as refused:
+            raise NotAllowed(refused.status, f"{refused}: show a Google ID token") from None
         role = self.role_of(email)
         if role is None:
             raise NotAllowed(403, f"{email} has no role in this console: ask an admin for one")
@@ -83,23 +82,23 @@ class Identity:
             return _address(claims)
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
-            raise PushRefused(401, "the request carries no bearer token")
+            raise TokenRefused(401, "the request carries no bearer token")
         claims = self._google.claims(token.strip())
         _check(claims, _GOOGLE, self._settings.audiences)
         if claims.get("email_verified") is not True:
-            raise PushRefused(401, "the token's e-mail address is not verified")
+            raise TokenRefused(401, "the token's e-mail address is not verified")
         return _address(claims)
 
 
 def _check(claims: Mapping[str, Any], issuers: frozenset[str], audiences: tuple[str, ...]) -> None:
     if claims.get("iss") not in issuers:
-        raise PushRefused(401, "the token was not issued by Google")
+        raise TokenRefused(401, "the token was not issued by Google")
     if claims.get("aud") not in audiences:
-        raise PushRefused(401, "the token is made out to another audience")
+        raise TokenRefused(401, "the token is made out to another audience")
 
 
 def _address(claims: Mapping[str, Any]) -> str:
     email = claims.get("email")
     if not isinstance(email, str) or "@" not in email:
-        raise PushRefused(401, "the token names no e-mail address")
+        raise TokenRefused(401, "the token names no e-mail address")
     return email.lower()

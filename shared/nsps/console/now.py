@@ -39,7 +39,7 @@ class Now:
             return {"portabilling": self._read(owner), "handlers": list(compared)}
 
     def _read(self, owner: Owner) -> dict[str, Any]:
-        wanted = {Block(b) for each in self.handlers.by_name.values() for b in each.requires}
+        wanted = {block for each in self.handlers.by_name.values() for block in each.requires}
         try:
             found = self.reader().read_owner(owner, frozenset(wanted) | _ALWAYS)
         except DeliveryError as error:

@@ -18,8 +18,8 @@ from google.cloud.firestore import FieldFilter
 from nsps.cloud.store import Store, Tx
 from nsps.console.handlers import Handlers
 from nsps.console.jobs import Job, Page
-from nsps.console.sending import Sending
 from nsps.delivery.history import kept_event
+from nsps.delivery.resend import Resend
 from nsps.delivery.timeline import never_read
 from nsps.domain.event import RECONCILE, EspfEvent, delivery_id
 from nsps.domain.outcome import Outcome, Terminal, Transient
@@ -55,8 +55,8 @@ class _Tally:
 class Replay:
     """Works replays off; safe to share between threads."""
 
-    def __init__(self, store: Store, handlers: Handlers, sending: Sending) -> None:
-        self._store, self._handlers, self._sending = store, handlers, sending
+    def __init__(self, store: Store, handlers: Handlers, resend: Resend) -> None:
+        self._store, self._handlers, self._resend = store, handlers, resend
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="replay")
 
     def page(self, job: Job, size: int) -> Page:
@@ -186,8 +186,8 @@ class Replay:
     def _replayed(self, job: Job, task: tuple[_Entry, str]) -> dict[str, Any]:
         entry, handler = task
         run = self._store.transact(lambda tx: self._next_run(tx, job, entry, handler))
-        received_at = str(entry.data.get("received_at") or "")
-        self._sending.replay(entry.id, entry.event, received_at, handler, run)
+        kept = {"received_at": entry.data.get("received_at")}  # a replay is a trace of its own
+        self._resend.send(entry.id, entry.event.json(), handler, kept, run=run)
         return {"owner": entry.data.get("owner", ""), "run": run}
 
     def _next_run(self, tx: Tx, job: Job, entry: _Entry, handler: str) -> int:

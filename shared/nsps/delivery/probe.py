@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from nsps.cloud.identity_token import IdentityTokens
+from collections.abc import Callable
+
 from nsps.domain.outcome import DeliveryError
-from nsps.runtime.settings import HandlerLocation
 from nsps.transport.http import Deadline, Http
 
 PROBE_SECONDS = 15.0
 
 
-def probe(location: HandlerLocation, http: Http, tokens: IdentityTokens) -> str | None:
-    """None for well, or why not. Never raises."""
+def probe(url: str, http: Http, token: Callable[[Deadline], str]) -> str | None:
+    """None for well, or why not. Never raises.
+
+    ``url``: the handler's function. ``token``: an identity that the function lets in.
+    """
     deadline = Deadline(PROBE_SECONDS)
     try:
-        token = tokens.token(location.audience, deadline)
         answer = http.request(
             "GET",
-            f"{location.url}/health?deep=1",
+            f"{url}/health?deep=1",
             deadline=deadline,
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {token(deadline)}"},
             idempotent=True,
         )
     except DeliveryError as error:

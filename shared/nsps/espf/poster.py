@@ -1,4 +1,4 @@
-"""Brings noted statuses to ESPF: at once by whoever noted them, the rest by a tick."""
+"""Notes what ESPF is to hear, and posts it: whoever noted it at once, the rest by a tick."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-from nsps.cloud.store import Known, Store, Tx
-from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps.cloud.store import TOMBSTONE_DAYS, Known, Store, Tx
+from nsps.domain.event import SnapshotTime
+from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient
 from nsps.espf import outbox
 
 _log = logging.getLogger(__name__)
 
 REFUSED_SECONDS = 3600.0
 """After ESPF refused a status (a group nobody registered), the next try."""
-
 
 FAILURES = 3
 """After failures for so many accounts in a row an instance posts nothing for a while."""
@@ -167,6 +167,34 @@ class Poster:
             return None
         tx.merge(reference, taken.write())
         return _post(path, data["i_account"], data["group"], taken, token, tx.sent)
+
+
+def note_status(
+    store: Store,
+    tx: Tx,
+    documents: Mapping[str, dict[str, Any] | None],
+    i_account: int | None,
+    group: str | None,
+    t: SnapshotTime,
+    outcome: Outcome,
+    reason: str,
+) -> outbox.Post | None:
+    """Note what ESPF is to hear, in the caller's transaction; the post, if it is free to go out.
+
+    ``documents``: what the transaction has read, the status's document among them.
+    """
+    if group is None or i_account is None or outcome.espf_status is None:
+        return None
+    reference = store.status(i_account, group)
+    before = outbox.Status.read(documents.get(reference.path))
+    doc = outbox.note(before, t, outcome.espf_status, reason)
+    token = uuid.uuid4().hex
+    taken = outbox.take(doc, token, tx.now, tx.after(seconds=outbox.POST_SECONDS))
+    if (taken or doc) == before:
+        return None
+    fields = (taken or doc).write() | {"i_account": i_account, "group": group}
+    tx.merge(reference, fields | {"expire_at": tx.after(days=TOMBSTONE_DAYS)})
+    return _post(reference.path, i_account, group, taken, token, tx.sent)
 
 
 def _post(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 
-from nsps.cloud.messages import Publisher, RawEventMessage
 from nsps.cloud.receiver import Reply
 from nsps.cloud.store import Store
 from nsps.connector.base import (
@@ -18,12 +15,12 @@ from nsps.connector.base import (
 )
 from nsps.delivery.history import kept_event
 from nsps.delivery.ledger.orders import AnswerEffect, LateAnswer, Orders, Settlement
+from nsps.delivery.resend import Resend
 from nsps.domain.event import parse_delivery_id, storable
 from nsps.domain.outcome import Transient
 from nsps.espf.poster import Poster
 from nsps.runtime import log
 from nsps.runtime.redact import Redactor
-from nsps.runtime.trace import from_attributes
 
 _log = log.get(__name__)
 
@@ -73,12 +70,11 @@ class Answers:
         self,
         store: Store,
         poster: Poster,
-        publisher: Callable[[], Publisher],
-        topic: str,
+        resend: Resend,
         redactor: Callable[[], Redactor],
     ) -> None:
         self._store, self._poster = store, poster
-        self._publisher, self._topic, self.redactor = publisher, topic, redactor
+        self._resend, self.redactor = resend, redactor
         self._orders = Orders(store)
 
     def take(self, handler: str, answer: Answer, *, ours: bool = False) -> AnswerEffect:
@@ -112,14 +108,4 @@ class Answers:
         if data is None or event is None:
             _log.warning("a waiting delivery's event is not in the history", event_id=event_id)
             return
-        raw = RawEventMessage(
-            body=json.dumps(event.body()).encode(),
-            event_id=event_id,
-            received_at=str(data.get("received_at") or datetime.now(UTC).isoformat()),
-            trace=from_attributes(
-                {"trace_id": data.get("trace_id", ""), "request_id": data.get("request_id", "")}
-            ),
-            handler=handler,
-            run=run or None,
-        )
-        self._publisher().publish(self._topic, *raw.to_pubsub())
+        self._resend.send(event_id, event.json(), handler, data, run=run or None)

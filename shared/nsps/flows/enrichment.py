@@ -79,7 +79,7 @@ class Enrichment:
             self._history.rejected(raw, str(error))
             _log.error("rejected: it cannot be read whom it is about", reason=str(error))
             return
-        blocks = frozenset(Block(block) for handler in wanted for block in handler.requires)
+        blocks = frozenset(block for handler in wanted for block in handler.requires)
         started = time.monotonic()
         owner, fresh = self._read(event, owner, blocks, entry)
         read_ms = round((time.monotonic() - started) * 1000, 1)

@@ -78,7 +78,8 @@ class Maintenance:
         """Ask the system how it is, if it is time."""
         if not probe_due(switch, now) or not self._switches.claim_probe(handler):
             return switch
-        reason = probe(self._functions[handler], self._http, self._tokens)
+        location = self._functions[handler]
+        reason = probe(location.url, self._http, partial(self._tokens.token, location.audience))
         write = _log.info if reason is None else _log.warning
         write("the system was asked how it is", handler=handler, reason=reason or "well")
         return self._switches.probed(handler, reason)

@@ -26,13 +26,11 @@ from google.cloud.firestore import FieldFilter
 from nsps.cloud.messages import (
     ENRICHMENT,
     MalformedMessage,
-    Publisher,
     PushMessage,
-    RawEventMessage,
 )
 from nsps.cloud.store import HISTORY_DAYS, Store, Tx
 from nsps.delivery.history import kept_event, opening, time_of_receipt
-from nsps.delivery.ledger.ledger import note_status
+from nsps.delivery.resend import Resend
 from nsps.delivery.switch import State, Switch
 from nsps.delivery.timeline import about_parked, last_reason, settled
 from nsps.domain.event import (
@@ -49,7 +47,7 @@ from nsps.domain.outcome import Outcome, Transient
 from nsps.domain.retry import LADDER, LAST_TRY_SECONDS, Ladder
 from nsps.domain.routing import wants
 from nsps.espf import outbox
-from nsps.espf.poster import Poster
+from nsps.espf.poster import Poster, note_status
 from nsps.flows.deadlines import Deadlines
 from nsps.flows.maintenance import Maintenance
 from nsps.runtime import log
@@ -100,8 +98,7 @@ class Retries:
         deployment: str,
         handlers: Sequence[HandlerSummary],
         store: Store,
-        publisher: Callable[[], Publisher],
-        topic: str,
+        resend: Resend,
         upkeep: Upkeep,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -110,7 +107,7 @@ class Retries:
         self._prefix = f"{deployment}-"
         self._handlers = {handler.name: handler for handler in handlers}
         self._store, self._upkeep, self._poster = store, upkeep, upkeep.poster
-        self._publisher, self._topic = publisher, topic
+        self._resend = resend
         self._clock, self._sleep = clock, sleep
 
     def park(self, push: PushMessage) -> None:
@@ -285,16 +282,9 @@ class Retries:
         if held.get("last"):
             return self._end(name, token, held)
         tries = held["tries"] + 1
-        raw = RawEventMessage(
-            body=held["body"].encode() if held["body"] else zlib.decompress(held["letter"]),
-            event_id=held["event_id"],
-            received_at=held["received_at"],
-            trace=from_attributes({"trace_id": held["trace_id"], "request_id": held["request_id"]}),
-            handler=held["handler"] or held["only"],
-            run=held["run"],
-            rung=tries,
-        )
-        self._publisher().publish(self._topic, *raw.to_pubsub())
+        body = held["body"].encode() if held["body"] else zlib.decompress(held["letter"])
+        handler = held["handler"] or held["only"]
+        self._resend.send(held["event_id"], body, handler, held, run=held["run"], rung=tries)
         self._store.transact(lambda tx: self._advance(tx, name, token, tries))
         return Outcome.RETRYING
 

@@ -23,21 +23,11 @@ from pydantic import (
 
 from nsps.domain.retry import LADDER, PUSH, Backoff, Ladder, Schedule
 from nsps.domain.routing import check_pattern
+from nsps.domain.snapshot import Block
 from nsps.runtime.mistakes import mistakes
 
 GOOGLE_CERTS_URL = "https://www.googleapis.com/oauth2/v1/certs"
 IAP_CERTS_URL = "https://www.gstatic.com/iap/verify/public_key"
-
-Block = Literal[
-    "account_info",
-    "sim_info",
-    "prev_sim_info",
-    "access_policy_info",
-    "product_info",
-    "full_vd_counter_info",
-    "customer_info",
-]
-"""A part of pb_data that a handler may require."""
 
 ReadCall = Literal[
     "account_info",

@@ -9,6 +9,7 @@ import pytest
 from nsps.cloud.store import Store
 from nsps.connector.base import Action, Answer, AnswerState
 from nsps.delivery.ledger.orders import AnswerEffect
+from nsps.delivery.resend import Resend
 from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unclear
 from nsps.flows.callbacks import Answers
 
@@ -33,7 +34,9 @@ class Office:
         self.clerk, self.published = clerk or Clerk(), Published()
         self.kit = Kit(store, self.clerk)
         publisher: Any = self.published
-        self.answers = Answers(store, self.kit.poster, lambda: publisher, "t", lambda: REDACTOR)
+        self.answers = Answers(
+            store, self.kit.poster, Resend(lambda: publisher, "t"), lambda: REDACTOR
+        )
 
     def answer(
         self, order: str, state: AnswerState = AnswerState.DONE, message: str = "", **more: Any

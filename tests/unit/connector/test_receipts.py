@@ -20,6 +20,7 @@ from nsps.connector.base import (
     Receipt,
 )
 from nsps.delivery.ledger.orders import AnswerEffect
+from nsps.delivery.resend import Resend
 from nsps.domain.outcome import NoAnswer, Outcome
 from nsps.flows.callbacks import Answers, Callbacks
 from nsps.flows.deadlines import Deadlines
@@ -60,7 +61,9 @@ class Post:
         self.sms, self.store = Sms(ordering), store
         self.kit = Kit(store, self.sms, answer_hours=2)
         publisher: Any = Published()
-        self.answers = Answers(store, self.kit.poster, lambda: publisher, "t", lambda: REDACTOR)
+        self.answers = Answers(
+            store, self.kit.poster, Resend(lambda: publisher, "t"), lambda: REDACTOR
+        )
         self.callbacks = Callbacks({"hss": self.sms}, self.answers)
 
     def report(self, name: str, state: str = "done", proof: str = "right") -> int:

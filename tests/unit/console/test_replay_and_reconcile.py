@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,8 +18,9 @@ from nsps.console.jobs import Job, JobState, Page, Worker
 from nsps.console.reconcile import Reconcile
 from nsps.console.replay import Replay
 from nsps.console.sending import Sending
+from nsps.delivery.resend import Resend
 from nsps.delivery.timeline import Timeline
-from nsps.domain.event import RECONCILE, EspfEvent, Owner
+from nsps.domain.event import RECONCILE, Owner
 from nsps.domain.outcome import Terminal
 from nsps.runtime.settings import HandlerSummary
 from nsps.transport.http import Http
@@ -55,21 +57,34 @@ class Asked(Handlers):
         return str(self.answers.get(owner, {}).get("what", "same"))
 
 
-@dataclass
 class Sent(Sending):
     """Remembers what is sent."""
 
-    replays: list[tuple[str, str, int]] = field(default_factory=list)
-    repairs: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.repairs: list[str] = []
 
     def reconcile(self, job: str, owner: Owner, handler: str) -> None:
         self.repairs.append(str(owner))
 
-    def replay(
-        self, ident: str, event: EspfEvent, received_at: str, handler: str, run: int
+
+class Resent(Resend):
+    """Remembers what is replayed."""
+
+    def __init__(self) -> None:
+        self.replays: list[tuple[str, str | None, int | None]] = []
+
+    def send(
+        self,
+        event_id: str,
+        body: bytes,
+        handler: str | None,
+        kept: Mapping[str, Any],
+        *,
+        run: int | None = None,
+        rung: int | None = None,
     ) -> None:
-        assert event.variables == {"i_account": 1}
-        self.replays.append((ident, handler, run))
+        assert json.loads(body)["variables"] == {"i_account": 1}
+        self.replays.append((event_id, handler, run))
 
 
 class Accounts(Lists):
@@ -139,7 +154,7 @@ def events(store: Store) -> Store:
 
 
 def replayed(store: Store, size: int = 3, **spec: Any) -> list[str]:
-    sent = Sent()
+    sent = Resent()
     whole(Replay(store, Asked(), sent), job(spec), size)
     return sorted(ident for ident, _, _ in sent.replays)
 
@@ -147,7 +162,7 @@ def replayed(store: Store, size: int = 3, **spec: Any) -> list[str]:
 def test_each_event_once_by_pages_of_any_size(events: Store) -> None:
     wanted = [f"e{n}" for n in range(7)] + ["other"]
     for size in (1, 3, 100):
-        sent = Sent()
+        sent = Resent()
         ident = f"by-{size}"
         whole(Replay(events, Asked(), sent), job({"handler": "hss"}, ident), size)
         assert sorted(each for each, _, _ in sent.replays) == wanted
@@ -188,7 +203,7 @@ def test_by_outcome_finds_an_event_that_was_never_read(events: Store, state: str
 
 
 def test_a_job_that_is_done_again_makes_no_second_run(events: Store) -> None:
-    sent = Sent()
+    sent = Resent()
     worker = Replay(events, Asked(), sent)
     for ident in ("j1", "j1", "j2"):
         worker.page(job({"event": "e1", "handler": "hss"}, ident), 10)
@@ -197,7 +212,7 @@ def test_a_job_that_is_done_again_makes_no_second_run(events: Store) -> None:
 
 def test_a_dry_run_changes_nothing(events: Store) -> None:
     before = events.read(events.event("e1"))
-    sent, handlers = Sent(), Asked()
+    sent, handlers = Resent(), Asked()
     page = Replay(events, handlers, sent).page(job({"event": "e1"}, dry_run=True), 10)
     assert sorted(name for name, _, _ in handlers.questions) == ["crm", "hss"]
     assert page.sent == 0

@@ -22,9 +22,10 @@ from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Delivery, Resource, Watermark
 from nsps.delivery.ledger.protocol import Begun, CallEnd, Lease, Step, Taken, Todo
 from nsps.domain.event import Owner, SnapshotTime
-from nsps.domain.outcome import Outcome, Transient, worst
+from nsps.domain.outcome import AnswerState, Outcome, Transient, worst
 from nsps.domain.subscriber import as_msisdn
 from nsps.espf import outbox
+from nsps.espf.poster import note_status
 
 MARGIN_SECONDS = 2.0
 """M of the model: how far a call may overrun its deadline before it can no longer take effect."""
@@ -231,7 +232,7 @@ class Ledger:
                 after = protocol.accept(resource, step, work.token, reference)
                 due_at = tx.after(seconds=work.answer_seconds)
                 view.put_order(reference, known | {"due_at": due_at})
-            elif answer == "done":
+            elif answer == AnswerState.DONE:
                 after = protocol.confirm(resource, step, work.token)
                 view.put_order(reference, known | {"answer": answer, "settled": True})
             else:
@@ -247,7 +248,7 @@ class Ledger:
                 outcome = Outcome.REJECTED
             said = "ordered" if work.lasting else "sent"
             result = {"key": step.key, "result": said, "order": order_id, **details}
-            told = (_told(heard),) if answer == "failed" else ()
+            told = (_told(heard),) if answer == AnswerState.FAILED else ()
             went = replace(
                 progress,
                 outcome=worst(progress.outcome, outcome),
@@ -688,42 +689,6 @@ class _View:
         )
 
 
-def note_status(
-    store: Store,
-    tx: Tx,
-    documents: Mapping[str, dict[str, Any] | None],
-    i_account: int | None,
-    group: str | None,
-    t: SnapshotTime,
-    outcome: Outcome,
-    reason: str,
-) -> outbox.Post | None:
-    """Note what ESPF is to hear, in the caller's transaction; the post, if it is free to go out."""
-    if group is None or i_account is None or outcome.espf_status is None:
-        return None
-    reference = store.status(i_account, group)
-    before = outbox.Status.read(documents.get(reference.path))
-    doc = outbox.note(before, t, outcome.espf_status, reason)
-    token = uuid.uuid4().hex
-    taken = outbox.take(doc, token, tx.now, tx.after(seconds=outbox.POST_SECONDS))
-    if (taken or doc) == before:
-        return None
-    fields = (taken or doc).write() | {"i_account": i_account, "group": group}
-    tx.merge(reference, fields | {"expire_at": tx.after(days=TOMBSTONE_DAYS)})
-    if taken is None:
-        return None
-    return outbox.Post(
-        reference.path,
-        i_account,
-        group,
-        taken.status,
-        taken.message,
-        taken.revision,
-        token,
-        tx.sent,
-    )
-
-
 def _findable(key: str, state: Mapping[str, Any]) -> list[str]:
     """The numbers by which people look for a resource."""
     values = (state.get(name) for name in ("imsi", "msisdn", "iccid", "number"))
@@ -775,7 +740,7 @@ def answers_together(
     """What a delivery's orders came to, with the errors; None while one is not answered."""
     if not orders or any(not order.get("answer") for order in orders):
         return None
-    errors = tuple(_told(order) for order in orders if order["answer"] == "failed")
+    errors = tuple(_told(order) for order in orders if order["answer"] == AnswerState.FAILED)
     return (Outcome.REJECTED if errors else Outcome.DELIVERED), errors
 
 
@@ -796,7 +761,10 @@ def _keys(progress: Progress) -> tuple[str, ...]:
 _ORDERS = uuid.UUID("0f2f5f7c-3b1e-5d39-8a68-2f8f52c9a0aa")
 _CHANGED = frozenset({"written", "removed"})
 _DONE = _CHANGED | {"ordered", "sent"}
-_ANSWERED = {"done": Outcome.DELIVERED, "failed": Outcome.REJECTED}
+_ANSWERED: Mapping[str, Outcome] = {
+    AnswerState.DONE: Outcome.DELIVERED,
+    AnswerState.FAILED: Outcome.REJECTED,
+}
 _SAY = {
     Taken.UNCHANGED: "unchanged",
     Taken.NOT_MINE: "not ours any more",

@@ -19,10 +19,11 @@ from google.cloud.firestore import ArrayRemove, FieldFilter
 from nsps.cloud.store import HISTORY_DAYS, TOMBSTONE_DAYS, Store, Tx
 from nsps.delivery.ledger import protocol
 from nsps.delivery.ledger.documents import Resource
-from nsps.delivery.ledger.ledger import answers_together, note_status, unknown_name
+from nsps.delivery.ledger.ledger import answers_together, unknown_name
 from nsps.domain.event import MESSAGE_KEY, SnapshotTime
 from nsps.domain.outcome import AnswerState, Outcome
 from nsps.espf import outbox
+from nsps.espf.poster import note_status
 
 if TYPE_CHECKING:
     from google.cloud.firestore import Query
