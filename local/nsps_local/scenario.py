@@ -1,4 +1,4 @@
-"""The short scenario of ``make run``: a subscriber's life in the sandbox, told event by event."""
+"""The short scenario of ``make run``: a subscriber's life in the sandbox, event by event."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import requests
+from nsps.console.explanation import Systems, explain_event
 from nsps.delivery.timeline import EventHistory
 from nsps.domain.outcome import Transient
 
-from nsps_local.cli.show import console, timeline
+from nsps_local.cli.show import console, explained, headline
 
 if TYPE_CHECKING:
     from nsps_local.cli.running import Running
@@ -45,14 +46,22 @@ class Sandbox:
 
 
 def play(running: Running, stopped: threading.Event) -> None:
-    """Play the scenario and print each event's timeline. Raises ScenarioFailed."""
+    """Play the scenario and print what happened to each event. Raises ScenarioFailed."""
     sandbox = Sandbox(running.description["sandbox"]["url"])
     for title, change in _steps(sandbox):
         if stopped.is_set():
             return
         console.print(f"\n[bold]{title}[/]")
         for event in change()["events"]:
-            console.print(timeline(_finished(running, str(event["i_event"]), stopped)))
+            _print(_finished(running, str(event["i_event"]), stopped))
+
+
+def _print(history: EventHistory) -> None:
+    """What happened, as ``nsps explain`` says it."""
+    console.print(headline(history.event_type, history.i_event, history.owner, history.event_id))
+    happened = explain_event(history, Systems()).to_json()["happened"]
+    text = explained({"happened": happened, "waiting": (), "advice": ()})
+    console.print(text, soft_wrap=True, end="")
 
 
 def _steps(sandbox: Sandbox) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -100,18 +109,18 @@ def _steps(sandbox: Sandbox) -> Iterator[tuple[str, Callable[[], dict[str, Any]]
 
 
 def _finished(running: Running, i_event: str, stopped: threading.Event) -> EventHistory:
-    """The event's history once nothing more will happen and PortaBilling has been told."""
+    """The event's history once nothing more will happen and its status was sent."""
     ends = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < ends and not stopped.is_set():
         try:
             histories = running.timeline.find(i_event)
         except Transient:
             histories = []
-        if histories and histories[-1].final and _told(histories[-1]):
+        if histories and histories[-1].final and _reported(histories[-1]):
             return histories[-1]
         stopped.wait(0.05)
     raise ScenarioFailed(f"event {i_event} is not finished after {WAIT_SECONDS:g} s")
 
 
-def _told(history: EventHistory) -> bool:
-    return all(each.espf is None or each.espf.get("told", False) for each in history.deliveries)
+def _reported(history: EventHistory) -> bool:
+    return all(each.espf is None or each.espf.get("sent", False) for each in history.deliveries)

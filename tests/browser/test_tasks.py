@@ -125,12 +125,12 @@ def test_what_failed_is_seen_understood_and_sent_again(
 ) -> None:
     event = world.refuse("ben")
     page = sit_down().open("/")
-    until(page, "#concerns", "crm failed for good at")
+    until(page, "#problems", "crm failed for good at")
     hand.press(link(page, "Show them"))
     assert "outcome=rejected" in page.url
     hand.press(page.locator(f'a[href="/events/{event}"]'))
-    assert "answered 422" in page.inner_text("#words")
-    assert "failed for good" in page.inner_text("#words")
+    assert "answered 422" in page.inner_text("#happened")
+    assert "failed for good" in page.inner_text("#happened")
     world.refused.clear()
     hand.press(button(page, "Show what it would change at crm"))
     finished(page)
@@ -140,15 +140,15 @@ def test_what_failed_is_seen_understood_and_sent_again(
     finished(page)
     assert "ticket 815" in page.inner_text("#job")
     hand.press(page.locator(f'a[href="/events/{event}"]').first)
-    until(page, "#way", "crm, replay")
-    until(page, "#way", "delivered")
+    until(page, "#timeline", "crm, replay")
+    until(page, "#timeline", "delivered")
     page.goto(world.url)
-    until(page, "#concerns", "parked")
-    wait_for(lambda: _gone(page, "crm failed for good"), 30, "the concern to go by itself")
+    until(page, "#problems", "parked")
+    wait_for(lambda: _gone(page, "crm failed for good"), 30, "the problem to go by itself")
 
 
 def _gone(page: Page, text: str) -> bool:
-    return text not in page.inner_text("#concerns")
+    return text not in page.inner_text("#problems")
 
 
 def test_a_subscriber_is_found_compared_and_repaired(
@@ -192,8 +192,8 @@ def test_a_handler_is_paused_with_a_reason_and_resumed_where_it_is_seen(
     hand.press(button(page, "Pause"))
     assert "It is paused." in page.inner_text("main")
     hand.press(link(page, "Overview"))
-    until(page, "#concerns", "sims is paused by operator@localhost")
-    assert "a new cable" in page.inner_text("#concerns")
+    until(page, "#problems", "sims is paused by operator@localhost")
+    assert "a new cable" in page.inner_text("#problems")
     hand.press(button(page, "Resume sims"))
     assert "It goes on." in page.inner_text("main")
 

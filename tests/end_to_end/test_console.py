@@ -255,9 +255,9 @@ def test_a_subscriber_is_found_by_each_of_its_numbers(
     for query in (f"imsi={row['imsi']}", *(f"msisdn={each}" for each in numbers)):
         (found,) = console.get(f"find?{query}")["found"]
         assert found["owner"] == f"account:{accounts[0]}"
-    told = json.dumps(console.get(f"accounts/{accounts[0]}")["words"])
+    told = json.dumps(console.get(f"accounts/{accounts[0]}")["explanation"])
     assert "subscribers holds" in told
-    assert "PortaBilling was told OK for Database" in told
+    assert "PortaBilling was sent OK for Database" in told
     for query, status in (("imsi=999", 404), ("msisdn=999", 404), ("msisdn=alice", 400)):
         answer = requests.get(console.url + f"find?{query}", headers=console.headers, timeout=30)
         assert answer.status_code == status, query

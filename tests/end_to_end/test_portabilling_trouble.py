@@ -202,7 +202,7 @@ def test_a_status_that_cannot_be_told_is_told_later_without_provisioning_again(
     assert writes(stack) == before + 1
     report = stack.histories(i_events[-1])[0].deliveries[0].espf
     assert report is not None
-    assert (report["status"], report["told"]) == ("OK", False)
+    assert (report["status"], report["sent"]) == ("OK", False)
     assert stack.tick()  # for nothing: it is still in trouble
     assert stack.statuses(other) == {}
     stack.well()

@@ -74,8 +74,8 @@ def held(stack: WholeStack, file: str, i_account: int) -> str:
 
 
 def explained(console: Console, event_id: str) -> str:
-    (words,) = console.get(f"events/{event_id}")["words"]
-    return "\n".join(words["waiting"])
+    (explanation,) = console.get(f"events/{event_id}")["explanations"]
+    return "\n".join(explanation["waiting"])
 
 
 def until_parked(stack: WholeStack, event_id: str) -> None:

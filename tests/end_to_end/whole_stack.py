@@ -315,7 +315,7 @@ class WholeStack:
         if not histories or not histories[-1].final:
             return None
         reports = [each.espf for each in histories[-1].deliveries if each.espf is not None]
-        told = all(espf["told"] or espf.get("refused") for espf in reports)
+        told = all(espf["sent"] or espf.get("refused") for espf in reports)
         return histories[-1] if told else None
 
     def do(self, operation: str, **parameters: Any) -> dict[str, Any]:

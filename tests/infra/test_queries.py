@@ -101,7 +101,7 @@ def _overview(store: Store) -> object:
     handler = SimpleNamespace(connector="c", kind="state", group=None)
     handlers = cast(Any, SimpleNamespace(by_name={"hss": handler}))
     try:
-        return Overview(store, handlers, Switches(store), list).look()
+        return Overview(store, handlers, Switches(store), list).read()
     finally:
         switch.resume(store, "hss", "me", "a test")
 

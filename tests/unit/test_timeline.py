@@ -117,7 +117,7 @@ def test_received(rig: Rig) -> None:
     assert event_history.deliveries[0].espf == {
         "group": "HSS",
         "status": None,
-        "told": False,
+        "sent": False,
         "of_this": False,
     }
     assert event_history.deliveries[1].espf is None
@@ -163,8 +163,8 @@ def test_delivered_to_all(rig: Rig) -> None:
     assert (hss.outcome, hss.attempts, hss.next_try) == ("delivered", 1, None)
     assert hss.results[0]["action"] == "create"
     assert hss.begun_at and hss.finished_at and hss.begun_at <= hss.finished_at
-    assert hss.espf is not None and hss.espf["told_at"]
-    assert (hss.espf["status"], hss.espf["told"], hss.espf["of_this"]) == ("OK", True, True)
+    assert hss.espf is not None and hss.espf["sent_at"]
+    assert (hss.espf["status"], hss.espf["sent"], hss.espf["of_this"]) == ("OK", True, True)
     assert (mail.outcome, mail.espf, mail.summary) == (
         "delivered",
         None,
@@ -190,7 +190,7 @@ def test_retrying(rig: Rig, error: Exception) -> None:
     assert "token=***" in told.retry["error"]
     gap = datetime.fromisoformat(told.next_try) - datetime.fromisoformat(told.retry["at"])
     assert gap == timedelta(seconds=10)
-    assert told.espf is not None and (told.espf["status"], told.espf["told"]) == ("RETRY", True)
+    assert told.espf is not None and (told.espf["status"], told.espf["sent"]) == ("RETRY", True)
 
 
 def test_the_next_attempt_is_by_the_handlers_own_schedule(rig: Rig) -> None:
@@ -328,10 +328,10 @@ def test_a_status_that_espf_has_not_heard_or_refuses(rig: Rig) -> None:
     rig.hss.deliver(rig.enriched(message))
     told = rig.of(message).espf
     assert told is not None
-    assert (told["status"], told["told"], told["refused"]) == ("OK", False, None)
+    assert (told["status"], told["sent"], told["refused"]) == ("OK", False, None)
     rig.hss.poster.send_due()
     told = rig.of(message).espf
-    assert told is not None and (told["told"], told["refused"]) == (False, "no such group")
+    assert told is not None and (told["sent"], told["refused"]) == (False, "no such group")
 
 
 def test_events_are_found_by_either_name_by_account_and_by_age(rig: Rig) -> None:

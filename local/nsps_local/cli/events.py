@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from nsps.delivery.timeline import SEARCHED, Delivered, EventHistory
+from nsps.delivery.timeline import SEARCHED
 
 from nsps_local.cli.errors import CommandError
 from nsps_local.cli.handlers import print_warnings
@@ -22,8 +22,8 @@ _FORMS = "account:N, customer:N, imsi:NUMBER or msisdn:NUMBER"
 def add_to(commands: Any) -> None:
     listing = commands.add_parser(
         "events",
-        help="the newest events and what became of them",
-        description="Of each event what became of it, handler by handler; what is not well first.",
+        help="the newest events and their outcomes",
+        description="The outcome of each event, handler by handler; what is not well first.",
     )
     listing.add_argument(
         "--limit", type=int, metavar="N", default=20, help="how many (default: %(default)s)"
@@ -83,7 +83,7 @@ def _list(options: argparse.Namespace) -> int:
 def _print_events(answer: Mapping[str, Any], options: argparse.Namespace) -> None:
     looked = answer.get("looked_through")
     if answer["events"]:
-        console.print(events_table(map(event_history_of, answer["events"])))
+        console.print(events_table(answer["events"]))
     elif looked is not None:
         console.print(f"None of the {looked} newest events came to that.")
     elif options.account is not None:
@@ -109,9 +109,10 @@ def _explain(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found["events"], indent=1))
         return 0
-    for document, words in zip(found["events"], found["words"], strict=True):
-        console.print(headline(event_history_of(document)), soft_wrap=True)
-        console.print(explained(words), soft_wrap=True)
+    for event, explanation in zip(found["events"], found["explanations"], strict=True):
+        about = (event[name] for name in ("event_type", "i_event", "owner", "event_id"))
+        console.print(headline(*about), soft_wrap=True)
+        console.print(explained(explanation), soft_wrap=True)
     return 0
 
 
@@ -126,7 +127,7 @@ def _subject(remote: Remote, kind: str, value: str, options: argparse.Namespace)
     for each in found:
         if each["owner"]:
             console.print(each["owner"].replace(":", " "), style="bold")
-        console.print(explained(each["words"]), soft_wrap=True)
+        console.print(explained(each["explanation"], in_order=False), soft_wrap=True)
     return 0
 
 
@@ -143,13 +144,3 @@ def _wait(remote: Remote, name: str, seconds: float) -> dict[str, Any]:
                 f"newest; for a subscriber write {_FORMS}"
             )
         time.sleep(0.1)
-
-
-def event_history_of(document: Mapping[str, Any]) -> EventHistory:
-    """A history from its JSON."""
-    deliveries = tuple(
-        Delivered(**{name: value for name, value in each.items() if name != "final"})
-        for each in document["deliveries"]
-    )
-    known = {name: value for name, value in document.items() if name != "final"}
-    return EventHistory(**{**known, "deliveries": deliveries})

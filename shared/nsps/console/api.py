@@ -19,14 +19,15 @@ from nsps.cloud import audit
 from nsps.cloud.messages import ENRICHMENT
 from nsps.cloud.receiver import Reply
 from nsps.cloud.store import Store
-from nsps.console import erase, explanation
+from nsps.console import erase
+from nsps.console.event_json import event_json
+from nsps.console.explanation import Systems, explain_event, explain_subject
 from nsps.console.find import EVENTS, Finding, Subject, kind_of
 from nsps.console.handlers import Handlers, UnknownHandler
 from nsps.console.health import Health
 from nsps.console.identity import Identity, NotAllowed, Person, Role
 from nsps.console.jobs import JobConflict, Jobs, UnknownJob
-from nsps.console.masking import Masking
-from nsps.console.masking import words as words_of_a_system
+from nsps.console.masking import Masking, hidden
 from nsps.console.now import Now
 from nsps.console.overview import Overview
 from nsps.console.paths import name_in
@@ -43,7 +44,7 @@ from nsps.console.requests import (
 from nsps.delivery import switch
 from nsps.delivery.history import unpacked
 from nsps.delivery.switch import Switch, Switches, SwitchRefused, kept_until
-from nsps.delivery.timeline import EventHistory, Wanted, as_json, plain
+from nsps.delivery.timeline import EventHistory, Wanted, plain
 from nsps.domain.event import Owner
 from nsps.domain.outcome import Terminal, Transient
 from nsps.domain.subscriber import as_msisdn
@@ -176,7 +177,7 @@ class Api:
         return {"email": request.person.email, "role": request.person.role.name}
 
     def overview(self, request: ConsoleRequest) -> dict[str, Any]:
-        found = self._context.overview.look()
+        found = self._context.overview.read()
         return found if self._sees(request) else self._context.masking.overview(found)
 
     def events(self, request: ConsoleRequest) -> dict[str, Any]:
@@ -213,7 +214,7 @@ class Api:
     def _histories(
         self, request: ConsoleRequest, histories: Iterable[EventHistory]
     ) -> list[dict[str, Any]]:
-        return [as_json(self._shown(request, event_history)) for event_history in histories]
+        return [event_json(self._shown(request, event_history)) for event_history in histories]
 
     def _shown(self, request: ConsoleRequest, event_history: EventHistory) -> EventHistory:
         return (
@@ -234,17 +235,16 @@ class Api:
         limit = _limit(request.query, EVENTS)
         found = self._context.finding.parked(stages, limit)
         if not self._sees(request):
-            found = [{**each, "reason": words_of_a_system(each["reason"])} for each in found]
+            found = [{**each, "reason": hidden(each["reason"])} for each in found]
         return {"parked": found}
 
     def event(self, request: ConsoleRequest) -> dict[str, Any]:
         histories = [self._shown(request, event_history) for event_history in self._named(request)]
         systems = self._systems()
         return {
-            "events": [as_json(event_history) for event_history in histories],
-            "words": [
-                explanation.explain_event(event_history, systems).to_json()
-                for event_history in histories
+            "events": [event_json(event_history) for event_history in histories],
+            "explanations": [
+                explain_event(event_history, systems).to_json() for event_history in histories
             ],
         }
 
@@ -353,7 +353,7 @@ class Api:
         )
 
     def _subject(
-        self, request: ConsoleRequest, subject: Subject, systems: explanation.Systems
+        self, request: ConsoleRequest, subject: Subject, systems: Systems
     ) -> dict[str, Any]:
         if not self._sees(request):
             subject = self._context.masking.subject(subject)
@@ -362,8 +362,8 @@ class Api:
             "note": subject.note,
             "resources": [dict(each) for each in subject.resources],
             "statuses": [dict(each) for each in subject.statuses],
-            "events": [as_json(event_history) for event_history in subject.events],
-            "words": explanation.explain_subject(subject, systems).to_json(),
+            "events": [event_json(event_history) for event_history in subject.events],
+            "explanation": explain_subject(subject, systems).to_json(),
         }
 
     def handlers(self, request: ConsoleRequest) -> dict[str, Any]:
@@ -371,17 +371,17 @@ class Api:
         portabilling = self._context.switches.read(PORTABILLING)
         found = [self._handler(name, switches[name], now) for name in sorted(switches)]
         return {
-            "handlers": [self._words_masked(request, each) for each in found],
+            "handlers": [self._handler_masked(request, each) for each in found],
             "portabilling": plain(portabilling.write()),
         }
 
-    def _words_masked(self, request: ConsoleRequest, handler: dict[str, Any]) -> dict[str, Any]:
+    def _handler_masked(self, request: ConsoleRequest, handler: dict[str, Any]) -> dict[str, Any]:
         return handler if self._sees(request) else self._context.masking.handler(handler)
 
     def handler(self, request: ConsoleRequest) -> dict[str, Any]:
         name = self._context.handlers.get(request.name).name
         switches, now = self._context.switches.read_all([name])
-        return self._words_masked(request, self._handler(name, switches[name], now))
+        return self._handler_masked(request, self._handler(name, switches[name], now))
 
     def _handler(self, name: str, state: Switch, now: datetime) -> dict[str, Any]:
         handler = self._context.handlers.get(name)
@@ -450,9 +450,9 @@ class Api:
             shown = [self._context.masking.resources(each) for each in shown]
         return {**plain(_without(job, "expire_at")), "findings": shown}
 
-    def _systems(self) -> explanation.Systems:
+    def _systems(self) -> Systems:
         handlers = self._context.handlers.by_name
-        return explanation.Systems(self._context.switches.read_all(handlers)[0], handlers)
+        return Systems(self._context.switches.read_all(handlers)[0], handlers)
 
     # ---- changing ------------------------------------------------------------------------------
 

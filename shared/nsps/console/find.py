@@ -35,8 +35,8 @@ LETTER_SHOWN = 2000
 class Subject:
     """One account, customer or other owner, as NSPS knows it.
 
-    ``resources``: what the ledger holds for it, with ``handler``; ``statuses``: what PortaBilling
-    heard; ``events``: the newest, oldest first. ``note``: how it was found, for people.
+    ``resources``: what the ledger holds for it, with ``handler``; ``statuses``: those for
+    PortaBilling; ``events``: the newest, oldest first. ``note``: how it was found, for people.
     """
 
     owner: Owner | None
@@ -81,7 +81,7 @@ class Finding:
         found = self._resources("find", "array_contains", number)
         owners = {str(each["owner"]): str(each["handler"]) for each in found if each.get("owner")}
         subjects = [
-            self.owner(Owner.parse(text), f"{label} {number} is {_said(text)}'s in {handler}")
+            self.owner(Owner.parse(text), f"{label} {number} is {_spaced(text)}'s in {handler}")
             for text, handler in sorted(owners.items())
         ]
         if subjects:
@@ -162,13 +162,12 @@ class Finding:
         for group in groups:
             data = self.store.read(self.store.status(owner.i_account, group))
             if data is not None and not expired(data, datetime.now(UTC)):
-                told = data.get("posted") == data.get("revision")
                 statuses.append(
                     {
                         "group": group,
                         "status": data.get("status"),
-                        "told": told,
-                        "told_at": plain(data.get("posted_at")),
+                        "sent": data.get("posted") == data.get("revision"),
+                        "sent_at": plain(data.get("posted_at")),
                         "message": data.get("message"),
                         "refused": data.get("refused"),
                     }
@@ -183,7 +182,7 @@ _LONGEST_ID = 9
 def kind_of(text: str) -> tuple[str, str]:
     """What a person has typed: account, customer, imsi, msisdn, iccid or event, and its number.
 
-    A number alone is told by its length; up to nine digits it may be anything.
+    The kind of a number alone follows from its length; up to nine digits it may be anything.
     """
     kind, colon, value = text.partition(":")
     kind = kind.strip().lower()
@@ -197,7 +196,7 @@ def kind_of(text: str) -> tuple[str, str]:
     return ("imsi" if len(number) == 15 else "msisdn"), number
 
 
-def _said(owner: str) -> str:
+def _spaced(owner: str) -> str:
     return owner.replace(":", " ")
 
 

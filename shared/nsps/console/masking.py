@@ -58,12 +58,12 @@ class Masking:
         """How a handler is. Who paused it, and why, stays; what its system said does not."""
         breaker = handler["switch"]["breaker"]
         paused = handler["switch"]["pause"] is not None
-        reason = {**breaker, "reason": words(breaker["reason"])}
+        reason = {**breaker, "reason": hidden(breaker["reason"])}
         return {
             **handler,
-            "why": handler["why"] if paused else words(handler["why"]),
+            "why": handler["why"] if paused else hidden(handler["why"]),
             "switch": {**handler["switch"], "breaker": reason},
-            "warning": handler["warning"] if paused else words(handler["warning"]),
+            "warning": handler["warning"] if paused else hidden(handler["warning"]),
         }
 
     def overview(self, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,20 +71,20 @@ class Masking:
         handlers = [
             {
                 **row,
-                "why": row["why"] if row["state"] == "paused" else words(row["why"]),
-                "reason": words(row["reason"]),
-                "warning": row["warning"] if row["state"] == "paused" else words(row["warning"]),
-                "last_error": row["last_error"] and {**row["last_error"], "text": HIDDEN_WORDS},
+                "why": row["why"] if row["state"] == "paused" else hidden(row["why"]),
+                "reason": hidden(row["reason"]),
+                "warning": row["warning"] if row["state"] == "paused" else hidden(row["warning"]),
+                "last_error": row["last_error"] and {**row["last_error"], "text": HIDDEN},
             }
             for row in found["handlers"]
         ]
-        portabilling = {**found["portabilling"], "error": words(found["portabilling"]["error"])}
-        concerns = [{**each, "error": words(each["error"])} for each in found["concerns"]]
+        portabilling = {**found["portabilling"], "error": hidden(found["portabilling"]["error"])}
+        problems = [{**each, "error": hidden(each["error"])} for each in found["problems"]]
         return {
             **found,
             "handlers": handlers,
             "portabilling": portabilling,
-            "concerns": concerns,
+            "problems": problems,
         }
 
     def resources(self, finding: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,18 +92,18 @@ class Masking:
         _, _, ident = str(finding.get("owner") or "").partition(":")
         mask = _Mask(self.redactor(), [ident])
         found = [
-            {**mask.fields(each), "reason": words(each.get("reason"))}
+            {**mask.fields(each), "reason": hidden(each.get("reason"))}
             for each in finding.get("resources") or []
         ]
-        return {**finding, "resources": found, "message": words(finding.get("message"))}
+        return {**finding, "resources": found, "message": hidden(finding.get("message"))}
 
 
-HIDDEN_WORDS = "(the system's words are shown to operators)"
+HIDDEN = "(what the system said is shown to operators)"
 
 
-def words(text: str | None) -> str | None:
+def hidden(text: str | None) -> str | None:
     """What a system said, where nothing tells which names it may hold."""
-    return HIDDEN_WORDS if text else text
+    return HIDDEN if text else text
 
 
 class _Mask:

@@ -44,7 +44,7 @@ _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What all handlers share: counts and moments, see ``Overview.look``."""
+    """What all handlers share: counts and moments, see ``Overview.read``."""
 
     unread: int
     unread_since: datetime | None
@@ -58,7 +58,7 @@ class _Shared:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Looks; safe to share between threads."""
+    """Reads; safe to share between threads."""
 
     store: Store
     handlers: Handlers
@@ -72,19 +72,19 @@ class Overview:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _kept: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
-    def look(self) -> dict[str, Any]:
-        """{"at", "handlers", "portabilling", "espf", "dead_letters", "scheduler", "concerns"}.
+    def read(self) -> dict[str, Any]:
+        """{"at", "handlers", "portabilling", "espf", "dead_letters", "scheduler", "problems"}.
 
         Raises Transient.
         """
         with self._lock:
             if self._kept and self.clock() - self._kept[0][0] < REMEMBERED_SECONDS:
                 return self._kept[0][1]
-            found = self._look()
+            found = self._read()
             self._kept[:] = [(self.clock(), found)]
             return found
 
-    def _look(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Any]:
         switches, now = self.switches.read_all(self.handlers.by_name)
         names = sorted(self.handlers.by_name)
         asked = {name: self._ask_handler(name, switches[name], now) for name in names}
@@ -105,7 +105,7 @@ class Overview:
             "espf": {"due": common.statuses_due, "refused": common.statuses_refused},
             "dead_letters": {"parked": common.unread_parked + sum(row["parked"] for row in rows)},
             "scheduler": {"last_tick": plain(common.last_tick)},
-            "concerns": [each.to_json() for each in concerns(rows, common, jobs.result(), now)],
+            "problems": [each.to_json() for each in problems(rows, common, jobs.result(), now)],
         }
 
     # ---- one handler -------------------------------------------------------------------------
@@ -336,15 +336,15 @@ def last_error(
 
 
 @dataclass(frozen=True, slots=True)
-class Concern:
-    """Something that needs a person. ``mends``: what can be done about it, see ``concerns``.
+class Problem:
+    """Something that needs a person. ``action``: what can be done about it, see ``problems``.
 
-    ``error``: in the words of a system, which may name a subscriber.
+    ``error``: what a system said, which may name a subscriber.
     """
 
     level: int
     text: str
-    mends: str
+    action: str
     handler: str | None = None
     job: str | None = None
     error: str | None = None
@@ -354,7 +354,7 @@ class Concern:
             "level": "bad" if self.level < _WARN else "wait",
             "text": self.text,
             "error": self.error,
-            "mends": self.mends,
+            "action": self.action,
             "handler": self.handler,
             "job": self.job,
         }
@@ -363,15 +363,15 @@ class Concern:
 _WARN = 40
 
 
-def concerns(
+def problems(
     rows: Iterable[Mapping[str, Any]],
     shared: _Shared,
     failed_jobs: Iterable[Mapping[str, Any]],
     now: datetime,
-) -> list[Concern]:
+) -> list[Problem]:
     """What needs a person now, the worst first.
 
-    ``mends``: resume (the handler), look (at the handler), failed (its failed events), health
+    ``action``: resume (the handler), look (at the handler), failed (its failed events), health
     (ask how everything is), parked (its parked events), job (resume it).
     """
     found = [*_of_all(shared, now)]
@@ -379,51 +379,51 @@ def concerns(
         found += _of_handler(row)
     for job in failed_jobs:
         text = f"The {job['kind']} {job['id']} has failed"
-        found.append(Concern(60, text, "job", job=str(job["id"]), error=job.get("error")))
+        found.append(Problem(60, text, "job", job=str(job["id"]), error=job.get("error")))
     return sorted(found, key=lambda each: each.level)
 
 
-def _of_all(shared: _Shared, now: datetime) -> Iterable[Concern]:
+def _of_all(shared: _Shared, now: datetime) -> Iterable[Problem]:
     if shared.last_tick is not None and now - shared.last_tick > LATE:
         when = f"{shared.last_tick:%Y-%m-%d %H:%M} UTC"
         text = f"The scheduler came last at {when}: nothing is tried again by itself"
-        yield Concern(10, text, "health")
+        yield Problem(10, text, "health")
     late = shared.unread_since is not None and now - shared.unread_since > LATE
     if late or shared.portabilling.off:
         text = f"PortaBilling cannot be read; {_waits(shared.unread)} for it"
         error = shared.portabilling.breaker.reason if shared.portabilling.off else None
-        yield Concern(20, text, "health", error=error or shared.unread_error)
+        yield Problem(20, text, "health", error=error or shared.unread_error)
     if shared.statuses_due > MANY_STATUSES:
-        yield Concern(50, f"{shared.statuses_due} statuses wait for PortaBilling", "health")
+        yield Problem(50, f"{shared.statuses_due} statuses wait for PortaBilling", "health")
     if shared.statuses_refused:
         text = f"PortaBilling refused {shared.statuses_refused} statuses: is each group registered?"
-        yield Concern(55, text, "health")
+        yield Problem(55, text, "health")
 
 
 MANY_STATUSES = 20
 """Statuses on their way are nothing unusual; so many are."""
 
 
-def _of_handler(row: Mapping[str, Any]) -> Iterable[Concern]:
+def _of_handler(row: Mapping[str, Any]) -> Iterable[Problem]:
     name = str(row["name"])
     waits = f"; {_waits(row['waiting'])}" if row["waiting"] else ""
     paused = row["state"] == "paused"
     if row["warning"]:
         text = f"{name} has been switched off for very long{waits}"
-        mends = "resume" if paused else "look"
-        yield Concern(15, text, mends, name, error=str(row["warning"]))
+        action = "resume" if paused else "look"
+        yield Problem(15, text, action, name, error=str(row["warning"]))
     elif paused:
-        yield Concern(70, f"{name} is {row['why']}{waits}", "resume", name)
+        yield Problem(70, f"{name} is {row['why']}{waits}", "resume", name)
     elif row["state"] == "down":
-        yield Concern(30, f"{name}: its system is down{waits}", "look", name, error=row["reason"])
+        yield Problem(30, f"{name}: its system is down{waits}", "look", name, error=row["reason"])
     if row["to_mend"]:
         many = "at least " if row["to_mend"] == MENDED_LOOKED else ""
         text = f"{name} failed for good at {many}{_events(row['to_mend'])} in the last day"
         error = row["last_error"]["text"] if row["last_error"] else None
-        yield Concern(35, text, "failed", name, error=error)
+        yield Problem(35, text, "failed", name, error=error)
     if row["parked"]:
         are = "is" if row["parked"] == 1 else "are"
-        yield Concern(65, f"{_events(row['parked'])} {are} parked for {name}", "parked", name)
+        yield Problem(65, f"{_events(row['parked'])} {are} parked for {name}", "parked", name)
 
 
 def _events(number: int) -> str:

@@ -175,7 +175,7 @@ class Reconcile:
     # ---- what stands in the system -----------------------------------------------------------
 
     def _system(self, job: Job, handler: HandlerSummary, size: int) -> Page:
-        """Keys that the system holds and NSPS did not write: told, never removed."""
+        """Keys that the system holds and NSPS did not write: reported, never removed."""
         question = {"after": job.cursor.get("after", ""), "limit": size}
         try:
             answer = self._handlers.ask(handler.name, "/keys", question)

@@ -219,7 +219,7 @@ class Replay:
 def _count(
     tally: _Tally, entry: _Entry, handler: str, result: Mapping[str, Any], *, dry_run: bool
 ) -> None:
-    told = {
+    finding = {
         "event_id": entry.id,
         "event_type": entry.data["event_type"],
         "i_event": entry.data.get("i_event"),
@@ -229,7 +229,7 @@ def _count(
     if not dry_run:
         tally.sent += 1
         tally.count("sent")
-        tally.findings[f"{entry.id}/{handler}"] = told | {"run": result["run"]}
+        tally.findings[f"{entry.id}/{handler}"] = finding | {"run": result["run"]}
         return
     resources = result.get("resources", [])
     for each in resources:
@@ -237,7 +237,7 @@ def _count(
     if result.get("message"):
         tally.count("message")
     shown = _changing(resources)
-    tally.findings[f"{entry.id}/{handler}"] = told | {
+    tally.findings[f"{entry.id}/{handler}"] = finding | {
         "resources": shown,
         "message": result.get("message") or result.get("rejected"),
     }

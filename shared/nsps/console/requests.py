@@ -66,7 +66,7 @@ def _split(value: object) -> object:
 class EventsQuery(_Body):
     """Which events of the history. ``after``: the ``next`` of the page before.
 
-    ``newest``: newest first, also of one account (which is told oldest first otherwise).
+    ``newest``: newest first, also of one account (oldest first otherwise).
     """
 
     limit: Limit = 20

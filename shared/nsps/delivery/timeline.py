@@ -1,6 +1,6 @@
-"""What happened to an event, read back from the history and told in order.
+"""What happened to an event, read back from the history.
 
-The same history is printed by ``nsps explain``, given as JSON, and (later) shown by the console.
+The console explains it in words (``nsps.console.explanation``), for its pages and the commands.
 """
 
 from __future__ import annotations
@@ -89,6 +89,13 @@ class EventHistory:
         already."""
         return self.state in ("received", _PARKED)
 
+    @property
+    def read_by(self) -> str | None:
+        """When PortaBilling had been read at the latest. ``enriched_at`` is written after the event
+        was published: a handler may have begun before that."""
+        begun = [each.begun_at for each in self.deliveries if each.begun_at and not each.run]
+        return min((self.enriched_at, *begun)) if self.enriched_at else None
+
 
 def as_json(history: EventHistory) -> dict[str, Any]:
     """A history as JSON: its members, and ``final``."""
@@ -172,7 +179,7 @@ class Timeline:
             size = limit if wanted.everything else _SEARCH_PAGE
             snapshots = self._snapshots(at.limit(size))
             looked += len(snapshots)
-            for history in self._told(snapshots):
+            for history in self._loaded(snapshots):
                 if wanted.holds(history):
                     found.append(history)
                 if len(found) == limit:
@@ -208,12 +215,12 @@ class Timeline:
         return [each for each in found if each.event_id != history.event_id]
 
     def _histories(self, query: Query) -> list[EventHistory]:
-        return self._told(self._snapshots(query))
+        return self._loaded(self._snapshots(query))
 
     def _snapshots(self, query: Query) -> list[DocumentSnapshot[Any]]:
         return self._store.call(lambda: list(query.stream()))
 
-    def _told(self, found: Iterable[DocumentSnapshot[Any]]) -> list[EventHistory]:
+    def _loaded(self, found: Iterable[DocumentSnapshot[Any]]) -> list[EventHistory]:
         entries = [(snapshot.id, snapshot.to_dict() or {}) for snapshot in found]
         now = datetime.now(UTC)
         kept = [(ident, data) for ident, data in entries if not expired(data, now)]
@@ -311,18 +318,18 @@ class Timeline:
         data: Mapping[str, Any],
         documents: Mapping[str, dict[str, Any] | None],
     ) -> dict[str, Any] | None:
-        """What PortaBilling heard for the account and the handler's group."""
+        """The status of the account for the handler's group, and whether it was sent."""
         group, i_account = self._group(handler), event.get("i_account")
         if group is None or i_account is None:
             return None
         status = documents.get(self._store.status(i_account, group).path)
         if status is None:
-            return {"group": group, "status": None, "told": False, "of_this": False}
+            return {"group": group, "status": None, "sent": False, "of_this": False}
         return {
             "group": group,
             "status": status.get("status"),
-            "told": status.get("posted") == status.get("revision"),
-            "told_at": _iso(status.get("posted_at")),
+            "sent": status.get("posted") == status.get("revision"),
+            "sent_at": _iso(status.get("posted_at")),
             "refused": status.get("refused"),
             "of_this": status.get("t") == data.get("t"),
         }

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from nsps.console.event_json import event_json
 from nsps.console.explanation import Systems, explain_event, explain_subject
 from nsps.console.find import Subject
 from nsps.delivery.switch import Breaker, Pause, State, Switch
@@ -70,12 +71,12 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
         "fields": {"active": {"from": True, "to": False}},
         "took_ms": 3.0,
     }
-    espf = {"group": "HSS", "status": "OK", "told": True, "told_at": AT, "of_this": True}
+    espf = {"group": "HSS", "status": "OK", "sent": True, "sent_at": AT, "of_this": True}
     words = explain_event(history(delivered(results=(result,), espf=espf)), Systems())
-    told = [line.text for line in words.happened]
-    assert told[0].startswith("PortaBilling sent SIM/Updated (event 77) about account 1001")
-    assert "hss: 001010000000001 was written (active from True to False)" in told[2]
-    assert "PortaBilling was told OK for HSS" in told
+    texts = [line.text for line in words.happened]
+    assert texts[0].startswith("PortaBilling sent SIM/Updated (event 77) about account 1001")
+    assert "hss: 001010000000001 was written (active from True to False)" in texts[2]
+    assert "PortaBilling was sent OK for HSS" in texts
     assert words.waiting == ()
     assert [each.command for each in words.advice] == ["nsps reconcile hss --account 1001"]
 
@@ -94,7 +95,7 @@ def test_what_the_system_said_and_what_failed_before_stay_after_a_success() -> N
     )
     words = explain_event(history(delivered(results=(result,), failures=failures)), Systems())
     texts = [line.text for line in words.happened]
-    assert 'hss: the message was taken; it said "202 Event ignored"' in texts
+    assert 'hss: the message was taken; it answered "202 Event ignored"' in texts
     assert "hss: 503 Busy" in texts
     assert "hss: no answer within 45 s (3 times)" in texts
 
@@ -120,7 +121,7 @@ def test_what_the_system_said_and_what_failed_before_stay_after_a_success() -> N
             "answer to order SO-9, taken at 2026-11-21 10:00 UTC; not answered by 2026-11-22 10:00",
             None,
         ),
-        ({"outcome": None, "attempts": 0}, "is about to have it", None),
+        ({"outcome": None, "attempts": 0}, "is about to receive it", None),
         (
             {"outcome": "waiting", "waits_for": "the answer to an earlier order"},
             "waits for the answer to an earlier order",
@@ -174,7 +175,7 @@ def test_while_portabilling_cannot_be_read_the_handlers_are_not_waited_for_one_b
 NEVER: dict[str, Any] = {"outcome": None, "begun_at": None, "attempts": 0}
 
 
-@pytest.mark.parametrize(("minutes", "said"), [(9, "is about to have it"), (11, "is lost")])
+@pytest.mark.parametrize(("minutes", "said"), [(9, "is about to receive it"), (11, "is lost")])
 def test_what_does_not_come_is_not_about_to_come(minutes: int, said: str) -> None:
     """Without a sign of it for longer than any back-off, it may be lost."""
     sent = {**NEVER, "sent_at": AT}
@@ -207,7 +208,7 @@ def test_what_expired_unread_can_be_replayed_and_the_replay_is_waited_for() -> N
         "nsps replay e1 --handler mail",
     ]
     words = explain_event(history(*both, delivered(**NEVER, run=1), **unread), Systems())
-    assert words.waiting == ("hss: is about to have it",)
+    assert words.waiting == ("hss: is about to receive it",)
 
 
 def test_what_is_parked_unread_can_be_sent_now() -> None:
@@ -223,9 +224,9 @@ def test_a_message_handler_is_spoken_of_as_one_and_not_compared() -> None:
     result = {"key": "message/account:1001", "result": "written", "took_ms": 2.0}
     sent = delivered(handler="mail", results=(result,), summary="SIM/Updated for account:1001")
     words = explain_event(history(sent), Systems(handlers={"mail": MAIL}))
-    told = [line.text for line in words.happened]
-    assert "mail: the message was taken; the system took 2 ms" in told
-    assert "mail: the message is: SIM/Updated for account:1001" in told
+    texts = [line.text for line in words.happened]
+    assert "mail: the message was taken; the system took 2 ms" in texts
+    assert "mail: the message is: SIM/Updated for account:1001" in texts
     assert words.advice == ()
 
 
@@ -234,8 +235,8 @@ def test_a_message_that_was_overtaken_and_read_again() -> None:
     words = explain_event(history(delivered(handler="mail", outcome=None, **waiting)), Systems())
     assert words.waiting == ("mail: waits for newer data: another event of the owner went first",)
     words = explain_event(history(delivered(handler="mail", read_again=1)), Systems())
-    told = [line.text for line in words.happened]
-    assert "mail: done, with newer data: another event of the owner had gone first" in told
+    texts = [line.text for line in words.happened]
+    assert "mail: done, with newer data: another event of the owner had gone first" in texts
 
 
 def test_advice_is_of_the_newest_try_and_not_of_what_is_past() -> None:
@@ -298,6 +299,38 @@ def test_a_subscriber_with_nothing_and_one_with_a_sim() -> None:
     )
 
 
-def test_a_handler_that_was_taken_away_is_not_about_to_have_it() -> None:
+def test_a_handler_that_was_taken_away_waits_for_nothing() -> None:
     words = explain_event(history(delivered(outcome=None)), Systems(handlers={"mail": MAIL}))
     assert "hss: is not part of this deployment any more; nothing more comes" in words.waiting
+
+
+def test_portabilling_is_read_before_a_handler_begins() -> None:
+    """``enriched_at`` is written after the event was published: a fast handler is done by then."""
+    late = "2026-11-21T10:00:00.300+00:00"
+    entries = explain_event(history(delivered(), enriched_at=late), Systems()).happened
+    assert [line.text for line in entries][1] == "PortaBilling was read in 12.5 ms"
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "more", "outcomes"),
+    [
+        (
+            ({}, {"handler": "mail", "outcome": "rejected"}),
+            {},
+            ["rejected mail 0", "delivered hss 0"],
+        ),
+        (({"outcome": "rejected"}, {"run": 1}), {}, ["delivered hss 1"]),
+        (({"outcome": None},), {}, ["waiting hss 0"]),
+        ((), {"state": "unhandled"}, ["unhandled  0"]),
+        (
+            ({"outcome": None, "begun_at": None}, {"run": 1}),
+            {"state": "received", "enriched_at": None, "retry": {"error": "away", "at": AT}},
+            ["PortaBilling not read  0", "delivered hss 1"],
+        ),
+    ],
+)
+def test_an_event_has_one_outcome_for_each_handler(
+    deliveries: tuple[dict[str, Any], ...], more: dict[str, Any], outcomes: list[str]
+) -> None:
+    found = event_json(history(*(delivered(**each) for each in deliveries), **more))["outcomes"]
+    assert [f"{each['outcome']} {each['handler']} {each['run']}" for each in found] == outcomes

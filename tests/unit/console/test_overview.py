@@ -9,12 +9,12 @@ import pytest
 from nsps.cloud.store import Store
 from nsps.console.overview import (
     REMEMBERED_SECONDS,
-    Concern,
     Overview,
+    Problem,
     _overtaken,
     _Shared,
-    concerns,
     last_error,
+    problems,
     took,
 )
 from nsps.delivery import switch
@@ -42,12 +42,12 @@ class Desk:
             store, handlers, Switches(store), lambda: self.failed_jobs, lambda: self.now
         )
 
-    def look(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         self.now += REMEMBERED_SECONDS
-        return self.overview.look()
+        return self.overview.read()
 
     def hss(self) -> dict[str, Any]:
-        return next(row for row in self.look()["handlers"] if row["name"] == "hss")
+        return next(row for row in self.read()["handlers"] if row["name"] == "hss")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_handler_in_service(rig: Rig, desk: Desk) -> None:
     assert (row["state"], row["waiting"], row["parked"], row["to_mend"]) == ("in service", 0, 0, 0)
     assert row["hour"] == row["day"] == {"done": 2, "superseded": 0, "failed": 0}
     assert row["took"]["of"] == 2
-    assert desk.look()["concerns"] == []
+    assert desk.read()["problems"] == []
 
 
 def test_what_is_retried_waits_since_it_was_begun(rig: Rig, desk: Desk) -> None:
@@ -97,10 +97,10 @@ def test_what_waits_for_a_paused_handler_is_counted_though_nothing_was_begun(
     row = desk.hss()
     assert (row["state"], row["waiting"]) == ("paused", 3)
     assert row["oldest"] is not None
-    (concern,) = desk.look()["concerns"]
-    assert concern["text"].startswith("hss is paused by me@acme.example since")
-    assert concern["text"].endswith("a new cable; 3 events wait")
-    assert (concern["mends"], concern["handler"]) == ("resume", "hss")
+    (problem,) = desk.read()["problems"]
+    assert problem["text"].startswith("hss is paused by me@acme.example since")
+    assert problem["text"].endswith("a new cable; 3 events wait")
+    assert (problem["action"], problem["handler"]) == ("resume", "hss")
 
 
 def test_a_failure_needs_a_person_until_it_is_replayed_or_a_newer_event_is_there(
@@ -109,9 +109,9 @@ def test_a_failure_needs_a_person_until_it_is_replayed_or_a_newer_event_is_there
     first = event(rig, 1, Terminal("no such profile"))
     row = desk.hss()
     assert (row["to_mend"], row["day"]["failed"]) == (1, 1)
-    (concern,) = desk.look()["concerns"]
-    assert concern["text"] == "hss failed for good at 1 event in the last day"
-    assert concern["error"] == "no such profile"
+    (problem,) = desk.read()["problems"]
+    assert problem["text"] == "hss failed for good at 1 event in the last day"
+    assert problem["error"] == "no such profile"
     store.event(first).set({"runs": {"hss": {"n": 1, "job": "j"}}}, merge=True)
     assert desk.hss()["to_mend"] == 0
     store.event(first).set({"runs": {}}, merge=True)
@@ -132,19 +132,19 @@ def test_a_message_that_was_refused_needs_a_person_until_one_says_the_same() -> 
 def test_what_portabilling_could_not_be_read_for(rig: Rig, desk: Desk, store: Store) -> None:
     message = rig.opened("hss")
     rig.history.failed(message, message.event, ["hss"], "PortaBilling is away")
-    shared = desk.look()["portabilling"]
+    shared = desk.read()["portabilling"]
     assert (shared["unread"], shared["error"]) == (1, "PortaBilling is away")
     long_ago = datetime.now(UTC) - timedelta(minutes=6)
     store.event(message.event_id).set({"opened_at": long_ago}, merge=True)
-    (concern,) = desk.look()["concerns"]
-    assert concern["text"] == "PortaBilling cannot be read; 1 event waits for it"
+    (problem,) = desk.read()["problems"]
+    assert problem["text"] == "PortaBilling cannot be read; 1 event waits for it"
 
 
 def test_many_who_look_at_once_ask_once(rig: Rig, desk: Desk) -> None:
     event(rig, 1)
-    before = desk.look()
+    before = desk.read()
     event(rig, 2)
-    assert desk.overview.look() is before
+    assert desk.overview.read() is before
     assert desk.hss()["day"]["done"] == 2
 
 
@@ -183,13 +183,13 @@ def test_the_worst_comes_first() -> None:
         row(name="c", to_mend=2, parked=3),
         row(name="d", state="paused", warning="dropped soon"),
     ]
-    found = concerns(
+    found = problems(
         rows,
         shared(last_tick=ago, unread=1, unread_since=ago, statuses_due=50, statuses_refused=2),
         [{"kind": "replay", "id": "j", "error": "x"}],
         NOW,
     )
-    assert [each.mends for each in found] == [
+    assert [each.action for each in found] == [
         "health",  # the scheduler
         "resume",  # what Pub/Sub will drop
         "health",  # PortaBilling
@@ -209,16 +209,16 @@ def test_the_worst_comes_first() -> None:
     "quiet",
     [shared(), shared(last_tick=None), shared(statuses_due=3), shared(unread=3, unread_since=NOW)],
 )
-def test_what_passes_by_itself_is_no_concern(quiet: _Shared) -> None:
-    assert concerns([row(waiting=3)], quiet, [], NOW) == []
+def test_what_passes_by_itself_is_no_problem(quiet: _Shared) -> None:
+    assert problems([row(waiting=3)], quiet, [], NOW) == []
 
 
-def test_a_concern_names_what_mends_it() -> None:
-    assert Concern(10, "t", "look", "hss", error="e").to_json() == {
+def test_a_problem_names_its_action() -> None:
+    assert Problem(10, "t", "look", "hss", error="e").to_json() == {
         "level": "bad",
         "text": "t",
         "error": "e",
-        "mends": "look",
+        "action": "look",
         "handler": "hss",
         "job": None,
     }

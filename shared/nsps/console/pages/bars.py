@@ -29,10 +29,10 @@ def bar(counts: Mapping[str, int]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One part of an event's way: from when to when, for people and for the picture."""
+    """One part of an event's timeline: from when to when, for people and for the picture."""
 
     name: str
-    word: str
+    outcome: str
     begins: datetime | None
     ends: datetime | None
     note: str = ""
@@ -63,7 +63,7 @@ def _lane(each: Lane, start: datetime, end: datetime, place: Any) -> dict[str, A
     x = min(place(each.begins), WIDTH - LEAST)
     return {
         "name": each.name,
-        "word": each.word,
+        "outcome": each.outcome,
         "note": each.note,
         "open": each.open,
         "x": x,
@@ -79,9 +79,9 @@ def _span(begin: datetime, end: datetime) -> str:
 
 
 def lanes_of(event: Mapping[str, Any]) -> list[Lane]:
-    """An event's way: received, read, each delivery, what PortaBilling heard."""
+    """An event's timeline: received, read, each delivery, each status for PortaBilling."""
     received = read_time(event["received_at"]) or read_time(event["opened_at"])
-    opened, enriched = read_time(event["opened_at"]), read_time(event["enriched_at"])
+    opened, enriched = read_time(event["opened_at"]), read_time(event["read_by"])
     lanes = [Lane("received", "done", received, received, "published, and ESPF answered 200")]
     if enriched is not None:
         lanes.append(Lane("PortaBilling read", "done", opened, enriched, _read(event)))
@@ -124,7 +124,7 @@ def _delivery(each: Mapping[str, Any], enriched: datetime | None) -> list[Lane]:
         )
     ]
     espf = each["espf"] or {}
-    told = read_time(espf.get("told_at"))
-    if espf.get("of_this") and told is not None and (begun is None or told >= begun):
-        lanes.append(Lane(f"PortaBilling told ({espf['group']})", espf["status"], told, told))
+    sent = read_time(espf.get("sent_at"))
+    if espf.get("of_this") and sent is not None and (begun is None or sent >= begun):
+        lanes.append(Lane(f"status sent ({espf['group']})", espf["status"], sent, sent))
     return lanes

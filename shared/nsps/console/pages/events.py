@@ -1,4 +1,4 @@
-"""The history's list, and one event: its way, its words, what it changed, what surrounds it."""
+"""The history's list, and one event: its timeline, explanation, changes, related events."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def events(visit: Visit) -> Shown:
 def event(visit: Visit) -> Shown:
     """One event; of several with one number, all are named."""
     found = visit.get(f"events/{visit.name}")
-    shown, words = found["events"][-1], found["words"][-1]
+    shown, explanation = found["events"][-1], found["explanations"][-1]
     details = visit.get(f"events/{shown['event_id']}/details")
     return visit.page(
         "event.html",
         event=shown,
         title=title(shown),
-        words=words,
+        explanation=explanation,
         changes=changes(shown),
         picture=drawn(lanes_of(shown), datetime.now(UTC)),
         others=[row(each) for each in found["events"][:-1]],
@@ -80,26 +80,9 @@ def row(found: Mapping[str, Any]) -> dict[str, Any]:
         "type": found["event_type"],
         "owner": found["owner"],
         "owner_page": owner_page(found["owner"]),
-        "became": became(found),
-        "took": took(found),
+        "outcomes": found["outcomes"],
+        "took": found["took_ms"],
     }
-
-
-def became(found: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What became of it, by handler; of several runs the newest."""
-    if not found["deliveries"] or not found["enriched_at"]:
-        state = "PortaBilling not read" if found["retry"] else found["state"]
-        word = "wait" if found["retry"] else ""
-        return [{"handler": "", "outcome": state, "word": word}]
-    newest = {each["handler"]: each for each in found["deliveries"]}
-    return [
-        {
-            "handler": name,
-            "outcome": (each["outcome"] or "waiting") + (" again" if each["run"] else ""),
-            "word": each["outcome"] or "waiting",
-        }
-        for name, each in newest.items()
-    ]
 
 
 def changes(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -117,15 +100,6 @@ def changes(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         for result in each["results"]
         for name, change in sorted((result.get("fields") or {}).items())
     ]
-
-
-def took(found: Mapping[str, Any]) -> float | None:
-    """Milliseconds until everything was finished."""
-    ends = [each["finished_at"] for each in found["deliveries"] if each["finished_at"]]
-    if not (found["final"] and ends and found["received_at"]):
-        return None
-    passed = datetime.fromisoformat(max(ends)) - datetime.fromisoformat(found["received_at"])
-    return passed.total_seconds() * 1000
 
 
 def title(found: Mapping[str, Any]) -> str:

@@ -28,9 +28,10 @@ COLOURS = {
     ),
     **dict.fromkeys(("rejected", "expired", "FAILED", "down", "failed", "missing"), "bad"),
     **dict.fromkeys(("different", "left over"), "bad"),
+    "PortaBilling not read": "wait",
     **dict.fromkeys(("accepted", "IN_PROGRESS", "running"), "run"),
 }
-"""How a word is coloured; others are grey."""
+"""How an outcome or state is coloured; others are grey."""
 
 
 class Static:
@@ -72,7 +73,7 @@ class Templates:
             span=span,
             short=lambda value: bounded(str(value), 120),
             colour=lambda word: COLOURS.get(str(word), ""),
-            words=lambda value: str(value or "waiting").replace("_", " "),
+            plain=lambda value: str(value or "waiting").replace("_", " "),
             pretty=lambda value: json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True),
         )
         self._environment.globals.update(static=static.address, deployment=deployment)
