@@ -18,6 +18,7 @@ from nsps.connector.load import load_connector
 from nsps.domain.snapshot import Block
 from nsps.runtime.mistakes import Mistake, mistakes
 from nsps.runtime.settings import CallSeconds, EventPattern, Kind, Tier
+from nsps.transport.tls import TLS_SECRETS
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,6 +27,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from nsps_local.declared_settings import InvalidModel, Setting, declared, within, wrong
@@ -92,7 +94,8 @@ class Manifest(_Part):
     handler gets that does not say. ``groups``: the
     ESPF group or groups it usually reports to. ``reads_again``: its events may have to go through
     enrichment again before they are delivered, so its function may publish them. ``receipts``: its
-    system reports later what became of a message, through the callbacks function.
+    system reports later what became of a message, through the callbacks function. ``tls``: it
+    speaks through the kit's HTTP or TCP, so a handler may have the secrets of ``TLS_SECRETS``.
     """
 
     connector: str = Field(pattern=r"^[a-z][a-z0-9_]{1,40}$")
@@ -110,6 +113,7 @@ class Manifest(_Part):
     rate: float | None = Field(default=None, gt=0)
     reads_again: bool = False
     receipts: bool = False
+    tls: bool = False
     quality: Quality
 
     _connector: type[Connector[Any]] = PrivateAttr()
@@ -129,6 +133,16 @@ class Manifest(_Part):
         """This manifest, with the connector whose it is. Raises InvalidModel."""
         self._connector, self._settings = connector, declared(connector.settings_model)
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_tls_secrets(cls, content: Any) -> Any:
+        if not (isinstance(content, dict) and content.get("tls") is True):
+            return content
+        added = {
+            name: {"required": False, "description": what} for name, what in TLS_SECRETS.items()
+        }
+        return {**content, "secrets": {**(content.get("secrets") or {}), **added}}
 
     @field_validator("kind", "groups", mode="before")
     @classmethod

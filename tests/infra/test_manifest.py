@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from nsps.transport.tls import TLS_SECRETS
 from nsps_local.declared_settings import InvalidModel, Setting, declared
 from nsps_local.manifest import InvalidManifest, Manifest, load
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -96,6 +97,13 @@ def test_a_manifest_is_read(tmp_path: Path) -> None:
     assert read.secrets["key"].required
     assert load_from(tmp_path, manifest(groups=None)).groups == ()
     assert load_from(tmp_path, manifest(kind=["message", "state"])).kind == ("message", "state")
+
+
+def test_a_connector_with_tls_has_the_secrets_of_all_such_connectors(tmp_path: Path) -> None:
+    read = load_from(tmp_path, manifest(tls=True))
+    assert list(read.secrets) == ["key", *TLS_SECRETS]
+    assert not any(read.secrets[name].required for name in TLS_SECRETS)
+    assert list(load_from(tmp_path, manifest(secrets=None, tls=True)).secrets) == [*TLS_SECRETS]
 
 
 def test_the_settings_are_those_of_the_model(tmp_path: Path) -> None:

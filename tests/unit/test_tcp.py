@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 from nsps.domain.outcome import NoAnswer, Transient, Unreachable
-from nsps.transport.connection import AddressRefused, Connection, tls_context
+from nsps.runtime.secrets import SecretValue
+from nsps.transport.connection import AddressRefused, Connection
 from nsps.transport.http import Deadline
 from nsps.transport.tcp import BadFrame, TcpPool
+from nsps.transport.tls import Tls, tls_context
 from nsps_testing.loopback import loopback_only
 
 Behaviour = Callable[[socket.socket, bytes], None]
@@ -138,7 +140,8 @@ def ask(pool: TcpPool[str], text: str = "hello", seconds: float = 5.0) -> str:
 
 def wait_for_bytes(pool: TcpPool[str]) -> None:
     """Until something has come on the idle connection, or its end."""
-    [(connection, _)] = pool._idle
+    [idle] = pool._idle
+    connection = idle.connection
     connection._sock.settimeout(5)
     connection._sock.recv(1, socket.MSG_PEEK)
 
@@ -350,6 +353,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return cert, key
 
 
+def trusting(authority: str | None) -> Tls:
+    return Tls(
+        lambda _: SecretValue(authority or ""), lambda name: name == "ca" and bool(authority)
+    )
+
+
 class TestTls:
     def server_side(self, certificate: tuple[Path, Path]) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -360,13 +369,13 @@ class TestTls:
         self, serve: Callable[..., Server], pool: Pools, certificate: tuple[Path, Path]
     ) -> None:
         server = serve(echo, tls=self.server_side(certificate))
-        client = tls_context(certificate[0].read_text())
+        client = trusting(certificate[0].read_text())
         one = pool(server.port, host="localhost", tls=client)
         assert [ask(one), ask(one)] == ["hello", "hello"]
         assert len(server.connections) == 1
         server.connections[0].shutdown(socket.SHUT_RDWR)
         end = time.monotonic() + 5
-        while one._idle[0][0].is_open():
+        while one._idle[0].connection.is_open():
             assert time.monotonic() < end
         assert ask(one) == "hello"
         assert len(server.connections) == 2
@@ -377,7 +386,7 @@ class TestTls:
         host: str, trusted: bool,
     ) -> None:  # fmt: skip
         server = serve(echo, tls=self.server_side(certificate))
-        client = tls_context(certificate[0].read_text() if trusted else None)
+        client = trusting(certificate[0].read_text() if trusted else None)
         with pytest.raises(Unreachable, match="certificate refused"):
             ask(pool(server.port, host=host, tls=client))
 
@@ -385,13 +394,13 @@ class TestTls:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             began = time.monotonic()
             with pytest.raises(Unreachable, match="timed out"):
-                ask(pool(listener.getsockname()[1], tls=tls_context()), seconds=0.3)
+                ask(pool(listener.getsockname()[1], tls=trusting(None)), seconds=0.3)
             assert time.monotonic() - began < 2
 
     @pytest.mark.parametrize("wrong", ["", "no certificate", "\x00"])
     def test_an_authority_that_is_no_certificate(self, wrong: str) -> None:
         with pytest.raises(Transient, match="the secret ca"):
-            tls_context(wrong)
+            tls_context(SecretValue(wrong))
 
 
 def test_a_metadata_server_is_never_called() -> None:

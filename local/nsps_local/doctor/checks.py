@@ -30,8 +30,9 @@ from nsps.espf import webhook_auth
 from nsps.espf.status_api import EspfStatusApi
 from nsps.portabilling.client import PortaBilling
 from nsps.portabilling.login import ApiCredentials
-from nsps.runtime.secrets import without_editor_marks
+from nsps.runtime.secrets import SecretValue, without_editor_marks
 from nsps.transport.http import Http
+from nsps.transport.tls import CLIENT_CERTIFICATE, ClientCertificate, InvalidCertificate
 
 from nsps_local.cli.send import signed_headers
 from nsps_local.doctor.finding import Finding, bad, good, unknown
@@ -117,17 +118,24 @@ class LocalStack:
                     found.append(bad(f"secret {name}", "is not UTF-8 text", _add_version(name)))
         return found, read
 
-    def _shapes(self) -> dict[str, Callable[[Any], object]]:
-        """How the secrets that are JSON must look; the others are texts."""
+    def _shapes(self) -> dict[str, Callable[[str], object]]:
+        """How the secrets that are more than a text must look."""
         auth = json.loads(self._topology.function("ingress").env["NSPS_ESPF_AUTH"])
 
-        def webhook(document: Any) -> object:
-            return webhook_auth.credential(auth["method"], document)
+        def webhook(text: str) -> object:
+            return webhook_auth.credential(auth["method"], json.loads(text))
 
-        shapes: dict[str, Callable[[Any], object]] = {
-            _name(r): webhook for r in auth["credentials"]
+        return {
+            **{_name(reference): webhook for reference in auth["credentials"]},
+            self._api_secret: lambda text: ApiCredentials.parse(json.loads(text)),
+            **{_name(reference): _certificate for reference in self._certificates()},
         }
-        return shapes | {self._api_secret: ApiCredentials.parse}
+
+    def _certificates(self) -> Iterator[str]:
+        for function in self._topology.functions:
+            secrets = json.loads(function.env.get("NSPS_HANDLER", "{}")).get("secrets", {})
+            if CLIENT_CERTIFICATE in secrets:
+                yield secrets[CLIENT_CERTIFICATE]
 
     def _webhooks(self, read: Mapping[str, str]) -> Iterator[Finding]:
         """Ingress lets in whoever shows one of its credentials; an empty body changes nothing."""
@@ -331,14 +339,20 @@ def _registered(api: EspfStatusApi, what: str, group: str) -> Finding:
     return good(what, f"{group} is registered now")
 
 
-def _shaped(name: str, value: str, shape: Callable[[Any], object] | None) -> Finding:
+def _certificate(text: str) -> None:
+    ClientCertificate.parse(SecretValue(text)).check(datetime.now(UTC))
+
+
+def _shaped(name: str, value: str, shape: Callable[[str], object] | None) -> Finding:
     what = f"secret {name}"
     if not value.strip():
         return bad(what, "is empty", _add_version(name))
     if shape is None:
         return good(what, "can be read")
     try:
-        shape(json.loads(value))
+        shape(value)
+    except InvalidCertificate as error:
+        return bad(what, str(error), _add_version(name))
     except (ValueError, TypeError, KeyError):
         do = "see docs/configuration.md for what is in it; " + _add_version(name)
         return bad(what, "is not the JSON that it must be", do)

@@ -32,6 +32,7 @@ from nsps.transport.rest import (
     basic,
     without_secret,
 )
+from nsps.transport.tls import Tls
 
 State = Mapping[str, Any]
 """What one resource looks like: field -> text, number, boolean, None, a SecretValue, or lists and
@@ -100,6 +101,10 @@ class Context:
         if kind == "x-auth-token":
             return self.secret_header(name, "X-Auth-Token", str)
         return self.secret_header(name, written=basic) if kind == "basic" else NoAuthentication()
+
+    def tls(self) -> Tls:
+        """The handler's certificates, for a ``TcpPool``; ``http`` has them already."""
+        return Tls(self.secret, self.has_secret, self.refresh)
 
     def hide(self, *names: str) -> Callable[[str], str]:
         """Takes these secrets, as far as the handler has them, out of a text."""

@@ -49,6 +49,7 @@ from nsps.runtime.mistakes import sentences
 from nsps.runtime.secrets import SecretValue
 from nsps.runtime.settings import ConnectorSettings, HandlerSettings, SettingsError
 from nsps.transport.http import Deadline
+from nsps.transport.tls import TLS_SECRETS
 
 if TYPE_CHECKING:
     import flask
@@ -93,7 +94,10 @@ def make_connector(
     unread = [f"{name}: {what}" for name, what in not_read(connector, settings, handler.requires)]
     if unread:
         raise SettingsError(f"handler {handler.name}, settings.{'; settings.'.join(unread)}")
-    return connector(settings, Context(handler.name, context.http, secret, has_secret, refresh))
+    given = Context(handler.name, context.http, secret, has_secret, refresh)
+    if any(map(has_secret, TLS_SECRETS)):
+        given = replace(given, http=context.make_http(given.tls()))
+    return connector(settings, given)
 
 
 def reads_again(connector: Connector[Any]) -> bool:

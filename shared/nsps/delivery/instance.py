@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nsps.espf.poster import Poster
     from nsps.espf.status_api import EspfStatusApi
     from nsps.portabilling.client import PortaBilling
+    from nsps.transport.tls import Tls
 
 
 class InstanceContext:
@@ -43,7 +44,7 @@ class InstanceContext:
         self._registered: list[SecretValue] = []
         self._lock = threading.Lock()
         self.secrets = Secrets(settings.project, environ, on_read=self._register)
-        self.http = Http(threads=2 * settings.threads)  # enrichment reads two things at a time
+        self.http = self.make_http()
         self.redactor: Lazy[Redactor] = Lazy(self._make_redactor)
         """The redactor with the deployment's digest key. Raises SecretUnavailable."""
         self.store: Lazy[Store] = Lazy(self._make_store)
@@ -54,6 +55,10 @@ class InstanceContext:
         # Until the digest key has been read, logs are redacted with a key that nobody knows.
         self._logging = Redactor(os.urandom(32))
         self._log_with(self._logging)
+
+    def make_http(self, tls: Tls | None = None) -> Http:
+        """``tls``: the certificates of one handler, whose connections are no other's."""
+        return Http(2 * self._settings.threads, tls=tls)  # enrichment reads two things at a time
 
     def _make_redactor(self) -> Redactor:
         key = self.secrets.get(self._settings.digest_key)

@@ -19,6 +19,7 @@ from nsps.domain.outcome import NoAnswer, Transient, Unreachable
 from nsps.portabilling.absence import EMPTY, NEVER, Absence
 from nsps.portabilling.body import parsed
 from nsps.transport.http import Answer
+from nsps.transport.tls import TlsRefused
 
 AUTH_CODES = frozenset(
     {
@@ -73,7 +74,7 @@ def is_outage(error: Exception) -> bool:
         return True
     if isinstance(error, Fault):
         return error.code.count(".") < 2 and not _UNKNOWN.search(error.code)
-    return type(error) in (Transient, Unreachable, NoAnswer, BadAnswer)
+    return type(error) in (Transient, Unreachable, TlsRefused, NoAnswer, BadAnswer)
 
 
 def fault_of(body: bytes) -> str | None:

@@ -92,9 +92,13 @@ class AnswerRule(BaseModel):
         return value is not _ANY and ("equals" not in given or value == self.equals)
 
 
+_CERT = "is the secret client_certificate the one that the system takes?"
 DEFAULTS: Sequence[AnswerRule] = (
     AnswerRule(Meaning.DONE, status="2xx"),
     AnswerRule(Meaning.SIGN_IN, status="401", hint="are the credentials the system's?"),
+    # nginx's own, for a client certificate that it does not take.
+    AnswerRule(Meaning.SIGN_IN, status="400", text=("<title>400 ", "SSL certificate"), hint=_CERT),
+    AnswerRule(Meaning.SIGN_IN, status="495,496", hint=_CERT),
     AnswerRule(Meaning.LATER, status="403", hint="may this user do that?"),
     AnswerRule(Meaning.ABSENT, status="404,410"),
     AnswerRule(Meaning.EXISTS, status="409"),

@@ -15,6 +15,7 @@ from typing import Any
 from urllib3.util.connection import allowed_gai_family
 
 from nsps.domain.outcome import Transient
+from nsps.transport.tls import refusal
 
 MAX_MESSAGE_BYTES = 1_000_000
 _CHUNK = 65_536
@@ -109,26 +110,10 @@ def connect(addresses: Iterable[Any], time_left: TimeLeft, options: Any = ()) ->
     raise failure
 
 
-def tls_context(authority: str | None = None) -> ssl.SSLContext:
-    """What a server's certificate is checked with; ``authority``: one more, in PEM form.
-
-    Raises Transient if that is no certificate: an operator can correct the secret.
-    """
-    context = ssl.create_default_context()
-    if authority is not None:
-        try:
-            context.load_verify_locations(cadata=authority)
-        except (ssl.SSLError, ValueError):
-            raise Transient("the secret ca is not a certificate in PEM form: correct it") from None
-    return context
-
-
 def reason_of(error: Exception) -> str:
     """Why a connection failed, for operators."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"TLS: certificate refused ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or type(error).__name__})"
+        return f"TLS: {refusal(error) or f'failed ({error.reason or type(error).__name__})'}"
     if isinstance(error, socket.gaierror):
         return "the name is not known"
     if isinstance(error, TimeoutError):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -32,7 +32,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from nsps.domain.outcome import NoAnswer, Transient, Unreachable
-from nsps.transport.connection import connect, resolve
+from nsps.transport.connection import connect, reason_of, resolve
+from nsps.transport.tls import Tls, TlsRefused, refusal
 
 MAX_ANSWER_BYTES = 5_000_000
 _CHUNK = 65_536
@@ -118,8 +119,8 @@ class Http:
     """One pooled session; safe to share between the threads of an instance.
 
     ``threads``: connections kept per host. ``metadata_server``: whether the cloud's may be called,
-    too. ``verify``: True, or the path of a CA bundle; ``cert``: a client certificate, as requests
-    takes it. The environment's proxies and netrc are not used; cookies are not kept.
+    too. ``tls``: certificates of a handler's own; without it, public authorities and none of ours.
+    The environment's proxies and netrc are not used; cookies are not kept.
     """
 
     def __init__(
@@ -127,19 +128,18 @@ class Http:
         threads: int = 32,
         *,
         metadata_server: bool = False,
-        verify: bool | str = True,
-        cert: str | tuple[str, str] | None = None,
+        tls: Tls | None = None,
     ) -> None:
+        self._threads = threads
         self._metadata_server = metadata_server
+        self._tls = tls
+        self._lock = threading.Lock()
         self._session = requests.Session()
         self._session.trust_env = False
-        self._session.verify = verify
-        self._session.cert = cert
         self._session.headers["User-Agent"] = "NSPS"
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = _Adapter(pool_connections=16, pool_maxsize=threads, max_retries=0)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._session.mount("http://", _Adapter(threads))
+        self._session.mount("https://", _Adapter(threads))
 
     def request(  # noqa: PLR0913 (the keywords that requests has)
         self,
@@ -177,7 +177,7 @@ class Http:
                 prepared = self._prepared(request)
             except (requests.RequestException, ValueError) as error:
                 raise Transient(f"{where}: {_reason(error)}") from None
-            answer = self._send_again(prepared, where, deadline, max_bytes, idempotent)
+            answer = self._send_trusted(prepared, where, deadline, max_bytes, idempotent)
             target = answer.headers.get("location", "")
             if redirects <= 0 or answer.status not in _MOVED or not target:
                 return answer
@@ -208,6 +208,37 @@ class Http:
             auth=request.auth,
         )
         return prepared
+
+    def renew_certificates(self) -> bool:
+        """Read the handler's certificates again because an answer says that they are refused;
+        whether they differ. Raises Transient."""
+        return self._tls is not None and self._tls.renewed(self._https().context)
+
+    def _https(self) -> _Adapter:
+        return cast(_Adapter, self._session.adapters["https://"])
+
+    def _with_certificates(self) -> ssl.SSLContext | None:
+        """Let new connections be made with the present certificates. Raises Transient."""
+        if self._tls is None:
+            return None
+        context = self._tls.context()
+        with self._lock:
+            before = self._https()
+            if before.context is not context:
+                self._session.mount("https://", _Adapter(self._threads, context))
+                before.close()
+        return context
+
+    def _send_trusted(self, *request: Any) -> Answer:
+        """Send; once more where the certificates that were refused had been renewed meanwhile."""
+        context = self._with_certificates()
+        try:
+            return self._send_again(*request)
+        except TlsRefused:
+            if self._tls is None or not self._tls.renewed(context):
+                raise
+        self._with_certificates()
+        return self._send_again(*request)
 
     def _send_again(
         self,
@@ -240,7 +271,7 @@ class Http:
         response = None
         try:
             response = self._session.get_adapter(str(prepared.url)).send(
-                prepared, stream=True, timeout=(left, left), **self._tls()
+                prepared, stream=True, timeout=(left, left)
             )
             body = _read(response, max_bytes, where)
             return Answer(response.status_code, response.headers, body, _shown(str(prepared.url)))
@@ -257,9 +288,6 @@ class Http:
             _running.call = None
             if response is not None:
                 response.close()
-
-    def _tls(self) -> dict[str, Any]:
-        return {"verify": self._session.verify, "cert": self._session.cert}
 
 
 class _StaleConnection(Exception):
@@ -337,6 +365,20 @@ class _HttpsPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
+    """A pool of connections. ``context``: the certificates of all of them, if not the usual."""
+
+    def __init__(self, threads: int, context: ssl.SSLContext | None = None) -> None:
+        self.context = context
+        super().__init__(pool_connections=16, pool_maxsize=threads, max_retries=0)
+
+    def build_connection_pool_key_attributes(self, *given: Any, **named: Any) -> Any:
+        host, usual = super().build_connection_pool_key_attributes(*given, **named)
+        return host, usual if self.context is None else {"ssl_context": self.context}
+
+    def cert_verify(self, *given: Any) -> None:
+        if self.context is None:
+            super().cert_verify(*given)  # type: ignore[no-untyped-call]
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
@@ -403,6 +445,9 @@ def _redirected(request: requests.Request, url: str) -> requests.Request:
 
 def _classified(call: _Call, where: str, error: Exception) -> Exception:
     reason = _reason(error)
+    tls = _caused_by(error, ssl.SSLError)
+    if tls is not None and refusal(tls):
+        return TlsRefused(f"{where}: {reason}; nothing was done")
     if not call.sent:
         return Unreachable(f"{where}: {reason}; nothing was sent")
     message = f"{where}: sent, but no whole answer: {reason}"
@@ -416,12 +461,10 @@ def _classified(call: _Call, where: str, error: Exception) -> Exception:
 
 def _reason(error: Exception) -> str:
     """Why, in words of our own: the libraries' texts hold whole addresses."""
-    certificate = _caused_by(error, ssl.SSLCertVerificationError)
-    if certificate is not None:
-        return f"TLS: certificate refused ({certificate.verify_message})"
     for kind, words in _REASONS:
-        if _caused_by(error, kind) is not None:
-            return words
+        found = _caused_by(error, kind)
+        if found is not None:
+            return words or reason_of(found)
     return type(error).__name__
 
 
@@ -436,7 +479,7 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (TimeoutError, "timed out"),
     (urllib3.exceptions.TimeoutError, "timed out"),
     (requests.exceptions.Timeout, "timed out"),
-    (ssl.SSLError, "TLS failed"),
+    (ssl.SSLError, ""),
     (http.client.RemoteDisconnected, "the connection was closed without an answer"),
     (ConnectionError, "the connection was reset"),
     (urllib3.exceptions.DecodeError, "the answer cannot be unpacked"),

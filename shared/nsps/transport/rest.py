@@ -169,7 +169,8 @@ class Rest:
         answer = send(shown)
         if answer.rule.meaning is Meaning.SIGN_IN:
             renewed = self.authentication.renewed(shown, call)
-            answer = answer if renewed is None else send(renewed)
+            if self.http.renew_certificates() or renewed is not None:
+                answer = send(renewed or shown)
         if answer.rule.meaning is Meaning.DONE and method not in READING:
             call.wrote = True
         return answer

@@ -24,8 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unreachable
 from nsps.runtime.redact import shortened
 from nsps.runtime.secrets import SecretValue
-from nsps.transport.connection import Connection, connect, resolve, tls_context
+from nsps.transport.connection import Connection, connect, resolve
 from nsps.transport.http import Deadline
+from nsps.transport.tls import tls_context
 
 _PORTS = {"none": 25, "starttls": 587, "tls": 465}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -253,8 +254,7 @@ class SmtpServer:
             raise Transient(f"{self._where}: {error.smtp_code}: {hint}") from None
 
     def _tls(self) -> ssl.SSLContext:
-        authority = self._secret("ca")
-        return tls_context(None if authority is None else authority.reveal())
+        return tls_context(self._secret("ca"))
 
     # --- what a reply means ----------------------------------------------------------------------
 

@@ -15,11 +15,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from nsps.domain.outcome import NoAnswer, Transient, Unreachable
 from nsps.transport.connection import Connection, connect, reason_of, resolve
 from nsps.transport.http import Deadline
+from nsps.transport.tls import Tls, TlsRefused, refusal
 
 _MAX_FRAMES = 1000
 """Frames that may come before the answer (notifications); who sends more is not well."""
@@ -35,12 +37,21 @@ class BadFrame(Exception):
     """What came is not the protocol. The text is for operators: it quotes no bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """A connection that waits for the next request since then, made with these certificates."""
+
+    connection: Connection
+    since: float
+    context: ssl.SSLContext | None
+
+
 class TcpPool(Generic[FrameT]):
     """Connections to one address, shared by threads: each request has one to itself.
 
     ``protocol``: its name in messages. ``read_frame`` reads one frame from a connection; it raises
-    BadFrame where the bytes are none. ``tls``: for a server that begins with TLS, as
-    ``tls_context`` makes it.
+    BadFrame where the bytes are none. ``tls``: for a server that begins with TLS, the handler's
+    certificates (``context.tls()``).
 
     A connection whose answer was not whole is closed: the rest may still come, and would be taken
     for the answer to the next request.
@@ -53,7 +64,7 @@ class TcpPool(Generic[FrameT]):
         port: int,
         read_frame: Callable[[Connection], FrameT],
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host, self._port = host, port
@@ -61,7 +72,7 @@ class TcpPool(Generic[FrameT]):
         self._read_frame = read_frame
         self._tls = tls
         self._clock = clock
-        self._idle: list[tuple[Connection, float]] = []
+        self._idle: list[_Idle] = []
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -77,7 +88,22 @@ class TcpPool(Generic[FrameT]):
 
         Raises Unreachable, Transient (no time left to send), NoAnswer.
         """
-        connection = self._kept(deadline) or self._connect(deadline)
+        context = self._tls.context() if self._tls else None
+        try:
+            return self._request(frame, answer_of, deadline, context)
+        except TlsRefused:
+            if self._tls is None or not self._tls.renewed(context):
+                raise
+            return self._request(frame, answer_of, deadline, self._tls.context())
+
+    def _request(
+        self,
+        frame: bytes,
+        answer_of: Callable[[FrameT], AnswerT | None],
+        deadline: Deadline,
+        context: ssl.SSLContext | None,
+    ) -> AnswerT:
+        connection = self._kept(deadline, context) or self._connect(deadline, context)
         whole = False
         try:
             answer = self._exchange(connection, frame, answer_of, deadline)
@@ -86,46 +112,55 @@ class TcpPool(Generic[FrameT]):
             if not whole:
                 connection.close()
         with self._lock:
-            self._idle.append((connection, self._clock()))
+            self._idle.append(_Idle(connection, self._clock(), context))
         return answer
 
     def close(self) -> None:
         """Close every idle connection."""
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            connection.close()
+        for each in idle:
+            each.connection.close()
 
-    def _kept(self, deadline: Deadline) -> Connection | None:
-        """An idle connection that the server has not closed meanwhile."""
+    def _kept(self, deadline: Deadline, context: ssl.SSLContext | None) -> Connection | None:
+        """An idle connection with these certificates that the server has not closed meanwhile."""
         while True:
             with self._lock:
                 if not self._idle:
                     return None
-                connection, since = self._idle.pop()
-            if self._clock() - since < _KEEP_SECONDS and connection.is_open():
-                connection.time_left = deadline.time_left
-                return connection
-            connection.close()
+                idle = self._idle.pop()
+            young = self._clock() - idle.since < _KEEP_SECONDS
+            if young and idle.context is context and idle.connection.is_open():
+                idle.connection.time_left = deadline.time_left
+                return idle.connection
+            idle.connection.close()
 
-    def _connect(self, deadline: Deadline) -> Connection:
+    def _connect(self, deadline: Deadline, context: ssl.SSLContext | None) -> Connection:
         if deadline.expired:
             raise Transient(f"{self._where}: no time left to connect; nothing was sent")
         try:
             found = resolve(self._host, self._port, deadline.time_left())
             made = connect(found, deadline.time_left, _OPTIONS)
-            return Connection(self._secured(made, deadline), deadline.time_left)
+            return Connection(self._secured(made, deadline, context), deadline.time_left)
         except OSError as error:
+            self._raise_refusal(error)
             raise Unreachable(
                 f"{self._where} cannot be reached: {reason_of(error)}; nothing was sent"
             ) from None
 
-    def _secured(self, made: socket.socket, deadline: Deadline) -> socket.socket:
-        if self._tls is None:
+    def _raise_refusal(self, error: OSError) -> None:
+        why = refusal(error)
+        if why:
+            raise TlsRefused(f"{self._where}: TLS: {why}; nothing was done") from None
+
+    def _secured(
+        self, made: socket.socket, deadline: Deadline, context: ssl.SSLContext | None
+    ) -> socket.socket:
+        if context is None:
             return made
         try:
             made.settimeout(deadline.time_left())
-            return self._tls.wrap_socket(made, server_hostname=self._host)
+            return context.wrap_socket(made, server_hostname=self._host)
         except BaseException:
             made.close()
             raise
@@ -148,6 +183,7 @@ class TcpPool(Generic[FrameT]):
         except TimeoutError:
             raise NoAnswer(f"{self._where} did not answer within {deadline.seconds:g} s") from None
         except OSError as error:
+            self._raise_refusal(error)  # the server says so only after the handshake
             raise NoAnswer(f"{self._where}: connection lost: {reason_of(error)}") from None
         except BadFrame as error:
             raise NoAnswer(f"{self._where}: {error}") from None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from ssl import TLSVersion
 from typing import Any
 
 import pytest
 from flask import Request
 from nsps.cloud.messages import EnrichedMessage, PushMessage
 from nsps.cloud.receiver import Reply
-from nsps.connector.base import Context
+from nsps.connector.base import Call, Context
 from nsps.connector.serve import HandlerFunction
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime
 from nsps.domain.outcome import Transient
@@ -20,6 +22,7 @@ from nsps.runtime.trace import Trace
 from werkzeug.test import EnvironBuilder
 
 from tests.unit.connector.systems import IMSI, Box, NoSettings
+from tests.unit.test_tls import AUTHORITY_OF_TEST, OURS, Server
 
 TOKEN = "token-of-the-contract"
 WHEN = "2026-11-21T02:10:03.123456+00:00"
@@ -44,9 +47,35 @@ class WithPlan(Subscribers):
     plan = True
 
 
-def function(box: type[Box], project: str, requires: Iterable[str] = BLOCKS) -> HandlerFunction:
-    handler = {"name": "hss", "connector": "box", "events": ["SIM/*"], "requires": [*requires]}
-    handler |= {"contract_token": "env:TOKEN"}
+class Calling(Subscribers):
+    """Asks its system over HTTPS how it is."""
+
+    url = ""
+
+    def __init__(self, settings: NoSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.http = context.http
+
+    def check(self, call: Call) -> None:
+        self.http.request("GET", self.url, deadline=call.deadline)
+
+
+def function(
+    box: type[Box],
+    project: str,
+    requires: Iterable[str] = BLOCKS,
+    secrets: Mapping[str, str] | None = None,
+) -> HandlerFunction:
+    """``secrets``: of the handler, name -> value."""
+    values = {f"SECRET_{name}": value for name, value in (secrets or {}).items()}
+    handler = {
+        "name": "hss",
+        "connector": "box",
+        "events": ["SIM/*"],
+        "requires": [*requires],
+        "secrets": {name: f"env:SECRET_{name}" for name in secrets or {}},
+        "contract_token": "env:TOKEN",
+    }
     portabilling = {"url": "http://portabilling.test", "credentials": "env:API"}
     push = {"audience": "http://f.test", "service_account": "push@f.test", "unsigned": True}
     return HandlerFunction(
@@ -62,8 +91,25 @@ def function(box: type[Box], project: str, requires: Iterable[str] = BLOCKS) -> 
             "NSPS_PORTABILLING": json.dumps(portabilling),
             "NSPS_HANDLER": json.dumps(handler),
             "TOKEN": TOKEN,
+            **values,
         },
     )
+
+
+def test_a_handler_has_its_certificates_on_its_own_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(tmp_path, TLSVersion.TLSv1_3, http=True)
+    monkeypatch.setattr(Calling, "url", f"https://localhost:{server.port}/")
+    secrets = {"client_certificate": OURS.pem, "ca": AUTHORITY_OF_TEST.cert_pem}
+    made: Any = function(Calling, "p", secrets=secrets).start()
+    assert made.ask_system() is None
+    assert made.connector.http is not made.context.http, "PortaBilling is not shown it"
+    wrong: Any = function(Calling, "p", secrets=secrets | {"client_certificate": "-"}).start()
+    assert "secret client_certificate (env:SECRET_client_certificate) holds no" in (
+        wrong.ask_system() or ""
+    )
+    server.close()
 
 
 def message(number: int, pb_data: Any, read: Iterable[Block] | None) -> PushMessage:
