@@ -42,7 +42,7 @@ from tests.certify.partner import Partner, Served
 from tests.connectors.test_hss_pyhss import SETTINGS as PYHSS_SETTINGS
 from tests.connectors.test_hss_pyhss import PyHssDouble
 from tests.connectors.test_notification import Inbox, Server
-from tests.systems.daemons import osmo_hlr
+from tests.systems.daemons import osmo_hlr, postgresql
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "c0ntract-token-of-ours"
@@ -108,6 +108,17 @@ def _kamailio() -> Any:
     return import_module("tests.connectors.test_voip_kamailio")
 
 
+@contextmanager
+def _radius(_folder: Path) -> Iterator[Host]:
+    with postgresql() as address:
+        _freeradius().make_tables(address)
+        yield address
+
+
+def _freeradius() -> Any:
+    return import_module("tests.connectors.test_freeradius")
+
+
 @dataclass(frozen=True)
 class Ours:
     """How one of ours is set up. ``settings``: given where its system is to be reached."""
@@ -127,6 +138,17 @@ OURS = [
         "database",
         lambda _host, _port: {"url": "sqlite:///subscribers.db", "create_table": True},
         ["account_info", "sim_info"],
+    ),
+    Ours(
+        "freeradius",
+        lambda host, port: {
+            "database_url": f"postgresql://postgres@{host}:{port}/postgres",
+            "usernames": ["account_info.id", "imsi"],
+            "reply": {"Filter-Id": "product_info.name"},
+        },
+        ["account_info", "sim_info", "product_info"],
+        _radius,
+        {"password_key": "env:NSPS_TEST_SIP_KEY", "coa_secret": "env:NSPS_TEST_PARTNER"},
     ),
     Ours(
         "hss_osmocom",

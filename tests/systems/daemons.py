@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,138 @@ def mariadb() -> Iterator[tuple[str, int]]:
         command += ["--innodb-flush-log-at-trx-commit=0", "--skip-name-resolve"]
         with _process(command, folder, lambda: _speaks_mysql(port), stop=signal.SIGTERM):
             yield "127.0.0.1", port
+
+
+_RADIUS_CONFIG = """\
+raddbdir = /etc/freeradius/3.0
+modconfdir = ${{raddbdir}}/mods-config
+libdir = /usr/lib/freeradius
+logdir = {folder}
+run_dir = {folder}
+pidfile = {folder}/radiusd.pid
+security {{
+  reject_delay = 0
+}}
+thread pool {{
+  start_servers = 2
+  max_servers = 4
+  min_spare_servers = 1
+  max_spare_servers = 2
+}}
+client localhost {{
+  ipaddr = 127.0.0.1
+  secret = {secret}
+}}
+modules {{
+  expr {{
+  }}
+  pap {{
+  }}
+  chap {{
+  }}
+  mschap {{
+  }}
+  sql {{
+    dialect = "postgresql"
+    driver = "rlm_sql_postgresql"
+    server = "127.0.0.1"
+    port = {database_port}
+    login = "postgres"
+    radius_db = "{database}"
+    acct_table1 = "radacct"
+    acct_table2 = "radacct"
+    postauth_table = "radpostauth"
+    authcheck_table = "radcheck"
+    groupcheck_table = "radgroupcheck"
+    authreply_table = "radreply"
+    groupreply_table = "radgroupreply"
+    usergroup_table = "radusergroup"
+    group_attribute = "SQL-Group"
+    client_table = "nas"
+    pool {{
+      start = 0
+      min = 0
+      max = 4
+      spare = 1
+      uses = 0
+      lifetime = 0
+      idle_timeout = 60
+      retry_delay = 1
+    }}
+    $INCLUDE ${{modconfdir}}/sql/main/postgresql/queries.conf
+  }}
+}}
+server default {{
+  listen {{
+    type = auth
+    ipaddr = 127.0.0.1
+    port = {auth}
+  }}
+  listen {{
+    type = acct
+    ipaddr = 127.0.0.1
+    port = {acct}
+  }}
+  authorize {{
+    chap
+    mschap
+    sql
+    pap
+  }}
+  authenticate {{
+    Auth-Type PAP {{
+      pap
+    }}
+    Auth-Type CHAP {{
+      chap
+    }}
+    Auth-Type MS-CHAP {{
+      mschap
+    }}
+  }}
+  preacct {{
+    update request {{
+      &Acct-Unique-Session-Id = "%{{md5:%{{User-Name}},%{{Acct-Session-Id}},%{{NAS-IP-Address}}}}"
+    }}
+  }}
+  accounting {{
+    sql
+  }}
+}}
+"""
+RADIUS_SCHEMA = Path("/etc/freeradius/3.0/mods-config/sql/main/postgresql/schema.sql")
+
+
+@dataclass(frozen=True)
+class FreeRadius:
+    """A FreeRADIUS on 127.0.0.1: its ports, and the secret that it shares with all there."""
+
+    auth: int
+    acct: int
+    secret: str
+
+
+@contextmanager
+def freeradius(folder: Path, database_port: int, database: str) -> Iterator[FreeRadius]:
+    """A FreeRADIUS on this database of a PostgreSQL on 127.0.0.1, which has RADIUS_SCHEMA.
+
+    Skips where it, its PostgreSQL driver or radclient is not installed.
+    """
+    packages = "freeradius freeradius-postgresql freeradius-utils"
+    program = _program("freeradius", packages)
+    _program("radclient", packages)
+    if not RADIUS_SCHEMA.exists() or not Path("/usr/lib/freeradius/rlm_sql_postgresql.so").exists():
+        pytest.skip(f"FreeRADIUS has no PostgreSQL: apt-get install {packages}")
+    made = FreeRadius(_free_port(), _free_port(), "shared-with-radclient")
+    config = _RADIUS_CONFIG.format(
+        folder=folder, database_port=database_port, database=database,
+        auth=made.auth, acct=made.acct, secret=made.secret,
+    )  # fmt: skip
+    (folder / "radiusd.conf").write_text(config)
+    log = folder / "daemon.log"
+    command = [program, "-f", "-l", "stdout", "-d", str(folder)]
+    with _process(command, folder, lambda: "Ready to process" in log.read_text(errors="replace")):
+        yield made
 
 
 @contextmanager

@@ -63,7 +63,8 @@ class SqlClient:
         with self._transactions.open(call.deadline, writes=True, end="ROLLBACK") as connection:
             session = SqlSession(connection, found)
             for spec in self._specs:
-                session.write_nothing(spec)
+                if spec.written:
+                    session.write_nothing(spec)
 
     def _tables(self, deadline: Deadline) -> Mapping[Table, Found]:
         """The tables as the database has them; looked at once."""

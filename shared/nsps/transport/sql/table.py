@@ -57,6 +57,8 @@ class Table:
     """Whether to create the table where there is none."""
     deletes: bool = True
     """Whether rows are deleted: then the health check tries that as well."""
+    written: bool = True
+    """False for one that is only read: the health check then writes nothing into it."""
 
     @property
     def stamp(self) -> dict[str, Any]:

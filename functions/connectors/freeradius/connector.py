@@ -1,0 +1,140 @@
+"""FreeRADIUS: subscribers in the tables of its SQL module, and their live sessions at the NASs.
+
+A resource's key is the user name. Its state: ``check`` and ``reply``, the rows of radcheck and
+radreply (``attribute``, ``op``, ``value``; a password is a SecretValue), and ``group``, of
+radusergroup, where the settings choose one. All rows of the user name are NSPS's: others are
+removed. A subscriber who is barred keeps one row, which rejects the login.
+
+What a live session has, it keeps until its NAS is told: that follows each write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nsps.connector.base import Call, Context, Enriched, State, StateConnector
+from nsps.domain.fields import Fields, Kind
+from nsps.domain.outcome import Terminal
+from nsps.domain.snapshot import Block
+from nsps.domain.subscriber import is_closed, is_served
+from nsps.runtime.secrets import SecretValue
+from nsps.transport.sql.client import SqlClient
+from nsps.transport.sql.table import Table
+
+from .attributes import Attributes
+from .passwords import password_rows
+from .policy import Policy, Row
+from .sessions import SESSIONS, LiveSessions
+from .settings import Settings
+from .usernames import REMEDY, Usernames
+
+_ROW: dict[str, Kind] = dict.fromkeys(("username", "attribute", "op", "value"), "text")
+_GROUPS = Table("radusergroup", {"username": "text", "groupname": "text", "priority": "integer"})
+REJECT: Row = {"attribute": "Auth-Type", "op": ":=", "value": "Reject"}
+
+
+class Freeradius(StateConnector[Settings]):
+    """Subscribers of a FreeRADIUS."""
+
+    settings_model = Settings
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        attributes = Attributes(settings.dictionary)
+        self._policy = Policy(settings, attributes)
+        self._sessions = LiveSessions(settings, context, attributes)
+        self._usernames, self._group = Usernames(settings), _group(settings)
+        self._tables = {"check": Table("radcheck", _ROW), "reply": Table("radreply", _ROW)}
+        if settings.group:
+            self._tables["group"] = _GROUPS
+        accounting = [SESSIONS] if settings.sessions != "leave" else []
+        tables = [*self._tables.values(), *accounting]
+        self._sql = SqlClient(settings.database_url, self._database_password, tables)
+
+    def _database_password(self) -> str | None:
+        has = self.context.has_secret("password")
+        return self.context.secret("password").reveal() if has else None
+
+    def close(self) -> None:
+        self._sql.close()
+
+    @classmethod
+    def reads(cls, settings: Settings) -> Iterable[tuple[str, Block]]:
+        yield from Usernames(settings).reads()
+        yield from _group(settings).reads()
+        yield from Policy(settings, Attributes(settings.dictionary)).reads()
+
+    def check(self, call: Call) -> None:
+        self._sql.check(call)
+
+    def desired(self, event: Enriched) -> Mapping[str, State]:
+        """A resource for each user name of the account; none when it is closed."""
+        pb = event.pb
+        if pb.account_info is None or is_closed(pb.account_info):
+            return {}
+        served, names = is_served(pb.account_info), self._usernames.of(pb)
+        if served and not names:
+            raise Terminal(REMEDY)
+        policy = {"reply": self._policy.rows(pb) if served else []}
+        if self.settings.group:
+            group = self._group.values(pb)["group"] if served else None
+            policy["group"] = [] if group is None else [{"groupname": str(group), "priority": 0}]
+        return {name: {"check": self._check_rows(name, served), **policy} for name in names}
+
+    def _check_rows(self, name: str, served: bool) -> list[Row]:
+        if not served:
+            return [REJECT]
+        return password_rows(self.settings.password_form, name, self.context)
+
+    def read(self, key: str, call: Call) -> State | None:
+        with self._sql.reading(call) as session:
+            held = {n: session.rows(t, {"username": key}) for n, t in self._tables.items()}
+        return {name: _read(rows) for name, rows in held.items()} if any(held.values()) else None
+
+    def create(self, key: str, state: State, call: Call) -> None:
+        with self._sql.writing(call) as session:
+            for name, table in self._tables.items():
+                session.replace(table, {"username": key}, state[name])
+
+    def change(self, key: str, state: State, was: State, call: Call) -> None:
+        self.create(key, state, call)  # replaces all rows: right also if some were removed since
+
+    def delete(self, key: str, was: State | None, call: Call) -> None:
+        with self._sql.writing(call) as session:
+            for table in self._tables.values():
+                session.delete(table, {"username": key})
+
+    def after_write(self, key: str, state: State | None, was: State | None, call: Call) -> None:
+        """Tell the live sessions. They stay as they are where only the password is another."""
+        if self.settings.sessions == "leave":
+            return
+        to_end = state is None or state["check"] == [REJECT]
+        if not to_end and was is not None and _without_check(was) == _without_check(state):
+            return
+        with self._sql.reading(call) as session:
+            live = session.rows(SESSIONS, {"username": key, "acctstoptime": None})
+        if state is None or to_end or self.settings.sessions == "disconnect":
+            self._sessions.end(key, live, call.deadline)
+        else:
+            self._sessions.change(key, live, state["reply"], call.deadline)
+
+
+def _group(settings: Settings) -> Fields:
+    return Fields.parse("group", {"group": settings.group} if settings.group else {})
+
+
+def _without_check(state: State | None) -> dict[str, Any]:
+    return {name: rows for name, rows in (state or {}).items() if name != "check"}
+
+
+def _read(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Rows as the state has them: in order, passwords as secrets."""
+    plain = [{name: each for name, each in row.items() if name != "username"} for row in rows]
+    plain.sort(key=lambda row: [str(each) for each in row.values()])
+    return [
+        {**row, "value": SecretValue(str(row["value"]))}
+        if "Password" in str(row.get("attribute"))
+        else row
+        for row in plain
+    ]

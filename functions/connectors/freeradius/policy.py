@@ -1,0 +1,100 @@
+"""What a subscriber gets: the attributes of the Access-Accept, as rows of radreply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nsps.domain.fields import Fields
+from nsps.domain.outcome import Terminal
+from nsps.domain.snapshot import Block, PbData, as_amount
+
+from .attributes import Attributes
+from .settings import ANY_PLAN, Given, Quota, Settings
+
+Row = dict[str, Any]
+"""``attribute``, ``op`` and ``value`` of radcheck or radreply."""
+
+_GIGAWORD = 2**32
+_MOST = _GIGAWORD - 1
+
+
+class Policy:
+    """The settings ``reply``, ``plans`` and ``quota``."""
+
+    def __init__(self, settings: Settings, attributes: Attributes) -> None:
+        self._settings, self._attributes = settings, attributes
+        self._reply = Fields.parse("reply", settings.reply)
+        self._plan = Fields.parse("plan", {"plan": settings.plan} if settings.plans else {})
+
+    def reads(self) -> Iterator[tuple[str, Block]]:
+        yield from self._reply.reads()
+        yield from self._plan.reads()
+        if self._settings.quota is not None:
+            yield "quota", Block.FULL_VD_COUNTER_INFO
+
+    def rows(self, pb: PbData) -> list[Row]:
+        """In the order of their names. Raises Terminal for what FreeRADIUS would not take."""
+        given = {**self._of_plan(pb), **self._of_account(pb), **self._of_quota(pb)}
+        rows = []
+        for name, value in sorted(given.items()):
+            values, op = (value, "+=") if isinstance(value, list) else ([value], ":=")
+            for each in sorted(values):
+                try:
+                    self._attributes.check(name, each)
+                except ValueError as error:
+                    raise Terminal(f"the subscriber's value for {error}") from None
+                rows.append({"attribute": name, "op": op, "value": each})
+        return rows
+
+    def _of_account(self, pb: PbData) -> Given:
+        values = self._reply.values(pb)
+        return {name: _text(value) for name, value in values.items() if value is not None}
+
+    def _of_plan(self, pb: PbData) -> Given:
+        plans = self._settings.plans
+        if not plans:
+            return {}
+        plan = self._plan.values(pb)["plan"]
+        found = plans.get(_text(plan)) if plan is not None else None
+        found = plans.get(ANY_PLAN) if found is None else found
+        if found is None:
+            raise Terminal(
+                f"the setting plans has none for the subscriber's {self._settings.plan}: add it, "
+                f"or one for all others ({ANY_PLAN})"
+            )
+        return found
+
+    def _of_quota(self, pb: PbData) -> Given:
+        quota = self._settings.quota
+        left = None if quota is None else _left(quota, pb)
+        if quota is None or left is None:
+            return {}
+        if left == 0:
+            return quota.exhausted  # and no limit of 0, which many a NAS takes for none
+        given: Given = {}
+        if quota.attribute:
+            given[quota.attribute] = str(left % _GIGAWORD if quota.gigawords else min(left, _MOST))
+        if quota.gigawords:
+            given[quota.gigawords] = str(left // _GIGAWORD)
+        return given
+
+
+def _left(quota: Quota, pb: PbData) -> int | None:
+    """Octets left in the counters; None where there is none of them, or one without a limit."""
+    found = [
+        as_amount(each.remaining)
+        for each in pb.full_vd_counter_info or ()
+        if each.service_name == quota.service and quota.group in (None, each.dg_name)
+    ]
+    known = [each for each in found if each is not None]
+    if not known or len(known) < len(found):
+        return None
+    return int(max(0.0, sum(known)) * quota.octets_per_unit)
+
+
+def _text(value: Any) -> str:
+    """A value of PortaBilling as FreeRADIUS reads it."""
+    if isinstance(value, bool):
+        return str(int(value))
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -1,0 +1,373 @@
+"""The connector freeradius against a real FreeRADIUS with PostgreSQL: who logs in, with what, and
+what becomes of a live session."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from nsps.delivery.verdict import Verdict
+from nsps.domain.event import RECONCILE
+from nsps.domain.outcome import Outcome
+from nsps_testing.standard import UnderTheKit, enriched
+from pyrad.packet import (
+    CoAACK,
+    CoANAK,
+    CoARequest,
+    DisconnectACK,
+    DisconnectNAK,
+    DisconnectRequest,
+)
+
+from functions.connectors.freeradius.attributes import Attributes
+from tests.connectors import test_freeradius as of_connector
+from tests.connectors.test_freeradius import PASSWORD, USER, counter, snapshot
+from tests.systems.daemons import RADIUS_SCHEMA, FreeRadius, freeradius, postgresql
+from tests.unit.test_radius import Behaviour, NasDouble, answering
+
+GOLD = {"Mikrotik-Rate-Limit": "50M/10M", "Session-Timeout": "3600"}
+SILVER = {"Mikrotik-Rate-Limit": "20M/5M", "Session-Timeout": "3600"}
+PROTOCOLS = ("User-Password", "MS-CHAP-Password", "CHAP-Password")
+"""What radclient shows of a password: in clear (PAP), or by MS-CHAP or CHAP."""
+SESSION = {"User-Name": USER, "Acct-Session-Id": "4F2", "NAS-IP-Address": "127.0.0.1"}
+
+
+@dataclass
+class World:
+    """A PostgreSQL with FreeRADIUS's database ``radius``."""
+
+    host: str
+    port: int
+
+    def make_database(self) -> None:
+        with self.session("postgres") as session:
+            session.execute("DROP DATABASE IF EXISTS radius WITH (FORCE)")
+            session.execute("CREATE DATABASE radius")
+        with self.session() as session:
+            session.execute(RADIUS_SCHEMA.read_bytes())
+
+    @contextmanager
+    def session(self, database: str = "radius") -> Iterator[psycopg.Connection[Any]]:
+        with psycopg.connect(
+            host=self.host, port=self.port, user="postgres", dbname=database, autocommit=True
+        ) as session:
+            yield session
+
+    def daemon(self, folder: Path) -> AbstractContextManager[FreeRadius]:
+        return freeradius(folder, self.port, "radius")
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    if not RADIUS_SCHEMA.exists():
+        pytest.skip("FreeRADIUS is not installed: apt-get install freeradius-postgresql")
+    with postgresql() as (host, port):
+        made = World(host, port)
+        made.make_database()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def daemon(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreeRadius]:
+    with world.daemon(tmp_path_factory.mktemp("freeradius")) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _empty(world: World) -> None:
+    with world.session() as session:
+        session.execute("TRUNCATE radcheck, radreply, radusergroup, radacct")
+
+
+# --- the two sides: PortaBilling's events, and the subscriber -------------------------------------
+
+
+@dataclass
+class Provisioned:
+    """One handler, with events of one account."""
+
+    world: World
+    settings: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        url = f"postgresql://postgres@{self.world.host}:{self.world.port}/radius"
+        settings = of_connector.settings_of(self.world.host, self.world.port, **self.settings)
+        self._tests = of_connector.TestFreeradius()
+        self._connector = self._tests.make({**settings, "database_url": url})
+        self._kit = UnderTheKit(self._tests, self._connector)
+
+    def attempt(self, pb: dict[str, Any], event_type: str = "Account/Changed") -> Verdict:
+        """A new event, with what PortaBilling says now."""
+        self.number += 1
+        self._event = enriched(
+            pb,
+            event_type=event_type,
+            variables={"i_event": self.number, "i_account": 1000889},
+            t=f"2026-11-21T02:10:{self.number:02}.000000Z",
+        )
+        return self.again()
+
+    def again(self) -> Verdict:
+        """The same event, as Pub/Sub brings it again."""
+        return self._kit.attempt(self._event)
+
+    def deliver(self, pb: dict[str, Any], event_type: str = "Account/Changed") -> Outcome:
+        verdict = self.attempt(pb, event_type)
+        assert verdict.ack, verdict.reason
+        return verdict.outcome
+
+    def close(self) -> None:
+        self._connector.close()
+
+
+@pytest.fixture
+def provisioned(world: World) -> Iterator[Any]:
+    made: list[Provisioned] = []
+
+    def make(**settings: Any) -> Provisioned:
+        made.append(Provisioned(world, {"sessions": "leave", **settings}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def radclient(port: int, kind: str, secret: str, attributes: dict[str, str]) -> str:
+    """What it shows of the answer; empty if none came."""
+    lines = "".join(f'{name} = "{value}"\n' for name, value in attributes.items())
+    command = ["radclient", "-x", "-r", "1", "-t", "5", f"127.0.0.1:{port}", kind, secret]
+    done = subprocess.run(
+        command, input=lines, capture_output=True, text=True, timeout=20, check=False
+    )
+    return done.stdout.partition("Received ")[2]
+
+
+def login(
+    daemon: FreeRadius, user: str = USER, password: str = PASSWORD, protocol: str = "User-Password"
+) -> dict[str, str] | None:
+    """The attributes of the Access-Accept; None for an Access-Reject."""
+    given = {"User-Name": user, protocol: password}
+    answer = radclient(daemon.auth, "auth", daemon.secret, given)
+    assert answer.startswith(("Access-Accept", "Access-Reject")), answer or "no answer"
+    if answer.startswith("Access-Reject"):
+        return None
+    found = re.findall(r"^\t([\w-]+) = (.*)$", answer, re.MULTILINE)
+    return {name: value.strip('"') for name, value in found if not name.startswith("MS-")}
+
+
+def account(daemon: FreeRadius, status: str, **more: str) -> None:
+    """A NAS's accounting of the session."""
+    told = {**SESSION, "Acct-Status-Type": status, **more}
+    answer = radclient(daemon.acct, "acct", daemon.secret, told)
+    assert answer.startswith("Accounting-Response"), answer or "no answer"
+
+
+# --- logins ---------------------------------------------------------------------------------------
+
+
+def test_a_login_gets_what_the_product_gives(daemon: FreeRadius, provisioned: Any) -> None:
+    handler = provisioned()
+    assert login(daemon) is None  # not yet known
+    steps: list[tuple[dict[str, Any], dict[str, str] | None]] = [
+        (snapshot(), GOLD),
+        (snapshot("Silver"), {**SILVER, "Cisco-AVPair": "b=2"}),  # the last of two
+        (snapshot("Silver", blocked=True), None),
+        (snapshot(), GOLD),
+        (snapshot(bill_status="suspended"), None),
+        (snapshot(), GOLD),
+        (snapshot(bill_status="terminated"), None),
+    ]
+    for pb, expected in steps:
+        assert handler.deliver(pb) is Outcome.DELIVERED
+        assert login(daemon) == expected
+        assert login(daemon, password="wrong") is None
+        if expected is None:
+            assert {login(daemon, protocol=each) for each in PROTOCOLS} == {None}
+
+
+@pytest.mark.parametrize(
+    ("form", "works"),
+    [
+        ("nt", {"User-Password", "MS-CHAP-Password"}),
+        ("ssha", {"User-Password"}),
+        ("clear", {"User-Password", "MS-CHAP-Password", "CHAP-Password"}),
+        ("none", set[str]()),
+    ],
+)
+def test_what_each_form_of_a_password_allows(
+    daemon: FreeRadius, provisioned: Any, form: str, works: set[str]
+) -> None:
+    provisioned(password=form).deliver(snapshot())
+    assert {each for each in PROTOCOLS if login(daemon, protocol=each) is not None} == works
+    assert all(login(daemon, password="wrong", protocol=each) is None for each in PROTOCOLS)
+
+
+def test_a_wimax_subscriber_is_known_by_its_nai(daemon: FreeRadius, provisioned: Any) -> None:
+    qos = {
+        "WiMAX-QoS-Id": "1",
+        "WiMAX-Global-Service-Class-Name": "gold01",
+        "WiMAX-Maximum-Sustained-Traffic-Rate": "4000000",
+    }
+    wimax = {"profile": "wimax", "realm": "wimax.example", "password": "clear"}
+    handler = provisioned(**wimax, reply={}, plans={"Gold": qos}, sessions="disconnect")
+    handler.deliver(snapshot(id="001122334455"))
+    nai = "001122334455@wimax.example"
+    password = of_connector.password_of(nai)
+    assert login(daemon, nai, password) == qos
+    assert login(daemon, "001122334455", password) is None
+
+
+def test_as_a_pcrf_speed_and_quota_follow_product_and_counter(
+    daemon: FreeRadius, provisioned: Any
+) -> None:
+    quota = {**of_connector.QUOTA, **of_connector.GIGAWORDS}
+    handler = provisioned(profile="policy", quota=quota, reply={})
+
+    def policy(remaining: Any, product: str = "Gold") -> dict[str, str] | None:
+        handler.deliver({**snapshot(product), "full_vd_counter_info": [counter(remaining)]})
+        return login(daemon, "420777000003", "whatever the gateway sends")
+
+    left = {"Mikrotik-Total-Limit": "1024", "Mikrotik-Total-Limit-Gigawords": "2"}
+    assert policy(2**23 + 1) == {"Mikrotik-Rate-Limit": "50M/10M", **left}
+    assert policy(0) == {"Mikrotik-Rate-Limit": "256k/256k"}
+    assert policy("N/A") == {"Mikrotik-Rate-Limit": "50M/10M"}
+    told = policy("N/A", "Silver")
+    assert told is not None and told["Mikrotik-Rate-Limit"] == "20M/5M"
+
+
+def test_the_group_gives_what_the_operator_wrote(
+    world: World, daemon: FreeRadius, provisioned: Any
+) -> None:
+    with world.session() as session:
+        session.execute(
+            "INSERT INTO radgroupreply (groupname, attribute, op, value) "
+            "VALUES ('Gold', 'Filter-Id', ':=', 'fast')"
+        )
+    provisioned(group="product_info.name").deliver(snapshot())
+    assert login(daemon) == {**GOLD, "Filter-Id": "fast"}
+
+
+# --- a live session -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nas() -> Iterator[Any]:
+    started: list[NasDouble] = []
+
+    def start(*behaviours: Behaviour) -> NasDouble:
+        started.append(NasDouble(*behaviours))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def test_a_live_session_is_told_of_a_new_product_and_ended_by_a_block(
+    daemon: FreeRadius, provisioned: Any, nas: Any
+) -> None:
+    access = nas(
+        answering(CoANAK, 506),  # no resources: to be repeated
+        answering(CoAACK),
+        answering(DisconnectNAK, 504),
+        answering(DisconnectACK),
+    )
+    handler = provisioned(sessions="coa", coa_port=access.port)
+    assert handler.deliver(snapshot()) is Outcome.DELIVERED
+    account(daemon, "Start", **{"Framed-IP-Address": "10.0.0.7"})
+    assert access.seen == []  # nobody was online
+
+    assert handler.attempt(snapshot("Silver")).outcome is Outcome.RETRYING
+    told = login(daemon)
+    assert told is not None and told["Mikrotik-Rate-Limit"] == "20M/5M"  # the row is right already
+    assert handler.again().ack
+    assert handler.deliver(snapshot("Silver")) is Outcome.UNCHANGED  # nothing more is owed
+    assert [seen.packet.code for seen in access.seen] == [CoARequest] * 2
+    packet = access.seen[-1].packet
+    assert {name: packet[name] for name in (*SILVER, "User-Name", "Acct-Session-Id")} == {
+        "Mikrotik-Rate-Limit": ["20M/5M"],
+        "Session-Timeout": [3600],
+        "User-Name": [USER],
+        "Acct-Session-Id": ["4F2"],
+    }
+    assert packet["Framed-IP-Address"] == ["10.0.0.7"]
+
+    assert handler.attempt(snapshot("Silver", blocked=True)).outcome is Outcome.RETRYING
+    assert login(daemon) is None
+    assert handler.again().ack
+    assert [seen.packet.code for seen in access.seen[2:]] == [DisconnectRequest] * 2
+
+    account(daemon, "Stop")
+    assert handler.deliver(snapshot()) is Outcome.DELIVERED
+    assert len(access.seen) == 4  # the session had ended
+
+
+def test_a_session_that_the_nas_does_not_know_is_no_error(
+    daemon: FreeRadius, provisioned: Any, nas: Any
+) -> None:
+    access = nas(answering(DisconnectNAK, 503))
+    handler = provisioned(sessions="disconnect", coa_port=access.port)
+    handler.deliver(snapshot())
+    account(daemon, "Start")
+    assert handler.deliver({}) is Outcome.DELIVERED
+    assert len(access.seen) == 1 and login(daemon) is None
+
+
+# --- the database is lost -------------------------------------------------------------------------
+
+
+def test_a_database_that_was_lost_while_events_came_is_filled_by_reconcile(
+    world: World, tmp_path: Path, provisioned: Any
+) -> None:
+    handler = provisioned()
+    with world.daemon(tmp_path) as daemon:
+        handler.deliver(snapshot())
+        assert login(daemon) == GOLD
+        with world.session("postgres") as session:
+            session.execute("DROP DATABASE radius WITH (FORCE)")
+        assert handler.attempt(snapshot("Silver")).outcome is Outcome.RETRYING
+        world.make_database()
+        assert login(daemon) is None
+    with world.daemon(tmp_path) as daemon:
+        assert handler.again().ack  # what was to be tried again
+        expected = {**SILVER, "Cisco-AVPair": "b=2"}
+        assert login(daemon) == expected
+        world.make_database()
+        assert handler.deliver(snapshot("Silver")) is Outcome.UNCHANGED  # as NSPS knows it
+        assert handler.deliver(snapshot("Silver"), RECONCILE) is Outcome.DELIVERED
+        assert login(daemon) == expected
+
+
+# --- the dictionary -------------------------------------------------------------------------------
+
+
+def test_the_shipped_dictionary_says_what_freeradius_says() -> None:
+    folder = Path("/usr/share/freeradius")
+    if not folder.exists():
+        pytest.skip("FreeRADIUS is not installed: apt-get install freeradius")
+    texts = [file.read_text(errors="replace") for file in folder.glob("dictionary*")]
+    theirs = {
+        (name, code.lower(), kind.lower(), "has_tag" in flags)
+        for text in texts
+        for name, code, kind, flags in re.findall(
+            r"^ATTRIBUTE\s+(\S+)\s+(\S+)\s+(\w+)([^\n#]*)", text, re.MULTILINE
+        )
+    }
+    named = {
+        pair
+        for text in texts
+        for pair in re.findall(r"^VALUE\s+(\S+)\s+(\S+)\s", text, re.MULTILINE)
+    }
+    for each in Attributes().dictionary.attributes.values():
+        code = f"{each.parent.code}.{each.code}" if each.is_sub_attribute else str(each.code)
+        assert (each.name, code, each.type, each.has_tag) in theirs
+        assert {(each.name, value) for value in each.values.forward} <= named
