@@ -41,7 +41,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
-from nsps.cloud.store import Store, from_json
+from nsps.cloud.store import from_json, open_store
 from nsps.connector.base import (
     Action,
     Answer,
@@ -351,11 +351,9 @@ class UnderTheKit:
     """A connector as its function runs it: the real ledger, on an embedded Firestore."""
 
     def __init__(self, tests: StandardTests, connector: Any) -> None:
-        from google.cloud import firestore
-
         self._tests, self._redactor = tests, Redactor(b"the key of the standard tests ..")
         with mock.patch.dict(os.environ, {"FIRESTORE_EMULATOR_HOST": _firestore()}):
-            self.store = Store(firestore.Client(project=f"kit-{uuid.uuid4()}"))
+            self.store = open_store(f"kit-{uuid.uuid4()}", "(default)")
         manifest = tests.manifest()
         handler = HandlerSettings(name="test", connector=manifest.connector, events=manifest.events)
         poster = Poster(self.store, self._no_status)

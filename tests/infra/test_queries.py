@@ -35,7 +35,7 @@ from nsps_local.stack.emulators import Emulators
 from nsps_local.stack.ports import Ports
 
 from tests.infra.conftest import ROOT
-from tests.local_cloud.firestore_kit import client, embedded
+from tests.local_cloud.firestore_kit import embedded, new_store
 
 NOW = datetime.now(UTC)
 NOBODY = cast(Any, None)
@@ -209,7 +209,7 @@ def _store(folder: Path, options: dict[str, Any]) -> Iterator[Store]:
     file = folder / "indexes.json"
     file.write_text(json.dumps(options), encoding="utf-8")
     with embedded(folder, indexes=file) as server:
-        yield Store(client(server.target))
+        yield new_store(server.target)
 
 
 @pytest.fixture(scope="module")

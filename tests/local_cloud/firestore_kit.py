@@ -13,12 +13,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import grpc
 from google.cloud import firestore
+from nsps.cloud.store import Store, open_store
 from nsps_local.firestore import FirestoreServer
 
 GOOGLE_PACKAGE = "google-cloud-cli-firestore-emulator"
@@ -27,9 +29,18 @@ _projects = itertools.count(1)
 
 def client(target: str, project: str = "", database: str = "(default)") -> firestore.Client:
     """The real client; in a project of its own, hence without documents, where none is named."""
-    project = project or f"test-{os.getpid()}-{next(_projects)}"
     with mock.patch.dict(os.environ, {"FIRESTORE_EMULATOR_HOST": target}):
-        return firestore.Client(project=project, database=database)
+        return firestore.Client(project=project or _new_project(), database=database)
+
+
+def new_store(target: str, clock: Callable[[], float] = time.monotonic) -> Store:
+    """What the product reads and writes Firestore with, in a project of its own."""
+    with mock.patch.dict(os.environ, {"FIRESTORE_EMULATOR_HOST": target}):
+        return replace(open_store(_new_project(), "(default)"), clock=clock)
+
+
+def _new_project() -> str:
+    return f"test-{os.getpid()}-{next(_projects)}"
 
 
 def ids(query: Any) -> list[str]:

@@ -31,7 +31,7 @@ from nsps.espf.poster import Poster
 from nsps_local.firestore import FirestoreServer
 from nsps_testing.standard import OpenGate, enriched
 
-from tests.local_cloud.firestore_kit import client, post
+from tests.local_cloud.firestore_kit import new_store, post
 from tests.local_cloud.ledger_kit import (
     Broken,
     Clock,
@@ -57,7 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirestoreServer
 
 @pytest.fixture(scope="module")
 def store(server: FirestoreServer) -> Store:
-    return Store(client(server.target))
+    return new_store(server.target)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from nsps.delivery.ledger.protocol import CallEnd, Step, Todo
 from nsps.domain.outcome import AnswerState, Outcome
 from nsps_local.firestore import FirestoreServer
 
-from tests.local_cloud.firestore_kit import client
+from tests.local_cloud.firestore_kit import new_store
 from tests.local_cloud.ledger_kit import Broken, Clock, work_of
 
 SEEDS = int(os.environ.get("NSPS_LEDGER_SEEDS", "6"))
@@ -317,7 +317,7 @@ def performed(progress: Progress) -> Step:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Clock]]:
     state: Path = tmp_path_factory.mktemp("firestore")
     with FirestoreServer(state) as running:
-        yield Store(client(running.target)), Clock(running.control_url)
+        yield new_store(running.target), Clock(running.control_url)
 
 
 @pytest.mark.timeout(60 + 10 * SEEDS)

@@ -24,7 +24,7 @@ from nsps.espf import outbox
 from nsps.espf.poster import Poster, note_status
 from nsps_local.firestore import FirestoreServer
 
-from tests.local_cloud.firestore_kit import client, post
+from tests.local_cloud.firestore_kit import new_store, post
 
 SEEDS = int(os.environ.get("NSPS_LEDGER_SEEDS", "12"))
 FIRST = int(os.environ.get("NSPS_LEDGER_FIRST_SEED", "1"))
@@ -218,7 +218,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirestoreServer
 
 @pytest.fixture
 def store(server: FirestoreServer) -> Store:
-    return Store(client(server.target))
+    return new_store(server.target)
 
 
 @pytest.mark.timeout(60 + 5 * SEEDS)

@@ -7,15 +7,17 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import pytest
+from google.api_core.exceptions import InvalidArgument
 from google.cloud.firestore import DocumentReference, Increment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nsps.cloud.store import Known, Store, StoreUnavailable, Tx
+from nsps.cloud.store import Known, StoreUnavailable, Tx
 from nsps_local.firestore import FirestoreServer
 
-from tests.local_cloud.firestore_kit import client, get, post
+from tests.local_cloud.firestore_kit import get, new_store, post
 
 
 class Rig:
@@ -23,7 +25,7 @@ class Rig:
 
     def __init__(self, server: FirestoreServer) -> None:
         self.seconds = 100.0
-        self.store = Store(client(server.target), clock=lambda: self.seconds)
+        self.store = new_store(server.target, clock=lambda: self.seconds)
         self.url = server.control_url
         self.there = self.store.client.document("things", "there")
         self.new = self.store.client.document("things", "new")
@@ -126,8 +128,8 @@ def test_a_query_and_an_unknown_document_need_a_transaction(rig: Rig) -> None:
     other = rig.store.client.document("things", "other")
     rig.store.transact_on(rig.known, rig.add(other))
     assert rig.runs == 2
-    query = rig.store.client.collection("things").limit(5)
-    found, _ = rig.store.transact_on(rig.known, lambda tx: tx.query(query))
+    things = rig.store.client.collection("things")
+    found, _ = rig.store.transact_on(rig.known, lambda tx: tx.query(things, "n", 2))
     assert rig.there.path in found
 
 
@@ -160,6 +162,47 @@ def test_an_answer_that_is_lost_leaves_the_commit_in_doubt(rig: Rig) -> None:
 def test_an_aborted_commit_becomes_a_transaction(rig: Rig) -> None:
     ages = replace(rig.known, documents={})
     assert rig.store.transact_on(ages, rig.add(rig.there))[0] == [2]
+
+
+def test_a_transaction_begins_with_its_first_read(rig: Rig) -> None:
+    channel = rig.store.documents._channel
+    with mock.patch.object(channel, "call", wraps=channel.call) as call:
+        _, done = rig.counted(lambda: rig.store.transact(rig.add(rig.there, rig.new)))
+    assert [given.args[0].name for given in call.call_args_list] == ["BatchGetDocuments", "Commit"]
+    assert (done["reads"], done["writes"], done["transactions"]) == (2, 2, 1)
+
+
+def test_what_changes_between_read_and_commit_is_read_again(rig: Rig) -> None:
+    def body(tx: Tx) -> list[int]:
+        found = rig.add(rig.there)(tx)
+        if rig.runs == 1:
+            rig.there.update({"n": 40})
+        return found
+
+    assert rig.store.transact(body) == [40]
+    assert (rig.fields(rig.there) or {})["n"] == 41
+
+
+def test_a_commit_that_is_always_aborted_is_given_up(rig: Rig) -> None:
+    post(f"{rig.url}/faults", {"abort_percent": 100})
+    with pytest.raises(StoreUnavailable, match="Aborted, 3 times"):
+        rig.store.transact(rig.add(rig.there), attempts=3)
+    assert rig.runs == 3
+
+
+def test_a_body_that_fails_ends_its_transaction(rig: Rig) -> None:
+    """Else its locks would hold others up until the transaction expires."""
+    begun: list[Any] = []
+
+    def body(tx: Any) -> None:
+        tx.read([rig.there])
+        begun.append(tx._transaction)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        rig.store.transact(body)
+    with pytest.raises(InvalidArgument, match="no longer valid"):
+        rig.store.documents.commit([], begun[0])
 
 
 _TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)

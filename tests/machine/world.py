@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import flask
 import requests
+from nsps.cloud.documents import Documents
 from nsps.connector.serve import HandlerFunction
 from nsps.console.identity import Person, Role
 from nsps.delivery import switch
@@ -121,7 +122,7 @@ class World:
         self.states = tuple(name for name in handlers if name in STATES)
         cloud.world = self
         self.project = f"history-{next(_projects)}"
-        self.store = SteppedStore(cloud.client(self.project))
+        self.store = SteppedStore(cloud.client(self.project), Documents(self.project, "(default)"))
         self.endpoints = Endpoints()
         self.published: set[str] = set()
         """Topics with messages that the machine has not in its hands yet."""

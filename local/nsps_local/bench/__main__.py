@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from nsps_local.bench import flow, ingress, startup, world
+from nsps_local.bench import firestore, flow, ingress, startup, world
 from nsps_local.bench.figures import Section
 from nsps_local.stack.errors import CannotStart
 
@@ -35,6 +35,8 @@ class Plan:
     rate_seconds: float
     paces: tuple[float, ...]
     pace_seconds: float
+    firestore_rounds: int
+    firestore_calls: int
 
     @property
     def accounts(self) -> int:
@@ -43,8 +45,8 @@ class Plan:
         return round(offered) + 1000
 
 
-WHOLE = Plan(5, 3, (20, 100), 15, (20, 30, 40, 50, 60, 75, 90, 110, 130, 150, 175, 200), 8)
-QUICK = Plan(2, 1.5, (20, 100), 4, (25, 50, 75, 100, 150), 4)
+WHOLE = Plan(5, 3, (20, 100), 15, (20, 30, 40, 50, 60, 75, 90, 110, 130, 150, 175, 200), 8, 5, 200)
+QUICK = Plan(2, 1.5, (20, 100), 4, (25, 50, 75, 100, 150), 4, 3, 50)
 WARM_RATE, WARM_SECONDS = 20, 3
 
 
@@ -113,6 +115,8 @@ def _measure(plan: Plan, console: Console) -> list[Section]:
         shown(flow.sustained(paces))
         shown(*flow.cost(steps))
         shown(startup.memory({**light, **used}, startup.resident(running)))
+        status.update("our way to Firestore against Google's client")
+        shown(firestore.measure(running, plan.firestore_rounds, plan.firestore_calls))
         status.update("the ingress against a bare handler")
         shown(ingress.measure(running, plan.ingress_rounds, plan.ingress_seconds))
     return sections

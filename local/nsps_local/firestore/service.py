@@ -201,7 +201,7 @@ class FirestoreService:
         names = list(dict.fromkeys(request.documents))
         keys = [self._key(name, root) for name in names]
         await self.faults.gate(key.group for key in keys)
-        begun = self._begin_with(db, request)
+        begun = self._begin_with(db, request, context)
         if begun is not None:
             moment: int | None = await self._transactions.read_keys(begun, keys)
             yield wire.part(3, begun.name)
@@ -224,9 +224,10 @@ class FirestoreService:
 
     # Transactions
 
-    def _begin_with(self, db: int, request: Any) -> Transaction | None:
+    def _begin_with(self, db: int, request: Any, context: Any) -> Transaction | None:
         if request.WhichOneof("consistency_selector") != "new_transaction":
             return None
+        self.metrics.add("transactions", None, caller(context))
         return self._transactions.begin(db, request.new_transaction)
 
     async def _begin(self, request: Any, context: Any) -> bytes:
@@ -401,7 +402,7 @@ class FirestoreService:
     async def _run_query(self, request: Any, context: Any) -> AsyncIterator[bytes]:
         query = self._parse(request.parent, request.structured_query)
         await self.faults.gate((query.group,))
-        begun = self._begin_with(query.db, request)
+        begun = self._begin_with(query.db, request, context)
         moment, hits = await self._query(request, query, begun)
         self.metrics.add("reads", query.group, caller(context), max(1, len(hits) + query.offset))
         stamp = wire.time(moment)
@@ -419,7 +420,7 @@ class FirestoreService:
         fields = {each.path for each in aggregations.values() if each.path is not None}
         query = self._parse(request.parent, asked.structured_query, fields)
         await self.faults.gate((query.group,))
-        begun = self._begin_with(query.db, request)
+        begun = self._begin_with(query.db, request, context)
         if begun is None and not fields and not request.WhichOneof("consistency_selector"):
             moment = self._store.clock.now()
             found = plan.count(self._store, query, None)

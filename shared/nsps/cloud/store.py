@@ -7,21 +7,28 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
+from google.api_core.exceptions import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    GoogleAPICallError,
+    InvalidArgument,
+    NotFound,
+    RetryError,
+)
+from google.cloud.firestore import Client, FieldFilter
+
+from nsps.cloud.documents import COMPUTED, Document, Documents, Transaction, Write
 from nsps.domain.outcome import Unreachable
 
 if TYPE_CHECKING:
-    from google.cloud.firestore import (
-        Client,
-        CollectionReference,
-        DocumentReference,
-        Query,
-        WriteBatch,
-    )
+    from google.cloud.firestore import CollectionReference, DocumentReference, Query
 
 T = TypeVar("T")
 
@@ -58,8 +65,8 @@ class StoreRefused(StoreUnavailable):
 class Known:
     """Documents as a transaction left them, so that the next need not read them again.
 
-    ``documents``: path -> fields and update time, both None for one that is not there. Fields that
-    the server computes (a counter) are left out. ``read_at``: the server's time of a read that was
+    ``documents``: path -> fields (None for one that is not there) and version. Fields that the
+    server computes (a counter) are left out. ``read_at``: the server's time of a read that was
     sent at ``sent`` on this process's clock: with what has passed since, never behind the server's.
     """
 
@@ -73,20 +80,20 @@ class _NotKnown(Exception):
 
 
 def open_store(project: str, database: str) -> Store:
-    """The instance's one Firestore client (FIRESTORE_EMULATOR_HOST is honoured)."""
-    from google.cloud import firestore
-
-    return Store(firestore.Client(project=project, database=database))
+    """The instance's one way to Firestore (FIRESTORE_EMULATOR_HOST is honoured)."""
+    return Store(Client(project=project, database=database), Documents(project, database))
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
     """Where every document is, and how documents are read and written.
 
-    ``clock``: this process's monotonic clock, in seconds.
+    ``client``: for queries, and for what no event waits for. ``clock``: this process's monotonic
+    clock, in seconds.
     """
 
     client: Client
+    documents: Documents
     clock: Callable[[], float] = time.monotonic
 
     def event(self, event_id: str) -> DocumentReference:
@@ -109,10 +116,13 @@ class Store:
 
     def resources_of(self, handler: str, owner: str) -> Query:
         """The resources that the ledger knows for an owner."""
-        return _where(self.client.collection("handlers", handler, "resources"), "owner", owner)
+        return _where(self.resources(handler), "owner", owner)
 
     def order(self, handler: str, reference: str) -> DocumentReference:
         return self.client.document("handlers", handler, "orders", _id(reference))
+
+    def resources(self, handler: str) -> CollectionReference:
+        return self.client.collection("handlers", handler, "resources")
 
     def orders(self, handler: str) -> CollectionReference:
         return self.client.collection("handlers", handler, "orders")
@@ -138,7 +148,6 @@ class Store:
     @staticmethod
     def call(what: Callable[[], T]) -> T:
         """One read or write outside of a transaction. Raises StoreUnavailable."""
-        from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, RetryError
 
         try:
             return what()
@@ -149,18 +158,23 @@ class Store:
 
     def read(self, reference: DocumentReference) -> dict[str, Any] | None:
         """One document; None if it is not there. Raises StoreUnavailable."""
-        snapshot = self.call(reference.get)
-        return snapshot.to_dict() if snapshot.exists else None
+        (found,) = self.call(lambda: self.documents.get([reference.path]))
+        return found.fields
 
     def create(self, reference: DocumentReference, fields: dict[str, Any]) -> datetime:
         """Make a document; returns when. Raises StoreUnavailable, and AlreadyExists as it is."""
-        return cast(datetime, self.call(lambda: reference.create(fields)).update_time)
+        return self._write(reference, fields, only_if=False)
 
     def merge(self, reference: DocumentReference, fields: dict[str, Any]) -> datetime:
         """Set these top-level fields, and leave others; returns when. Raises StoreUnavailable."""
-        batch = self.client.batch()
-        batch.set(reference, fields, merge=list(fields))
-        return cast(datetime, self.call(batch.commit)[0].update_time)
+        return self._write(reference, fields, only_if=None)
+
+    def _write(
+        self, reference: DocumentReference, fields: dict[str, Any], only_if: Any
+    ) -> datetime:
+        write = Write(reference.path, fields, only_if)
+        (updated,) = self.call(lambda: self.documents.commit([write]))
+        return cast(datetime, updated.ToDatetime(UTC))
 
     def find(self, query: Query) -> list[dict[str, Any]]:
         """The documents that a query finds. Raises StoreUnavailable."""
@@ -193,49 +207,35 @@ class Store:
         return self._in_transaction(body, attempts)
 
     def _on_what_is_known(self, known: Known, body: Callable[[Tx], T]) -> tuple[T, Known | None]:
-        from google.api_core.exceptions import (
-            Aborted,
-            AlreadyExists,
-            FailedPrecondition,
-            GoogleAPICallError,
-            NotFound,
-            RetryError,
-        )
-
         tx = _OnKnown(known, self.clock())
         result = body(tx)
-        batch = self.client.batch()
-        tx.prepare(batch, self.client)
         try:
-            return result, tx.left(batch.commit())
+            return result, tx.left(self.documents.commit(tx.writes()))
         except (Aborted, AlreadyExists, FailedPrecondition, NotFound) as error:
             raise _NotKnown from error
-        except (GoogleAPICallError, RetryError) as error:
+        except GoogleAPICallError as error:
             raise _unavailable(error) from error
 
     def _in_transaction(self, body: Callable[[Tx], T], attempts: int) -> tuple[T, Known | None]:
-        from google.api_core.exceptions import GoogleAPICallError, RetryError
-        from google.cloud.firestore import transactional
-
-        def once(transaction: Any) -> tuple[T, _Reading]:
-            tx = _Reading(transaction, self.clock())
-            result = body(tx)
-            tx.flush()
-            return result, tx
-
-        transaction = self.client.transaction(max_attempts=attempts)
-        try:
-            result, tx = cast("tuple[T, _Reading]", transactional(once)(transaction))
-            return result, tx.left(transaction.write_results or [])
-        except (GoogleAPICallError, RetryError) as error:
-            raise _unavailable(error) from error
-        except ValueError as error:  # the client wraps what happened last in a ValueError
-            reason = error.__cause__ or error.__context__
-            if not isinstance(reason, GoogleAPICallError | RetryError):
+        transaction = Transaction()
+        for _ in range(attempts):
+            tx = _Reading(self.documents, transaction, self.clock())
+            try:
+                result = body(tx)
+                return result, tx.left(self.documents.commit(tx.writes(), transaction))
+            except Aborted:  # it keeps its place in the line: no pause is needed
+                transaction = transaction.again()
+            except BaseException as error:
+                self._roll_back(transaction)
+                if isinstance(error, GoogleAPICallError):
+                    raise _unavailable(error) from error
                 raise
-            raise StoreUnavailable(
-                f"Firestore did not commit: {type(reason).__name__} ({attempts} attempts)"
-            ) from error
+        raise StoreUnavailable(f"Firestore did not commit: Aborted, {attempts} times")
+
+    def _roll_back(self, transaction: Transaction) -> None:
+        if transaction.id:
+            with suppress(GoogleAPICallError):  # then it ends by itself
+                self.documents.roll_back(transaction)
 
 
 class Tx(ABC):
@@ -247,64 +247,70 @@ class Tx(ABC):
         self.sent = sent
         """When its first read was sent, on this process's clock."""
         self._found: dict[str, tuple[dict[str, Any] | None, Any]] = {}
-        self._writes: dict[str, tuple[DocumentReference, dict[str, Any]]] = {}
+        self._merged: dict[str, dict[str, Any]] = {}
 
     @abstractmethod
     def read(self, references: Iterable[DocumentReference]) -> dict[str, dict[str, Any] | None]:
         """The documents by path; None for one that is not there."""
 
     @abstractmethod
-    def query(self, query: Query) -> dict[str, dict[str, Any]]:
-        """The documents that a query finds, by path; phantoms make the commit fail."""
+    def query(
+        self, collection: CollectionReference, field: str, value: Any, limit: int = 0
+    ) -> dict[str, dict[str, Any]]:
+        """The documents whose field has this value, by path; phantoms make the commit fail.
+
+        ``limit`` 0: all of them.
+        """
+
+    @abstractmethod
+    def writes(self) -> list[Write]:
+        """What is to be committed."""
 
     def merge(self, reference: DocumentReference, fields: Mapping[str, Any]) -> None:
         """Set these top-level fields of the document, and leave its others."""
-        _, before = self._writes.get(reference.path, (reference, {}))
-        self._writes[reference.path] = (reference, {**before, **fields})
+        path = reference.path
+        self._merged[path] = {**self._merged.get(path, {}), **fields}
 
     def after(self, *, days: float = 0, seconds: float = 0) -> datetime:
         """That long after the server's time of this transaction."""
         return self.now + timedelta(days=days, seconds=seconds)
 
-    def left(self, results: Sequence[Any]) -> Known | None:
-        """The documents as the commit with these write results left them."""
-        if len(results) != len(self._writes):
-            return None
+    def left(self, updated: Sequence[Any]) -> Known | None:
+        """The documents as the commit left them; ``updated``: when, by document."""
         documents = dict(self._found)
-        for (path, (_, fields)), written in zip(self._writes.items(), results, strict=True):
+        for (path, fields), time_of in zip(self._merged.items(), updated, strict=True):
             before, _ = documents.get(path, (None, None))
-            documents[path] = ({**(before or {}), **_told(fields)}, written.update_time)
+            documents[path] = ({**(before or {}), **_told(fields)}, time_of)
         return Known(documents, self.now, self.sent)
 
 
 class _Reading(Tx):
-    """On a transaction of the client."""
+    """On a transaction of Firestore's."""
 
-    def __init__(self, transaction: Any, sent: float) -> None:
+    def __init__(self, documents: Documents, transaction: Transaction, sent: float) -> None:
         super().__init__(_NEVER, sent)
-        self._transaction = transaction
+        self._documents, self._transaction = documents, transaction
 
     def read(self, references: Iterable[DocumentReference]) -> dict[str, dict[str, Any] | None]:
-        return {
-            snapshot.reference.path: self._note(snapshot)
-            for snapshot in self._transaction.get_all(list(references))
-        }
+        paths = [each.path for each in references]
+        return self._note(self._documents.get(paths, self._transaction)) if paths else {}
 
-    def query(self, query: Query) -> dict[str, dict[str, Any]]:
-        return {
-            snapshot.reference.path: self._note(snapshot) or {}
-            for snapshot in self._transaction.get(query)
-        }
+    def query(
+        self, collection: CollectionReference, field: str, value: Any, limit: int = 0
+    ) -> dict[str, dict[str, Any]]:
+        parent = collection.parent
+        path = f"{parent.path}/{collection.id}" if parent else collection.id
+        found = self._documents.where(path, field, value, limit, self._transaction)
+        return self._note(found)
 
-    def flush(self) -> None:
-        for reference, fields in self._writes.values():
-            self._transaction.set(reference, fields, merge=list(fields))
+    def writes(self) -> list[Write]:
+        return [Write(path, fields) for path, fields in self._merged.items()]
 
-    def _note(self, snapshot: Any) -> dict[str, Any] | None:
-        self.now = max(self.now, snapshot.read_time)
-        fields: dict[str, Any] | None = snapshot.to_dict() if snapshot.exists else None
-        self._found[snapshot.reference.path] = (fields, snapshot.update_time)
-        return fields
+    def _note(self, found: Iterable[Document]) -> dict[str, Any]:
+        for each in found:
+            self.now = max(self.now, each.read_time)
+            self._found[each.path] = (each.fields, each.version)
+        return {each.path: each.fields for each in found}
 
 
 class _OnKnown(Tx):
@@ -324,25 +330,22 @@ class _OnKnown(Tx):
             found[reference.path] = self._found[reference.path][0]
         return found
 
-    def query(self, query: Query) -> dict[str, dict[str, Any]]:
+    def query(
+        self, collection: CollectionReference, field: str, value: Any, limit: int = 0
+    ) -> dict[str, dict[str, Any]]:
         raise _NotKnown
 
-    def prepare(self, batch: WriteBatch, client: Client) -> None:
+    def writes(self) -> list[Write]:
         """The writes, each on its condition. Raises _NotKnown if one of the reads has none."""
-        if self._writes.keys() != self._found.keys():
+        if self._merged.keys() != self._found.keys():
             raise _NotKnown
-        for path, (reference, fields) in self._writes.items():
-            before, updated = self._found[path]
-            if before is None:
-                batch.create(reference, fields)
-            else:
-                unchanged = client.write_option(last_update_time=updated.timestamp_pb())
-                batch.update(reference, fields, option=unchanged)
+        return [
+            Write(path, fields, only_if=self._found[path][1])
+            for path, fields in self._merged.items()
+        ]
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
-    from google.api_core.exceptions import InvalidArgument
-
     if isinstance(error, InvalidArgument):
         return StoreRefused("Firestore does not take what was to be written (InvalidArgument)")
     return StoreUnavailable(f"Firestore did not answer: {type(error).__name__}")
@@ -350,15 +353,10 @@ def _unavailable(error: Exception) -> StoreUnavailable:
 
 def _told(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields whose values are ours, and not computed by the server."""
-    from google.cloud.firestore import ArrayRemove, ArrayUnion, Increment
-
-    computed = (ArrayRemove, ArrayUnion, Increment)
-    return {name: value for name, value in fields.items() if not isinstance(value, computed)}
+    return {name: value for name, value in fields.items() if not isinstance(value, COMPUTED)}
 
 
 def _where(collection: CollectionReference, name: str, value: Any) -> Query:
-    from google.cloud.firestore import FieldFilter
-
     return collection.where(filter=FieldFilter(name, "==", value))
 
 

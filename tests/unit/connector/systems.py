@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-from google.cloud import firestore
-from nsps.cloud.store import Store, from_json
+from nsps.cloud.store import Store, from_json, open_store
 from nsps.connector.base import (
     Action,
     Answer,
@@ -58,7 +57,7 @@ Fault = Exception | Callable[[], None]
 def new_store(target: str) -> Store:
     """A store in a project of its own: without documents."""
     with mock.patch.dict(os.environ, {"FIRESTORE_EMULATOR_HOST": target}):
-        return Store(firestore.Client(project=f"kit-{os.getpid()}-{next(_projects)}"))
+        return open_store(f"kit-{os.getpid()}-{next(_projects)}", "(default)")
 
 
 class NoSettings(BaseModel):

@@ -422,7 +422,7 @@ class Ledger:
         store, handler = self._store, work.handler
         owned: dict[str, dict[str, Any]] = {}
         if listing:
-            owned = tx.query(store.resources_of(handler, str(work.owner)))
+            owned = tx.query(store.resources(handler), "owner", str(work.owner))
             keys = tuple(work.wanted)
             if work.receipts:
                 steps = [Step(Todo.CLAIM, key, wanted) for key, wanted in work.wanted.items()]

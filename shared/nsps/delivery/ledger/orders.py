@@ -155,7 +155,8 @@ class Orders:
 
         One that came just now is found (its reference): this looks in the same transaction.
         """
-        for order in tx.query(self._of_id(handler, answer.order)).values():
+        orders = self._store.orders(handler)
+        for order in tx.query(orders, "order_id", answer.order, limit=1).values():
             return str(order["reference"])
         reference = self._store.order(handler, unknown_name(answer.order))
         before = tx.read([reference])[reference.path] or {}
