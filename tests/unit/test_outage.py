@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import os
 import random
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 
 import pytest
+from nsps.delivery import switch
+from nsps.delivery.gate import Gate
+from nsps.delivery.ledger.protocol import Step
 from nsps.domain.outcome import Outcome
 
 from tests.unit.outage import Event, Outage, most_within
@@ -72,6 +78,59 @@ def test_a_short_outage_is_over_soon_after_its_end(seconds: float, begins: float
     assert outage.time.now - ends <= max(6.0, 1.1 * seconds)
     outage.run(lambda: outage.waits < 20, ends + 600)
     assert max(outage.attempts) <= 6
+
+
+@dataclass
+class ComesBackCold(Outage):
+    """Back, the system bears a tenth of its calls at first, and all after a minute of them;
+    whatever goes beyond is answered 503."""
+
+    refused: int = 0
+    _first: float | None = None
+    _borne: deque[float] = field(default_factory=deque)
+    _beyond: bool = False
+
+    def _call(self, gate: Gate, event: Event, step: Step, token: str) -> Outcome | None:
+        while self._borne and self._borne[0] <= self.time.now - 1:
+            self._borne.popleft()
+        self._beyond = len(self._borne) >= self._bears()
+        if self._beyond:
+            self.refused += 1
+        else:
+            self._borne.append(self.time.now)
+        return super()._call(gate, event, step, token)
+
+    def _bears(self) -> float:
+        if self.time.now < self.up_at:
+            return self.max_rate
+        self._first = self.time.now if self._first is None else self._first
+        return self.max_rate * min(1.0, 0.1 + 0.9 * (self.time.now - self._first) / 60)
+
+    @property
+    def down(self) -> bool:
+        return super().down or self._beyond
+
+
+def test_the_slow_start_spares_a_system_that_comes_back_cold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused() -> int:
+        random.seed(4711)
+        outage = ComesBackCold(10, 40, 60, 300, owners=1200)
+        outage.run(lambda: outage.time.now >= 300, 301)
+        before = outage.refused
+        outage.run(lambda: outage.waits <= 5, 900)
+        return outage.refused - before
+
+    assert refused() == 0
+    real = switch.answered
+
+    def at_once(breaker: switch.Breaker, reason: str | None, now: datetime) -> switch.Breaker:
+        after = real(breaker, reason, now)
+        return after if reason else switch.closed(after, now)
+
+    monkeypatch.setattr(switch, "answered", at_once)
+    assert refused() > 100
 
 
 def order(written: list[tuple[float, Event]]) -> tuple[int, int]:
