@@ -72,7 +72,8 @@ from nsps.runtime.redact import Redactor
 from nsps.runtime.secrets import SecretValue
 from nsps.runtime.settings import HandlerSettings
 from nsps.transport.connection import AddressRefused
-from nsps.transport.http import Deadline, Http
+from nsps.transport.deadline import Deadline
+from nsps.transport.http import Http
 from nsps.transport.tls import TLS_SECRETS
 from nsps_local.manifest import FILE, Manifest, load
 

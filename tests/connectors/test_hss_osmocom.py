@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.connection import Connection
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.tcp import BadFrame
 from nsps_testing.standard import enriched, make_call, make_context
 from pydantic import ValidationError

@@ -236,7 +236,7 @@ def test_fifty_times_the_same_webhook_is_one_event(function: Function, cloud: Cl
         (413, b"x" * 65_537, {}),
         (413, b"x" * 3_000_000, {}),
         (415, BODY, {"Content-Encoding": "gzip"}),
-        (415, b'{"event_type": "\xe4"}', {"Content-Type": "application/json; charset=ebcdic"}),
+        (400, b'{"event_type": "\xe4"}', {"Content-Type": "application/json; charset=latin-1"}),
         (401, BODY, {"Authorization": basic(WRONG)}),
         (401, BODY, {"Authorization": ""}),
         (401, b"not json", {"Authorization": "Bearer x"}),
@@ -255,7 +255,6 @@ def test_json_is_taken_whatever_the_content_type_says(function: Function) -> Non
     umlaut = '{"event_type": "SIM/Updated", "variables": {"n": "ä"}}'
     for body, kind in (
         (umlaut.encode(), "application/json; charset=us-ascii"),
-        (umlaut.encode("latin-1"), "application/json; charset=ISO-8859-1"),
         (umlaut.encode("utf-16"), "text/xml"),
         (b"\xef\xbb\xbf" + umlaut.encode(), "multipart/form-data; boundary=x"),
         (BODY, "application/x-www-form-urlencoded"),

@@ -37,7 +37,8 @@ from nsps.cloud.messages import Publisher
 from nsps.cloud.store import Store, StoreUnavailable
 from nsps.delivery.gate import Gate
 from nsps.domain.outcome import NoAnswer, Transient
-from nsps.transport.http import Answer, Deadline, Http
+from nsps.transport.deadline import Deadline
+from nsps.transport.http import Answer, Http
 from nsps_local.firestore import FirestoreServer
 from nsps_local.pubsub import PubSubServer
 from nsps_local.sandbox import Sandbox

@@ -12,7 +12,7 @@ from typing import Any
 
 from nsps.connector.base import Action, Answer, AnswerState, Call, Order
 from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unreachable
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 
 from tests.machine import steps
 from tests.machine.steps import Attempt, Crashed, Go

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from nsps.domain.outcome import NoAnswer, Transient
 from nsps.transport.connection import AddressRefused, resolve
-from nsps.transport.http import Answer, AnswerTooLarge, Deadline, Http
+from nsps.transport.deadline import Deadline
+from nsps.transport.http import MAX_ANSWER_BYTES, Answer, AnswerTooLarge, Http
 from nsps_testing.loopback import loopback_only
 
 Behaviour = Callable[[socket.socket], None]
@@ -175,17 +176,19 @@ def test_what_was_sent_without_a_whole_answer_is_no_answer(serve: Any, behave: B
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_body_is_limited_as_unpacked(serve: Any, packed: bool) -> None:
-    body = b"a" * 1_000_001
+def test_a_body_is_limited_as_unpacked(
+    serve: Any, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b"a" * (MAX_ANSWER_BYTES + 1)
     sent = gzip.compress(body) if packed else body
     head = b"Content-Encoding: gzip\r\n" if packed else b""
     server = serve(
         once(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n" % (head, len(sent)) + sent)
     )
     with pytest.raises(AnswerTooLarge):
-        Http().request("GET", server.url, deadline=Deadline(5), max_bytes=1_000_000)
-    got = Http().request("GET", server.url, deadline=Deadline(5))
-    assert got.body == body
+        Http().request("GET", server.url, deadline=Deadline(5))
+    monkeypatch.setattr("nsps.transport.http.MAX_ANSWER_BYTES", len(body))
+    assert Http().request("GET", server.url, deadline=Deadline(5)).body == body
 
 
 def test_connections_are_kept_and_shared_by_threads(serve: Any) -> None:
@@ -221,29 +224,9 @@ def test_a_fresh_connection_is_not_tried_twice(serve: Any) -> None:
     assert server.connections == 1
 
 
-def test_redirects_are_followed_only_when_asked_and_without_credentials(serve: Any) -> None:
-    seen: list[bytes] = []
-
-    def target(connection: socket.socket) -> None:
-        seen.append(connection.recv(65536))
-        connection.sendall(OK)
-
-    there = serve(target)
-    here = serve(
-        once(
-            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/\r\nContent-Length: 0\r\n\r\n"
-            % there.port
-        )
-    )
-    headers = {"Authorization": "Bearer hunter2", "X-Id": "7"}
-    got = Http().request("GET", here.url, deadline=Deadline(5), headers=headers)
-    assert got.status == 302
-    got = Http().request("GET", here.url, deadline=Deadline(5), headers=headers, redirects=1)
-    assert got.status == 200
-    assert b"hunter2" not in seen[0]
-    assert b"X-Id: 7" in seen[0]
-    got = Http().request("POST", here.url, deadline=Deadline(5), redirects=1)
-    assert got.status == 302
+def test_redirects_are_not_followed(serve: Any) -> None:
+    moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+    assert Http().request("GET", serve(once(moved)).url, deadline=Deadline(5)).status == 302
 
 
 def test_cookies_are_not_kept(serve: Any) -> None:

@@ -203,7 +203,7 @@ def quiet() -> Iterator[None]:
 def test_any_body_and_content_type_has_one_of_the_answers(body: bytes, kind: str) -> None:
     kind = kind.replace("\r", "").replace("\n", "")
     status, _, _ = post(ingress(Vault({"sm://one": OLD})), body=body, **{"Content-Type": kind})
-    assert status in (200, 400, 415)
+    assert status in (200, 400)
     charset = f"application/json; charset={kind}"
     status, _, _ = post(ingress(Vault({"sm://one": OLD})), body=BODY, **{"Content-Type": charset})
     assert status == 200

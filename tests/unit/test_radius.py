@@ -19,7 +19,7 @@ import pytest
 from nsps.domain.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unclear, Unreachable
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.connection import AddressRefused
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.radius import Nas, RadiusClient
 from nsps_testing.loopback import loopback_only
 from pyrad.dictionary import Dictionary

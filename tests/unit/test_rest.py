@@ -14,7 +14,8 @@ from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unclear
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.answers import AnswerRule, AnswerRules, Meaning, words_of
 from nsps.transport.call import Call
-from nsps.transport.http import Answer, Deadline, Http
+from nsps.transport.deadline import Deadline
+from nsps.transport.http import Answer, Http
 from nsps.transport.rest import NoAuthentication, Rest, SecretHeader, SignedIn
 from nsps_testing.faults import Reply, ScriptedHttp
 from pydantic import ValidationError

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unreachable
 from nsps.runtime.secrets import SecretValue
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.smtp import Envelope, SmtpServer, SmtpSettings, speaks_of_the_mail
 
 ANN, BOB, EVE = "ann@example.net", "bob@example.net", "eve@example.net"

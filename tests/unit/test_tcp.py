@@ -16,7 +16,7 @@ import pytest
 from nsps.domain.outcome import NoAnswer, Transient, Unreachable
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.connection import AddressRefused, Connection
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.tcp import BadFrame, TcpPool
 from nsps.transport.tls import Tls, tls_context
 from nsps_testing.loopback import loopback_only

@@ -19,7 +19,8 @@ from nsps.domain.outcome import NoAnswer, Transient
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.call import Call
 from nsps.transport.connection import Connection
-from nsps.transport.http import Answer, Deadline, Http
+from nsps.transport.deadline import Deadline
+from nsps.transport.http import Answer, Http
 from nsps.transport.rest import NoAuthentication, Rest
 from nsps.transport.tcp import TcpPool
 from nsps.transport.tls import AUTHORITY, CLIENT_CERTIFICATE, Tls, TlsRefused

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from nsps.domain.outcome import Transient
-from nsps.transport.http import Deadline, Http
+from nsps.transport.deadline import Deadline
+from nsps.transport.http import Http
 
 TTL_SECONDS = 1800.0
 """A token lives an hour; a new one is fetched when half of it has passed."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from nsps.domain.outcome import DeliveryError
 from nsps.runtime import log
-from nsps.transport.http import Deadline, Http
+from nsps.transport.deadline import Deadline
+from nsps.transport.http import Http
 
 CERTS_TTL_SECONDS = 3600.0
 CERTS_REFETCH_SECONDS = 10.0

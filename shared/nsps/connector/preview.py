@@ -31,7 +31,7 @@ from nsps.domain.outcome import DeliveryError, Terminal, Transient
 from nsps.domain.snapshot import PbData
 from nsps.runtime.redact import Redactor
 from nsps.runtime.settings import HandlerSettings
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 
 if TYPE_CHECKING:
     from nsps.portabilling.reader import Reader

@@ -48,7 +48,7 @@ from nsps.runtime.lazy import Lazy
 from nsps.runtime.mistakes import sentences
 from nsps.runtime.secrets import SecretValue
 from nsps.runtime.settings import ConnectorSettings, HandlerSettings, SettingsError
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.tls import TLS_SECRETS
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from nsps.domain.event import Owner
 from nsps.domain.outcome import DeliveryError
 from nsps.runtime.redact import Redactor
 from nsps.runtime.settings import HandlerSettings
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.transcript import NotSent, Transcript, writing
 
 

@@ -10,7 +10,8 @@ from nsps.cloud.identity_token import IdentityTokens
 from nsps.delivery.probe import probe
 from nsps.domain.outcome import DeliveryError, Terminal, Transient
 from nsps.runtime.settings import HandlerLocation, HandlerSummary
-from nsps.transport.http import Deadline, Http
+from nsps.transport.deadline import Deadline
+from nsps.transport.http import Http
 
 ASK_SECONDS = 90.0
 

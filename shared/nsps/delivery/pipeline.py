@@ -35,7 +35,7 @@ from nsps.espf import outbox
 from nsps.espf.poster import Poster
 from nsps.runtime import log
 from nsps.transport.call import Call
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 
 _log = log.get(__name__)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nsps.domain.outcome import DeliveryError
-from nsps.transport.http import Deadline, Http
+from nsps.transport.deadline import Deadline
+from nsps.transport.http import Http
 
 PROBE_SECONDS = 15.0
 

@@ -16,7 +16,7 @@ from nsps.domain.outcome import Terminal, Transient
 from nsps.flows.callbacks import Answers
 from nsps.runtime import log
 from nsps.runtime.settings import HandlerSettings
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 
 _log = log.get(__name__)
 

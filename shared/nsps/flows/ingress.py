@@ -9,7 +9,6 @@ request can never work, and 503 for all that may pass later.
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,9 +32,6 @@ MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 5.0
 CONFIRM_SECONDS = 5.0
 RETRY_AFTER_SECONDS = 10
-
-# Single-byte character sets that a body may be in without being UTF-8.
-_CHARSETS = re.compile(r"us-ascii|iso-8859-[0-9]{1,2}|latin-?1|windows-125[0-8]|koi8-[ru]")
 
 _log = log.get(__name__)
 
@@ -96,7 +92,10 @@ class Ingress:
         _check_encoding(request)
         body = read_body(request)
         shown = self._authenticated(request, received_at)
-        body, event = _parsed(body, request.mimetype_params.get("charset", ""))
+        try:
+            event = parse_webhook(body)
+        except InvalidWebhook as error:
+            raise Refused(400, str(error)) from None
         ident = event_id(self._settings.deployment, event)
         message = RawEventMessage(
             body=self._without_secrets(body),
@@ -217,7 +216,7 @@ def read_body(request: Request) -> bytes:
         raise Refused(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
     body = bytearray()
     try:
-        with _hurry.reading(request):
+        with _body_deadlines.reading(request):
             while len(body) <= MAX_BODY_BYTES and (
                 piece := request.stream.read(MAX_BODY_BYTES + 1 - len(body))
             ):
@@ -234,6 +233,8 @@ def read_body(request: Request) -> bytes:
 class _BodyDeadlines:
     """Ends the reading of bodies that take too long; one thread for all of them.
 
+    The server in front does not: gunicorn waits for ever for a body that does not come, also with
+    the framework's own time-out for requests (docs/decisions/0022-what-measuring-kept.md).
     It sleeps for as long as a body may take, so whatever begins meanwhile ends after it wakes.
     """
 
@@ -271,7 +272,7 @@ class _BodyDeadlines:
         return BODY_SECONDS
 
 
-_hurry = _BodyDeadlines()
+_body_deadlines = _BodyDeadlines()
 
 
 def _stop_reading(request: Request) -> None:
@@ -290,31 +291,6 @@ def _check_encoding(request: Request) -> None:
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise Refused(415, "the body is compressed: send it as it is")
-
-
-def _parsed(body: bytes, charset: str) -> tuple[bytes, EspfEvent]:
-    """The body in UTF-8 and the event in it, whatever the content type says."""
-    try:
-        return body, parse_webhook(body)
-    except InvalidWebhook as error:
-        name = charset.strip().lower()
-        if name in ("", "utf-8", "utf8") or not _not_utf8(body):
-            raise Refused(400, str(error)) from None
-    if not _CHARSETS.fullmatch(name):
-        raise Refused(415, "the body's character set is not known: send UTF-8")
-    try:
-        converted = body.decode(name).encode()
-        return converted, parse_webhook(converted)
-    except (LookupError, UnicodeError, InvalidWebhook):
-        raise Refused(400, "the body is not JSON: send one JSON object in UTF-8") from None
-
-
-def _not_utf8(body: bytes) -> bool:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return True
-    return False
 
 
 def _refusal(status: int, message: str) -> Response:

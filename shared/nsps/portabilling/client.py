@@ -20,7 +20,8 @@ from nsps.portabilling.errors import (
     raise_empty,
 )
 from nsps.portabilling.login import ApiCredentials, Login, Token
-from nsps.transport.http import Answer, Deadline, Http
+from nsps.transport.deadline import Deadline
+from nsps.transport.http import Answer, Http
 
 T = TypeVar("T")
 

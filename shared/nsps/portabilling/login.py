@@ -15,7 +15,8 @@ from typing import Any
 
 from nsps.domain.outcome import Transient
 from nsps.portabilling.errors import BadAnswer, Fault, LoginRefused, SessionDied, answer_of
-from nsps.transport.http import Deadline, Http
+from nsps.transport.deadline import Deadline
+from nsps.transport.http import Http
 
 MARGIN_SECONDS = 3600.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 
 
 @dataclass(slots=True)

@@ -15,14 +15,13 @@ import json
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -33,45 +32,16 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from nsps.domain.outcome import NoAnswer, Transient, Unreachable
 from nsps.transport.connection import connect, reason_of, resolve
+from nsps.transport.deadline import Deadline
 from nsps.transport.tls import Tls, TlsRefused, refusal
 
 MAX_ANSWER_BYTES = 5_000_000
+"""Of an answer's body, unpacked."""
 _CHUNK = 65_536
-_MOVED = frozenset({301, 302, 303, 307, 308})
 
 
 class AnswerTooLarge(NoAnswer):
-    """The answer is larger than the caller takes; whether the call took effect is not known."""
-
-
-class Deadline:
-    """The moment by which a whole call has ended. ``clock``: monotonic, in seconds."""
-
-    __slots__ = ("_clock", "_ends", "seconds")
-
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.seconds = seconds
-        self._clock = clock
-        self._ends = clock() + seconds
-
-    def remaining(self) -> float:
-        """Seconds left; 0.0 when there are none."""
-        return max(0.0, self._ends - self._clock())
-
-    def time_left(self) -> float:
-        """As ``remaining``, for the time-out of a socket. Raises TimeoutError when none is left."""
-        left = self.remaining()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        return left
-
-    @property
-    def expired(self) -> bool:
-        return self.remaining() <= 0
-
-    def at_most(self, seconds: float) -> Deadline:
-        """A deadline for a part of the call: this one, or sooner."""
-        return Deadline(min(seconds, self.remaining()), self._clock)
+    """The answer is larger than MAX_ANSWER_BYTES; whether the call took effect is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +111,7 @@ class Http:
         self._session.mount("http://", _Adapter(threads))
         self._session.mount("https://", _Adapter(threads))
 
-    def request(  # noqa: PLR0913 (the keywords that requests has)
+    def request(
         self,
         method: str,
         url: str,
@@ -151,41 +121,25 @@ class Http:
         params: Mapping[str, Any] | None = None,
         json: Any = None,
         data: Any = None,
-        auth: Any = None,
-        files: Any = None,
         idempotent: bool = False,
-        redirects: int = 0,
-        max_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
-        """Call, and return the answer whatever its status.
+        """Call, and return the answer whatever its status; redirects are not followed.
 
-        The deadline holds for everything: name look-up, connection, TLS, a slow body, redirects.
+        The deadline holds for everything: name look-up, connection, TLS, a slow body.
         ``idempotent``: a kept-alive connection that turns out dead is replaced once, at once.
-        ``redirects``: how many to follow (GET and HEAD only; credentials stay with the first
-        origin). ``max_bytes``: of the body, unpacked.
 
         Raises Transient (never sent), NoAnswer (sent, no whole answer), AddressRefused,
         AnswerTooLarge. Messages hold the address without query and credentials.
         """
-        request = requests.Request(
-            method.upper(), url, headers=headers, params=params, json=json, data=data, auth=auth,
-            files=files,
-        )  # fmt: skip
         where = f"{method.upper()} {_shown(url)}"
-        while True:
-            try:
-                prepared = self._prepared(request)
-            except (requests.RequestException, ValueError) as error:
-                raise Transient(f"{where}: {_reason(error)}") from None
-            answer = self._send_trusted(prepared, where, deadline, max_bytes, idempotent)
-            target = answer.headers.get("location", "")
-            if redirects <= 0 or answer.status not in _MOVED or not target:
-                return answer
-            if prepared.method not in ("GET", "HEAD"):
-                return answer
-            redirects -= 1
-            request = _redirected(request, urljoin(str(prepared.url), target))
-            where = f"{prepared.method} {_shown(request.url)}"
+        request = requests.Request(
+            method.upper(), url, headers=headers, params=params, json=json, data=data
+        )
+        try:
+            prepared = self._prepared(request)
+        except (requests.RequestException, ValueError) as error:
+            raise Transient(f"{where}: {_reason(error)}") from None
+        return self._send_trusted(prepared, where, deadline, idempotent)
 
     def close(self) -> None:
         """Close every idle connection."""
@@ -201,11 +155,9 @@ class Http:
             method=request.method,
             url=request.url,
             headers={name: value for name, value in headers.items() if value is not None},
-            files=request.files,
             data=request.data,
             json=request.json,
             params=request.params,
-            auth=request.auth,
         )
         return prepared
 
@@ -245,24 +197,21 @@ class Http:
         prepared: requests.PreparedRequest,
         where: str,
         deadline: Deadline,
-        max_bytes: int,
         idempotent: bool,
     ) -> Answer:
         try:
-            return self._send(prepared, where, deadline, max_bytes)
+            return self._send(prepared, where, deadline)
         except _StaleConnection as stale:
             if not idempotent:
                 raise NoAnswer(str(stale)) from stale.__cause__
         # Where one kept connection is dead the others are likely to be.
         self._session.close()
         try:
-            return self._send(prepared, where, deadline, max_bytes)
+            return self._send(prepared, where, deadline)
         except _StaleConnection as stale:
             raise NoAnswer(str(stale)) from stale.__cause__
 
-    def _send(
-        self, prepared: requests.PreparedRequest, where: str, deadline: Deadline, max_bytes: int
-    ) -> Answer:
+    def _send(self, prepared: requests.PreparedRequest, where: str, deadline: Deadline) -> Answer:
         left = deadline.remaining()
         if left <= 0:
             raise Transient(f"{where}: no time left for the call; nothing was sent")
@@ -273,7 +222,7 @@ class Http:
             response = self._session.get_adapter(str(prepared.url)).send(
                 prepared, stream=True, timeout=(left, left)
             )
-            body = _read(response, max_bytes, where)
+            body = _read(response, where)
             return Answer(response.status_code, response.headers, body, _shown(str(prepared.url)))
         except Transient:
             raise
@@ -422,25 +371,13 @@ def _connect(host: str, port: int, call: _Call, options: Any) -> socket.socket:
     return connect(found, left, options)
 
 
-def _read(response: requests.Response, max_bytes: int, where: str) -> bytes:
+def _read(response: requests.Response, where: str) -> bytes:
     body = bytearray()
     while chunk := response.raw.read(_CHUNK, decode_content=True):
         body += chunk
-        if len(body) > max_bytes:
-            raise AnswerTooLarge(f"{where}: the answer is larger than {max_bytes} bytes")
+        if len(body) > MAX_ANSWER_BYTES:
+            raise AnswerTooLarge(f"{where}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
     return bytes(body)
-
-
-def _redirected(request: requests.Request, url: str) -> requests.Request:
-    same = urlsplit(str(request.url))[:2] == urlsplit(url)[:2]
-    private = {"authorization", "cookie", "proxy-authorization"}
-    headers = {
-        name: value
-        for name, value in (request.headers or {}).items()
-        if same or name.lower() not in private
-    }
-    auth = request.auth if same else None
-    return requests.Request(request.method, url, headers=headers, auth=auth)
 
 
 def _classified(call: _Call, where: str, error: Exception) -> Exception:

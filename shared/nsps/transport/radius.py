@@ -23,7 +23,7 @@ from pyrad.packet import CoAPacket, CoARequest, DisconnectRequest, PacketError
 from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unclear, Unreachable
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.connection import reason_of, resolve
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 
 DYNAMIC_AUTHORIZATION_PORT = 3799
 _MAX_PACKET = 4096

@@ -25,7 +25,7 @@ from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unreachable
 from nsps.runtime.redact import shortened
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.connection import Connection, connect, resolve
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.tls import tls_context
 
 _PORTS = {"none": 25, "starttls": 587, "tls": 465}

@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 
 from nsps.domain.outcome import NoAnswer, Transient, Unreachable
 from nsps.transport.connection import Connection, connect, reason_of, resolve
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.tls import Tls, TlsRefused, refusal
 
 _MAX_FRAMES = 1000

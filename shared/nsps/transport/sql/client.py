@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from nsps.domain.fields import READ
 from nsps.domain.outcome import Transient
 from nsps.transport.call import Call
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.sql.engine import Password, Transactions
 from nsps.transport.sql.errors import is_duplicate
 from nsps.transport.sql.table import Found, Row, Table, create, find

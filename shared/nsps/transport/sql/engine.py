@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from nsps.domain.outcome import NoAnswer, Transient
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.sql.errors import concerns_node, refusal, unreached
 
 Password = Callable[[], str | None]

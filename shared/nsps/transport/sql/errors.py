@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from nsps.domain.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unreachable
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 
 # SQLSTATEs of PostgreSQL (or their beginnings), names of SQLite, numbers of MariaDB and MySQL.
 _UNIQUE = ("23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "1062")
