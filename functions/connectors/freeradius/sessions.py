@@ -8,7 +8,7 @@ from typing import Any
 from nsps.connector.base import Context
 from nsps.domain.outcome import DeliveryError, Terminal, Transient
 from nsps.runtime.secrets import SecretValue
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.radius import Nas, RadiusClient
 from nsps.transport.sql.table import Row as SqlRow
 from nsps.transport.sql.table import Table
