@@ -49,6 +49,7 @@ TOKEN = "c0ntract-token-of-ours"
 SECRETS = {
     "NSPS_TEST_TOKEN": TOKEN,
     "NSPS_TEST_PARTNER": PARTNERS_TOKEN,
+    "NSPS_TEST_TRYTON": "nsps:password-canary",
     "NSPS_TEST_SIP_KEY": "a-key-for-sip-passwords-of-40-characters",
 }
 
@@ -119,6 +120,16 @@ def _freeradius() -> Any:
     return import_module("tests.connectors.test_freeradius")
 
 
+@contextmanager
+def _tryton(_folder: Path) -> Iterator[Host]:
+    with ScriptedHttp(_trytons().TrytonDouble()) as system:
+        yield system.address
+
+
+def _trytons() -> Any:
+    return import_module("tests.connectors.test_crm_tryton")
+
+
 @dataclass(frozen=True)
 class Ours:
     """How one of ours is set up. ``settings``: given where its system is to be reached."""
@@ -134,6 +145,13 @@ class Ours:
 
 
 OURS = [
+    Ours(
+        "crm_tryton",
+        lambda host, port: {"url": f"http://{host}:{port}/crm/rpc/", "allow_http": True},
+        ["account_info", "sim_info"],
+        _tryton,
+        {"credentials": "env:NSPS_TEST_TRYTON"},
+    ),
     Ours(
         "database",
         lambda _host, _port: {"url": "sqlite:///subscribers.db", "create_table": True},

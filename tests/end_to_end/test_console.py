@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +14,6 @@ from nsps_local.pubsub.oidc import TokenIssuer
 
 from tests.end_to_end.whole_stack import (
     DATABASE,
-    ROOT,
     SIMS,
     WholeStack,
     configuration,
@@ -374,30 +371,23 @@ def test_what_cannot_be_understood_is_said(console: Console) -> None:
 # ---- the commands --------------------------------------------------------------------------
 
 
-def nsps(stack: WholeStack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nsps_local.cli", *arguments, "--state", str(stack.state)]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
-    )
-
-
 def test_the_commands_say_what_the_console_says(stack: WholeStack, accounts: list[int]) -> None:
     account = str(accounts[0])
-    done = nsps(stack, "reconcile", "subscribers", "--account", account)
+    done = stack.nsps("reconcile", "subscribers", "--account", account)
     assert (done.returncode, "1 same" in done.stdout) == (0, True), done
     change(stack, f"delete from subscribers where i_account = {account}")
-    done = nsps(stack, "reconcile", "subscribers", "--account", account)
+    done = stack.nsps("reconcile", "subscribers", "--account", account)
     assert done.returncode == 1
     assert "missing" in done.stdout
-    done = nsps(stack, "reconcile", "subscribers", "--account", account, "--fix")
+    done = stack.nsps("reconcile", "subscribers", "--account", account, "--fix")
     assert done.returncode == 0, done
     wait_for(lambda: int(account) in rows(stack), 20, "the row")
-    explained = nsps(stack, "explain", f"account:{account}")
+    explained = stack.nsps("explain", f"account:{account}")
     assert "subscribers holds" in explained.stdout, explained
-    jobs = json.loads(nsps(stack, "jobs", "--json").stdout)
+    jobs = json.loads(stack.nsps("jobs", "--json").stdout)
     assert jobs[0]["spec"]["account"] == accounts[0]
-    assert "reconcile" in nsps(stack, "audit").stdout
-    assert nsps(stack, "jobs", "stop", jobs[0]["id"]).returncode == 2  # it is done
+    assert "reconcile" in stack.nsps("audit").stdout
+    assert stack.nsps("jobs", "stop", jobs[0]["id"]).returncode == 2  # it is done
 
 
 @pytest.mark.parametrize("code", ["Method.not_found", "Server.Account.not_found"])
@@ -407,30 +397,30 @@ def test_a_reconcile_that_could_not_list_says_so(
     of_the_list = {"methods": ["Account/get_account_list"], "faultcode": code}
     stack.portabilling_fault("fail", percent=100, **of_the_list)
     try:
-        done = nsps(stack, "reconcile", "subscribers", "--all")
+        done = stack.nsps("reconcile", "subscribers", "--all")
     finally:
         stack.well()
     assert done.returncode == 2, done
     assert "failed; 0 looked at; " in done.stdout
     assert "the list could not be read" in done.stdout
     assert code in done.stdout
-    job = json.loads(nsps(stack, "jobs", "--json").stdout)[0]["id"]
-    assert nsps(stack, "jobs", "resume", job).returncode == 0
+    job = json.loads(stack.nsps("jobs", "--json").stdout)[0]["id"]
+    assert stack.nsps("jobs", "resume", job).returncode == 0
     assert Console(stack).finished(job)["done"] >= len(accounts)
 
 
 def test_scripts_still_read_events_and_explain(
     stack: WholeStack, console: Console, accounts: list[int]
 ) -> None:
-    listed = json.loads(nsps(stack, "events", "--json", "--limit", "3").stdout)
+    listed = json.loads(stack.nsps("events", "--json", "--limit", "3").stdout)
     assert len(listed) == 3
     assert {"event_id", "i_event", "deliveries", "final"} <= set(listed[0])
-    of_one = json.loads(nsps(stack, "events", "--handler", "subscribers", "--json").stdout)
+    of_one = json.loads(stack.nsps("events", "--handler", "subscribers", "--json").stdout)
     assert of_one
     assert all("subscribers" in [d["handler"] for d in e["deliveries"]] for e in of_one)
-    told = json.loads(nsps(stack, "explain", listed[0]["event_id"], "--json").stdout)
+    told = json.loads(stack.nsps("explain", listed[0]["event_id"], "--json").stdout)
     assert told[0]["event_id"] == listed[0]["event_id"]
-    nobody = nsps(stack, "events", "--console", "http://127.0.0.1:9", "--token", "x")
+    nobody = stack.nsps("events", "--console", "http://127.0.0.1:9", "--token", "x")
     assert nobody.returncode == 2
     assert "does not answer" in nobody.stderr
 

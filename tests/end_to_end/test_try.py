@@ -12,7 +12,6 @@ import pytest
 from nsps_testing.faults import ScriptedHttp
 
 from tests.connectors.test_rest import DESCRIPTION, TOKEN, Parties
-from tests.end_to_end.test_console import nsps
 from tests.end_to_end.whole_stack import WholeStack, configuration, wait_for
 
 pytestmark = pytest.mark.timeout(240)
@@ -61,14 +60,14 @@ def test_a_described_system_follows_portabilling(world: World) -> None:
 def test_a_handler_is_tried_before_anything_is_sent(world: World) -> None:
     i_account = world.stack.new_account(world.stack.new_card()["i_sim_card"])
     del world.parties.parties[str(i_account)]
-    tried = nsps(world.stack, "try", "crm", "--account", str(i_account))
+    tried = world.stack.nsps("try", "crm", "--account", str(i_account))
     assert tried.returncode == 0, tried
     assert "POST" in tried.stdout and "not sent" in tried.stdout and "--send" in tried.stdout
     assert world.state(i_account) is None
-    sent = nsps(world.stack, "try", "crm", "--account", str(i_account), "--send")
+    sent = world.stack.nsps("try", "crm", "--account", str(i_account), "--send")
     assert sent.returncode == 0, sent
     assert "201: done" in sent.stdout and "delivered" in sent.stdout
     assert world.state(i_account) == "ENABLED"
     assert TOKEN not in tried.stdout + sent.stdout
-    audit = nsps(world.stack, "audit")
+    audit = world.stack.nsps("audit")
     assert "try" in audit.stdout and "crm" in audit.stdout, audit

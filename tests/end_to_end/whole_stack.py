@@ -164,6 +164,13 @@ class WholeStack:
             for file in (self.state / "logs").glob("*.log")
         }
 
+    def nsps(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """An ``nsps`` command on this stack."""
+        return subprocess.run(
+            [sys.executable, "-m", "nsps_local.cli", *arguments, "--state", str(self.state)],
+            cwd=ROOT, capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+
     # ---- its processes ---------------------------------------------------------------------
 
     def pid(self, name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pwd
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 CTRL_PORT = 4259  # fixed in OsmoHLR 1.5, as are 4258 (VTY) and 4222 (GSUP)
 
 _HLR_CONFIG = """\
@@ -152,6 +154,87 @@ def kamailio(database: str, ports: tuple[int, int] | None = None) -> Iterator[tu
         command += ["-Y", name, "-P", f"{name}/pid"]
         with _process(command, folder, lambda: _accepts("127.0.0.1", rpc), stop=signal.SIGTERM):
             yield sip, rpc
+
+
+_TRYTON = Path(__file__).with_name("tryton")
+TRYTON_USER, TRYTON_PASSWORD = "admin", "tryton-canary-4711"
+# The program, but with a cheap digest of passwords: tests log in a hundred times, at 0.2 s each.
+_TRYTOND = """\
+import runpy, sys
+from pwdlib.hashers.argon2 import Argon2Hasher
+costs = Argon2Hasher.__init__.__defaults__
+Argon2Hasher.__init__.__defaults__ = (1, 64, 1, *costs[3:])  # time, memory, parallelism
+sys.argv[0] = sys.argv.pop(1)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def tryton_database(postgres: tuple[str, int]) -> None:
+    """The database ``crm`` as a new Tryton with the module party has it, whatever it was before.
+
+    Tryton takes 12 s to make one; so a dump is kept, which `make clean` forgets.
+    """
+    _program("trytond", f"tryton: see {_TRYTON}/requirements.txt", str(_TRYTON / ".venv/bin"))
+    made = (_TRYTON / "requirements.txt").read_bytes() + TRYTON_PASSWORD.encode()
+    kept = ROOT / ".nsps" / "tryton" / f"{hashlib.sha256(made).hexdigest()[:16]}.sql"
+    for statement in ("DROP DATABASE IF EXISTS crm WITH (FORCE)", "CREATE DATABASE crm"):
+        _run_client("psql", postgres, "-c", statement, "postgres")
+    if kept.exists():
+        _run_client("psql", postgres, "-1", "-f", str(kept), "crm")
+        return
+    with tempfile.TemporaryDirectory(prefix="nsps-tryton-") as name:
+        folder = Path(name)
+        _tryton_config(folder, postgres, 0)
+        (folder / "password").write_text(TRYTON_PASSWORD)
+        command = [
+            str(_TRYTON / ".venv/bin/trytond-admin"),
+            "-c",
+            "trytond.conf",
+            "-d",
+            "crm",
+            "-p",
+        ]
+        command += ["-u", "party", "--activate-dependencies", "--email", "crm@example.net"]
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, "TRYTONPASSFILE": f"{name}/password"},
+            capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        _run_client("pg_dump", postgres, "-f", f"{name}/dump.sql", "crm")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "dump.sql", kept.with_suffix(f".{os.getpid()}"))
+        kept.with_suffix(f".{os.getpid()}").rename(kept)
+
+
+@contextmanager
+def tryton(postgres: tuple[str, int], port: int = 0) -> Iterator[int]:
+    """A Tryton on the database ``crm``; gives its port on 127.0.0.1."""
+    port = port or _free_port()
+    with tempfile.TemporaryDirectory(prefix="nsps-tryton-") as name:
+        _tryton_config(Path(name), postgres, port)
+        programs = _TRYTON / ".venv/bin"
+        command = [str(programs / "python"), "-c", _TRYTOND, str(programs / "trytond")]
+        command += ["-c", "trytond.conf", "-d", "crm"]
+        with _process(command, Path(name), lambda: _accepts("127.0.0.1", port)):
+            yield port
+
+
+def _tryton_config(folder: Path, postgres: tuple[str, int], port: int) -> None:
+    host, database_port = postgres
+    (folder / "trytond.conf").write_text(
+        f"[database]\nuri=postgresql://postgres@{host}:{database_port}/\n"
+        f"[web]\nlisten=127.0.0.1:{port}\n"
+    )
+
+
+def _run_client(name: str, postgres: tuple[str, int], *arguments: str) -> None:
+    """A client program of PostgreSQL's, as its superuser; it must succeed."""
+    host, port = postgres
+    done = subprocess.run(
+        [name, "-h", host, "-p", str(port), "-U", "postgres", *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @contextmanager

@@ -139,6 +139,15 @@ def test_an_answer_that_is_none_is_an_error_of_its_kind(
         assert raised.value.retry_after == 7
 
 
+def test_a_post_that_reads_is_no_write(system: ScriptedHttp) -> None:
+    one = call()
+    system.script(Reply(200, {"result": []}), Reply(400, {"error": "no such method"}))
+    assert rest(system).request("POST", "", one, body={}, reads=True).is_done()
+    assert not one.wrote and "Idempotency-Key" not in system.requests[0].headers
+    with pytest.raises(Transient, match="no such method"):
+        rest(system).request("POST", "", one, body={}, reads=True).is_done()
+
+
 def test_pages_end_with_the_last(system: ScriptedHttp) -> None:
     system.script(Reply(200, {"items": [1, 2]}), Reply(200, {"items": [3]}))
 

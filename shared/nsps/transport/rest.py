@@ -137,12 +137,14 @@ class Rest:
         query: Mapping[str, Any] | None = None,
         rules: Sequence[AnswerRule] = (),
         repeatable: bool = False,
+        reads: bool = False,
     ) -> RestAnswer:
         """One request, with another try where our credentials had changed meanwhile.
 
         ``repeatable``: a write that does no harm twice, so that a kept connection which turns out
-        dead is replaced at once.
+        dead is replaced at once. ``reads``: a POST that changes nothing (JSON-RPC, a search).
         """
+        reads = reads or method in READING
         content = {"data": body} if isinstance(body, str | bytes) else {"json": body}
 
         url = f"{self.url.rstrip('/')}/{path.lstrip('/')}" if path else self.url
@@ -150,20 +152,20 @@ class Rest:
         def send(shown: Mapping[str, str]) -> RestAnswer:
             exchange, transcript = Exchange(method, url, dict(query or {}), body), current()
             if transcript is not None:
-                transcript.add(exchange, reads=method in READING)
+                transcript.add(exchange, reads=reads)
             answer = self.http.request(
                 method,
                 url,
                 deadline=call.deadline,
-                headers={**self._headers(method, call), **shown},
+                headers={**self._headers(call, reads), **shown},
                 params=query or None,
-                idempotent=repeatable or method in READING,
+                idempotent=repeatable or reads,
                 **content,
             )
             rule = self.rules.before(rules).read(answer)
             hide = partial(self._hidden, shown=shown)
             exchange.answered(answer.status, hide(answer.text), rule.meaning)
-            return RestAnswer(method, answer, rule, hide)
+            return RestAnswer(method, answer, rule, hide, reads)
 
         shown = self.authentication.headers(call)
         answer = send(shown)
@@ -171,17 +173,17 @@ class Rest:
             renewed = self.authentication.renewed(shown, call)
             if self.http.renew_certificates() or renewed is not None:
                 answer = send(renewed or shown)
-        if answer.rule.meaning is Meaning.DONE and method not in READING:
+        if answer.rule.meaning is Meaning.DONE and not reads:
             call.wrote = True
         return answer
 
-    def _headers(self, method: str, call: Call) -> dict[str, str]:
+    def _headers(self, call: Call, reads: bool) -> dict[str, str]:
         headers = {"Accept": "application/json", **self.headers}
         if call.trace_id:
             headers["x-b3-traceid"] = call.trace_id
         if call.request_id:
             headers["x-request-id"] = call.request_id
-        if method not in READING:
+        if not reads:
             headers["Idempotency-Key"] = call.reference
         return headers
 
@@ -199,6 +201,8 @@ class RestAnswer:
     answer: Answer
     rule: AnswerRule
     hide: Callable[[str], str]
+    reads: bool
+    """Whether the request changes nothing."""
 
     def is_done(self, otherwise: Meaning | None = None) -> bool:
         """True for a request that was carried out, False for ``otherwise``; else the error."""
@@ -237,7 +241,7 @@ class RestAnswer:
 
     def error(self) -> DeliveryError:
         """What the answer is where it is not what was asked for."""
-        meaning, reads = self.rule.meaning, self.method in READING
+        meaning, reads = self.rule.meaning, self.reads
         text = f"{self.method} {self.answer.url} answered {self.text}"
         if self.rule.hint:
             text += f" ({self.rule.hint})"
