@@ -1,4 +1,4 @@
-"""Callbacks: late answers of asynchronous systems, at POST /<handler>/..."""
+"""Callbacks: late answers of asynchronous systems, at POST or GET /<handler>/..."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ _function = Lazy(Function)
 
 
 def main(request: flask.Request) -> flask.Response:
-    """POST /<handler>/...: a notification of that handler's system. GET /health."""
+    """POST or GET /<handler>/...: a notification of that handler's system. GET /health."""
     function = _function()
-    handler, _, rest = request.path.lstrip("/").partition("/")
-    if request.method == "GET" and handler == "health":
+    if request.method == "GET" and request.path == "/health":
         return healthy(function.name).to_flask()
-    if request.method not in ("POST", "PUT"):
+    handler, _, rest = request.path.lstrip("/").partition("/")
+    if request.method not in ("POST", "PUT", "GET"):
         error = {"error": "send the notification with POST"}
-        return Reply(405, error, {"Allow": "POST"}).to_flask()
+        return Reply(405, error, {"Allow": "POST, PUT, GET"}).to_flask()
     came = CallbackRequest(
         method=request.method,
         path=f"/{rest}",

@@ -50,6 +50,7 @@ SECRETS = {
     "NSPS_TEST_TOKEN": TOKEN,
     "NSPS_TEST_PARTNER": PARTNERS_TOKEN,
     "NSPS_TEST_TRYTON": "nsps:password-canary",
+    "NSPS_TEST_KANNEL": "kannel-password-4711",
     "NSPS_TEST_SIP_KEY": "a-key-for-sip-passwords-of-40-characters",
 }
 
@@ -84,6 +85,12 @@ def _mail(_folder: Path) -> Iterator[Host]:
 def _partner(_folder: Path) -> Iterator[Host]:
     with ScriptedHttp() as system, Served(Partner(system.url)) as served:
         yield "127.0.0.1", served.server.server_port
+
+
+@contextmanager
+def _kannel(_folder: Path) -> Iterator[Host]:
+    with ScriptedHttp(import_module("tests.connectors.test_sms_kannel").kannel) as system:
+        yield system.address
 
 
 @contextmanager
@@ -210,6 +217,21 @@ OURS = [
         {"credentials": "env:NSPS_TEST_RESTS"},
     ),
     Ours(
+        "sms_kannel",
+        lambda host, port: {
+            "url": f"http://{host}:{port}",
+            "user": "nsps",
+            "sender": "Example",
+            "reports_url": "https://callbacks.example.net/sms",
+            "allow_http": True,
+            "templates": {"SIM/*": "Your SIM card: {{ msisdn }}"},
+        },
+        ["account_info", "sim_info"],
+        _kannel,
+        {"password": "env:NSPS_TEST_KANNEL", "callback": "env:NSPS_TEST_KANNEL"},
+        messages=True,
+    ),
+    Ours(
         "voip_kamailio",
         lambda host, port: {
             "database_url": "sqlite:///kamailio.db",
@@ -251,10 +273,12 @@ def function(ours: Ours, folder: Path, settings: dict[str, Any]) -> Iterator[tup
     url = f"http://127.0.0.1:{port}"
     database = FirestoreServer(folder / "firestore")
     database.start()
+    manifest = load(ROOT / "functions" / "connectors" / ours.name / "connector.yaml")
     handler = {
         "name": ours.name.replace("_", "-"),
         "connector": ours.name,
-        "kind": load(ROOT / "functions" / "connectors" / ours.name / "connector.yaml").kind[0],
+        "kind": manifest.kind[0],
+        "receipts": manifest.receipts,
         "events": ["*/*", "*/*/*"],
         "requires": ours.requires,
         "settings": settings,
@@ -273,6 +297,7 @@ def function(ours: Ours, folder: Path, settings: dict[str, Any]) -> Iterator[tup
         "NSPS_PUSH": json.dumps({"audience": url, "service_account": "invoker@demo.example"}),
         "NSPS_PORTABILLING": json.dumps({"url": "http://127.0.0.1:1", "credentials": "env:X"}),
         "NSPS_HANDLER": json.dumps(handler),
+        "NSPS_EVENTS_TOPIC": "projects/demo/topics/espf-events",
         "THREADS": "8",
         **SECRETS,
     }

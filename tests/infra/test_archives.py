@@ -36,6 +36,8 @@ VALUES = {
     "host": "127.0.0.1",
     "url": "https://system.acme.example",
     "sender": "nsps@acme.example",
+    "sms_kannel.sender": "Acme",
+    "reports_url": "https://callbacks.acme.example/a-sms-kannel",
     "database_url": "postgresql://nsps@db.acme.example/kamailio",
     "rpc_url": "https://system.acme.example/RPC",
     "domain": "acme.example",
@@ -52,7 +54,7 @@ VALUES = {
         }
     ],
 }
-"""Required settings whose value must have a form of its own."""
+"""Required settings whose value must have a form of its own, in one connector or in any."""
 
 # A function may carry library code that it never runs, and so not what that code needs.
 NOT_NEEDED = (
@@ -68,7 +70,7 @@ def _handler(connector: str) -> dict[str, Any]:
         "connector": connector,
         "events": ["SIM/*"],
         "settings": {
-            name: _value(name, setting)
+            name: _value(connector, name, setting)
             for name, setting in manifest.settings.items()
             if setting.required
         },
@@ -94,10 +96,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Topology:
     return record(config, port_base=9000, state=folder / "state")
 
 
-def _value(name: str, setting: Setting) -> Any:
+def _value(connector: str, name: str, setting: Setting) -> Any:
     samples = {"number": 1, "boolean": True, "list": ["one"], "map": {}}
     choice = setting.choices[0] if setting.choices else "one"
-    return VALUES.get(name, samples.get(setting.types[0], choice))
+    usual = VALUES.get(name, samples.get(setting.types[0], choice))
+    return VALUES.get(f"{connector}.{name}", usual)
 
 
 def environment(wanted: str) -> Path:

@@ -13,8 +13,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -393,6 +394,71 @@ def freeradius(folder: Path, database_port: int, database: str) -> Iterator[Free
     command = [program, "-f", "-l", "stdout", "-d", str(folder)]
     with _process(command, folder, lambda: "Ready to process" in log.read_text(errors="replace")):
         yield made
+
+
+_KANNEL_CONFIG = """\
+group = core
+admin-port = {admin}
+admin-interface = "127.0.0.1"
+admin-password = {password}
+smsbox-port = {boxes}
+box-deny-ip = "*.*.*.*"
+box-allow-ip = "127.0.0.1"
+
+group = smsc
+smsc = smpp
+smsc-id = NET
+host = 127.0.0.1
+port = {network}
+transceiver-mode = true
+smsc-username = nsps
+smsc-password = nsps
+system-type = ""
+source-addr-autodetect = true
+reconnect-delay = 1
+
+group = smsbox
+bearerbox-host = 127.0.0.1
+sendsms-port = {sendsms}
+sendsms-interface = "127.0.0.1"
+http-request-retry = 60
+http-queue-delay = 1
+
+group = sendsms-user
+username = nsps
+password = {password}
+max-messages = 3
+concatenation = true
+"""
+
+
+class Kannel:
+    """Kannel before a mobile network that speaks SMPP; ``url`` is its sendsms.
+
+    Skips where it is not installed.
+    """
+
+    def __init__(self, folder: Path, network: int, password: str) -> None:
+        self._boxes = [_program(name, "kannel") for name in ("bearerbox", "smsbox")]
+        self._folder = folder
+        self._ports = {name: _free_port() for name in ("admin", "boxes", "sendsms")}
+        (folder / "kannel.conf").write_text(
+            _KANNEL_CONFIG.format(network=network, password=password, **self._ports)
+        )
+        self.url = f"http://127.0.0.1:{self._ports['sendsms']}/cgi-bin/sendsms"
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        bearerbox, smsbox = ([box, "-v", "1", "kannel.conf"] for box in self._boxes)
+        with (
+            self._box(bearerbox, "boxes"),
+            self._box(smsbox, "sendsms"),
+        ):
+            yield
+
+    def _box(self, command: list[str], port: str) -> AbstractContextManager[None]:
+        ready = partial(_accepts, "127.0.0.1", self._ports[port])
+        return _process(command, self._folder, ready, stop=signal.SIGTERM)
 
 
 @contextmanager

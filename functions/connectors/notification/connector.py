@@ -8,27 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nsps.connector.base import Call, Context, Enriched, Message, MessageConnector
-from nsps.domain.routing import check_pattern, matches
+from nsps.connector.wording import Wordings, blocks_in, check_template, names_of, render
 from nsps.domain.snapshot import Block
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.smtp import SmtpServer, SmtpSettings, single_line
 from pydantic import Field, field_validator, model_validator
 
 from .mail import Mail, mailbox, masked, recipients
-from .wording import (
-    DEFAULT_WORDING,
-    TEXT_MAX,
-    Wording,
-    blocks_in,
-    check_template,
-    names_of,
-    render,
-)
+from .wording import DEFAULT_WORDING, TEXT_MAX, Wording
 
 _SUBJECT_MAX = 200
 
 
-class Settings(SmtpSettings):
+class Settings(SmtpSettings, Wordings[Wording]):
     """The mail server, who writes to whom, and the wording."""
 
     sender: str = Field(
@@ -39,25 +31,7 @@ class Settings(SmtpSettings):
         description="Jinja2 template of the recipients, commas between several; empty means "
         "nothing to send.",
     )
-    templates: dict[str, Wording] = Field(
-        default_factory=dict,
-        description="Event type pattern to {subject, text}, both Jinja2 templates; the first "
-        "pattern that matches is used.",
-    )
-    default_templates: bool = Field(
-        default=True,
-        description="Whether the built-in wording serves the events that no template of yours "
-        "matches.",
-    )
-
     _to = field_validator("to")(check_template)
-
-    @field_validator("templates")
-    @classmethod
-    def _patterns(cls, templates: dict[str, Wording]) -> dict[str, Wording]:
-        for pattern in templates:
-            check_pattern(pattern)
-        return templates
 
     @model_validator(mode="after")
     def _sender_is_an_address(self) -> Settings:
@@ -65,13 +39,9 @@ class Settings(SmtpSettings):
             raise ValueError("the sender's local part must be ASCII: not every server takes others")
         return self
 
-    def wording(self, event_type: str) -> tuple[str, Wording] | None:
-        """The first pattern that takes the event type, the settings' own before the defaults."""
-        defaults = DEFAULT_WORDING if self.default_templates else {}
-        for pattern, wording in [*self.templates.items(), *defaults.items()]:
-            if matches(pattern, event_type):
-                return pattern, wording
-        return None
+    @staticmethod
+    def sources(wording: Wording) -> tuple[str, ...]:
+        return wording.subject, wording.text
 
 
 class NotificationConnector(MessageConnector[Settings]):
@@ -87,19 +57,17 @@ class NotificationConnector(MessageConnector[Settings]):
     @classmethod
     def reads(cls, settings: Settings) -> Iterator[tuple[str, Block]]:
         yield from (("to", block) for block in blocks_in(settings.to))
-        for pattern, wording in settings.templates.items():
-            for block in blocks_in(wording.subject, wording.text):
-                yield f"templates.{pattern}", block
+        yield from settings.reads()
 
     def check(self, call: Call) -> None:
         self._server.check(call.deadline)
 
     def message(self, event: Enriched) -> Message | None:
-        found = self.settings.wording(event.event.event_type)
+        found = self.settings.chosen(event, DEFAULT_WORDING)
         if found is None:
             return None
         pattern, wording = found
-        names = names_of(event, blocks_in(self.settings.to, wording.subject, wording.text))
+        names = names_of(event, blocks_in(self.settings.to, *self.settings.sources(wording)))
         to = recipients(render("the setting to", self.settings.to, names))
         if not to:
             return None

@@ -1,57 +1,13 @@
-"""The wording of mails: Jinja2 templates in a sandbox, and those that are built in."""
+"""The wording of mails, and what is built in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Mapping
 
-from jinja2 import StrictUndefined, Template, TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from nsps.connector.base import Enriched
-from nsps.domain.outcome import Terminal
-from nsps.domain.snapshot import (
-    AccessPolicyInfo,
-    AccountInfo,
-    Block,
-    CustomerInfo,
-    ProductInfo,
-    SimInfo,
-)
-from nsps.domain.subscriber import msisdn
+from nsps.connector.wording import check_template
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 TEXT_MAX = 100_000
-_NAMES = frozenset({"event_type", "variables", "msisdn", *(block.value for block in Block)})
-
-
-def _blank_none(value: object) -> object:
-    return "" if value is None else value
-
-
-_jinja = ImmutableSandboxedEnvironment(
-    undefined=StrictUndefined,
-    finalize=_blank_none,
-    autoescape=False,
-)
-
-
-@lru_cache(maxsize=256)
-def _compiled(source: str) -> Template:
-    return _jinja.from_string(source)
-
-
-def check_template(source: str) -> str:
-    """Return the template, or raise ValueError that says where it is wrong."""
-    try:
-        unknown = meta.find_undeclared_variables(_jinja.parse(source)) - _NAMES
-    except TemplateError as error:
-        raise ValueError(f"not a Jinja2 template: {error}") from None
-    if unknown:
-        raise ValueError(
-            f"unknown name {', '.join(sorted(unknown))}; there are {', '.join(sorted(_NAMES))}"
-        )
-    return source
 
 
 class Wording(BaseModel):
@@ -87,54 +43,3 @@ DEFAULT_WORDING: Mapping[str, Wording] = {
     "SIM/Replaced": _SIM,
     "Account/SIMCardAssignment": _SIM,
 }
-
-
-_EMPTY: Mapping[Block, Any] = {
-    Block.ACCOUNT_INFO: AccountInfo(),
-    Block.SIM_INFO: SimInfo(),
-    Block.PREV_SIM_INFO: SimInfo(),
-    Block.ACCESS_POLICY_INFO: AccessPolicyInfo(),
-    Block.PRODUCT_INFO: ProductInfo(),
-    Block.FULL_VD_COUNTER_INFO: (),
-    Block.CUSTOMER_INFO: CustomerInfo(),
-}
-
-
-_MSISDN_BLOCKS = frozenset({Block.ACCOUNT_INFO.value, Block.SIM_INFO.value})
-
-
-def names_of(event: Enriched, blocks: Iterable[Block]) -> Mapping[str, Any]:
-    """What a template may name; a block of something that is gone has every member empty.
-
-    Raises BlockNotRead.
-    """
-    named = {block.value: event.pb.content(block) or _EMPTY[block] for block in blocks}
-    number = (msisdn(event.pb) or "") if named.keys() >= _MSISDN_BLOCKS else ""
-    return {
-        "event_type": event.event.event_type,
-        "variables": event.event.variables,
-        "msisdn": number,
-        **named,
-    }
-
-
-@lru_cache(maxsize=256)
-def blocks_in(*sources: str) -> frozenset[Block]:
-    """The blocks that these templates name."""
-    names = {
-        name for each in sources for name in meta.find_undeclared_variables(_jinja.parse(each))
-    }
-    names |= _MSISDN_BLOCKS if "msisdn" in names else frozenset()
-    return frozenset(block for block in Block if block in names)
-
-
-def render(what: str, source: str, names: Mapping[str, Any]) -> str:
-    try:
-        return _compiled(source).render(names)
-    except TemplateError as error:
-        raise Terminal(f"template {what}: {error}; correct the handler's settings") from None
-    except Exception as error:
-        # A template is a small program: it can divide by zero. The value at fault is not shown.
-        raise Terminal(
-            f"template {what} fails with {type(error).__name__}; correct the handler's settings"
-        ) from None

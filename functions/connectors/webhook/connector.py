@@ -43,7 +43,7 @@ class WebhookConnector(MessageConnector[Settings]):
     def send(self, message: Message, call: Call) -> str:
         repeatable = self.ordering is not Ordering.EVERY
         body = json.dumps(message.content).encode()
-        api = replace(self._events, headers=self._headers(body, call.reference))
+        api = replace(self._events, headers=self._headers(body, call))
         response = api.request("POST", "", call, body=body, repeatable=repeatable)
         response.is_done()
         return response.text
@@ -51,11 +51,11 @@ class WebhookConnector(MessageConnector[Settings]):
     def check(self, call: Call) -> None:
         self._health.request("GET", "", call, rules=contract.HEALTH_ANSWERS).is_done()
 
-    def _headers(self, body: bytes, reference: str) -> dict[str, str]:
+    def _headers(self, body: bytes, call: Call) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
         names = filter(self.context.has_secret, _SIGNING_KEYS)
         keys = [self.context.secret(name) for name in names]
         if keys:
-            unique = f"{self.context.handler}/{reference}"
-            headers |= signature.headers(unique, body, datetime.now(UTC), keys)
+            ident = f"msg_{self.context.name_of(call)}"
+            headers |= signature.headers(ident, body, datetime.now(UTC), keys)
         return headers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,15 +14,12 @@ PREFIX = "whsec_"
 _KEY_BYTES = range(24, 65)
 
 
-def headers(
-    reference: str, body: bytes, at: datetime, keys: Iterable[SecretValue]
-) -> dict[str, str]:
+def headers(ident: str, body: bytes, at: datetime, keys: Iterable[SecretValue]) -> dict[str, str]:
     """The headers for one request, with a signature for each of the keys that are in use.
 
-    ``reference`` is the same for each repetition of a delivery, and so is the id. Raises Transient.
+    ``ident``: the same for each repetition of a delivery, without a dot, which stands between what
+    is signed. Raises Transient.
     """
-    # Neither the id nor the time may hold a dot: it stands between what is signed.
-    ident = "msg_" + hashlib.sha256(reference.encode()).hexdigest()[:32]
     time = str(int(at.timestamp()))
     signed = f"{ident}.{time}.".encode() + body
     signatures = [base64.b64encode(hmac.digest(_key(key), signed, "sha256")) for key in keys]

@@ -9,6 +9,7 @@ or may not have taken effect), Unclear (the same, but it answered: the call is o
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,6 +106,11 @@ class Context:
     def tls(self) -> Tls:
         """The handler's certificates, for a ``TcpPool``; ``http`` has them already."""
         return Tls(self.secret, self.has_secret, self.refresh)
+
+    def name_of(self, call: Call) -> str:
+        """A name for the call that others may see: 32 hexadecimal digits, the same for each
+        repetition and for no other call."""
+        return hashlib.sha256(f"{self.handler}/{call.reference}".encode()).hexdigest()[:32]
 
     def hide(self, *names: str) -> Callable[[str], str]:
         """Takes these secrets, as far as the handler has them, out of a text."""

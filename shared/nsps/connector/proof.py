@@ -1,4 +1,8 @@
-"""How a system that calls us proves who it is: by a shared secret, or a signature made with it."""
+"""How a system that calls us proves who it is: by a shared secret, or a signature made with it.
+
+A system that can only call an address as we gave it (a delivery report's) proves itself by what
+stands in there: the message's name, and a proof made of the name.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,18 @@ def check_proof(kind: ProofKind, request: CallbackRequest, secrets: Iterable[Sec
         if hmac.compare_digest(given.encode(), wanted.encode()):
             return
     raise CallbackRefused("the proof is not valid: is the handler's secret the calling system's?")
+
+
+def proof_of(name: str, secret: SecretValue) -> str:
+    """What goes into an address beside the name of what it is about."""
+    return hmac.new(secret.reveal().encode(), name.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def check_named(name: str, given: str, secrets: Iterable[SecretValue]) -> None:
+    """Whether the proof was made of this name, with one of the secrets. Raises CallbackRefused."""
+    wanted = [proof_of(name, secret) for secret in secrets]
+    if not any(hmac.compare_digest(given.encode(), each.encode()) for each in wanted):
+        raise CallbackRefused("the address is not one that we gave out, or its secret is gone")
 
 
 def _given(kind: ProofKind, request: CallbackRequest) -> str:

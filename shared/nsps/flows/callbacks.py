@@ -40,7 +40,10 @@ class Callbacks:
         self._connectors, self._answers = connectors, answers
 
     def handle(self, handler: str, request: CallbackRequest) -> Reply:
-        """Answer one notification: 204 when it is recorded, 401, 404, 400, or 503 (send again)."""
+        """Answer one notification: 204 when it is recorded, 401, 404, 400, or 503 (send again).
+
+        A GET is answered 200: Kannel takes nothing else for an answer.
+        """
         connector = self._connectors.get(handler)
         if connector is None:
             return Reply(404, {"error": "no handler of this name answers later"})
@@ -60,7 +63,7 @@ class Callbacks:
         except Transient as error:
             _log.warning("a notification is to be sent again", handler=handler, reason=str(error))
             return Reply(503, {"error": str(error)}, {"Retry-After": "10"})
-        return Reply(204)
+        return Reply(200) if request.method == "GET" else Reply(204)
 
 
 class Answers:
