@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nsps_local.declared_settings import Setting
-from nsps_local.manifest import FILE, PREDEFINED_GROUPS, Manifest, load
+from nsps_local.described import SYSTEMS, Described, connectors_in, load_connector_file
+from nsps_local.manifest import PREDEFINED_GROUPS, Manifest
 
 _MADE = "<!-- Made by `python -m infra.documents` from the manifests, not by hand. -->\n"
 _BEGINNING = f"""\
@@ -23,7 +24,8 @@ the system what it holds. A handler may have any ESPF group; the one here is the
 
 def manifests(root: Path) -> list[Manifest]:
     """Those of all connectors, in the order of ESPF's own groups."""
-    found = [load(file) for file in root.glob(f"functions/connectors/*/{FILE}")]
+    files = connectors_in(root / "functions" / "connectors").values()
+    found = [load_connector_file(file) for file in files]
     return sorted(found, key=lambda each: (_place(each.groups), each.connector))
 
 
@@ -62,7 +64,8 @@ def _table(found: Iterable[Manifest]) -> Iterator[str]:
 def _page(manifest: Manifest) -> Iterator[str]:
     name = manifest.connector
     yield f"# {name}: {manifest.title}\n\n{_MADE}\n{manifest.summary}\n"
-    yield f"[What it writes, limits and traps](../../functions/connectors/{name}/README.md).\n\n"
+    readme = f"../../functions/connectors/{manifest.folder}/README.md"
+    yield f"[What it writes, limits and traps]({readme}).\n\n"
     yield "| | |\n|---|---|\n"
     for what, value in _facts(manifest).items():
         yield f"| {what} | {value} |\n"
@@ -84,6 +87,7 @@ def _facts(manifest: Manifest) -> Mapping[str, str]:
         "tested against": _tested(manifest),
         "tier": manifest.quality.tier,
         "kind": " or ".join(manifest.kind),
+        "made of": _made_of(manifest),
         "usual ESPF groups": _groups(manifest),
         "usual events": _names(manifest.events),
         "reads of PortaBilling": _names(manifest.requires) or "nothing of its own",
@@ -92,6 +96,14 @@ def _facts(manifest: Manifest) -> Mapping[str, str]:
         "bears": f"{manifest.rate:g} calls a second" if manifest.rate else "",
     }
     return {what: value for what, value in facts.items() if value}
+
+
+def _made_of(manifest: Manifest) -> str:
+    if not isinstance(manifest, Described):
+        return ""
+    file = f"{manifest.folder}/{SYSTEMS}/{manifest.connector}.yaml"
+    shown = f"[a description](../../functions/connectors/{file})"
+    return f"{shown} for the connector [{manifest.folder}]({manifest.folder}.md)"
 
 
 def _groups(manifest: Manifest) -> str:

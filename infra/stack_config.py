@@ -16,13 +16,12 @@ from typing import Annotated, Any, TypeVar, get_args
 import yaml
 from nsps.runtime.mistakes import Mistake, mistakes
 from nsps.runtime.settings import BreakerRule, Kind, RetrySettings, Tier
+from nsps_local.described import connectors_in, load_connector_file
 from nsps_local.manifest import (
-    FILE,
     PREDEFINED_GROUPS,
     InvalidManifest,
     Manifest,
     Problem,
-    load,
     one_of,
 )
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -193,7 +192,7 @@ class _Check:
         self._local = local
         self._problems: list[str] = []
         self._notes: list[str] = []
-        self._manifests: dict[str, Manifest] = {}
+        self._manifests: dict[Path, Manifest] = {}
 
     def run(self, values: Mapping[str, Any]) -> StackConfig:
         self._unknown_keys(values)
@@ -291,7 +290,7 @@ class _Check:
         connector = entry.get("connector") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or not isinstance(connector, str):
             return None
-        there = sorted(file.parent.name for file in self._connectors.glob(f"*/{FILE}"))
+        there = connectors_in(self._connectors)
         if connector not in there:
             self._problem(
                 f"{where}.connector",
@@ -299,7 +298,7 @@ class _Check:
             )
             return None
         try:
-            manifest = self._loaded(connector)
+            manifest = self._loaded(there[connector])
         except InvalidManifest as error:
             self._problem(f"{where}.connector", f"its manifest is wrong: {error}")
             return None
@@ -307,11 +306,11 @@ class _Check:
             self._problem(f"{where}.{problem.where}", problem.text)
         return manifest
 
-    def _loaded(self, connector: str) -> Manifest:
+    def _loaded(self, file: Path) -> Manifest:
         """Raises InvalidManifest."""
-        if connector not in self._manifests:
-            self._manifests[connector] = load(self._connectors / connector / FILE)
-        return self._manifests[connector]
+        if file not in self._manifests:
+            self._manifests[file] = load_connector_file(file)
+        return self._manifests[file]
 
     def _note_group(self, keys: HandlerKeys, where: str) -> None:
         if keys.group and keys.group not in PREDEFINED_GROUPS:
@@ -350,13 +349,13 @@ class _Check:
 def _handler(keys: HandlerKeys, manifest: Manifest) -> Handler:
     return Handler(
         name=keys.name,
-        connector=keys.connector,
+        connector=manifest.folder,
         kind=keys.kind or manifest.kind[0],
         events=keys.events,
         requires=manifest.blocks(keys.requires),
         group=keys.group,
         call_timeout_seconds=keys.call_timeout_seconds or manifest.call_timeout_seconds,
-        settings=keys.settings,
+        settings=manifest.complete(keys.settings),
         secrets=keys.secrets,
         contract_token=keys.contract_token,
         max_rate=keys.max_rate or manifest.rate,

@@ -169,7 +169,9 @@ class HandlerKeys(_Keys):
     name: Annotated[str, AfterValidator(_not_reserved)] = Field(
         pattern=r"^[a-z][a-z0-9-]{0,29}[a-z0-9]$", description=_HANDLER_NAME
     )
-    connector: str = Field(description="the name of a folder in functions/connectors")
+    connector: str = Field(
+        description="the name of a connector, as docs/connectors/README.md lists them"
+    )
     events: tuple[EventPattern, ...] = Field(
         min_length=1, description="a list of event types, like [SIM/*, Account/*]"
     )

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from nsps.connector.base import Connector, not_read
@@ -118,6 +118,16 @@ class Manifest(_Part):
 
     _connector: type[Connector[Any]] = PrivateAttr()
     _settings: Mapping[str, Setting] = PrivateAttr()
+    _folder: str = PrivateAttr()
+
+    @property
+    def folder(self) -> str:
+        """The folder in functions/connectors whose function serves it."""
+        return self._folder
+
+    def complete(self, settings: Mapping[str, object]) -> Mapping[str, object]:
+        """A handler's settings as its function gets them."""
+        return settings
 
     @property
     def of_system(self) -> str:
@@ -129,9 +139,10 @@ class Manifest(_Part):
         """What a handler may set, by the connector's model."""
         return self._settings
 
-    def of(self, connector: type[Connector[Any]]) -> Self:
+    def of(self, connector: type[Connector[Any]], folder: str) -> Self:
         """This manifest, with the connector whose it is. Raises InvalidModel."""
         self._connector, self._settings = connector, declared(connector.settings_model)
+        self._folder = folder
         return self
 
     @model_validator(mode="before")
@@ -222,25 +233,34 @@ class Manifest(_Part):
         return f"the connector {self.connector} has no such setting: {one_of(name, self._settings)}"
 
 
+ManifestT = TypeVar("ManifestT", bound=Manifest)
+
+
 class InvalidManifest(ValueError):
     """A manifest that cannot be used; the message names the file and every fault in it."""
 
 
 def load(file: Path) -> Manifest:
     """The manifest in a ``connector.yaml``. Raises InvalidManifest."""
+    return read(file, Manifest, file.parent)
+
+
+def read(file: Path, model: type[ManifestT], folder: Path) -> ManifestT:
+    """A manifest, for the connector in the folder. Raises InvalidManifest."""
     shown = f"{file.parent.name}/{file.name}"
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise InvalidManifest(f"{shown}: cannot be read: {error}") from error
+    name = file.parent.name if file.name == FILE else file.stem
     try:
-        manifest = Manifest.model_validate(content, context={"folder": file.parent.name})
+        manifest = model.model_validate(content, context={"folder": name})
     except ValidationError as error:
         lines = [f"{shown}: {_fault(mistake)}" for mistake in mistakes(error)]
         raise InvalidManifest("\n".join(lines)) from error
-    shown = f"{file.parent.name}/connector.py"
+    shown = f"{folder.name}/connector.py"
     try:
-        return manifest.of(load_connector(file.parent))
+        return manifest.of(load_connector(folder), folder.name)
     except InvalidModel as error:
         lines = [f"{shown}: {line}" for line in str(error).splitlines()]
         raise InvalidManifest("\n".join(lines)) from error

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from nsps_local.manifest import FILE, Manifest, load
+from nsps_local.described import load_connector_file
+from nsps_local.manifest import Manifest
 
 RULES = {
     "bronze": ("standard-tests",),
@@ -78,13 +79,14 @@ def collect(root: Path, files: Iterable[str]) -> list[Collected]:
 Collect = Callable[[Path, Iterable[str]], Sequence[Collected]]
 
 
-def unearned(folder: Path, collect: Collect = collect) -> list[str]:
-    """What the manifest in a connector's folder claims and has not earned. Raises InvalidManifest.
+def unearned(file: Path, collect: Collect = collect) -> list[str]:
+    """What a connector's manifest claims and has not earned. Raises InvalidManifest.
 
-    The repository is that of ``functions/connectors/NAME``.
+    ``file``: below ROOT/functions/connectors.
     """
-    manifest = load(folder / FILE)
-    root = folder.parents[2]
+    manifest = load_connector_file(file)
+    root = next(each.parent for each in file.parents if each.name == "functions")
+    folder = root / "functions" / "connectors" / manifest.folder
     named = manifest.quality.tests
     collected = collect(root, {node.partition("::")[0] for node in named.values()})
     missing = [
@@ -115,8 +117,8 @@ def _disproved(
         return
     if all(test.skipped for test in tests):
         yield "is always skipped"
-    if not all(manifest.connector in test.connectors for test in tests):
-        yield f"is no test of the connector {manifest.connector}"
+    if not all(manifest.folder in test.connectors for test in tests):
+        yield f"is no test of the connector {manifest.folder}"
     if rule == "standard-tests" and not any(test.standard for test in tests):
         yield "is no class of standard tests: inherit one of nsps_testing.standard"
     if rule == "real-system" and not node.startswith(REAL_SYSTEMS):

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from nsps_local.described import connectors_in
 from nsps_local.manifest import FILE, InvalidManifest
 from nsps_local.new_connector import create
 from nsps_testing.quality import Collected, collect, unearned
 
 REPOSITORY = Path(__file__).parents[2]
-CONNECTORS = sorted(file.parent for file in REPOSITORY.glob(f"functions/connectors/*/{FILE}"))
+CONNECTORS = connectors_in(REPOSITORY / "functions" / "connectors")
 
 OWN = """
 
@@ -40,9 +41,9 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("folder", CONNECTORS, ids=lambda folder: folder.name)
-def test_a_connector_has_earned_what_it_claims(folder: Path) -> None:
-    assert unearned(folder) == []
+@pytest.mark.parametrize("file", CONNECTORS.values(), ids=CONNECTORS.keys())
+def test_a_connector_has_earned_what_it_claims(file: Path) -> None:
+    assert unearned(file) == []
 
 
 class Repository:
@@ -63,7 +64,7 @@ class Repository:
         """What is not earned of these claims; of those as they were written without."""
         quality = {"tier": tier, "tests": tests} if tests else self._manifest["quality"]
         (self.folder / FILE).write_text(yaml.safe_dump({**self._manifest, "quality": quality}))
-        return unearned(self.folder, self._in_files)
+        return unearned(self.folder / FILE, self._in_files)
 
     def _in_files(self, root: Path, files: Iterable[str]) -> list[Collected]:
         return [test for test in self._collected if test.node.partition("::")[0] in files]

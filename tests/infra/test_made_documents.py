@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from nsps_local.described import connectors_in
 from nsps_local.manifest import Manifest
 
 from infra import documents
@@ -41,9 +42,8 @@ def test_every_key_is_explained() -> None:
 def test_every_connector_has_a_page_that_explains_all_and_says_what_it_was_tested_against(
     found: list[Manifest],
 ) -> None:
-    folders = {file.parent.name for file in CONNECTORS.glob("*/connector.yaml")}
     made = pages(found)
-    assert made.keys() == {"README.md", *(f"{name}.md" for name in folders)}
+    assert made.keys() == {"README.md", *(f"{name}.md" for name in connectors_in(CONNECTORS))}
     for each in found:
         assert each.tested, (
             f"{each.connector}/connector.yaml: tested: say what its tests ran against"

@@ -110,8 +110,9 @@ _PDNS_SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
 
 
 @contextmanager
-def powerdns(key: str) -> Iterator[tuple[int, int]]:
-    """A PowerDNS without zones; gives the ports of its API and of the DNS, on 127.0.0.1.
+def powerdns(key: str, ports: tuple[int, int] | None = None) -> Iterator[tuple[int, int]]:
+    """A PowerDNS without zones; gives the ports of its API and of the DNS, on 127.0.0.1: those
+    asked for, or free ones.
 
     Skips where it, or its SQLite backend, is not installed.
     """
@@ -120,7 +121,8 @@ def powerdns(key: str) -> Iterator[tuple[int, int]]:
         pytest.skip("PowerDNS has no SQLite: apt-get install pdns-backend-sqlite3")
     # A path of its own: PowerDNS makes a socket there, whose name must be short.
     with tempfile.TemporaryDirectory(prefix="nsps-pdns-") as name:
-        folder, api, dns = Path(name), _free_port(), _free_port()
+        folder = Path(name)
+        api, dns = ports or (_free_port(), _free_port())
         with closing(sqlite3.connect(folder / "pdns.sqlite3")) as database:
             database.executescript(_PDNS_SCHEMA.read_text())
         (folder / "pdns.conf").write_text(

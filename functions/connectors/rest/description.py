@@ -129,12 +129,15 @@ class FieldOf(_Part):
 
 class Resource(_Part):
     """One thing that is kept of a subscriber. ``key``: the field that tells them apart; of it alone
-    are ``read`` and ``delete`` made. ``when``: source -> the values with which it is to be there.
+    are ``read`` and ``delete`` made. ``when``: source -> the values with which it is to be there,
+    or ``any``: with whatever value.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$", description="a name in small letters")
     key: str = Field(description="one of the fields")
-    when: dict[str, list[Any]] = Field({}, description="a map, {source: [values]}")
+    when: dict[str, list[Any] | Literal["any"]] = Field(
+        {}, description="a map, {source: [values]}, or {source: any}"
+    )
     fields: dict[str, FieldOf] = Field(min_length=1, description="a map, {field: source}")
     read: Reading = Field(description="{path}")
     create: Request = Field(description="{method, path, body}")
@@ -143,7 +146,7 @@ class Resource(_Part):
 
     @field_validator("when")
     @classmethod
-    def _sources(cls, when: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def _sources(cls, when: dict[str, Any]) -> dict[str, Any]:
         for source in when:
             Source.parse(source)
         return when
@@ -172,8 +175,7 @@ class Resource(_Part):
         """The fields as they should be; None where the resource should not be there."""
         source = Source.parse(str(self.fields[self.key].source))
         if not source.has_block(pb) or not all(
-            word(Source.parse(each).value(pb)) in map(word, values)
-            for each, values in self.when.items()
+            _is_one_of(Source.parse(each).value(pb), values) for each, values in self.when.items()
         ):
             return None
         made = {name: field.made(pb) for name, field in self.fields.items() if field.source}
@@ -249,6 +251,12 @@ class Settings(_Part):
             if names.count(name) > 1:
                 raise ValueError(f"resources: two are named {name}: write another name")
         return self
+
+
+def _is_one_of(value: Any, wanted: list[Any] | Literal["any"]) -> bool:
+    if wanted == "any":
+        return value not in (None, "")
+    return word(value) in map(word, wanted)
 
 
 def _web_address(key: str, url: str, allow_http: bool) -> None:

@@ -49,6 +49,10 @@ def seed_demo(store: Store) -> None:
             )
         _add_on(store, "Data 10 GB", "10 GB of data", 20, ("Internet Access", 34, "MB", 10240.0))
         _add_on(store, "Voice unlimited", "Calls without end", 30, ("Voice Calls", 3, "min", None))
+        store.run(  # the description is the routing number: see the connector enum_powerdns
+            "INSERT INTO products (name, description, addon_priority) VALUES (?, ?, ?)",
+            *("Ported number", "+420999", 10),
+        )
         store.run_many(CARD_SQL, (_card(n, MSISDN.format(n)) for n in range(1, FIRST_CARDS + 1)))
 
 
