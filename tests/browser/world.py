@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class World:
     accounts: dict[str, int] = field(default_factory=dict)
     events: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, str] = field(default_factory=dict)
+    _runs: Iterator[int] = field(default_factory=lambda: count(7))
 
     @property
     def url(self) -> str:
@@ -96,22 +98,26 @@ class World:
     def park(self, name: str) -> None:
         """As if the CRM had failed an event of this account for sixteen hours."""
         store, now = self.stack.running.store, datetime.now(UTC)
-        event = kept_event(store.read(store.event(self.events[name])) or {})
+        ident, run = self.events[name], next(self._runs)
+        event = kept_event(store.read(store.event(ident)) or {})
         assert event is not None
         body = event.body()
-        store.parked(f"crm.{self.events[name]}.7").set(
+        store.parked(f"crm.{ident}.{run}").set(
             {
                 "stage": "crm",
                 "handler": "crm",
-                "event_id": self.events[name],
-                "delivery": f"{self.events[name]}.7",
-                "run": 7,
+                "event_id": ident,
+                "delivery": f"{ident}.{run}",
+                "run": run,
                 "only": "crm",
                 "body": json.dumps(body),
                 "parked_at": now,
                 "tries": 2,
                 "next_try": now + timedelta(hours=4),
                 "reason": "the CRM answered 503",
+                "received_at": now.isoformat(),
+                "trace_id": "",
+                "request_id": "",
                 "expire_at": now + timedelta(days=9),
             }
         )

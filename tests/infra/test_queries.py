@@ -20,9 +20,9 @@ from google.cloud.firestore import FieldFilter
 from nsps.cloud.store import Store
 from nsps.console.api import Api
 from nsps.console.erase import _Search
-from nsps.console.find import Finding
 from nsps.console.jobs import Job, Jobs
 from nsps.console.overview import Overview
+from nsps.console.parked import Parked
 from nsps.console.replay import Replay
 from nsps.console.requests import AuditQuery
 from nsps.delivery import switch
@@ -119,10 +119,6 @@ def _event_of_number(store: Store) -> object:
     return store.find(query)
 
 
-def _finding(store: Store) -> Finding:
-    return Finding(store, cast(Any, SimpleNamespace(by_name={})), NOBODY)
-
-
 def _erase(store: Store) -> _Search:
     return _Search(store, 1, held=False)
 
@@ -160,17 +156,21 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
         _replay(since=NOW.isoformat()),
         _replay(account=1, since=NOW.isoformat(), until=NOW.isoformat()),
     ],
-    "console/jobs.latest": [lambda store: Jobs(store, NOBODY, "", NOBODY).latest(1)],
+    "console/jobs.latest": [
+        lambda store: Jobs(store, NOBODY, "", NOBODY).latest(1, "2026-11-21T10:00Z~j")
+    ],
     "console/jobs.findings": [
-        lambda store: Jobs(store, NOBODY, "", NOBODY).findings("j", 1, after="a")
+        lambda store: Jobs(store, NOBODY, "", NOBODY).findings("j", 1, after="a"),
+        lambda store: Jobs(store, NOBODY, "", NOBODY).findings("j", 1, after="a", what="missing"),
     ],
     "console/reconcile._ledger": [_by_name],
     "console/find._resources": [
         _resources("find", "array_contains", "001010000000001"),
         _resources("owner", "==", "account:1"),
     ],
-    "console/find.parked": [
-        lambda store: _finding(store).parked(["hss"], 1),
+    "console/parked.page": [
+        lambda store: Parked(store).page("hss", 1, "2026-11-21T10:00Z~hss.e"),
+        lambda store: Parked(store).page(None, 1, "2026-11-21T10:00Z~hss.e"),
     ],
     "console/erase._deliveries": [lambda store: list(_erase(store)._deliveries("hss", "e"))],
     "console/erase._ledger": [lambda store: list(_erase(store)._ledger("hss"))],

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from nsps.cloud.messages import ENRICHMENT, MalformedMessage, PushMessage
 from nsps.cloud.store import Store, Tx
-from nsps.console.find import Finding
-from nsps.console.handlers import Handlers
+from nsps.console.identity import Person, Role
+from nsps.console.parked import CannotSendNow, NotParked, Parked
 from nsps.delivery import switch
 from nsps.delivery.history import UNREADABLE, time_of_receipt
 from nsps.delivery.resend import Resend
@@ -88,10 +88,6 @@ class World:
     @staticmethod
     def handler(name: str, **more: Any) -> HandlerSummary:
         return HandlerSummary(name=name, connector="sample", events=("SIM/*",), **more)
-
-    def finding(self) -> Finding:
-        none: Any = None
-        return Finding(self.store, Handlers(self.handlers, {}, none), none)
 
     def made(self) -> Retries:
         poster = Poster(self.store, lambda: self.espf)
@@ -389,7 +385,7 @@ def test_a_letter_that_cannot_be_read_is_parked_with_its_bytes(world: World, dat
     assert (entry["state"], entry["event_type"]) == ("parked", UNREADABLE)
     (shown,) = Timeline(world.store, {}).latest(5)
     assert (shown.event_id, shown.state, shown.final) == ("e1", "parked", False)
-    (listed,) = world.finding().parked([ENRICHMENT], 5)
+    (listed,) = Parked(world.store).page(ENRICHMENT, 5).events
     assert listed["event_type"] == UNREADABLE and listed["letter"] == data.decode(
         "utf-8", "replace"
     )
@@ -439,8 +435,51 @@ def test_a_letter_that_names_its_account_by_no_id_is_parked_all_the_same(world: 
 def test_what_is_parked_tells_why_its_last_attempt_failed(world: World) -> None:
     world.park("e1", ENRICHMENT)
     world.store.event("e1").set({"retry": {"error": "HTTP 502", "at": PAST}}, merge=True)
-    (listed,) = world.finding().parked([ENRICHMENT], 5)
+    (listed,) = Parked(world.store).page(ENRICHMENT, 5).events
     assert listed["reason"] == "HTTP 502"
     world.due("enrichment.e1", last=True)
     assert world.retries.tick().expired == 1
     assert "HTTP 502" in (world.store.read(world.store.event("e1")) or {})["errors"][0]
+
+
+OPS = Person("ops@acme.example", Role.operator)
+
+
+@pytest.mark.parametrize("stage", ["hss", ENRICHMENT])
+@pytest.mark.parametrize("last", [False, True])
+def test_what_is_parked_can_be_sent_now(world: World, stage: str, last: bool) -> None:
+    """By the next tick, as at its own time; also what had no try left does not expire by it."""
+    world.park("e1", stage)
+    world.store.parked(f"{stage}.e1").set({"last": last}, merge=True)
+    assert world.retries.tick().sent == 0
+    Parked(world.store).send_now(f"{stage}.e1", OPS, "ticket 815")
+    (entry,) = world.store.find(world.store.client.collection("audit").limit(9))
+    assert (entry["action"], entry["target"], entry["reason"]) == ("send now", "e1", "ticket 815")
+    ticked = world.retries.tick()
+    assert (ticked.sent, ticked.expired) == (1, 0)
+    assert world.parked(f"{stage}.e1")["next_try"] > datetime.now(UTC)
+
+
+def test_what_cannot_be_sent_now_says_why(world: World) -> None:
+    parked = Parked(world.store)
+    with pytest.raises(NotParked, match="not parked any more"):
+        parked.send_now("hss.e1", OPS, "")
+    world.park("e1")
+    switch.pause(world.store, "hss", "ann@acme.example", "a new cable")
+    with pytest.raises(CannotSendNow, match=r"a new cable.*use up no try"):
+        parked.send_now("hss.e1", OPS, "")
+
+
+def test_what_is_parked_is_read_page_by_page(world: World) -> None:
+    for number in range(5):
+        world.park(f"e{number}", "hss" if number % 2 else "iptv")
+    parked, after, found = Parked(world.store), "", list[str]()
+    for size in (2, 2, 1):
+        page = parked.page(None, 2, after)
+        assert len(page.events) == size
+        found += [each["event_id"] for each in page.events]
+        after = page.next or ""
+    assert (sorted(found), after) == ([f"e{number}" for number in range(5)], "")
+    assert [each["stage"] for each in parked.page("hss", 9).events] == ["hss", "hss"]
+    with pytest.raises(ValueError, match="is no page"):
+        parked.page(None, 2, "nonsense")

@@ -32,7 +32,7 @@ def add_to(commands: Any) -> None:
     )
     listing.add_argument("handler", nargs="?", help="a handler, or enrichment; default: all")
     listing.add_argument(
-        "--limit", type=int, metavar="N", default=20, help="of each handler (default: %(default)s)"
+        "--limit", type=int, metavar="N", default=20, help="how many (default: %(default)s)"
     )
     listing.add_argument("--json", action="store_true", help="what the table shows, as JSON")
     add_console(listing)

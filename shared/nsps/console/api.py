@@ -30,6 +30,7 @@ from nsps.console.jobs import JobConflict, Jobs, UnknownJob
 from nsps.console.masking import Masking, hidden
 from nsps.console.now import Now
 from nsps.console.overview import Overview
+from nsps.console.parked import CannotSendNow, NotParked, Parked
 from nsps.console.paths import name_in
 from nsps.console.requests import (
     MAX_LIMIT,
@@ -55,6 +56,7 @@ from nsps.runtime.settings import PORTABILLING
 _log = log.get(__name__)
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 MAX_BODY_BYTES = 100_000
 _NO_EVENT = "no event {} in the history (kept for 3 months): `nsps events` lists the newest"
 RELATED = 5
@@ -101,11 +103,13 @@ class ConsoleContext:
     masking: Masking
     sees_subscribers: Role = Role.operator
     """From this role on numbers and names are shown as they are."""
+    parked: Parked = field(init=False)
     switches: Switches = field(init=False)
     overview: Overview = field(init=False)
 
     def __post_init__(self) -> None:
         switches = Switches(self.store)
+        object.__setattr__(self, "parked", Parked(self.store))
         object.__setattr__(self, "switches", switches)
         overview = Overview(self.store, self.handlers, switches, self.jobs.failed)
         object.__setattr__(self, "overview", overview)
@@ -146,11 +150,11 @@ class Api:
             return Reply(error.status, {"error": str(error)})
         except BadRequest as error:
             return Reply(400, {"error": str(error)})
-        except (NotThere, UnknownHandler, UnknownJob) as error:
+        except (NotThere, NotParked, UnknownHandler, UnknownJob) as error:
             return Reply(404, {"error": str(error)})
         except _MethodRefused as error:
             return Reply(405, {"error": str(error)}, {"Allow": error.allow})
-        except (SwitchRefused, JobConflict, HandlerRefuses, erase.NotYet) as error:
+        except (SwitchRefused, CannotSendNow, JobConflict, HandlerRefuses, erase.NotYet) as error:
             return Reply(409, {"error": str(error)})
         except Transient as error:
             return Reply(503, {"error": str(error)}, {"Retry-After": "5"})
@@ -203,10 +207,8 @@ class Api:
             query.handler,
             frozenset(query.outcome) if query.outcome else None,
         )
-        try:
-            page = self._context.finding.timeline.page(wanted, query.limit, query.after)
-        except ValueError as error:
-            raise BadRequest(f"after: {error}") from None
+        timeline = self._context.finding.timeline
+        page = _of_cursor(lambda: timeline.page(wanted, query.limit, query.after))
         found = {"events": self._histories(request, page.histories), "next": page.next}
         looked = {} if wanted.everything else {"looked_through": page.looked_through}
         return found | looked
@@ -228,15 +230,21 @@ class Api:
         return request.person.role >= self._context.sees_subscribers
 
     def parked(self, request: ConsoleRequest) -> dict[str, Any]:
-        handler = request.query.get("handler")
-        if handler not in (None, ENRICHMENT):
-            self._context.handlers.get(handler)
-        stages = [ENRICHMENT, *sorted(self._context.handlers.by_name)] if not handler else [handler]
-        limit = _limit(request.query, EVENTS)
-        found = self._context.finding.parked(stages, limit)
+        stage = request.query.get("handler") or None
+        if stage not in (None, ENRICHMENT):
+            self._context.handlers.get(stage)
+        limit, after = _limit(request.query, EVENTS), request.query.get("after", "")
+        page = _of_cursor(lambda: self._context.parked.page(stage, limit, after))
+        events = page.events
         if not self._sees(request):
-            found = [{**each, "reason": hidden(each["reason"])} for each in found]
-        return {"parked": found}
+            events = [{**each, "reason": hidden(each["reason"])} for each in events]
+        return {"parked": events, "next": page.next}
+
+    def send_parked(self, request: ConsoleRequest) -> dict[str, Any]:
+        """What is parked is sent within a minute instead of at its next try."""
+        reason = _body(request, ReasonBody).reason
+        self._context.parked.send_now(request.name, request.person, reason)
+        return {"name": request.name}
 
     def event(self, request: ConsoleRequest) -> dict[str, Any]:
         histories = [self._shown(request, event_history) for event_history in self._named(request)]
@@ -438,17 +446,20 @@ class Api:
         return self._context.store.find(newest.limit(AUDIT_PAGE))
 
     def jobs(self, request: ConsoleRequest) -> dict[str, Any]:
-        found = self._context.jobs.latest(_limit(request.query, 20))
-        return {"jobs": [plain(_without(job, "expire_at")) for job in found]}
+        limit, after = _limit(request.query, 20), request.query.get("after", "")
+        found, following = _of_cursor(lambda: self._context.jobs.latest(limit, after))
+        return {"jobs": [plain_job(job) for job in found], "next": following}
 
     def job(self, request: ConsoleRequest) -> dict[str, Any]:
         job = self._context.jobs.get(request.name)
-        limit, after = _limit(request.query, 100), request.query.get("after", "")
-        findings = self._context.jobs.findings(request.name, limit, after)
+        query, limit = request.query, _limit(request.query, 100)
+        findings, following = self._context.jobs.findings(
+            request.name, limit, query.get("after", ""), query.get("what", "")
+        )
         shown = [plain(_without(each, "expire_at")) for each in findings]
         if not self._sees(request):
             shown = [self._context.masking.resources(each) for each in shown]
-        return {**plain(_without(job, "expire_at")), "findings": shown}
+        return {**plain_job(job), "findings": shown, "next": following}
 
     def _systems(self) -> Systems:
         handlers = self._context.handlers.by_name
@@ -598,6 +609,7 @@ ROUTES = (
     _Route("POST", "/api/handlers/{name}/try", Role.operator, Api.try_handler),
     _Route("GET", "/api/accounts/{name}/kept", Role.viewer, Api.kept),
     _Route("POST", "/api/accounts/{name}/erase", Role.admin, Api.erase),
+    _Route("POST", "/api/parked/{name}/send", Role.operator, Api.send_parked),
     _Route("POST", "/api/replays", Role.operator, Api.replays),
     _Route("POST", "/api/reconciles", Role.operator, Api.reconciles),
     _Route("POST", "/api/jobs/{name}/stop", Role.operator, Api.stop_job),
@@ -649,6 +661,14 @@ def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise BadRequest(f"{name}: {text!r} is not a number")
     return int(text)
+
+
+def _of_cursor(read: Callable[[], T]) -> T:
+    """A page at the cursor that was given."""
+    try:
+        return read()
+    except ValueError as error:
+        raise BadRequest(f"after: {error}") from None
 
 
 def _without(document: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,21 +12,15 @@ from google.cloud.firestore import FieldFilter
 from nsps.cloud.store import Store, from_json
 from nsps.console.accounts import Lists
 from nsps.console.handlers import Handlers
-from nsps.delivery.history import UNREADABLE
 from nsps.delivery.timeline import (
     EventHistory,
     Timeline,
-    about_parked,
     expired,
-    last_reason,
     plain,
-    settled,
 )
 from nsps.domain.event import Owner
 
 EVENTS = 20
-LETTER_SHOWN = 2000
-"""Bytes that are shown of a message that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,40 +101,6 @@ class Finding:
             self.timeline.where("owner", str(owner), 1)
         )
 
-    def parked(self, stages: Iterable[str], limit: int) -> list[dict[str, Any]]:
-        """Events that wait in Firestore for their next try, by stage, the next first.
-
-        Raises Transient.
-        """
-        found: list[dict[str, Any]] = []
-        now = datetime.now(UTC)
-        for stage in stages:
-            query = self.store.client.collection("parked").where(
-                filter=FieldFilter("stage", "==", stage)
-            )
-            waits = query.where(filter=FieldFilter("next_try", ">", _LONG_AGO))
-            kept = self.store.find(waits.order_by("next_try").limit(limit))
-            found += map(_parked, self._unsettled(data for data in kept if not expired(data, now)))
-        return found
-
-    def _unsettled(self, kept: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those that were not delivered meanwhile (the tick finds that out at their next try), each
-        with why it failed last."""
-        places = {}
-        for data in kept:
-            reference, field = about_parked(self.store, data)
-            places[reference.path] = (field, data)
-        if not places:
-            return []
-        client = self.store.client
-        about = self.store.call(lambda: list(client.get_all(list(map(client.document, places)))))
-        now_is = {each.reference.path: each.to_dict() or {} for each in about}
-        return [
-            {**data, "reason": last_reason(now_is[path], data["reason"])}
-            for path, (field, data) in places.items()
-            if not settled(field, now_is[path])
-        ]
-
     def _resources(self, name: str, op: str, value: str) -> list[dict[str, Any]]:
         now = datetime.now(UTC)
         found = []
@@ -198,33 +156,6 @@ def kind_of(text: str) -> tuple[str, str]:
 
 def _spaced(owner: str) -> str:
     return owner.replace(":", " ")
-
-
-_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-def _parked(data: Mapping[str, Any]) -> dict[str, Any]:
-    event = json.loads(data["body"] or "{}")
-    i_event = event.get("variables", {}).get("i_event")
-    letter = data.get("letter")
-    return {
-        "stage": data["stage"],
-        "event_id": data["event_id"],
-        "event_type": event.get("event_type", UNREADABLE),
-        "i_event": None if i_event is None else str(i_event),
-        "run": data.get("run"),
-        "parked_at": plain(data["parked_at"]),
-        "tries": data["tries"],
-        "next_try": plain(data["next_try"]),
-        "last": bool(data.get("last")),
-        "reason": data["reason"],
-        "letter": None if letter is None else _letter(letter),
-    }
-
-
-def _letter(kept: bytes) -> str:
-    """The beginning of a message that cannot be read."""
-    return zlib.decompress(kept)[:LETTER_SHOWN].decode("utf-8", "replace")
 
 
 def _resource(handler: str, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from functools import partial
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from google.cloud.firestore import Query
+from google.cloud.firestore import FieldFilter, Query
 
-from nsps.cloud import audit
+from nsps.cloud import audit, cursor
 from nsps.cloud.messages import Publisher
 from nsps.cloud.store import HISTORY_DAYS, Store, Tx, as_json, from_json
 from nsps.console.identity import Person
@@ -233,27 +233,49 @@ class Jobs:
             raise UnknownJob(f"there is no job {ident}: `nsps jobs` lists them")
         return _shown(ident, data)
 
-    def latest(self, limit: int) -> list[dict[str, Any]]:
-        """The newest jobs first."""
-        query = self._store.client.collection("jobs").order_by(
-            "created_at", direction=Query.DESCENDING
-        )
+    def latest(self, limit: int, after: str = "") -> tuple[list[dict[str, Any]], str | None]:
+        """The newest jobs first, and the cursor of the page after it (None at the end).
+
+        Raises ValueError for a cursor that is none, Transient.
+        """
+        query: Any = self._store.client.collection("jobs")
+        for name in ("created_at", "__name__"):
+            query = query.order_by(name, direction=Query.DESCENDING)
+        position = cursor.read("created_at", after)
+        if position is not None:
+            query = query.start_after(position)
         found = self._store.call(lambda: list(query.limit(limit).stream()))
         now = datetime.now(UTC)
         documents = [(each.id, each.to_dict() or {}) for each in found]
-        return [_shown(ident, data) for ident, data in documents if data["expire_at"] > now]
+        following = None
+        if len(documents) == limit:
+            ident, last = documents[-1]
+            following = cursor.write(last["created_at"], ident)
+        shown = [_shown(ident, data) for ident, data in documents if data["expire_at"] > now]
+        return shown, following
 
     def failed(self) -> list[dict[str, Any]]:
         """Of the newest jobs those that have failed."""
-        return [job for job in self.latest(20) if job["state"] == JobState.FAILED]
+        newest, _ = self.latest(20)
+        return [job for job in newest if job["state"] == JobState.FAILED]
 
-    def findings(self, ident: str, limit: int, after: str = "") -> list[dict[str, Any]]:
-        """What a job found, by name; ``after``: the last name of the page before."""
-        query = _findings(self._store, ident).order_by("name")
+    def findings(
+        self, ident: str, limit: int, after: str = "", what: str = ""
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """What a job found, by name, and the ``after`` of the next page (None at the end).
+
+        ``what``: only findings of this kind (missing, different, ...).
+        """
+        query: Any = _findings(self._store, ident)
+        if what:
+            query = query.where(filter=FieldFilter("kinds", "array_contains", what))
+        query = query.order_by("name")
         if after:
             query = query.start_after({"name": after})
         found = self._store.find(query.limit(limit))
-        return [{**each, "resources": _resources(each.get("resources"))} for each in found]
+        following = str(found[-1]["name"]) if len(found) == limit else None
+        shown = [{**each, "resources": _resources(each.get("resources"))} for each in found]
+        return shown, following
 
     # ---- work --------------------------------------------------------------------------------
 
@@ -355,8 +377,9 @@ class Jobs:
             if kept >= KEPT_FINDINGS:
                 break
             place = _findings(self._store, job.id).document(quote(name, safe=":"))
-            shown = {**finding, "resources": as_json(finding.get("resources", []))}
-            tx.merge(place, {"name": name, **shown, "expire_at": data["expire_at"]})
+            resources = finding.get("resources", [])
+            kept_as = {**finding, "resources": as_json(resources), "kinds": _kinds(resources)}
+            tx.merge(place, {"name": name, **kept_as, "expire_at": data["expire_at"]})
             kept += 1
         return kept
 
@@ -454,6 +477,10 @@ def _job(store: Store, ident: str) -> Any:
 def _resources(kept: Any) -> list[dict[str, Any]]:
     found = from_json(kept) or []
     return [{**each, "fields": changes(each.get("fields"))} for each in found]
+
+
+def _kinds(resources: Iterable[Mapping[str, Any]]) -> list[str]:
+    return sorted({str(each["what"]) for each in resources})
 
 
 def _findings(store: Store, ident: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from google.cloud.firestore import DocumentReference, DocumentSnapshot, FieldFilter, Query
 
+from nsps.cloud import cursor
 from nsps.cloud.store import Store, from_json
 from nsps.domain.event import delivery_id
 from nsps.domain.outcome import Outcome
@@ -171,7 +172,7 @@ class Timeline:
         Looks through SEARCHED events at the most: then the page ends early, and ``next`` goes on.
         """
         query = self._wanted(wanted)
-        position: Any = _position(after)
+        position: Any = cursor.read("opened_at", after)
         found: list[EventHistory] = []
         looked = 0
         while looked < SEARCHED:
@@ -363,20 +364,10 @@ _SEARCH_PAGE = 200
 _MILLISECOND = timedelta(milliseconds=1)  # what a history's times are cut to
 
 
-def _position(after: str) -> dict[str, Any] | None:
-    """Where a cursor points to. Raises ValueError."""
-    moment, _, ident = after.partition("~")
-    if not after:
-        return None
-    if not ident or "/" in ident:
-        raise ValueError(f"{after!r} is no page")
-    return {"opened_at": datetime.fromisoformat(moment), "__name__": ident}
-
-
 def _cursor(snapshots: Iterable[DocumentSnapshot[Any]], ident: str) -> str:
     (last,) = (each for each in snapshots if each.id == ident)
     opened_at: datetime = (last.to_dict() or {})["opened_at"]
-    return f"{opened_at.astimezone(UTC).isoformat()}~{ident}"
+    return cursor.write(opened_at, ident)
 
 
 def came_to(history: EventHistory, handler: str | None, outcomes: frozenset[str]) -> bool:

@@ -50,7 +50,10 @@ class Counting:
         self.pages.append(at)
         end = min(at + self.step, self.last)
         cursor = {"at": end} if end < self.last else None
-        names: dict[str, Mapping[str, Any]] = {str(n): {"resources": []} for n in range(at, end)}
+        kinds = ("missing", "same")
+        names: dict[str, Mapping[str, Any]] = {
+            str(n): {"resources": [{"what": kinds[n % 2], "key": "k"}]} for n in range(at, end)
+        }
         return Page(cursor, end - at, {"odd": (end - at) // 2}, names, 1, self.last, range(at, end))
 
 
@@ -97,7 +100,7 @@ def test_a_job_goes_page_by_page_to_its_end(store: Store) -> None:
     assert (job["state"], job["done"], job["total"], job["sent"]) == ("done", 5, 5, 3)
     assert job["found"] == {"odd": 2}
     assert bench.worker.pages == [0, 2, 4]
-    assert [each["name"] for each in bench.jobs.findings(ident, 10)] == list("01234")
+    assert [each["name"] for each in bench.jobs.findings(ident, 10)[0]] == list("01234")
     assert seen_among(store, ident, range(10)) == set(range(5))
     (entry,) = store.find(store.client.collection("audit").limit(9))
     assert (entry["who"], entry["action"], entry["reason"]) == (OPS.email, "count", "a test")
@@ -256,8 +259,25 @@ def test_findings_are_kept_up_to_a_limit_and_all_counted(
     bench = Bench(store, Counting(8))
     ident = bench.start()
     bench.run()
-    assert len(bench.jobs.findings(ident, 10)) == 3
+    assert len(bench.jobs.findings(ident, 10)[0]) == 3
     assert bench.jobs.get(ident)["found"] == {"odd": 4}
+
+
+def test_jobs_and_findings_are_read_page_by_page(store: Store) -> None:
+    bench = Bench(store, Counting(5))
+    idents = [bench.start() for _ in range(3)]
+    bench.run()
+    newest, after = bench.jobs.latest(2)
+    older, end = bench.jobs.latest(2, after or "")
+    assert [each["id"] for each in (*newest, *older)] == idents[::-1] and end is None
+    first, then = bench.jobs.findings(idents[0], 3)
+    rest, end = bench.jobs.findings(idents[0], 3, then or "")
+    assert [each["name"] for each in (*first, *rest)] == list("01234") and end is None
+    missing, end = bench.jobs.findings(idents[0], 2, what="missing")
+    assert [each["name"] for each in missing] == ["0", "2"] and end == "2"
+    (last,), end = bench.jobs.findings(idents[0], 9, end or "", "missing")
+    assert (last["name"], end) == ("4", None)
+    assert bench.jobs.findings(idents[0], 9, what="left over") == ([], None)
 
 
 def test_expired_jobs_never_show(store: Store) -> None:
@@ -265,7 +285,7 @@ def test_expired_jobs_never_show(store: Store) -> None:
     ident = bench.start()
     past = datetime.now(UTC) - timedelta(days=1)
     store.client.document("jobs", ident).set({"expire_at": past}, merge=True)
-    assert bench.jobs.latest(10) == []
+    assert bench.jobs.latest(10) == ([], None)
     for name in (ident, "never", "a/b", ""):
         with pytest.raises(UnknownJob):
             bench.jobs.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 from datetime import UTC, datetime, timedelta
@@ -364,6 +365,29 @@ def test_a_dry_run_is_shown_first_and_then_sent(pages: Pages, rig: Rig) -> None:
     assert len(pages.published) == 2
     told = pages.send("/replays", {"rate": "many"})
     assert told.code == 400
+
+
+def test_what_is_parked_is_listed_page_by_page_and_sent_now(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsps.console.pages.parked.PAGE", 2)
+    later = datetime.now(UTC) + timedelta(hours=4)
+    for number, stage in enumerate(("hss", "enrichment", "mail")):
+        kept = {"stage": stage, "handler": None, "only": None, "run": None, "tries": 1}
+        kept |= {"event_id": f"e{number}", "delivery": f"e{number}", "body": None, "reason": "away"}
+        at = later + timedelta(minutes=number)
+        pages.store.parked(f"{stage}.e{number}").set({**kept, "next_try": at, "parked_at": at})
+    first = pages.text("/parked")
+    assert [f"/events/e{n}" in first for n in range(3)] == [True, True, False]
+    (more,) = re.findall(r'rel="next" href="([^"]*)"', first)
+    second = pages.text(html.unescape(more))
+    assert "/events/e2" in second and "data-live" not in second
+    for action in re.findall(r'action="(/parked/[^"]*)"', first):
+        assert pages.send(action, {"reason": ""}).headers["Location"].endswith("done=sending")
+    assert {
+        (pages.store.read(pages.store.event(f"e{n}")) or {})["next_try"] < later for n in (0, 1)
+    }
+    assert pages.send("/parked/hss.never/send", {}).code == 404
 
 
 def test_many_are_chosen_by_a_form(pages: Pages) -> None:

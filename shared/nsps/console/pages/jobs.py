@@ -1,10 +1,10 @@
-"""What waits parked; replays and reconciles: chosen, previewed, started, followed, stopped."""
+"""Replays and reconciles: chosen, previewed, started, followed, stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from nsps.console.pages import forms
 from nsps.console.pages.events import OUTCOMES, owner_page, utc
@@ -12,31 +12,23 @@ from nsps.console.pages.site import Shown, Visit, moved
 from nsps.console.pages.table import csv_file
 
 PAGE = 100
+JOBS = 50
 MOST = 1000
 """Findings that the API gives at once."""
-
-
-def parked(visit: Visit) -> Shown:
-    """What used up its quick attempts, and when it is tried next."""
-    handler = visit.query.get("handler") or None
-    found = visit.get("parked", limit=PAGE, handler=handler)["parked"]
-    return visit.page(
-        "parked.html",
-        rows=sorted(found, key=lambda each: each["next_try"] or ""),
-        handler=handler,
-        handlers=_handlers(visit),
-        most=PAGE,
-    )
 
 
 def jobs(visit: Visit) -> Shown:
     """The newest, and the forms that start one."""
     chosen = {name: visit.query.get(name, "") for name in ("handler", "account", "customer")}
     outcomes = visit.query.get("outcomes", "")
+    after = visit.query.get("after")
+    found = visit.get("jobs", limit=JOBS, after=after)
     return visit.page(
         "jobs.html",
-        jobs=visit.get("jobs", limit=50)["jobs"],
-        handlers=_handlers(visit),
+        jobs=found["jobs"],
+        next=found["next"],
+        first=not after,
+        handlers=visit.get("handlers")["handlers"],
         outcomes=OUTCOMES,
         chosen=chosen,
         chosen_outcomes=outcomes.split(",") if outcomes else [],
@@ -47,20 +39,13 @@ def jobs(visit: Visit) -> Shown:
 def job(visit: Visit) -> Shown:
     """One of them, with what it found."""
     what, after = visit.query.get("what", ""), visit.query.get("after", "")
-    found = visit.get(f"jobs/{visit.name}", limit=PAGE, after=after)
-    findings = found["findings"]
-    last = findings[-1]["name"] if len(findings) == PAGE else None
-    if what:
-        found = visit.get(f"jobs/{visit.name}", limit=1)
-        findings = [each for each in _findings(visit) if _is(each, what)][:MOST]
-        last = None
+    found = visit.get(f"jobs/{visit.name}", limit=PAGE, after=after, what=what)
     return visit.page(
         "job.html",
         job=found,
-        lines=[line for each in findings for line in _lines(each, what)],
+        lines=[line for each in found["findings"] for line in _lines(each, what)],
         what=what,
-        last=last,
-        after=after,
+        following=urlencode({"what": what, "after": found["next"]}) if found["next"] else None,
     )
 
 
@@ -117,23 +102,12 @@ def _number(text: str) -> object:
         return text
 
 
-def _handlers(visit: Visit) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = visit.get("handlers")["handlers"]
-    return found
-
-
 def _findings(visit: Visit) -> Iterator[Mapping[str, Any]]:
-    after = ""
-    while True:
-        page = visit.get(f"jobs/{visit.name}", limit=MOST, after=after)["findings"]
-        yield from page
-        if len(page) < MOST:
-            return
-        after = page[-1]["name"]
-
-
-def _is(finding: Mapping[str, Any], what: str) -> bool:
-    return any(each["what"] == what for each in finding.get("resources") or [])
+    what, after = visit.query.get("what", ""), ""
+    while after is not None:
+        page = visit.get(f"jobs/{visit.name}", limit=MOST, after=after, what=what)
+        yield from page["findings"]
+        after = page["next"]
 
 
 def _lines(

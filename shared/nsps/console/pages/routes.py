@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nsps.console.identity import Role
-from nsps.console.pages import audit, events, handlers, jobs, overview, subscriber
+from nsps.console.pages import audit, events, handlers, jobs, overview, parked, subscriber
 from nsps.console.pages.site import PageRoute
 
 _OPERATOR, _ADMIN = Role.operator, Role.admin
@@ -21,7 +21,8 @@ ROUTES = (
     PageRoute("GET", "/handlers/{name}", handlers.handler),
     PageRoute("POST", "/handlers/{name}/pause", handlers.pause, _OPERATOR),
     PageRoute("POST", "/handlers/{name}/resume", handlers.resume, _OPERATOR),
-    PageRoute("GET", "/parked", jobs.parked),
+    PageRoute("GET", "/parked", parked.parked),
+    PageRoute("POST", "/parked/{name}/send", parked.send, _OPERATOR),
     PageRoute("GET", "/jobs", jobs.jobs),
     PageRoute("GET", "/jobs/{name}", jobs.job),
     PageRoute("GET", "/jobs/{name}/findings.csv", jobs.findings_csv),

@@ -120,6 +120,7 @@ class Visit:
 _DONE = {
     "paused": "It is paused.",
     "resumed": "It goes on.",
+    "sending": "It is sent within a minute; its event's page shows what comes of it.",
     "stopped": "It stops after the page it is at.",
     "erased": "It was erased.",
 }
