@@ -19,6 +19,7 @@ from google.api_core.exceptions import FailedPrecondition
 from google.cloud.firestore import FieldFilter
 from nsps.cloud.store import Store
 from nsps.console.api import Api
+from nsps.console.ended import Ended
 from nsps.console.erase import _Search
 from nsps.console.jobs import Job, Jobs
 from nsps.console.overview import Overview
@@ -85,6 +86,11 @@ def _wanted(**what: Any) -> Callable[[Store], object]:
     return lambda store: Timeline(store, {}).page(Wanted(**what), 1)
 
 
+def _ended(since: datetime | None = None, after: str = "") -> Callable[[Store], object]:
+    wanted = Wanted(since=since, outcomes=frozenset({"rejected", "expired"}))
+    return lambda store: Ended(store, Timeline(store, {})).page(wanted, ["hss"], 1, after)
+
+
 def _around(store: Store) -> object:
     event = {"owner": "account:1", "opened_at": NOW}
     store.event("around").set(event)
@@ -143,11 +149,14 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
     ],
     "delivery/timeline._wanted": [
         _wanted(handler="hss"),
+        _wanted(handler="hss", since=NOW),
         _wanted(since=NOW, until=NOW),
         _wanted(account=1),
         _wanted(account=1, since=NOW),
     ],
     "delivery/timeline.around": [_around],
+    "console/ended._candidates": [_ended(), _ended(since=NOW), _ended(after="2026-11-21T10:00Z~e")],
+    "console/ended._stream": [_ended(since=NOW, after="2026-11-21T10:00Z~e")],
     "delivery/timeline.latest": [lambda store: Timeline(store, {}).latest(1)],
     "console/replay._one": [_event_of_number],
     "console/replay._read": [_replay()],

@@ -88,6 +88,8 @@ def _print_events(answer: Mapping[str, Any], options: argparse.Namespace) -> Non
         console.print(f"None of the {looked} newest events came to that.")
     elif options.account is not None:
         console.print(f"No event of account {options.account} in the history (kept for 3 months).")
+    elif options.outcome or options.handler:
+        console.print("No event in the history (kept for 3 months) came to that.")
     else:
         console.print("No events yet. Send one: nsps send SIM/Updated i_account=1 i_event=1")
     if looked is not None and looked >= SEARCHED:

@@ -20,6 +20,7 @@ from nsps.cloud.messages import ENRICHMENT
 from nsps.cloud.receiver import Reply
 from nsps.cloud.store import Store
 from nsps.console import erase
+from nsps.console.ended import Ended
 from nsps.console.event_json import event_json
 from nsps.console.explanation import Systems, explain_event, explain_subject
 from nsps.console.find import EVENTS, Finding, Subject, kind_of
@@ -45,7 +46,7 @@ from nsps.console.requests import (
 from nsps.delivery import switch
 from nsps.delivery.history import unpacked
 from nsps.delivery.switch import Switch, Switches, SwitchRefused, kept_until
-from nsps.delivery.timeline import EventHistory, Wanted, plain
+from nsps.delivery.timeline import EventHistory, Page, Wanted, plain
 from nsps.domain.event import Owner
 from nsps.domain.outcome import Terminal, Transient
 from nsps.domain.subscriber import as_msisdn
@@ -207,11 +208,18 @@ class Api:
             query.handler,
             frozenset(query.outcome) if query.outcome else None,
         )
-        timeline = self._context.finding.timeline
-        page = _of_cursor(lambda: timeline.page(wanted, query.limit, query.after))
+        by_index = Ended.finds(wanted)
+        page = _of_cursor(lambda: self._found(wanted, query, by_index=by_index))
         found = {"events": self._histories(request, page.histories), "next": page.next}
-        looked = {} if wanted.everything else {"looked_through": page.looked_through}
-        return found | looked
+        complete = wanted.everything or by_index
+        return found | ({} if complete else {"looked_through": page.looked_through})
+
+    def _found(self, wanted: Wanted, query: EventsQuery, *, by_index: bool) -> Page:
+        timeline = self._context.finding.timeline
+        if not by_index:
+            return timeline.page(wanted, query.limit, query.after)
+        names = [query.handler] if query.handler else sorted(self._context.handlers.by_name)
+        return Ended(self._context.store, timeline).page(wanted, names, query.limit, query.after)
 
     def _histories(
         self, request: ConsoleRequest, histories: Iterable[EventHistory]

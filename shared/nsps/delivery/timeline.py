@@ -154,6 +154,12 @@ class Timeline:
             return [self._event_history(name, data)]
         return self.where("i_event", name)
 
+    def named(self, idents: Iterable[str]) -> dict[str, EventHistory]:
+        """The events of these event_ids that are there, by id. Raises StoreUnavailable."""
+        references = [self._store.event(ident) for ident in idents]
+        found = self._store.call(lambda: list(self._store.client.get_all(references)))
+        return {each.event_id: each for each in self._loaded(each for each in found if each.exists)}
+
     def where(self, field: str, value: Any, limit: int = 100) -> list[EventHistory]:
         """The newest events in whose entry a field (i_event, i_account, owner) has a value, oldest
         first."""
@@ -194,6 +200,9 @@ class Timeline:
         query: Any = self._store.events()
         if wanted.account is not None:
             query = query.where(filter=FieldFilter("i_account", "==", wanted.account))
+        elif wanted.handler is not None:
+            mine = FieldFilter("handlers", "array_contains", wanted.handler)
+            query = query.where(filter=mine)
         if wanted.since is not None:
             query = query.where(filter=FieldFilter("opened_at", ">=", wanted.since))
         if wanted.until is not None:
