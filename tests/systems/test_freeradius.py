@@ -16,7 +16,7 @@ import pytest
 from nsps.delivery.verdict import Verdict
 from nsps.domain.event import RECONCILE
 from nsps.domain.outcome import Outcome
-from nsps_testing.standard import UnderTheKit, enriched
+from nsps_testing.standard import UnderTheKit, enriched, make_call
 from pyrad.packet import (
     CoAACK,
     CoANAK,
@@ -98,7 +98,8 @@ class Provisioned:
     number: int = 0
 
     def __post_init__(self) -> None:
-        url = f"postgresql://postgres@{self.world.host}:{self.world.port}/radius"
+        user = self.settings.pop("user", "postgres")
+        url = f"postgresql://{user}@{self.world.host}:{self.world.port}/radius"
         settings = of_connector.settings_of(self.world.host, self.world.port, **self.settings)
         self._tests = of_connector.TestFreeradius()
         self._connector = self._tests.make({**settings, "database_url": url})
@@ -123,6 +124,9 @@ class Provisioned:
         verdict = self.attempt(pb, event_type)
         assert verdict.ack, verdict.reason
         return verdict.outcome
+
+    def check(self) -> None:
+        self._connector.check(make_call())
 
     def close(self) -> None:
         self._connector.close()
@@ -322,7 +326,22 @@ def test_a_session_that_the_nas_does_not_know_is_no_error(
     assert len(access.seen) == 1 and login(daemon) is None
 
 
-# --- the database is lost -------------------------------------------------------------------------
+# --- the database --------------------------------------------------------------------------------
+
+
+def test_the_privileges_that_the_readme_names_are_enough(world: World, provisioned: Any) -> None:
+    written = "radcheck, radreply, radusergroup"
+    with world.session() as session:
+        session.execute("DROP ROLE IF EXISTS provisioning")
+        session.execute("CREATE ROLE provisioning LOGIN")
+        session.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {written} TO provisioning")
+        for table in written.split(", "):
+            session.execute(f"GRANT USAGE ON SEQUENCE {table}_id_seq TO provisioning")
+        session.execute("GRANT SELECT ON radacct TO provisioning")
+    handler = provisioned(group="product_info.name", sessions="disconnect", user="provisioning")
+    for pb in (snapshot(), snapshot("Silver"), snapshot(blocked=True), {}):
+        assert handler.deliver(pb) is Outcome.DELIVERED
+    handler.check()
 
 
 def test_a_database_that_was_lost_while_events_came_is_filled_by_reconcile(

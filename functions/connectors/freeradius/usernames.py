@@ -33,8 +33,8 @@ class Usernames:
         return self._sources.reads()
 
     def of(self, pb: PbData) -> list[str]:
-        """Each once, though two sources may hold it; none that no login could have."""
+        """Without those that no login could have; two sources may give the same."""
         found = [str(each) for each in self._sources.values(pb).values() if each is not None]
         realm = f"@{self._realm}" if self._realm else ""
-        names = dict.fromkeys(each if "@" in each else f"{each}{realm}" for each in found)
+        names = (each if "@" in each else f"{each}{realm}" for each in found)
         return [each for each in names if _NAME.fullmatch(each) and self._form.fullmatch(each)]
