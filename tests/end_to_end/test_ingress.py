@@ -29,7 +29,7 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 )
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
-from nsps_local.pubsub import PubSubServer
+from nsps_local.pubsub.server import PubSubServer
 from nsps_local.secretmanager import SecretManagerServer
 from nsps_testing.faults import ChaosProxy
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nsps_local.pubsub import PubSubServer
+from nsps_local.pubsub.server import PubSubServer
 from nsps_local.recording import Topology
 from nsps_local.recording.topology import Binding
 from nsps_local.stack import cloud

@@ -25,7 +25,7 @@ from google.api_core import exceptions
 from google.api_core.retry import Retry
 from google.pubsub_v1.services.publisher import PublisherClient as GeneratedClient
 from google.pubsub_v1.types import PubsubMessage
-from nsps_local.pubsub import PubSubServer
+from nsps_local.pubsub.server import PubSubServer
 
 from tests.local_cloud.pubsub_rig import PROJECT, Rig, endpoint, wait_until
 

@@ -23,7 +23,7 @@ from google.auth import jwt
 from google.pubsub_v1.services.publisher import PublisherClient as GeneratedClient
 from google.pubsub_v1.services.subscriber import SubscriberClient as GeneratedSubscriber
 from google.pubsub_v1.types import PubsubMessage, StreamingPullRequest
-from nsps_local.pubsub import PubSubServer
+from nsps_local.pubsub.server import PubSubServer
 
 from tests.local_cloud.pubsub_rig import Rig, endpoint, wait_until
 

@@ -21,9 +21,9 @@ from google.auth.transport.requests import Request
 from google.oauth2 import id_token
 from google.pubsub_v1.services.publisher import PublisherClient as GeneratedClient
 from google.pubsub_v1.types import PubsubMessage
-from nsps_local.pubsub import PubSubServer
 from nsps_local.pubsub.identities import Identities
 from nsps_local.pubsub.push import PushBackoff, Window
+from nsps_local.pubsub.server import PubSubServer
 
 from tests.local_cloud.pubsub_rig import Post, Rig, endpoint, wait_until
 

@@ -40,7 +40,7 @@ from nsps.domain.outcome import NoAnswer, Transient
 from nsps.transport.deadline import Deadline
 from nsps.transport.http import Answer, Http
 from nsps_local.firestore import FirestoreServer
-from nsps_local.pubsub import PubSubServer
+from nsps_local.pubsub.server import PubSubServer
 from nsps_local.sandbox import Sandbox
 
 from tests.machine import steps

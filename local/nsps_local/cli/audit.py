@@ -16,7 +16,6 @@ from nsps_local.cli.show import asked_for, console
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "audit",
-        help="who paused, resumed, replayed, repaired or erased, and why",
         description="Every change that a person made, the newest first; kept for 3 months.",
     )
     parser.add_argument(

@@ -13,7 +13,6 @@ from nsps_local.cli.errors import CommandError
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "certify",
-        help="does a connector keep the published contract, and how well?",
         description=DESCRIPTION,
     )
     add_options(parser)

@@ -10,7 +10,7 @@ from nsps_local.cli.errors import CommandError
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser("new-connector", help="a connector to start from, with its tests")
+    parser = commands.add_parser("new-connector")
     parser.add_argument("name", help="lower-case letters, digits and '_': hss_acme")
     parser.add_argument("--root", type=Path, default=Path(), help="the checkout (default: here)")
     parser.set_defaults(run=_new)

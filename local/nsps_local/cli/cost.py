@@ -25,7 +25,6 @@ PUBLISHED = {1: 9.0, 3: 16.0}
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "cost",
-        help="dollars per million events and per month, from the recorded program",
         description="nsps cost --config infra/Pulumi.acme.yaml --subscribers 200000 --events 5",
     )
     parser.add_argument(

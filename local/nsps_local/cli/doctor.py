@@ -27,7 +27,6 @@ _MARK = {State.GOOD: ("✓", "green"), State.BAD: ("✗", "red"), State.UNKNOWN:
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
-        help="secrets, PortaBilling, systems, clock, limits: what is wrong, and what to do",
         description="Of the stack on this machine; with --outputs or --console, of a deployed one "
         "(and with --config, whether its secrets are there and may be read).",
     )

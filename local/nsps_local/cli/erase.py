@@ -13,7 +13,6 @@ from nsps_local.cli.show import console
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "erase",
-        help="delete what NSPS keeps of one account",
         description="Says what is kept; deletes it with --yes, which needs the role admin. The "
         "external systems are not touched: terminate the account in PortaBilling first.",
     )

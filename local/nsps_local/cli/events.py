@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from nsps.delivery.timeline import SEARCHED
-
 from nsps_local.cli.errors import CommandError
 from nsps_local.cli.handlers import print_warnings
 from nsps_local.cli.remote import Remote, add_console
@@ -22,7 +20,6 @@ _FORMS = "account:N, customer:N, imsi:NUMBER or msisdn:NUMBER"
 def add_to(commands: Any) -> None:
     listing = commands.add_parser(
         "events",
-        help="the newest events and their outcomes",
         description="The outcome of each event, handler by handler; what is not well first.",
     )
     listing.add_argument(
@@ -40,7 +37,6 @@ def add_to(commands: Any) -> None:
     listing.set_defaults(run=_list)
     explain = commands.add_parser(
         "explain",
-        help="an event or a subscriber in plain words: what happened, what waits, what to do",
         description="nsps explain 7603, nsps explain msisdn:447700900001",
     )
     explain.add_argument(
@@ -92,7 +88,7 @@ def _print_events(answer: Mapping[str, Any], options: argparse.Namespace) -> Non
         console.print("No event in the history (kept for 3 months) came to that.")
     else:
         console.print("No events yet. Send one: nsps send SIM/Updated i_account=1 i_event=1")
-    if looked is not None and looked >= SEARCHED:
+    if looked is not None and answer["next"] and len(answer["events"]) < options.limit:
         console.print(
             f"The {looked} newest events were looked through. All of them: nsps replay --handler "
             "HANDLER --outcome WORD --since 3d --dry-run",

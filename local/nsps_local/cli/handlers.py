@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from nsps.delivery.switch import State
 from nsps.domain.printable import one_line
-from nsps.runtime.settings import PORTABILLING
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +20,6 @@ from nsps_local.cli.show import console
 def add_to(commands: Any) -> None:
     pausing = commands.add_parser(
         "pause",
-        help="stop sending to a system until it is resumed",
         description="Nothing is lost meanwhile: what comes for the system waits. No deployment "
         "and no breaker ends a pause.",
     )
@@ -32,7 +29,6 @@ def add_to(commands: Any) -> None:
     pausing.set_defaults(run=_pause)
     resuming = commands.add_parser(
         "resume",
-        help="send to a paused system again",
         description="What waited comes within a minute, in no particular order: the newest state "
         "wins.",
     )
@@ -42,7 +38,6 @@ def add_to(commands: Any) -> None:
     resuming.set_defaults(run=_resume)
     listing = commands.add_parser(
         "handlers",
-        help="the external systems: which are in service, and why not",
         description="in service; paused (by a person, until `nsps resume`); down (its breaker is "
         "open, and asks by itself how it is); coming back (sent to slowly).",
     )
@@ -79,7 +74,7 @@ def _list(options: argparse.Namespace) -> int:
     handlers, portabilling = answer["handlers"], answer["portabilling"]
     if options.json:
         switches = {each["name"]: each["switch"] for each in handlers}
-        print(json.dumps({**switches, PORTABILLING: portabilling}, indent=1))
+        print(json.dumps({**switches, "portabilling": portabilling}, indent=1))
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("handler", "connector", "state", "since", "kept until", "why"):
@@ -97,13 +92,13 @@ def _list(options: argparse.Namespace) -> int:
 def portabilling_said(switch: Mapping[str, Any]) -> Iterator[str]:
     """What is to be known of PortaBilling: nothing while it can be read."""
     breaker = switch["breaker"]
-    if breaker["state"] == State.OPEN:
+    if breaker["state"] == "open":
         yield (
             f"PortaBilling cannot be read since {_clock(breaker['opened_at'])}: "
             f"{one_line(breaker['reason'])}; no event goes to any system until it can; asked again "
             f"with the first event after {_moment(breaker['next_probe']):%H:%M:%S}"
         )
-    if breaker["state"] == State.HALF_OPEN:
+    if breaker["state"] == "half_open":
         yield "PortaBilling can be read again, and is asked slowly: what waited comes by and by"
 
 
@@ -123,10 +118,10 @@ def _told(switch: Mapping[str, Any]) -> tuple[Text, str, str]:
             _clock(pause["at"]),
             f"{pause['by']}: {pause['reason']}",
         )
-    if breaker["state"] == State.OPEN:
+    if breaker["state"] == "open":
         asked = f"; asked again about {_moment(breaker['next_probe']):%H:%M:%S}"
         return Text("down", style="red"), _clock(breaker["opened_at"]), breaker["reason"] + asked
-    if breaker["state"] == State.HALF_OPEN:
+    if breaker["state"] == "half_open":
         since = _clock(breaker["changed_at"])
         return (
             Text("coming back", style="cyan"),

@@ -45,7 +45,6 @@ def add_to(commands: Any) -> None:
     _add_reconcile(commands)
     parser = commands.add_parser(
         "jobs",
-        help="replays and reconciles: what runs, what was found; watch, stop, resume one",
         description="nsps jobs; nsps jobs show JOB; nsps jobs stop JOB --reason ...",
     )
     parser.add_argument(
@@ -67,7 +66,6 @@ def add_to(commands: Any) -> None:
 def _add_replay(commands: Any) -> None:
     parser = commands.add_parser(
         "replay",
-        help="send events of the history again; PortaBilling is read anew for each",
         description="nsps replay EVENT, or nsps replay --handler hss --outcome rejected --since 2h."
         " What is written is what PortaBilling has now, never what it had then.",
     )
@@ -95,7 +93,6 @@ def _add_replay(commands: Any) -> None:
 def _add_reconcile(commands: Any) -> None:
     parser = commands.add_parser(
         "reconcile",
-        help="compare PortaBilling with what a system holds; --fix repairs",
         description="Compares, and touches nothing without --fix. Exit status 1 if something is "
         "not as PortaBilling says, 2 if it could not be compared to the end.",
     )

@@ -13,7 +13,6 @@ import requests
 
 from nsps_local.cli.errors import CommandError
 from nsps_local.cli.running import Running, add_state
-from nsps_local.pubsub.oidc import TokenIssuer
 
 CALL_SECONDS = 90
 LOCAL, LOCAL_ADMIN = "operator@localhost", "admin@localhost"
@@ -58,6 +57,8 @@ class Remote:
         if console is None:
             raise CommandError("the running stack has no console: start it again")
         self._url = console["url"]
+        from nsps_local.pubsub.oidc import TokenIssuer  # of which a deployed NSPS needs nothing
+
         issuer = TokenIssuer(options.state / "pubsub")
         self._token = options.token or issuer.token(local, console["audience"])
 

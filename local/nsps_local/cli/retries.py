@@ -17,9 +17,7 @@ from nsps_local.cli.show import console
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser(
-        "retries", help="when failed deliveries are tried again; which are parked, and why"
-    )
+    parser = commands.add_parser("retries")
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
     explaining = parts.add_parser("explain", help="the schedule, with clock times from now")
     explaining.add_argument("handler", nargs="?", help="a handler; default: the usual schedule")

@@ -8,13 +8,14 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from nsps.cloud.store import Store, open_store
-from nsps.delivery.timeline import Timeline
-from nsps.runtime.settings import HandlerSummary
+from typing import TYPE_CHECKING, Any
 
 from nsps_local.cli.errors import CommandError
+
+if TYPE_CHECKING:  # the commands that only ask the console import none of it
+    from nsps.cloud.store import Store
+    from nsps.delivery.timeline import Timeline
+    from nsps.runtime.settings import HandlerSummary
 
 DEFAULT_STATE = Path(".nsps")
 
@@ -46,17 +47,23 @@ class Running:
 
     @cached_property
     def store(self) -> Store:
+        from nsps.cloud.store import open_store
+
         firestore = self.description["firestore"]
         os.environ["FIRESTORE_EMULATOR_HOST"] = firestore["host"]
         return open_store(self.description["project"], firestore["database"])
 
     @cached_property
     def timeline(self) -> Timeline:
+        from nsps.delivery.timeline import Timeline
+
         return Timeline(self.store, summaries(self.description["handlers"]))
 
 
 def summaries(described: Mapping[str, Mapping[str, Any]]) -> dict[str, HandlerSummary]:
     """The handlers of a stack.json, as the functions know each other's."""
+    from nsps.runtime.settings import HandlerSummary
+
     known = HandlerSummary.model_fields
     return {
         name: HandlerSummary.model_validate_json(

@@ -25,7 +25,6 @@ METHODS = ("basic", "custom", "signature")
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "send",
-        help="send a webhook to the ingress, as ESPF does",
         description="nsps send SIM/Updated i_account=1000889 i_event=5, or nsps send --file FILE."
         " Another ingress than this machine's: --url with --auth.",
     )

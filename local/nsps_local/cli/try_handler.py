@@ -19,7 +19,6 @@ _SHOWN = 1000
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "try",
-        help="what a handler would ask of its system for one account",
         description="Reads PortaBilling and the system, and shows the requests and their answers, "
         "without secrets. What would change something is shown and not sent: for each resource the "
         "first such request. With --send the account is delivered as by an event, and every "

@@ -23,7 +23,7 @@ DEFAULT_CONFIG = ROOT / "infra" / "Pulumi.local.yaml"
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser("up", help="start everything on this machine; Ctrl-C stops it")
+    parser = commands.add_parser("up")
     add_state(parser)
     parser.add_argument(
         "--config", type=Path, default=DEFAULT_CONFIG, help="a stack's Pulumi.<stack>.yaml"

@@ -1,9 +1,5 @@
 """The embedded Pub/Sub: production's semantics on loopback, for the unmodified real client.
 
-`PubSubServer` runs it in a thread of this process; `python -m nsps_local.pubsub` in a process of
-its own. Clients find it by PUBSUB_EMULATOR_HOST.
+`server.PubSubServer` runs it in a thread of this process; `python -m nsps_local.pubsub` in a
+process of its own. Clients find it by PUBSUB_EMULATOR_HOST.
 """
-
-from nsps_local.pubsub.server import PubSubServer
-
-__all__ = ["PubSubServer"]
