@@ -201,6 +201,22 @@ class TestVoipKamailio(OfKamailio, HttpStandardTests):
         connector.after_write(key, state, {**was, "ha1": "another"}, make_call())
         assert registrar.removed == [USER, USER]
 
+    def test_all_rows_of_the_domain_are_listed(self, connector: Any, database: Path) -> None:
+        """Page by page; others may have written some, and other domains share the table."""
+        ours = {f"{name}@{DOMAIN}" for name in ("1", "2", "3", "a@b", "z")}
+        with sqlite3.connect(database) as file:
+            for key in (*ours, "1@other.example.net", "2@zoo.example.net"):
+                name, _, domain = key.rpartition("@")
+                file.execute(
+                    "INSERT INTO subscriber (username, domain) VALUES (?, ?)", (name, domain)
+                )
+        found: list[str] = []
+        while page := connector.keys(found[-1] if found else "", 2, make_call()):
+            found += page
+        assert len(found) == len(ours) and set(found) == ours
+        connector.delete(f"a@b@{DOMAIN}", None, make_call())
+        assert connector.read(f"a@b@{DOMAIN}", make_call()) is None
+
     def test_contacts_that_are_kept_by_domain(
         self, system: ChaosProxy, registrar: Registrar
     ) -> None:

@@ -238,12 +238,14 @@ def test_a_kamailio_that_lost_its_database_is_filled_again(
     registrar.start()
     stack.all_finished(each["i_event"] for each in [*events, *made["events"]])
     assert phones[0].register() == 401  # nothing was said of it meanwhile
+    with registrar.session() as session:  # by hand, past NSPS
+        session.execute("INSERT INTO subscriber (username, domain) VALUES ('eve', %s)", [DOMAIN])
 
     command = [sys.executable, "-m", "nsps_local.cli", "reconcile", "voip", "--all", "--fix"]
     done = subprocess.run(
         [*command, "--state", str(stack.state)],
         cwd=ROOT, capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
-    assert "missing" in done.stdout, done.stdout + done.stderr
+    assert "missing" in done.stdout and "foreign" in done.stdout, done.stdout + done.stderr
     expected = [200, 403, 401, 200]
     wait_for(lambda: [phone.register() for phone in phones] == expected, 30, "the phones")

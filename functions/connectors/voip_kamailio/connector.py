@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nsps.connector.base import Call, Context, Enriched, State, StateConnector
@@ -45,6 +45,7 @@ class VoipKamailio(StateConnector[Settings]):
     """Subscribers of a Kamailio."""
 
     settings_model = Settings
+    listable = True
 
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
@@ -52,7 +53,7 @@ class VoipKamailio(StateConnector[Settings]):
         kinds = {name: source.kind for name, source in self._fields.sources.items()}
         own = (*OURS, settings.status_column) if settings.status_column else OURS
         columns: dict[str, Kind] = {**dict.fromkeys(own, "text"), **kinds}
-        self._table = Table("subscriber", columns, key=("username", "domain"))
+        self._table = Table("subscriber", columns, key=("domain", "username"))
         self._sql = SqlClient(settings.database_url, self._database_password, [self._table])
         hide = context.hide("password_key", "password")
         self._rpc = Rest(context.http, settings.rpc_url, NoAuthentication(), ANSWERS, hide=hide)
@@ -105,6 +106,13 @@ class VoipKamailio(StateConnector[Settings]):
         told = {name: value for name, value in row.items() if name not in OURS}
         return {**told, **{name: SecretValue(row[name] or "") for name in ("ha1", "ha1b")}}
 
+    def keys(self, after: str, limit: int, call: Call) -> Sequence[str]:
+        """Those of the domain; in the table's order, by domain first, they stand together."""
+        domain = self.settings.domain
+        with self._sql.reading(call) as session:
+            found = session.keys(self._table, [domain, after.rpartition("@")[0]], limit)
+        return [f"{username}@{of}" for of, username in found if of == domain]
+
     def create(self, key: str, state: State, call: Call) -> None:
         with self._sql.writing(call) as session:
             session.upsert(self._table, {**_row(key), **state})
@@ -130,7 +138,8 @@ class VoipKamailio(StateConnector[Settings]):
 
 
 def _row(key: str) -> dict[str, Any]:
-    return dict(zip(("username", "domain"), key.split("@"), strict=True))
+    username, _, domain = key.rpartition("@")
+    return {"username": username, "domain": domain}
 
 
 def _md5(text: str) -> SecretValue:
