@@ -289,6 +289,12 @@ client localhost {{
 modules {{
   expr {{
   }}
+  always ok {{
+    rcode = ok
+  }}
+  always reject {{
+    rcode = reject
+  }}
   pap {{
   }}
   chap {{
@@ -362,16 +368,36 @@ server default {{
     sql
   }}
 }}
+server coa {{
+  listen {{
+    type = coa
+    ipaddr = 127.0.0.1
+    port = {coa}
+  }}
+  recv-coa {{
+    if (&User-Name == "nobody") {{
+      update reply {{
+        &Error-Cause := Session-Context-Not-Found
+      }}
+      reject
+    }}
+    ok
+  }}
+}}
 """
 RADIUS_SCHEMA = Path("/etc/freeradius/3.0/mods-config/sql/main/postgresql/schema.sql")
 
 
 @dataclass(frozen=True)
 class FreeRadius:
-    """A FreeRADIUS on 127.0.0.1: its ports, and the secret that it shares with all there."""
+    """A FreeRADIUS on 127.0.0.1: its ports, and the secret that it shares with all there.
+
+    At ``coa`` it takes CoA and Disconnect as a NAS would, for all but User-Name ``nobody``.
+    """
 
     auth: int
     acct: int
+    coa: int
     secret: str
 
 
@@ -386,10 +412,10 @@ def freeradius(folder: Path, database_port: int, database: str) -> Iterator[Free
     _program("radclient", packages)
     if not RADIUS_SCHEMA.exists() or not Path("/usr/lib/freeradius/rlm_sql_postgresql.so").exists():
         pytest.skip(f"FreeRADIUS has no PostgreSQL: apt-get install {packages}")
-    made = FreeRadius(_free_port(), _free_port(), "shared-with-radclient")
+    made = FreeRadius(_free_port(), _free_port(), _free_port(), "shared-with-radclient")
     config = _RADIUS_CONFIG.format(
         folder=folder, database_port=database_port, database=database,
-        auth=made.auth, acct=made.acct, secret=made.secret,
+        auth=made.auth, acct=made.acct, coa=made.coa, secret=made.secret,
     )  # fmt: skip
     (folder / "radiusd.conf").write_text(config)
     log = folder / "daemon.log"

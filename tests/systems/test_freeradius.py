@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ import psycopg
 import pytest
 from nsps.delivery.verdict import Verdict
 from nsps.domain.event import RECONCILE
-from nsps.domain.outcome import Outcome
+from nsps.domain.outcome import NoAnswer, Outcome
+from nsps.runtime.secrets import SecretValue
+from nsps.transport.http import Deadline
+from nsps.transport.radius import Nas, RadiusClient
 from nsps_testing.standard import UnderTheKit, enriched, make_call
 from pyrad.packet import (
     CoAACK,
@@ -324,6 +327,19 @@ def test_a_session_that_the_nas_does_not_know_is_no_error(
     account(daemon, "Start")
     assert handler.deliver({}) is Outcome.DELIVERED
     assert len(access.seen) == 1 and login(daemon) is None
+
+
+def test_freeradius_as_a_nas_takes_what_is_signed(daemon: FreeRadius) -> None:
+    """FreeRADIUS itself takes CoA and Disconnect: a second reading of the RFC."""
+    radius = RadiusClient(Attributes().dictionary)
+    right = Nas("127.0.0.1", daemon.coa, SecretValue(daemon.secret))
+    given = {"User-Name": USER, "Acct-Session-Id": "4F2", "Mikrotik-Rate-Limit": "20M/5M"}
+    assert radius.change(right, given, Deadline(5)) is True
+    assert radius.disconnect(right, {"User-Name": USER}, Deadline(5)) is True
+    assert radius.change(right, {"User-Name": "nobody"}, Deadline(5)) is False
+    assert radius.disconnect(right, {"User-Name": "nobody"}, Deadline(5)) is False
+    with pytest.raises(NoAnswer):
+        radius.change(replace(right, secret=SecretValue("another")), given, Deadline(0.3))
 
 
 # --- the database --------------------------------------------------------------------------------
