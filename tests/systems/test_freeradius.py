@@ -17,7 +17,7 @@ from nsps.delivery.verdict import Verdict
 from nsps.domain.event import RECONCILE
 from nsps.domain.outcome import NoAnswer, Outcome
 from nsps.runtime.secrets import SecretValue
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.radius import Nas, RadiusClient
 from nsps_testing.standard import UnderTheKit, enriched, make_call
 from pyrad.packet import (
