@@ -223,8 +223,8 @@ class TestFreeradius(StateStandardTests):
     def _acknowledge(request: CoAPacket) -> Iterable[bytes]:
         return answering(CoAACK if request.code == CoARequest else DisconnectACK)(request)
 
-    def told(self, system: ChaosProxy, secrets: dict[str, str], **more: Any) -> Freeradius:
-        """The connector with these settings; its sessions are told."""
+    def with_sessions(self, system: ChaosProxy, secrets: dict[str, str], **more: Any) -> Freeradius:
+        """The connector with these settings; its live sessions are not left alone."""
         settings = settings_of(system.host, system.port, **{"sessions": "coa", **more})
         model = Settings.model_validate(settings)
         return Freeradius(model, make_context({"password_key": KEY, **secrets}))
@@ -242,7 +242,7 @@ class TestFreeradius(StateStandardTests):
         online(sql, "5", NAS, stopped="now")
         online(sql, "6", NAS, user="bob")
         targets = {away: f"{NAS}:{free_port()}", NAS: f"{NAS}:{nas.port}"}
-        connector = self.told(system, {"coa_secret": SECRET}, nas=targets)
+        connector = self.with_sessions(system, {"coa_secret": SECRET}, nas=targets)
         for pb, code in ((snapshot(), CoARequest), (snapshot(blocked=True), DisconnectRequest)):
             nas.seen.clear()
             with pytest.raises(Unreachable):
@@ -258,7 +258,9 @@ class TestFreeradius(StateStandardTests):
         online(sql, "2", NAS, address="10.0.0.2")
         online(sql, "3", NAS)
         plans = {"Gold": {"Framed-IP-Address": "10.0.0.1", "Filter-Id": ["a", "b"]}}
-        connector = self.told(system, {"coa_secret": SECRET}, plans=plans, coa_port=nas.port)
+        connector = self.with_sessions(
+            system, {"coa_secret": SECRET}, plans=plans, coa_port=nas.port
+        )
         self.follow(connector, snapshot())
         seen = {each.packet["Acct-Session-Id"][0]: each.packet for each in nas.seen}
         codes = {ident: packet.code for ident, packet in seen.items()}
@@ -271,7 +273,7 @@ class TestFreeradius(StateStandardTests):
         self, system: ChaosProxy, sql: Sql, nas: NasDouble
     ) -> None:
         online(sql, "1", NAS)
-        connector = self.told(system, {"coa_secret": SECRET}, coa_port=nas.port)
+        connector = self.with_sessions(system, {"coa_secret": SECRET}, coa_port=nas.port)
         [was] = connector.desired(enriched(snapshot())).values()
         self.follow(connector, snapshot(), {**was, "check": []})
         assert nas.seen == []
@@ -297,8 +299,8 @@ class TestFreeradius(StateStandardTests):
         secrets: dict[str, str],
         text: str | None,
     ) -> None:
-        connector = self.told(system, secrets, coa_port=nas.port)
-        self.follow(connector, snapshot())  # nobody is online: no secret is needed
+        connector = self.with_sessions(system, secrets, coa_port=nas.port)
+        self.follow(connector, snapshot())  # no session: no secret is needed
         online(sql, "1", NAS)
         error = self.attempt(lambda: self.follow(connector, snapshot()))
         assert (error is None and len(nas.seen) == 1) if text is None else text in str(error)
@@ -458,7 +460,7 @@ def test_what_the_account_has_beats_the_plan() -> None:
         ({"plan": "product"}, "plan: product: 'product' names no value"),
         ({"usernames": ["account_info.assigned_addons"]}, "is a list"),
         ({"usernames": []}, "usernames"),
-        ({"group": "product_info.name"}, "sessions: NSPS does not know"),
+        ({"group": "product_info.name"}, "sessions: a CoA cannot carry"),
         ({"profile": "wimax"}, "realm: a WiMAX subscriber is USER@REALM"),
         ({"profile": "dialup"}, "profile"),
         ({"realm": "a@b"}, "realm"),

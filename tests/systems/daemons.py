@@ -375,7 +375,7 @@ server coa {{
     port = {coa}
   }}
   recv-coa {{
-    if (&User-Name == "nobody") {{
+    if (&User-Name == "offline") {{
       update reply {{
         &Error-Cause := Session-Context-Not-Found
       }}
@@ -392,7 +392,7 @@ RADIUS_SCHEMA = Path("/etc/freeradius/3.0/mods-config/sql/main/postgresql/schema
 class FreeRadius:
     """A FreeRADIUS on 127.0.0.1: its ports, and the secret that it shares with all there.
 
-    At ``coa`` it takes CoA and Disconnect as a NAS would, for all but User-Name ``nobody``.
+    At ``coa`` it takes CoA and Disconnect as a NAS would, for all but User-Name ``offline``.
     """
 
     auth: int

@@ -173,8 +173,8 @@ def login(
 
 def account(daemon: FreeRadius, status: str, **more: str) -> None:
     """A NAS's accounting of the session."""
-    told = {**SESSION, "Acct-Status-Type": status, **more}
-    answer = radclient(daemon.acct, "acct", daemon.secret, told)
+    given = {**SESSION, "Acct-Status-Type": status, **more}
+    answer = radclient(daemon.acct, "acct", daemon.secret, given)
     assert answer.startswith("Accounting-Response"), answer or "no answer"
 
 
@@ -247,8 +247,8 @@ def test_as_a_pcrf_speed_and_quota_follow_product_and_counter(
     assert policy(2**23 + 1) == {"Mikrotik-Rate-Limit": "50M/10M", **left}
     assert policy(0) == {"Mikrotik-Rate-Limit": "256k/256k"}
     assert policy("N/A") == {"Mikrotik-Rate-Limit": "50M/10M"}
-    told = policy("N/A", "Silver")
-    assert told is not None and told["Mikrotik-Rate-Limit"] == "20M/5M"
+    other = policy("N/A", "Silver")
+    assert other is not None and other["Mikrotik-Rate-Limit"] == "20M/5M"
 
 
 def test_the_group_gives_what_the_operator_wrote(
@@ -291,11 +291,13 @@ def test_a_live_session_is_told_of_a_new_product_and_ended_by_a_block(
     handler = provisioned(sessions="coa", coa_port=access.port)
     assert handler.deliver(snapshot()) is Outcome.DELIVERED
     account(daemon, "Start", **{"Framed-IP-Address": "10.0.0.7"})
-    assert access.seen == []  # nobody was online
+    assert access.seen == []  # no session was live
 
     assert handler.attempt(snapshot("Silver")).outcome is Outcome.RETRYING
-    told = login(daemon)
-    assert told is not None and told["Mikrotik-Rate-Limit"] == "20M/5M"  # the row is right already
+    granted = login(daemon)
+    assert (
+        granted is not None and granted["Mikrotik-Rate-Limit"] == "20M/5M"
+    )  # the row is right already
     assert handler.again().ack
     assert handler.deliver(snapshot("Silver")) is Outcome.UNCHANGED  # nothing more is owed
     assert [seen.packet.code for seen in access.seen] == [CoARequest] * 2
@@ -336,8 +338,8 @@ def test_freeradius_as_a_nas_takes_what_is_signed(daemon: FreeRadius) -> None:
     given = {"User-Name": USER, "Acct-Session-Id": "4F2", "Mikrotik-Rate-Limit": "20M/5M"}
     assert radius.change(right, given, Deadline(5)) is True
     assert radius.disconnect(right, {"User-Name": USER}, Deadline(5)) is True
-    assert radius.change(right, {"User-Name": "nobody"}, Deadline(5)) is False
-    assert radius.disconnect(right, {"User-Name": "nobody"}, Deadline(5)) is False
+    assert radius.change(right, {"User-Name": "offline"}, Deadline(5)) is False
+    assert radius.disconnect(right, {"User-Name": "offline"}, Deadline(5)) is False
     with pytest.raises(NoAnswer):
         radius.change(replace(right, secret=SecretValue("another")), given, Deadline(0.3))
 

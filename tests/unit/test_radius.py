@@ -330,7 +330,7 @@ def free_port() -> int:
 @pytest.mark.parametrize(
     ("nas", "seconds", "error"),
     [
-        (("127.0.0.1", 0, SECRET), 5.0, Unreachable),  # nobody listens
+        (("127.0.0.1", 0, SECRET), 5.0, Unreachable),  # no one listens
         (("no-such-host.invalid", 3799, SECRET), 5.0, Unreachable),
         (("169.254.169.254", 3799, SECRET), 5.0, AddressRefused),
         (("127.0.0.1", 3799, ""), 5.0, Transient),

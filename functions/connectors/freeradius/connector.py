@@ -5,7 +5,7 @@ radreply (``attribute``, ``op``, ``value``; a password is a SecretValue), and ``
 radusergroup, where the settings choose one. All rows of the user name are NSPS's: others are
 removed. A subscriber who is barred keeps one row, which rejects the login.
 
-What a live session has, it keeps until its NAS is told: that follows each write.
+A live session keeps what it has until its NAS gets a CoA or Disconnect, which follows each write.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Freeradius(StateConnector[Settings]):
                 session.delete(table, {"username": key})
 
     def after_write(self, key: str, state: State | None, was: State | None, call: Call) -> None:
-        """Tell the live sessions. They stay as they are where only the password is another."""
+        """Change or end the live sessions. Where only the password is another, they stay."""
         if self.settings.sessions == "leave":
             return
         to_end = state is None or state["check"] == [REJECT]

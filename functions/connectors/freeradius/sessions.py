@@ -1,4 +1,4 @@
-"""Live sessions: told by their NAS what changed, or ended (RFC 5176)."""
+"""Live sessions: changed by a CoA, or ended by a Disconnect (RFC 5176)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SESSIONS = Table(
     written=False,
 )
 _ADDRESS = "Framed-IP-Address"
-# They tell which session is meant, and change nothing in it.
+# They identify the session, and change nothing in it.
 _IDENTIFYING = {
     *("User-Name", "NAS-IP-Address", "NAS-IPv6-Address", "NAS-Identifier", "NAS-Port"),
     *("Acct-Session-Id", "Called-Station-Id", "Calling-Station-Id", "Chargeable-User-Identity"),
@@ -72,18 +72,21 @@ class LiveSessions:
     ) -> None:
         address = _plain(session["framedipaddress"])
         server = _plain(session["nasipaddress"])
-        told: dict[str, Any] = {"User-Name": username, "Acct-Session-Id": session["acctsessionid"]}
-        told["NAS-IPv6-Address" if ":" in server else "NAS-IP-Address"] = server
+        identity: dict[str, Any] = {
+            "User-Name": username,
+            "Acct-Session-Id": session["acctsessionid"],
+        }
+        identity["NAS-IPv6-Address" if ":" in server else "NAS-IP-Address"] = server
         if address:
-            told[_ADDRESS] = address
+            identity[_ADDRESS] = address
         nas = Nas(*self._settings.target(server), self._secret(server))
         moved = address and any(
             row["attribute"] == _ADDRESS and row["value"] != address for row in reply or ()
         )
         if reply is None or moved:
-            self._radius.disconnect(nas, told, deadline)
+            self._radius.disconnect(nas, identity, deadline)
         elif holds := _attributes(reply):
-            self._radius.change(nas, {**told, **holds}, deadline)
+            self._radius.change(nas, {**identity, **holds}, deadline)
 
     def _secret(self, server: str) -> SecretValue:
         """The secret of this NAS: one for all, or a JSON object with one for each address."""

@@ -81,8 +81,8 @@ class Settings(BaseModel):
     password: PasswordForm | None = Field(
         default=None,
         description="How the password stands in radcheck: nt, ssha, clear, none (who proves "
-        "themselves otherwise, as by certificate), accept (nobody is asked). Unless given nt, for "
-        "wimax none, for policy accept.",
+        "themselves otherwise, as by certificate), accept (any password is taken). Unless given "
+        "nt, for wimax none, for policy accept.",
     )
     reply: dict[str, str] = Field(
         default={},
@@ -106,7 +106,7 @@ class Settings(BaseModel):
     )
     sessions: Literal["coa", "disconnect", "leave"] = Field(
         default="coa",
-        description="What becomes of a live session: coa (told what changed; ended by a block), "
+        description="What becomes of a live session: coa (changed by a CoA; ended by a block), "
         "disconnect (ended by both, to log in anew), leave (it goes on until it ends).",
     )
     coa_port: int = Field(
@@ -158,8 +158,8 @@ class Settings(BaseModel):
             raise ValueError("realm: a WiMAX subscriber is USER@REALM: write the realm")
         if self.sessions == "coa" and self.group is not None:
             raise ValueError(
-                "sessions: NSPS does not know what the database gives a group, and can tell no "
-                "session: write disconnect, or leave"
+                "sessions: a CoA cannot carry what the database gives a group: write disconnect, "
+                "or leave"
             )
         attributes = Attributes(self.dictionary)
         for where, name, values in self._named_attributes():

@@ -58,7 +58,7 @@ _NOTHING_TO_DO = (503, 507)
 # RFC 5176, section 3.5. What an operator can correct is tried again.
 _CAUSES: Mapping[int, _Cause] = {
     401: _Cause("Unsupported Attribute", "the NAS does not take one of the attributes"),
-    402: _Cause("Missing Attribute", "the NAS tells its sessions by another attribute"),
+    402: _Cause("Missing Attribute", "the NAS identifies its sessions by another attribute"),
     403: _Cause("NAS Identification Mismatch", "another NAS answers at this address"),
     404: _Cause("Invalid Request", final=True),
     405: _Cause("Unsupported Service", final=True),
@@ -87,8 +87,8 @@ class RadiusClient:
     def change(self, nas: Nas, attributes: Attributes, deadline: Deadline) -> bool:
         """Let a session have these attributes from now on (CoA-Request).
 
-        ``attributes``: what tells the session, and what is to hold for it. Returns whether the NAS
-        has such a session. Raises Transient, Terminal (both: nothing was changed), NoAnswer.
+        ``attributes``: what identifies the session, and what is to hold for it. Returns whether the
+        NAS has such a session. Raises Transient, Terminal (both: nothing was changed), NoAnswer.
         """
         return self._request(CoARequest, nas, attributes, deadline)
 
@@ -146,7 +146,7 @@ class RadiusClient:
                         return reply
                     forged = True
             except OSError as error:
-                if once:  # the network says itself that the NAS did not get it
+                if once:  # the network reports that the NAS did not get it
                     raise Unreachable(f"{where}: {reason_of(error)}; nothing was sent") from None
                 raise NoAnswer(f"{where}: {reason_of(error)}") from None
             wait, once = min(2 * wait, _MAX_WAIT), False
@@ -182,7 +182,7 @@ def _received(link: socket.socket, until: Deadline) -> Iterator[bytes]:
 
 
 def _verified(packet: CoAPacket, raw: bytes) -> CoAPacket | None:
-    """The answer to the request; None if it is none, or nobody who has the secret made it."""
+    """The answer to the request; None if it is none, or is not signed with the secret."""
     try:
         reply = packet.CreateReply(packet=raw)
         return reply if packet.VerifyReply(reply, raw) else None
