@@ -115,6 +115,22 @@ def test_a_page_fits_and_everybody_can_use_it(
     assert len(page.content().encode()) < MOST_BYTES
 
 
+@pytest.mark.parametrize("page_of", ["sign-in", "sandbox"])
+def test_the_pages_of_this_machine_look_alike_and_everybody_can_use_them(
+    reader: Reader, world: World, page_of: str
+) -> None:
+    """Their colours are the console's file; axe finds nothing."""
+    accent = "getComputedStyle(document.documentElement).getPropertyValue('--accent').trim()"
+    ours = reader.open("/").evaluate(accent)
+    page = reader.page
+    sandbox = world.stack.description["sandbox"]["url"]
+    page.goto({"sign-in": f"{world.url}/sign-in", "sandbox": f"{sandbox}/"}[page_of])
+    assert page.evaluate(accent) == ours
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    assert [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found] == []
+
+
 def test_a_subscriber_whose_name_is_anything_but_one(reader: Reader, world: World) -> None:
     """Markup, an escape sequence, right-to-left, and two thousand letters."""
     reader.wrong.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -312,6 +313,10 @@ def test_the_page_needs_nothing_from_elsewhere(api: Api) -> None:
     page = requests.get(api.url + "/", timeout=5)
     assert page.headers["Content-Type"].startswith("text/html")
     assert "http://" not in page.text and "https://" not in page.text and "src=" not in page.text
+    palette = requests.get(api.url + "/palette.css", timeout=5)
+    assert palette.headers["Content-Type"].startswith("text/css")
+    names = set(re.findall(r"var\((--[a-z-]+)\)", page.text))
+    assert names and all(f"{name}:" in palette.text for name in names)
 
 
 def test_a_hundred_thousand_subscribers_are_seeded_fast(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response
+from nsps.console.pages import render
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from nsps_local.sandbox.answers import Answers
@@ -149,6 +150,7 @@ class Sandbox:
             app.register_blueprint(blueprint)
         app.add_url_rule("/health", view_func=_health)
         app.add_url_rule("/", view_func=_page)
+        app.add_url_rule("/palette.css", view_func=_palette)
         return app
 
 
@@ -158,6 +160,10 @@ def _health() -> Response:
 
 def _page() -> Response:
     return Response(PAGE.read_bytes(), mimetype="text/html")
+
+
+def _palette() -> Response:
+    return Response(render.PALETTE.read_bytes(), mimetype="text/css")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import flask
 import requests
+from nsps.console.pages import render
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 ROLES = {
@@ -19,6 +20,7 @@ ROLES = {
     "operator": "also pauses, resumes, sends again, compares and repairs",
     "admin": "also erases an account",
 }
+PALETTE = render.PALETTE.read_text(encoding="utf-8")
 COOKIE = "nsps_person"
 CALL_SECONDS = 120
 MOST_BYTES = 200_000
@@ -72,7 +74,7 @@ class SignIn:
         request = flask.request
         if request.method == "GET":
             to = local_path(request.args.get("to", "/"))
-            page = flask.render_template("page.html", roles=ROLES, to=to)
+            page = flask.render_template("page.html", roles=ROLES, to=to, palette=PALETTE)
             return flask.Response(page, 200, _PROTECTION)
         role = request.form.get("role", "")
         elsewhere = request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin"

@@ -87,7 +87,7 @@ def test_files_are_kept_by_browsers_under_an_address_of_their_content(pages: Pag
         assert "immutable" in answer.headers["Cache-Control"]
         tag = answer.headers["ETag"]
         assert pages.get(address, role=None, headers={"if-none-match": tag}).code == 304
-    assert len(set(re.findall(r"/files/\w+/[\w.]+", page))) == 3
+    assert len(set(re.findall(r"/files/\w+/[\w.]+", page))) == 4
     assert pages.get("/files/../site.py", role="viewer").code == 404
 
 

@@ -16,6 +16,8 @@ from nsps.domain.printable import bounded, printable
 from nsps.domain.retry_table import duration
 
 HERE = Path(__file__).resolve().parent
+PALETTE = HERE / "static" / "palette.css"
+"""The colours, also of the pages that only this machine has."""
 KINDS = {
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
@@ -57,7 +59,7 @@ class Static:
 
 
 class Templates:
-    """Renders; safe to share between threads."""
+    """Renders; safe to share between threads. All are compiled at once: no visitor waits for it."""
 
     def __init__(self, static: Static, deployment: str) -> None:
         self._environment = Environment(
@@ -67,6 +69,7 @@ class Templates:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,
         )
         self._environment.filters.update(
             moment=moment,
@@ -77,9 +80,13 @@ class Templates:
             pretty=lambda value: json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True),
         )
         self._environment.globals.update(static=static.address, deployment=deployment)
+        self._compiled = {
+            name: self._environment.get_template(name)
+            for name in self._environment.list_templates()
+        }
 
     def render(self, template: str, values: Mapping[str, Any]) -> str:
-        return self._environment.get_template(template).render(values)
+        return self._compiled[template].render(values)
 
 
 def visible(value: Any) -> Any:
