@@ -69,6 +69,14 @@ class Handler:
     def answers_later(self) -> bool:
         return self.kind == "asynchronous" or self.receipts
 
+    @property
+    def subscriber_secrets(self) -> str | None:
+        """The pattern of the names of its subscribers' secrets, like acme-sim-{imsi}, if any."""
+        chosen = self.settings.get("credentials")
+        if isinstance(chosen, Mapping) and chosen.get("source") == "secret_manager":
+            return str(chosen["name"])
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class StackConfig:
@@ -205,7 +213,7 @@ class _Check:
             raise ConfigError(self._problems)
         ids = _SecretIds(read["nsps:deployment"])
         portabilling, espf = read["nsps:portabilling"], read["nsps:espf"]
-        return StackConfig(
+        config = StackConfig(
             project=read["gcp:project"],
             region=read["gcp:region"],
             deployment=read["nsps:deployment"],
@@ -223,6 +231,25 @@ class _Check:
             existing=frozenset(ids.existing),
             notes=tuple(self._notes),
         )
+        self._others_secrets(config)
+        if self._problems:
+            raise ConfigError(self._problems)
+        return config
+
+    def _others_secrets(self, config: StackConfig) -> None:
+        """A handler may read all secrets whose names begin as its subscribers' do: no others."""
+        others = {config.portabilling.credentials, *config.espf.credentials, config.digest_key}
+        for handler in config.handlers:
+            others |= {*handler.secrets.values(), *filter(None, [handler.contract_token])}
+        for index, handler in enumerate(config.handlers):
+            begins = (handler.subscriber_secrets or "").partition("{")[0]
+            taken = [name for name in sorted(others) if begins and name.startswith(begins)]
+            if taken:
+                self._problem(
+                    f"nsps:handlers[{index}].settings.credentials.name",
+                    f"{taken[0]} begins with {begins}, so that the handler could read it as a "
+                    "subscriber's: write another beginning, like sim-{imsi}",
+                )
 
     def _problem(self, where: str, text: str) -> None:
         self._problems.append(f"{self._file}: {where}: {text}")
@@ -265,14 +292,18 @@ class _Check:
                 self._note_group(keys, where)
                 handler = _handler(keys, manifest)
                 if len(self._problems) == before:
-                    self._unread_blocks(handler, manifest, where)
+                    self._by_its_settings(handler, manifest, where)
                 handlers.append(handler)
             else:
                 handlers.append(None)
         return handlers
 
-    def _unread_blocks(self, handler: Handler, manifest: Manifest, where: str) -> None:
-        for problem in manifest.not_read(handler.settings, handler.requires):
+    def _by_its_settings(self, handler: Handler, manifest: Manifest, where: str) -> None:
+        """Blocks and secrets that its settings need."""
+        for problem in (
+            *manifest.not_read(handler.settings, handler.requires),
+            *manifest.not_given(handler.settings, handler.secrets),
+        ):
             self._problem(f"{where}.{problem.where}", problem.text)
 
     def _repeated(self, entry: object, index: int, first: dict[str, int]) -> None:
@@ -386,10 +417,18 @@ class _SecretIds:
         self.existing.add(there.partition("/")[0])
         return there
 
+    def pattern(self, name: str) -> str:
+        """The same for the names of secrets that a pattern stands for."""
+        there = name.removeprefix(EXISTING)
+        return there if there != name else f"{self._deployment}-{name}"
 
-def _with_secrets(handler: Handler, ids: Callable[[str], str]) -> Handler:
-    token = handler.contract_token
+
+def _with_secrets(handler: Handler, ids: _SecretIds) -> Handler:
+    token, pattern = handler.contract_token, handler.subscriber_secrets
     secrets = {name: ids(secret) for name, secret in handler.secrets.items()}
+    if pattern:
+        chosen = {**_mapping(handler.settings, "credentials"), "name": ids.pattern(pattern)}
+        handler = replace(handler, settings={**handler.settings, "credentials": chosen})
     return replace(handler, secrets=secrets, contract_token=token and ids(token))
 
 

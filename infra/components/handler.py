@@ -91,6 +91,9 @@ class HandlerFunction(pulumi.ComponentResource):
             ),
         )
         args.database.grant(handler.name, self.function.member)
+        if handler.subscriber_secrets:
+            beginning = handler.subscriber_secrets.partition("{")[0]
+            around.secrets.grant_beginning(beginning, handler.name, self.function.member)
         self.subscription = Subscription(
             platform,
             around.pushes,

@@ -7,7 +7,7 @@ add``) and never pass through Pulumi, its state or a file of the repository.
 from __future__ import annotations
 
 import pulumi
-from pulumi_gcp import secretmanager
+from pulumi_gcp import projects, secretmanager
 
 from infra.components.platform import Platform
 
@@ -45,6 +45,23 @@ class Secrets(pulumi.ComponentResource):
             else self._secret(secret_id).secret_id,
             role="roles/secretmanager.secretAccessor",
             member=member,
+            opts=self._options,
+        )
+
+    def grant_beginning(self, beginning: str, part: str, member: pulumi.Input[str]) -> None:
+        """Let a member read the secrets whose names begin so: one for each subscriber, made by
+        whoever loads them. A secret that does not exist yet can be granted by the project alone.
+        """
+        projects.IAMMember(
+            self._platform.name(f"{part}-reads-subscribers-secrets"),
+            project=self._platform.project,
+            role="roles/secretmanager.secretAccessor",
+            member=member,
+            condition=projects.IAMMemberConditionArgs(
+                title=f"only {beginning}...",
+                expression='resource.type == "secretmanager.googleapis.com/SecretVersion" && '
+                f'resource.name.extract("/secrets/{{end}}").startsWith("{beginning}")',
+            ),
             opts=self._options,
         )
 

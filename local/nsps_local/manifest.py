@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from nsps.connector.base import Connector, not_read
+from nsps.connector.base import Connector, not_given, not_read
 from nsps.connector.load import load_connector
 from nsps.domain.snapshot import Block
 from nsps.runtime.mistakes import Mistake, mistakes
@@ -206,6 +206,14 @@ class Manifest(_Part):
         model = self._connector.settings_model.model_validate(settings)
         for setting, what in not_read(self._connector, model, requires):
             yield Problem(f"settings.{setting}", what)
+
+    def not_given(
+        self, settings: Mapping[str, object], secrets: Container[str]
+    ) -> Iterator[Problem]:
+        """Secrets that settings without ``problems`` need, and that the handler does not name."""
+        model = self._connector.settings_model.model_validate(settings)
+        for name, what in not_given(self._connector, model, secrets):
+            yield Problem(f"secrets.{name}", what)
 
     def _explained(self, mistake: Mistake) -> str:
         """What is wrong with a setting, what to write, and what the setting is."""

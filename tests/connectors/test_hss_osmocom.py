@@ -21,6 +21,7 @@ from nsps.runtime.secrets import SecretValue
 from nsps.transport.connection import Connection
 from nsps.transport.deadline import Deadline
 from nsps.transport.tcp import BadFrame
+from nsps_testing.faults import Reply, ScriptedHttp
 from nsps_testing.standard import enriched, make_call, make_context
 from pydantic import ValidationError
 
@@ -53,6 +54,24 @@ def snapshot(imsi: Any = IMSI, msisdn: Any = None, **account: Any) -> dict[str, 
 def desired(pb: Mapping[str, Any], auc: Any = None) -> Any:
     secrets = {} if auc is None else {"auc": auc if isinstance(auc, str) else json.dumps(auc)}
     return OsmoHlr(Settings(host="127.0.0.1"), make_context(secrets)).desired(enriched(pb))
+
+
+def test_keys_that_are_looked_up_and_barring_without_them() -> None:
+    with ScriptedHttp() as source:
+        url = f"{source.url}/{{imsi}}"
+        credentials = {"source": "http", "url": url, "authentication": "none", "allow_http": True}
+        chosen = Settings.model_validate({"host": "127.0.0.1", "credentials": credentials})
+        hlr = OsmoHlr(chosen, make_context())
+        source.always(Reply(200, {"ki": KI, "opc": OPC}))
+        assert (
+            hlr.desired(enriched(snapshot()))[IMSI]["aud3g"].reveal() == f"milenage,{KI},OPC,{OPC}"
+        )
+        source.always(Reply(404))
+        hlr = OsmoHlr(chosen, make_context())  # without what is kept
+        with pytest.raises(Transient, match="there is no credential"):
+            hlr.desired(enriched(snapshot()))
+        barred = {"msisdn": "420777000003", "cs": False, "ps": False}
+        assert hlr.desired(enriched(snapshot(blocked=True))) == {IMSI: barred}
 
 
 class TestDesired:

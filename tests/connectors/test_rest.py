@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from nsps.connector.base import not_given
 from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unclear
 from nsps.domain.snapshot import Block
-from nsps.runtime.settings import SettingsError
 from nsps_testing.standard import (
     ChaosProxy,
     HttpStandardTests,
@@ -388,10 +388,11 @@ def test_without_a_token_nothing_is_asked(api: ScriptedHttp, answer: Reply) -> N
     assert [each.path for each in api.requests] == ["/token"]
 
 
-def test_a_secret_that_is_not_configured_is_refused_at_the_start() -> None:
+def test_a_secret_that_is_not_configured_is_refused_with_the_configuration() -> None:
     settings = Settings.model_validate({**DESCRIPTION, "url": "https://crm.example.net"})
-    with pytest.raises(SettingsError, match=r"secrets\.credentials: missing"):
-        RestSystem(settings, make_context({}))
+    ((name, what),) = not_given(RestSystem, settings, {})
+    assert (name, what[:8]) == ("credentials", "missing;")
+    assert [*not_given(RestSystem, settings, {"credentials": "x"})] == []
 
 
 # --- descriptions that are wrong ------------------------------------------------------------------

@@ -241,6 +241,24 @@ class TestVoipKamailio(OfKamailio, HttpStandardTests):
         with pytest.raises(Terminal, match=r"account_info\.id"):
             connector.desired(enriched(snapshot(id=ident)))
 
+    def test_a_password_that_is_looked_up(self, system: ChaosProxy) -> None:
+        """Who is barred is so without it, too: by having no row."""
+        with ScriptedHttp(Reply(200, {"password": "secret-of-zoe"})) as source:
+            look_up = {"source": "http", "url": f"{source.url}/{{i_account}}", "allow_http": True}
+            wanted = {**self.settings(system), "status_column": "status", "credentials": look_up}
+            context = make_context({"look_up": "token"})
+            connector = VoipKamailio(Settings.model_validate(wanted), context)
+            (state,) = connector.desired(enriched(self.pb)).values()
+            expected = hashlib.md5(f"{USER}:{DOMAIN}:secret-of-zoe".encode()).hexdigest()
+            assert state["ha1"].reveal() == expected
+            barred = enriched(snapshot(blocked=True))
+            assert [*connector.desired(barred)] == [SUBSCRIBER]
+            source.always(Reply(404))
+            connector = VoipKamailio(Settings.model_validate(wanted), context)  # keeps nothing yet
+            assert connector.desired(barred) == {}
+            with pytest.raises(Transient, match="there is no credential"):
+                connector.desired(enriched(self.pb))
+
     def test_a_key_that_is_too_short(self, system: ChaosProxy) -> None:
         settings = Settings.model_validate(self.settings(system))
         connector = VoipKamailio(settings, make_context({"password_key": "short"}))

@@ -54,7 +54,10 @@ def base() -> dict[str, Any]:
                 "name": "hss-2",
                 "connector": "hss_osmocom",
                 "events": ["SIM/*"],
-                "settings": {"host": "hlr2.acme.example"},
+                "settings": {
+                    "host": "hlr2.acme.example",
+                    "credentials": {"source": "secret_manager", "name": "sim-{imsi}"},
+                },
                 "max_rate": 5,
             },
             {

@@ -22,6 +22,8 @@ NO_DEAD_LETTERS = {
 }
 IN_THE_PROJECT = {
     "roles/datastore.user": "Firestore has no narrower resource; a condition names the database",
+    "roles/secretmanager.secretAccessor": "a subscriber's secret may come later; by its name's "
+    "beginning, which a condition names",
     "roles/cloudbuild.builds.builder": "Google's own role for building; there is no narrower one",
 }
 PRIMITIVE = {"roles/owner", "roles/editor", "roles/viewer"}
@@ -40,6 +42,8 @@ ROLES = {
 }
 """The narrowest role for each sort of thing; whatever else is granted must be argued for here."""
 
+_SOURCE = re.compile(r"\.settings\.credentials\.(source|name|url|authentication|members)\b")
+"""Where subscribers' credentials are looked up."""
 _SECRET_WORDS = re.compile(r"(?i)password|passwd|secret|token|credential|api_?key|private_?key")
 _REFERENCE = re.compile(r"sm://[A-Za-z0-9_-]{1,255}(/versions/([1-9][0-9]*|latest))?")
 _LOOKS_SECRET = re.compile(
@@ -89,6 +93,11 @@ def _project_wide(binding: Binding, topology: Topology, shown: str) -> Iterator[
     database = f'resource.name == "projects/{topology.project}/databases/{topology.database.name}"'
     if binding.role == "roles/datastore.user" and binding.condition != database:
         yield f"every database of the project: {shown}"
+    ours = rf'resource.*SecretVersion" && resource.*startsWith\("{topology.deployment}-[\w-]+"\)'
+    if binding.role == "roles/secretmanager.secretAccessor" and not re.fullmatch(
+        ours, binding.condition or ""
+    ):
+        yield f"secrets of others: {shown}"
 
 
 def _accounts(topology: Topology) -> Iterator[str]:
@@ -134,6 +143,8 @@ def _plain_secrets(topology: Topology) -> Iterator[str]:
     for function in topology.functions:
         for name, text in function.env.items():
             for where, value in _texts(name, _parsed(text)):
+                if _SOURCE.search(where):
+                    continue
                 if _SECRET_WORDS.search(where) and not _REFERENCE.fullmatch(value):
                     yield f"{function.name}: {where} is no reference to a secret"
 

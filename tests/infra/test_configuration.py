@@ -319,6 +319,40 @@ def test_a_secret_carries_the_deployments_name_unless_it_is_there_already() -> N
     assert config.handlers[0].contract_token == "acme-hss-token"
 
 
+@pytest.mark.parametrize(
+    ("name", "told"), [("sim-{imsi}", "acme-sim-{imsi}"), ("existing:sim-{imsi}", "sim-{imsi}")]
+)
+def test_a_secret_of_each_subscriber_carries_it_too(name: str, told: str) -> None:
+    values = copy.deepcopy(base())
+    put("nsps:handlers/1/settings/credentials/name", name)(values)
+    config = check(values)
+    assert config.handlers[1].settings["credentials"]["name"] == told  # type: ignore[index]
+    assert config.existing == set(), "nothing is known of them"
+
+
+@pytest.mark.parametrize(
+    ("credentials", "expected"),
+    [
+        (
+            {"source": "secret_manager", "name": "auc{imsi}"},
+            "nsps:handlers[1].settings.credentials.name: acme-auc/versions/3 begins with acme-auc, "
+            "so that the handler could read it as a subscriber's: write another beginning",
+        ),
+        (
+            {"source": "http", "url": "https://auc.acme.example/{imsi}"},
+            "nsps:handlers[1].secrets.look_up: missing; credentials.authentication bearer needs it",
+        ),
+    ],
+)
+def test_credentials_that_cannot_be_looked_up_are_refused(
+    credentials: dict[str, str], expected: str
+) -> None:
+    values = copy.deepcopy(base())
+    put("nsps:handlers/1/settings/credentials", credentials)(values)
+    (found,) = problems(values)
+    assert found.startswith(expected)
+
+
 def test_a_custom_group_is_allowed_and_noted() -> None:
     (note,) = check(base()).notes
     assert note.startswith("Pulumi.test.yaml: nsps:handlers[2].group: Orders is not one of ESPF's")

@@ -88,6 +88,10 @@ PLANTED: list[tuple[Callable[[Topology], Topology], str]] = [
     (granted("secret", "acme-pb", "roles/secretmanager.admin", "user:a@b"), "not on the list"),
     (granted("project", "acme", "roles/datastore.user", f"serviceAccount:{HSS}"), "every database"),
     (
+        granted("project", "acme", "roles/secretmanager.secretAccessor", f"serviceAccount:{HSS}"),
+        "secrets of others",
+    ),
+    (
         granted("account", HSS, "roles/iam.serviceAccountUser", "user:a@b.example"),
         "may act as acme-hss",
     ),

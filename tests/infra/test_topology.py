@@ -484,6 +484,20 @@ def test_a_handler_is_told_what_its_configuration_and_its_manifest_say(acme: Top
     assert handler.contract_token == "sm://acme-hss-token"
 
 
+def test_a_handler_reads_the_secrets_of_subscribers_by_how_their_names_begin(
+    acme: Topology,
+) -> None:
+    settings = ConnectorSettings.from_env(acme.function("hss-2").env).handler.settings
+    assert settings["credentials"]["name"] == "acme-sim-{imsi}"
+    role = "roles/secretmanager.secretAccessor"
+    (found,) = [b for b in acme.bindings if (b.kind, b.role) == ("project", role)]
+    assert found.member.startswith("serviceAccount:acme-hss-2@")
+    assert found.condition == (
+        'resource.type == "secretmanager.googleapis.com/SecretVersion" && '
+        'resource.name.extract("/secrets/{end}").startsWith("acme-sim-")'
+    )
+
+
 def test_enrichment_and_retries_know_every_handler_callbacks_those_that_answer_late(
     acme: Topology,
 ) -> None:

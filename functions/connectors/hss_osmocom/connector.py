@@ -11,10 +11,10 @@ repeated. (Source: OsmoHLR 1.5, its CTRL commands; PortaOne docs, sample HSS con
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from nsps.connector.base import Call, Context, Enriched, State, StateConnector
-from nsps.connector.sim_keys import SimKeySecret
+from nsps.connector.credentials import SimKeySettings, SubscriberCredentials
 from nsps.domain.outcome import Terminal, Transient, Unclear
 from nsps.domain.subscriber import is_open, is_served, msisdn
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,6 +35,11 @@ class Settings(BaseModel):
         le=65535,
         description="TCP port of the CTRL interface; OsmoHLR 1.5 uses 4259 and no other.",
     )
+    credentials: SimKeySettings | None = Field(
+        default=None,
+        description="Where each SIM's keys are looked up, {source: secret_manager, name: "
+        "sim-{imsi}} or {source: http, url}; the secret auc holds them without it.",
+    )
 
 
 class OsmoHlr(StateConnector[Settings]):
@@ -45,7 +50,11 @@ class OsmoHlr(StateConnector[Settings]):
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
         self._hlr = Hlr(settings.host, settings.port)
-        self._keys = SimKeySecret(context)
+        self._keys = SubscriberCredentials(context, settings.credentials)
+
+    @classmethod
+    def needs_secrets(cls, settings: Settings) -> Iterable[tuple[str, str]]:
+        return settings.credentials.needs_secrets() if settings.credentials else ()
 
     def close(self) -> None:
         self._hlr.close()
@@ -72,12 +81,12 @@ class OsmoHlr(StateConnector[Settings]):
                 "msisdn": number,
                 "cs": served,
                 "ps": served,
-                **supplied_keys(self._keys.of(imsi)),
+                **(self._keys.of(event, supplied_keys, needed=served) or {}),
             }
         }
 
     def read(self, key: str, call: Call) -> State | None:
-        with_keys = self._keys.of(key) is not None
+        with_keys = self._keys.supplies(key)
         found = self._hlr.find(variable(key, "info-all" if with_keys else "info"), call)
         if found is None:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nsps.connector.sim_keys import SECRET, SimKeys
+from nsps.connector.credentials import Credential
 from nsps.domain.outcome import Transient
 from nsps.runtime.secrets import SecretValue
 
@@ -14,17 +14,15 @@ Keys = dict[str, SecretValue | None]
 """``aud2g`` and ``aud3g`` (None: no such keys), as CTRL writes them."""
 
 
-def supplied_keys(sim: SimKeys | None) -> Keys:
-    """The keys that the deployment supplies; {} if it supplies none. Raises Transient."""
-    if sim is None:
-        return {}
-    algorithm = sim.algorithm or ("milenage" if sim.has("opc") else "comp128v3")
+def supplied_keys(sim: Credential) -> Keys:
+    """The keys that the deployment supplies. Raises Transient."""
+    algorithm = sim.text("algorithm") or ("milenage" if sim.has("opc") else "comp128v3")
     ki = sim.key("ki").reveal()
     if algorithm in _ALGORITHMS_2G:
         return {"aud2g": SecretValue(f"{algorithm},{ki}"), "aud3g": None}
     if algorithm != "milenage":
         raise Transient(
-            f'secret {SECRET}: "algorithm" of the SIM is unknown: write milenage or one of '
+            f'{sim.where}: "algorithm" of the SIM is unknown: write milenage or one of '
             + ", ".join(_ALGORITHMS_2G)
         )
     return {"aud2g": None, "aud3g": SecretValue(f"milenage,{ki},OPC,{sim.key('opc').reveal()}")}

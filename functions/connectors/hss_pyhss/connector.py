@@ -11,11 +11,11 @@ its API.)
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nsps.connector.base import Call, Context, Enriched, State, StateConnector
-from nsps.connector.sim_keys import SimKeySecret
+from nsps.connector.credentials import SimKeySettings, SubscriberCredentials
 from nsps.domain.outcome import Terminal, Transient, Unclear
 from nsps.domain.subscriber import is_open, is_served, msisdn
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,6 +44,11 @@ class Settings(BaseModel):
     )
     ue_ambr_dl: int = Field(ge=0, description="Every subscriber's `ue_ambr_dl`, as PyHSS has it.")
     ue_ambr_ul: int = Field(ge=0, description="Every subscriber's `ue_ambr_ul`, as PyHSS has it.")
+    credentials: SimKeySettings | None = Field(
+        default=None,
+        description="Where each SIM's keys are looked up, {source: secret_manager, name: "
+        "sim-{imsi}} or {source: http, url}; the secret auc holds them without it.",
+    )
 
 
 class PyHss(StateConnector[Settings]):
@@ -54,7 +59,11 @@ class PyHss(StateConnector[Settings]):
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
         self._api = PyHssApi(settings.url, context)
-        self._keys = SimKeySecret(context)
+        self._keys = SubscriberCredentials(context, settings.credentials)
+
+    @classmethod
+    def needs_secrets(cls, settings: Settings) -> Iterable[tuple[str, str]]:
+        return settings.credentials.needs_secrets() if settings.credentials else ()
 
     def check(self, call: Call) -> None:
         if self._api.apn(self.settings.default_apn, call) is None:
@@ -79,13 +88,13 @@ class PyHss(StateConnector[Settings]):
                 "msisdn": number,
                 "enabled": served,
                 **profile,
-                **supplied_keys(self._keys.of(imsi)),
+                **(self._keys.of(event, supplied_keys, needed=served) or {}),
             }
         }
 
     def read(self, key: str, call: Call) -> State | None:
         """What is there, with PyHSS's own ids; None if neither subscriber nor AUC of ours is."""
-        keys = supplied_keys(self._keys.of(key))
+        keys = self._keys.supplies(key)
         held = self._api.find("subscriber", key, call)
         auc = self._api.find("auc", key, call) if keys else None
         if held is None and auc is None:

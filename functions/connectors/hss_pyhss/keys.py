@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from nsps.connector.sim_keys import SimKeys
+from nsps.connector.credentials import Credential
 from nsps.runtime.secrets import SecretValue
 
 NAMES = ("ki", "opc")
@@ -16,9 +16,9 @@ Keys = dict[str, SecretValue]
 """``ki`` and ``opc``; empty where the deployment supplies none."""
 
 
-def supplied_keys(sim: SimKeys | None) -> Keys:
-    """The keys that the deployment supplies; {} if it supplies none. Raises Transient."""
-    return {} if sim is None else {name: sim.key(name) for name in NAMES}
+def supplied_keys(sim: Credential) -> Keys:
+    """The keys that the deployment supplies. Raises Transient."""
+    return {name: sim.key(name) for name in NAMES}
 
 
 def held_keys(auc: Mapping[str, Any]) -> Keys:

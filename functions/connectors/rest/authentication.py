@@ -7,7 +7,6 @@ import time
 from nsps.connector.base import Call, Context
 from nsps.domain.outcome import Transient
 from nsps.runtime.secrets import SecretValue
-from nsps.runtime.settings import SettingsError
 from nsps.transport.answers import member_of
 from nsps.transport.rest import Authentication as Shows
 from nsps.transport.rest import NoAuthentication, SignedIn, basic
@@ -19,14 +18,8 @@ SECRET = "credentials"  # noqa: S105 (its name in the manifest)
 
 
 def authentication(setting: Authentication, context: Context) -> Shows:
-    """Raises SettingsError where the secret is not configured."""
     if setting.type == "none":
         return NoAuthentication()
-    if not context.has_secret(SECRET):
-        raise SettingsError(
-            f"handler {context.handler}, secrets.{SECRET}: missing; authentication {setting.type} "
-            "needs it: write the name of a secret in Secret Manager"
-        )
     if setting.sign_in is not None:
         return _signed_in(setting, setting.sign_in, context)
     if setting.type == "bearer":

@@ -16,7 +16,7 @@ from nsps.domain.snapshot import Block
 from nsps.transport.answers import AnswerRules, Meaning, member_of
 from nsps.transport.rest import Rest, RestAnswer
 
-from .authentication import authentication
+from .authentication import SECRET, authentication
 from .description import Reading, Request, Resource, Settings
 from .template import filled, filled_path, word
 
@@ -46,6 +46,11 @@ class RestSystem(StateConnector[Settings]):
             for where, source in sources:
                 for block in Source.parse(source).blocks if source else ():
                     yield f"resources.{resource.name}.{where} ({source})", block
+
+    @classmethod
+    def needs_secrets(cls, settings: Settings) -> Iterator[tuple[str, str]]:
+        if settings.authentication.type != "none":
+            yield SECRET, f"authentication {settings.authentication.type} needs it"
 
     def check(self, call: Call) -> None:
         self._api.request("GET", self.settings.check, call).is_done()

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nsps.connector.base import Call, Context, Enriched, State, StateConnector
+from nsps.connector.credentials import SubscriberCredentials
 from nsps.domain.fields import Fields, Kind
 from nsps.domain.outcome import Terminal, Transient
 from nsps.domain.snapshot import Block
@@ -55,6 +56,7 @@ class VoipKamailio(StateConnector[Settings]):
         columns: dict[str, Kind] = {**dict.fromkeys(own, "text"), **kinds}
         self._table = Table("subscriber", columns, key=("domain", "username"))
         self._sql = SqlClient(settings.database_url, self._database_password, [self._table])
+        self._looked_up = SubscriberCredentials(context, settings.credentials)
         hide = context.hide("password_key", "password")
         self._rpc = Rest(context.http, settings.rpc_url, NoAuthentication(), ANSWERS, hide=hide)
 
@@ -69,6 +71,12 @@ class VoipKamailio(StateConnector[Settings]):
     def reads(cls, settings: Settings) -> Iterable[tuple[str, Block]]:
         return Fields.parse("columns", settings.columns).reads()
 
+    @classmethod
+    def needs_secrets(cls, settings: Settings) -> Iterable[tuple[str, str]]:
+        if settings.credentials is None:
+            return [("password_key", "the setting credentials names no other source of passwords")]
+        return settings.credentials.needs_secrets()
+
     def check(self, call: Call) -> None:
         self._sql.check(call)
         self._ask("ul.lookup", f"nsps-check@{self.settings.domain}", call)
@@ -82,21 +90,23 @@ class VoipKamailio(StateConnector[Settings]):
         number = msisdn(event.pb)
         if number is None:
             raise Terminal("account_info.id is no number: a SIP username is made of it")
+        user = f"{number}@{self.settings.domain}"
+        password = self._password(event, user, needed=is_served(account))
+        if password is None:
+            return {}  # barred, and the password cannot be read: without a row, barred all the same
         values = self._fields.values(event.pb)
         own = self._table.storable({**values, column: service_word(account)} if column else values)
-        return {f"{number}@{self.settings.domain}": {**self._credentials(number), **own}}
+        return {user: {**_digests(user, password), **own}}
 
-    def _credentials(self, username: str) -> dict[str, SecretValue]:
-        """The digests that Kamailio compares with, of a password made from the handler's secret."""
-        key, domain = self.context.secret("password_key").reveal(), self.settings.domain
+    def _password(self, event: Enriched, user: str, *, needed: bool) -> str | None:
+        """The subscriber's own, or one made from the handler's secret."""
+        if self.settings.credentials is not None:
+            found = self._looked_up.of(event, lambda each: each.secret("password"), needed=needed)
+            return found.reveal() if found else None
+        key = self.context.secret("password_key").reveal()
         if len(key) < _KEY_LENGTH:
             raise Transient(f"the secret password_key has less than {_KEY_LENGTH} characters")
-        user = f"{username}@{domain}"
-        password = hmac.new(key.encode(), user.encode(), hashlib.sha256).hexdigest()[:32]
-        return {
-            "ha1": _md5(f"{username}:{domain}:{password}"),
-            "ha1b": _md5(f"{user}:{domain}:{password}"),
-        }
+        return hmac.new(key.encode(), user.encode(), hashlib.sha256).hexdigest()[:32]
 
     def read(self, key: str, call: Call) -> State | None:
         with self._sql.reading(call) as session:
@@ -140,6 +150,15 @@ class VoipKamailio(StateConnector[Settings]):
 def _row(key: str) -> dict[str, Any]:
     username, _, domain = key.rpartition("@")
     return {"username": username, "domain": domain}
+
+
+def _digests(user: str, password: str) -> dict[str, SecretValue]:
+    """What Kamailio compares with."""
+    username, domain = user.split("@")
+    return {
+        "ha1": _md5(f"{username}:{domain}:{password}"),
+        "ha1b": _md5(f"{user}:{domain}:{password}"),
+    }
 
 
 def _md5(text: str) -> SecretValue:

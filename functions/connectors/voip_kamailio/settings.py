@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from nsps.connector.credentials import CredentialSettings
 from nsps.domain.fields import Fields
 from nsps.transport.address import check_web_address
 from nsps.transport.sql.engine import check_url
@@ -39,6 +40,13 @@ class Settings(BaseModel):
         default={},
         description="Further columns of the table subscriber: column to source of its value, such "
         "as account_info.email (docs/connectors.md lists all).",
+    )
+
+    credentials: CredentialSettings | None = Field(
+        default=None,
+        description="Where each subscriber's password is looked up, {source: portabilling} or "
+        "{source: secret_manager, name: sip-{i_account}} or {source: http, url}; it is made from "
+        "the secret password_key without it.",
     )
 
     _database = field_validator("database_url")(check_url)

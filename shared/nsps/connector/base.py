@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -34,6 +34,9 @@ from nsps.transport.rest import (
     without_secret,
 )
 from nsps.transport.tls import Tls
+
+if TYPE_CHECKING:
+    from nsps.portabilling.client import PortaBilling
 
 State = Mapping[str, Any]
 """What one resource looks like: field -> text, number, boolean, None, a SecretValue, or lists and
@@ -58,6 +61,7 @@ __all__ = [
     "Receipt",
     "State",
     "StateConnector",
+    "not_given",
     "not_read",
 ]
 
@@ -78,6 +82,9 @@ class Context:
     has_secret: Callable[[str], bool] = field(default=lambda _name: False)
     refresh: Callable[[str], SecretValue] | None = None
     """As ``secret``, read anew because the system refused the value."""
+    look_up: Callable[[str], SecretValue] | None = None
+    """A secret by its reference, read now: for what there is one of for each subscriber."""
+    portabilling: Callable[[], PortaBilling] | None = None
 
     def secret_header(
         self,
@@ -140,6 +147,11 @@ class Connector(ABC, Generic[SettingsT]):
         needs are in the manifest."""
         return ()
 
+    @classmethod
+    def needs_secrets(cls, settings: SettingsT) -> Iterable[tuple[str, str]]:
+        """Secrets that the manifest does not require, and these settings do: (name, why)."""
+        return ()
+
     @abstractmethod
     def check(self, call: Call) -> None:
         """Whether the system is well: one cheap harmless call; raises what a real call would."""
@@ -159,6 +171,15 @@ def not_read(
                 setting,
                 f"needs {block}, which is not read from PortaBilling: add {block} to requires",
             )
+
+
+def not_given(
+    connector: type[Connector[Any]], settings: BaseModel, secrets: Container[str]
+) -> Iterator[tuple[str, str]]:
+    """(secret, what is wrong) for each that the settings need and the handler does not name."""
+    for name, why in connector.needs_secrets(settings):
+        if name not in secrets:
+            yield name, f"missing; {why}: write the name of a secret in Secret Manager"
 
 
 class StateConnector(Connector[SettingsT]):

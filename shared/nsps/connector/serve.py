@@ -27,6 +27,7 @@ from nsps.connector.base import (
     Enriched,
     MessageConnector,
     Ordering,
+    not_given,
     not_read,
 )
 from nsps.connector.contract import ContractAnswer
@@ -91,10 +92,16 @@ def make_connector(
         return context.secrets.refresh(handler.secrets[name])
 
     has_secret = handler.secrets.__contains__
-    unread = [f"{name}: {what}" for name, what in not_read(connector, settings, handler.requires)]
-    if unread:
-        raise SettingsError(f"handler {handler.name}, settings.{'; settings.'.join(unread)}")
-    given = Context(handler.name, context.http, secret, has_secret, refresh)
+    wrong = [
+        *(f"settings.{n}: {what}" for n, what in not_read(connector, settings, handler.requires)),
+        *(f"secrets.{n}: {what}" for n, what in not_given(connector, settings, handler.secrets)),
+    ]
+    if wrong:
+        raise SettingsError(f"handler {handler.name}, {'; '.join(wrong)}")
+    given = Context(
+        handler.name, context.http, secret, has_secret, refresh,
+        context.secrets.look_up, context.portabilling,
+    )  # fmt: skip
     if any(map(has_secret, TLS_SECRETS)):
         given = replace(given, http=context.make_http(given.tls()))
     return connector(settings, given)

@@ -84,8 +84,8 @@ class PortaBilling:
         self._http = http or Http()
         self._login = Login(self._http, self.url, credentials, refused=refused)
 
-    def call(self, what: str, params: Mapping[str, Any]) -> Reading:
-        """Make a reading call, by its name in ServicePaths.
+    def call(self, what: str, params: Mapping[str, Any], *, within: float | None = None) -> Reading:
+        """Make a reading call, by its name in ServicePaths. ``within``: as for ``send``.
 
         An answer without any member is BadAnswer, or NotFound where that is configured. If the
         token has died, logs in once and repeats the call once. Raises NotFound, Fault,
@@ -108,7 +108,7 @@ class PortaBilling:
                 raise_empty(method, absence)
             return reading
 
-        return self.with_token(attempt)
+        return self.with_token(attempt, within)
 
     def send(
         self,

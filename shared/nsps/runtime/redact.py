@@ -126,6 +126,16 @@ def shortened(text: str, limit: int) -> str:
 _WORD = f"{string.ascii_letters}{string.digits}._~+/=%-"  # what tokens and keys are written in
 
 
+def knowing_also(document: Any) -> None:
+    """Take the texts of a subscriber's credential out of all texts, too, for the rest of the
+    ``knowing`` that is at hand: no pattern finds a password."""
+    known = _known.get()
+    if known is not None:
+        known.secret.add(
+            form for text in _secret_texts(json.dumps(document)) for form in _forms(text)
+        )
+
+
 class Redactor:
     """Takes secrets out of everything, and subscribers out of logs. Safe to share by threads."""
 
@@ -356,6 +366,11 @@ class _Values:
         self._forms = frozenset(forms)
         self._folded = frozenset(map(_folded, self._forms))
         self._pattern: re.Pattern[str] | None = None
+
+    def add(self, forms: Iterable[str]) -> None:
+        self._forms |= frozenset(forms)
+        self._folded |= frozenset(map(_folded, self._forms))
+        self._pattern = None
 
     def replaced(self, text: str, by: Callable[[re.Match[str]], str]) -> str:
         folded = _folded(text)
