@@ -31,7 +31,7 @@ from nsps.runtime.secrets import SecretMissing, SecretValue
 from nsps.transport.address import check_web_address
 from nsps.transport.answers import member_of
 from nsps.transport.call import Call
-from nsps.transport.http import Deadline
+from nsps.transport.deadline import Deadline
 from nsps.transport.rest import Rest
 
 SIM_KEYS = "auc"
