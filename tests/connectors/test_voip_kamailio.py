@@ -211,8 +211,8 @@ class TestVoipKamailio(OfKamailio, HttpStandardTests):
                     "INSERT INTO subscriber (username, domain) VALUES (?, ?)", (name, domain)
                 )
         found: list[str] = []
-        while page := connector.keys(found[-1] if found else "", 2, make_call()):
-            found += page
+        for _ in range(4):  # two, two, the last one, nothing
+            found += connector.keys(found[-1] if found else "", 2, make_call())
         assert len(found) == len(ours) and set(found) == ours
         connector.delete(f"a@b@{DOMAIN}", None, make_call())
         assert connector.read(f"a@b@{DOMAIN}", make_call()) is None
