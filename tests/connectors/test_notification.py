@@ -19,6 +19,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 from hypothesis import given
 from hypothesis import strategies as st
+from nsps.connector.base import AnswerState, CallbackRefused, CallbackRequest, Receipt
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import Block, BlockNotRead
 from nsps.transport.smtp import single_line
@@ -176,7 +177,8 @@ def deliver(
 ) -> str:
     message = made.message(enriched(pb, event_type=event_type))
     assert message is not None
-    return made.send(message, make_call(seconds, reference))
+    said = made.send(message, make_call(seconds, reference))
+    return said if isinstance(said, str) else said.answer
 
 
 def with_account(**members: Any) -> dict[str, Any]:
@@ -358,6 +360,116 @@ class TestInjection:
                 mailbox(address)
         except Terminal:
             pass
+
+
+TOKEN = "a-token-of-the-mail-server-4711"
+
+
+def bounce(to: str, *recipients: str, kind: str = "delivery-status") -> bytes:
+    """A delivery status notification as Postfix writes it; each recipient's fields are given."""
+    fields = "\n\n".join(["Reporting-MTA: dns; mx.example.net", *recipients])
+    return (
+        "From: MAILER-DAEMON@mx.example.net\nSubject: Undelivered Mail Returned to Sender\n"
+        f"To: {to}\nMIME-Version: 1.0\n"
+        f'Content-Type: multipart/report; report-type=delivery-status; boundary="b"\n\n'
+        f"--b\n\nI am sorry.\n\n--b\nContent-Type: message/{kind}\n\n{fields}\n\n"
+        "--b\nContent-Type: message/rfc822\n\nSubject: Your account\n\nHello Ann.\n\n--b--\n"
+    ).encode()
+
+
+FAILED = (
+    "Final-Recipient: rfc822; ann@example.net\nAction: failed\nStatus: 5.1.1\n"
+    "Diagnostic-Code: smtp; 550 5.1.1 <ann@example.net>: no such user"
+)
+DELAYED = FAILED.replace("failed", "delayed").replace("5.1.1", "4.4.1")
+
+
+class TestBounces:
+    """tests/systems/test_postfix.py has genuine ones."""
+
+    @pytest.fixture
+    def sent(
+        self, serve: Callable[..., Server], inbox: Inbox
+    ) -> tuple[NotificationConnector, Receipt, str]:
+        """The connector, the receipt of a mail, and the mail's return path."""
+        made = connector(serve().port, {"callback": TOKEN}, bounces_to="bounces@example.net")
+        message = made.message(enriched(PB, event_type="Account/Blocked"))
+        assert message is not None
+        receipt = made.send(message, make_call())
+        assert isinstance(receipt, Receipt)
+        return made, receipt, inbox.mails[-1].mail_from
+
+    def heard(self, made: NotificationConnector, mail: bytes) -> list[tuple[str, str, str]]:
+        request = CallbackRequest("POST", "/", {"Authorization": f"Bearer {TOKEN}"}, mail, {})
+        made.authenticate(request)
+        return [(each.order, each.state, each.message) for each in made.parse_callback(request)]
+
+    def test_each_mail_has_a_return_path_of_its_own_that_fits(
+        self, sent: tuple[NotificationConnector, Receipt, str], inbox: Inbox
+    ) -> None:
+        made, receipt, path = sent
+        message = made.message(enriched(PB, event_type="Account/Blocked"))
+        assert message is not None and made.send(message, make_call()) == receipt
+        assert made.send(message, make_call(reference="other")) != receipt
+        first, again, other = (each.mail_from for each in inbox.mails)
+        assert first == again == path != other
+        assert receipt.id in path and path.endswith("@example.net")
+        assert len(path.partition("@")[0]) <= 64
+        assert inbox.last()["From"] == "Example Mobile <no-reply@example.net>"
+        assert made.silence is AnswerState.DONE
+
+    @pytest.mark.parametrize(
+        ("recipients", "state", "words"),
+        [
+            ([FAILED], "failed", "the mail came back: 5.1.1 smtp; 550 5.1.1 <(address)>: no such"),
+            ([DELAYED], "progress", "4.4.1 smtp; 550"),
+            ([DELAYED, FAILED], "failed", "the mail came back: 5.1.1"),
+            (["Final-Recipient: rfc822; a@b\nAction: relayed\nStatus: 2.0.0"], "progress", "2.0.0"),
+            (["Action: FAILED"], "failed", "the mail came back:"),
+        ],
+    )
+    def test_the_action_counts(
+        self,
+        sent: tuple[NotificationConnector, Receipt, str],
+        recipients: list[str],
+        state: str,
+        words: str,
+    ) -> None:
+        made, receipt, path = sent
+        ((order, found, message),) = self.heard(made, bounce(path, *recipients))
+        assert (order, found) == (receipt.id, state)
+        assert message.startswith(words) and "ann@" not in message
+
+    def test_other_mail_holds_no_answer(
+        self, sent: tuple[NotificationConnector, Receipt, str]
+    ) -> None:
+        made, receipt, path = sent
+        forged = path.replace(receipt.id, "0" * len(receipt.id))
+        for mail in (
+            bounce(forged, FAILED),
+            bounce("bounces@example.net", FAILED),
+            bounce(path),
+            bounce(path, FAILED, kind="external-body"),
+            f"To: {path}\nSubject: I am away\n\nAction: failed\n".encode(),
+            b"",
+            b"\xff\xfe\x00" * 100,
+        ):
+            assert self.heard(made, mail) == []
+
+    def test_only_the_mail_server_hands_one_on(
+        self, sent: tuple[NotificationConnector, Receipt, str]
+    ) -> None:
+        made, _, path = sent
+        for headers in ({}, {"Authorization": "Bearer another"}):
+            with pytest.raises(CallbackRefused):
+                made.authenticate(CallbackRequest("POST", "/", headers, bounce(path, FAILED), {}))
+
+    def test_without_a_secret_nothing_is_sent(
+        self, serve: Callable[..., Server], inbox: Inbox
+    ) -> None:
+        with pytest.raises(Transient, match="no secret callback"):
+            deliver(connector(serve().port, bounces_to="bounces@example.net"))
+        assert inbox.mails == []
 
 
 class TestInternational:
@@ -661,6 +773,10 @@ class TestTemplates:
             {"sender": "jörg@example.net"},
             {"sender": "a@example.net\r\nBcc: b@example.net"},
             {"security": "ssl"},
+            {"bounces_to": "nobody"},
+            {"bounces_to": "a+b@example.net"},
+            {"bounces_to": "a-name-of-16-let@example.net"},
+            {"languages": {"cs": {"Account": {"subject": "x", "text": "x"}}}},
             {"port": 0},
         ],
     )

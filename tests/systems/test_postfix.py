@@ -10,17 +10,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import Message
 from email.policy import default
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+from nsps.connector.base import Answer, AnswerState, CallbackRequest, Receipt
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps_testing.standard import enriched, make_call, make_context
 
+from functions.connectors.notification import connector as notification
 from functions.connectors.notification.connector import NotificationConnector, Settings
+from tests.connectors.test_notification import Inbox, Server
 
 POSTFIX = shutil.which("postfix", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 MASTER = Path("/usr/share/postfix/master.cf.dist")
@@ -180,7 +186,8 @@ def send(made: NotificationConnector, email: str, text: str = "Hello.") -> str:
     )
     message = made.message(event)
     assert message is not None
-    return made.send(message, make_call(10))
+    said = made.send(message, make_call(10))
+    return said if isinstance(said, str) else said.answer
 
 
 def test_a_mail_is_delivered_as_written(postfix: Postfix) -> None:
@@ -237,6 +244,133 @@ def test_authentication_that_is_not_offered(postfix: Postfix) -> None:
     made = connector(postfix, {"user": "nsps", "password": "some-password"})
     with pytest.raises(Transient, match="offers no authentication"):
         send(made, "ann@example.net")
+
+
+# ---- mail that comes back --------------------------------------------------------------------
+
+TOKEN = "a-token-of-the-mail-server-4711"
+README = Path(notification.__file__).with_name("README.md").read_text(encoding="utf-8")
+
+
+@dataclass
+class Returning:
+    """A Postfix that hands on what comes back, as the README sets it up; ``far`` refuses mail."""
+
+    postfix: Postfix
+    made: NotificationConnector
+    far: Inbox
+    answers: list[Answer] = field(default_factory=list)
+    away: bool = False
+
+    def take(self, request: CallbackRequest) -> int:
+        """What the callbacks function does with a POST."""
+        if self.away:
+            self.away = False
+            return 503
+        self.made.authenticate(request)
+        self.answers += self.made.parse_callback(request)
+        return 204
+
+    def send(self) -> str:
+        """A mail for the far server, which Postfix takes; the name of its receipt."""
+        self.answers.clear()
+        account = {"i_account": 1, "email": "ann@far.example"}
+        event = enriched(
+            {"account_info": account}, event_type="Account/Blocked", variables={"text": "Hi"}
+        )
+        message = self.made.message(event)
+        assert message is not None
+        receipt = self.made.send(message, make_call(10, str(time.time())))
+        assert isinstance(receipt, Receipt) and receipt.answer.startswith("250")
+        return receipt.id
+
+    def answer(self, state: AnswerState) -> Answer:
+        """The first answer of this state."""
+        end = time.monotonic() + 30
+        while not (found := [each for each in self.answers if each.state is state]):
+            assert time.monotonic() < end, (self.postfix.folder / "maillog").read_text()[-3000:]
+            time.sleep(0.05)
+        return found[0]
+
+
+@pytest.fixture(scope="module")
+def returning() -> Iterator[Returning]:
+    far = Inbox()
+    server = Server(far)
+    server.start()
+    with installed() as postfix:
+        made = connector(postfix, {"callback": TOKEN}, bounces_to="bounces@example.net")
+        place = Returning(postfix, made, far)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                request = CallbackRequest("POST", "/", dict(self.headers), body, {})
+                self.send_response(place.take(request))
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        callbacks = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Thread(target=callbacks.serve_forever, daemon=True).start()
+        set_up_as_documented(postfix.folder, callbacks.server_port, server.port)
+        with postfix.running():
+            yield place
+        callbacks.shutdown()
+        callbacks.server_close()
+    server.stop()
+
+
+def set_up_as_documented(folder: Path, callbacks: int, far: int) -> None:
+    """The README's lines for main.cf and master.cf; all waits are a second."""
+    main, master = README.split("# main.cf\n")[1].split("```")[0].split("# master.cf\n")
+    transport = "transport_maps = inline:{"
+    assert transport in main
+    main = main.replace(transport, f"{transport}far.example=smtp:[127.0.0.1]:{far}, ")
+    waits = (
+        "queue_run_delay",
+        "minimal_backoff_time",
+        "maximal_backoff_time",
+        "delay_warning_time",
+    )
+    main += "".join(f"{name} = 1s\n" for name in waits)
+    with (folder / "main.cf").open("a") as file:
+        file.write(f"relay_domains = far.example\n{main}")
+    token = folder / "token"
+    token.write_text(f"Authorization: Bearer {TOKEN}\n")
+    token.chmod(0o400)
+    os.chown(token, NOBODY, NOBODY)
+    master = master.replace("/etc/postfix/nsps-bounces", str(token))
+    master = master.replace("CALLBACKS_URL", f"http://127.0.0.1:{callbacks}")
+    with (folder / "master.cf").open("a") as file:
+        file.write(master)
+    with (folder / "boxes").open("a") as file:
+        file.write("bounces@example.net bounces/\n")
+
+
+def test_a_mail_that_comes_back_has_failed(returning: Returning) -> None:
+    returning.far.replies = {"RCPT": "550 5.1.1 <ann@far.example>: no such user"}
+    returning.away = True
+    name = returning.send()
+    answer = returning.answer(AnswerState.FAILED)
+    assert answer.order == name and not returning.away, "after a second try"
+    assert answer.message.startswith("the mail came back: 5.1.1 smtp; 550 5.1.1")
+    assert "no such user" in answer.message and "ann@" not in answer.message
+
+
+def test_a_delayed_mail_has_not_failed(returning: Returning) -> None:
+    returning.far.replies = {"RCPT": "451 4.2.0 come again"}
+    name = returning.send()
+    answer = returning.answer(AnswerState.PROGRESS)
+    assert answer.order == name and "451 4.2.0 come again" in answer.message
+    before = len(returning.far.mails)
+    returning.far.replies = {}
+    end = time.monotonic() + 30
+    while len(returning.far.mails) == before:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert {each.state for each in returning.answers} == {AnswerState.PROGRESS}
 
 
 def test_it_recovers_with_postfix() -> None:

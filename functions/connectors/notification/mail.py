@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from email.headerregistry import Address
@@ -26,8 +25,8 @@ class Mail:
     subject: str
     text: str
 
-    def envelope(self, sender: Address, reference: str) -> Envelope:
-        """``reference``: the same for each repetition, which so has the same Message-ID."""
+    def envelope(self, sender: Address, name: str, return_path: str) -> Envelope:
+        """``name``: the same for each repetition, which so has the same Message-ID."""
         international = not all(address.isascii() for address in self.to)
         policy = SMTPUTF8_POLICY if international else SMTP_POLICY.clone(cte_type="7bit")
         message = EmailMessage(policy=policy)
@@ -35,11 +34,10 @@ class Mail:
         message["To"] = [mailbox(address) for address in self.to]
         message["Subject"] = self.subject
         message["Date"] = formatdate(localtime=False)
-        digest = hashlib.sha256(reference.encode()).hexdigest()
-        message["Message-ID"] = f"<{digest[:40]}@{sender.domain}>"
+        message["Message-ID"] = f"<{name}@{sender.domain}>"
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(self.text)
-        return Envelope(sender.addr_spec, self.to, message.as_bytes())
+        return Envelope(return_path, self.to, message.as_bytes())
 
 
 def mailbox(text: str) -> Address:

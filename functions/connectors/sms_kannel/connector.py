@@ -13,6 +13,7 @@ from nsps.connector.base import (
     Answer,
     AnswersLater,
     Call,
+    CallbackRefused,
     CallbackRequest,
     Context,
     Enriched,
@@ -21,7 +22,7 @@ from nsps.connector.base import (
     Ordering,
     Receipt,
 )
-from nsps.connector.proof import check_named, proof_of
+from nsps.connector.proof import is_proof, proof_of
 from nsps.connector.wording import blocks_in, names_of, render
 from nsps.domain.outcome import Terminal
 from nsps.domain.snapshot import Block
@@ -134,7 +135,9 @@ class SmsConnector(MessageConnector[Settings], AnswersLater):
         return answer.text
 
     def authenticate(self, request: CallbackRequest) -> None:
-        check_named(request.query.get("id", ""), request.query.get("proof", ""), self._secrets())
+        name, proof = (request.query.get(each, "") for each in ("id", "proof"))
+        if not is_proof(proof, name, self._secrets()):
+            raise CallbackRefused("the address is not one that we gave out, or its secret is gone")
 
     def parse_callback(self, request: CallbackRequest) -> Sequence[Answer]:
         return [reports.read(request.query)]

@@ -295,6 +295,12 @@ class AnswersLater(ABC):
         """True where ``ask`` can be used."""
         return False
 
+    @property
+    def silence(self) -> AnswerState:
+        """What it means that nothing was heard in time: FAILED, or DONE where only failures are
+        reported (a bounce)."""
+        return AnswerState.FAILED
+
     @abstractmethod
     def authenticate(self, request: CallbackRequest) -> None:
         """Raise CallbackRefused unless the request proves that it is the system's."""

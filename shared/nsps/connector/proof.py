@@ -38,15 +38,14 @@ def check_proof(kind: ProofKind, request: CallbackRequest, secrets: Iterable[Sec
 
 
 def proof_of(name: str, secret: SecretValue) -> str:
-    """What goes into an address beside the name of what it is about."""
-    return hmac.new(secret.reveal().encode(), name.encode(), hashlib.sha256).hexdigest()[:32]
+    """What goes into an address beside the name of what it is about: 24 hexadecimal digits."""
+    return hmac.new(secret.reveal().encode(), name.encode(), hashlib.sha256).hexdigest()[:24]
 
 
-def check_named(name: str, given: str, secrets: Iterable[SecretValue]) -> None:
-    """Whether the proof was made of this name, with one of the secrets. Raises CallbackRefused."""
+def is_proof(given: str, name: str, secrets: Iterable[SecretValue]) -> bool:
+    """Whether the proof was made of this name, with one of the secrets."""
     wanted = [proof_of(name, secret) for secret in secrets]
-    if not any(hmac.compare_digest(given.encode(), each.encode()) for each in wanted):
-        raise CallbackRefused("the address is not one that we gave out, or its secret is gone")
+    return any(hmac.compare_digest(given.encode(), each.encode()) for each in wanted)
 
 
 def _given(kind: ProofKind, request: CallbackRequest) -> str:

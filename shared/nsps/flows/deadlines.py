@@ -1,4 +1,5 @@
-"""Orders that an asynchronous system has not answered in time: asked for, or ended as FAILED.
+"""Orders that an asynchronous system has not answered in time: asked for, or ended as FAILED (as
+OK where only failures are reported).
 
 Also completes what was answered but, after a crash, not told to the end.
 """
@@ -78,7 +79,7 @@ class Deadlines:
                 if answer.state is not AnswerState.PROGRESS or waited_days < GIVE_UP_DAYS:
                     return
                 why = f"the system has been at it for {waited_days:.0f} days"
-        self._answers.take(handler, Answer(reference, AnswerState.FAILED, why), ours=True)
+        self._answers.take(handler, Answer(reference, connector.silence, why), ours=True)
 
     def _call(self, handler: str, reference: str) -> Call:
         seconds = self._handlers[handler].call_timeout_seconds

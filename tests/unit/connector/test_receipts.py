@@ -38,6 +38,11 @@ class Sms(Letters, AnswersLater):
         super().__init__(ordering)
         self.sent = 0
         self.receipts = True
+        self.quiet = AnswerState.FAILED
+
+    @property
+    def silence(self) -> AnswerState:
+        return self.quiet
 
     def send(self, message: Message, call: Call) -> str | Receipt:
         self.seen.take("send", message.content, call.reference)
@@ -147,6 +152,17 @@ def test_a_message_without_a_receipt_in_time_has_failed_until_one_comes(post: Po
     assert post.kit.delivery(event)["outcome"] == "delivered"
     assert post.kit.espf.statuses == ["IN_PROGRESS", "FAILED", "OK"]
     assert not post.kit.resource(f"message/event:{event.event_id}")["dirty"]
+
+
+def test_where_only_failures_are_reported_silence_is_ok_until_one_comes(post: Post) -> None:
+    post.sms.quiet = AnswerState.DONE
+    event = sim_event(email=TO)
+    post.kit.deliver(event)
+    assert post.late() == 1
+    assert post.kit.delivery(event)["outcome"] == "delivered"
+    assert post.report("m1", "failed") == 204
+    assert post.kit.delivery(event)["outcome"] == "rejected"
+    assert post.kit.espf.statuses == ["IN_PROGRESS", "OK", "FAILED"]
 
 
 def test_a_message_that_got_no_receipt_is_delivered_at_once(post: Post) -> None:
