@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from nsps_local.described import Described, connectors_in, load_connector_file
 from nsps_local.manifest import InvalidManifest
 
@@ -31,6 +33,19 @@ def handler(settings: dict[str, Any], connectors: Path = CONNECTORS) -> Handler:
     ]
     [found] = load_stack(values, "Pulumi.test.yaml", connectors).handlers
     return found
+
+
+def test_the_examples_of_the_readme_can_be_used() -> None:
+    readme = (CONNECTORS / "rest" / "README.md").read_text(encoding="utf-8")
+    examples = (
+        yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    )
+    handlers, described, _rules = examples
+    values = base() | {"nsps:handlers": handlers}
+    [made] = load_stack(values, "Pulumi.test.yaml", CONNECTORS).handlers
+    assert made.connector == "rest"
+    rest = load_connector_file(CONNECTORS / "rest" / "connector.yaml")
+    assert not list(rest.problems(described["settings"], {}))
 
 
 def test_a_function_gets_the_description_with_what_the_handler_says() -> None:

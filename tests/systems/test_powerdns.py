@@ -33,6 +33,7 @@ NAME = "3.0.0.0.0.0.7.7.7.0.2.4.e164.arpa."
 OTHER_NAME = "3.3.0.0.0.0.7.7.7.0.2.4.e164.arpa."
 
 
+ZONE = "0.2.4.e164.arpa."
 ADDON = "Ported number"
 
 
@@ -79,14 +80,15 @@ class PowerDns(ChaosProxy):
 
 @contextmanager
 def running(ports: tuple[int, int] | None = None) -> Iterator[tuple[int, int]]:
-    """A PowerDNS with the zone, and nothing in it."""
+    """A PowerDNS with the zones, and nothing in them."""
     with powerdns(KEY, ports) as given:
-        zone = {"name": "e164.arpa.", "kind": "Native", "nameservers": ["ns1.example.net."]}
-        made = requests.post(
-            f"http://127.0.0.1:{given[0]}/api/v1/servers/localhost/zones",
-            json=zone, headers={"X-API-Key": KEY}, timeout=10,
-        )  # fmt: skip
-        assert made.status_code == 201, made.text
+        for name in ("e164.arpa.", ZONE):
+            zone = {"name": name, "kind": "Native", "nameservers": ["ns1.example.net."]}
+            made = requests.post(
+                f"http://127.0.0.1:{given[0]}/api/v1/servers/localhost/zones",
+                json=zone, headers={"X-API-Key": KEY}, timeout=10,
+            )  # fmt: skip
+            assert made.status_code == 201, made.text
         yield given
 
 
@@ -115,7 +117,7 @@ class TestPowerDns(StateStandardTests):
 
     def settings(self, system: PowerDns) -> dict[str, Any]:
         url = f"http://{system.host}:{system.port}/api/v1/servers/localhost"
-        given = {"url": url, "allow_http": True}
+        given = {"url": url, "allow_http": True, "zone": ZONE}
         assert not list(ENUM.problems(given, {"credentials": "powerdns-api-key"}))
         return dict(ENUM.complete(given))
 
