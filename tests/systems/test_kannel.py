@@ -329,6 +329,24 @@ def test_no_older_text_comes_after_a_newer_one(place: Place) -> None:
     assert place.told(i_account)[-1] == "OK"
 
 
+def test_what_a_restarted_kannel_has_forgotten_ends_as_failed(place: Place) -> None:
+    """Its dlr-storage is the default here, which does not outlive it."""
+    (one, first), (other, second) = place.account(), place.account()
+    forgotten = place.block(one)
+    text = place.sent(first)
+    place.wait(forgotten, Outcome.ACCEPTED, one, "IN_PROGRESS")
+    place.box.close()
+    place.start()
+    place.network.report(text, "DELIVRD")
+    known = place.block(other)
+    place.network.report(place.sent(second), "DELIVRD")  # by the same link, so after the first
+    place.wait(known, Outcome.DELIVERED, other, "IN_PROGRESS", "OK")
+    assert place.told(one) == ["IN_PROGRESS"]
+    place.stack.advance("firestore", 24.1 * 3600)
+    place.stack.tick()
+    place.wait(forgotten, Outcome.REJECTED, one, "IN_PROGRESS", "FAILED")
+
+
 def test_no_log_holds_the_password_the_key_or_a_text(place: Place) -> None:
     for name, log in place.stack.logs().items():
         for private in (PASSWORD, KEY, "has been blocked"):
