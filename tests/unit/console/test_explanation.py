@@ -121,6 +121,12 @@ def test_what_the_system_said_and_what_failed_before_stay_after_a_success() -> N
             "answer to order SO-9, taken at 2026-11-21 10:00 UTC; not answered by 2026-11-22 10:00",
             None,
         ),
+        (
+            {"outcome": "accepted", "results": ({"key": "message/event:e1", "order": "m1"},)},
+            "receipt of its message m1, taken at 2026-11-21 10:00 UTC; not answered by "
+            "2026-11-22 10:00 UTC, it has failed, or arrived",
+            None,
+        ),
         ({"outcome": None, "attempts": 0}, "is about to receive it", None),
         (
             {"outcome": "waiting", "waits_for": "the answer to an earlier order"},

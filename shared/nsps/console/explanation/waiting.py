@@ -105,7 +105,12 @@ def _answer(each: Delivered, handler: HandlerSummary | None) -> str:
     text += f", taken at {taken:%Y-%m-%d %H:%M} UTC"
     if handler is not None:
         ends = taken + timedelta(hours=handler.answer_within_hours)
-        text += f"; not answered by {ends:%Y-%m-%d %H:%M} UTC, it is asked for or has failed"
+        then = (
+            "it has failed, or arrived where only failures are reported"
+            if sent
+            else "it is asked for or has failed"
+        )
+        text += f"; not answered by {ends:%Y-%m-%d %H:%M} UTC, {then}"
     return text
 
 
