@@ -26,13 +26,16 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     real = argparse._SubParsersAction.add_parser
 
     def noted(self: Any, name: str, **more: Any) -> Any:
-        known[name] = real(self, name, **more)
-        return known[name]
+        made = real(self, name, **more)
+        if name == asked:  # the others are named without their options
+            known[name] = made
+        return made
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(argparse._SubParsersAction, "add_parser", noted)
-        with pytest.raises(SystemExit):
-            cli.main(["--help"])
+        for asked in cli.COMMANDS:
+            with pytest.raises(SystemExit):
+                cli.main([asked, "--help"])
     return known
 
 
