@@ -19,6 +19,8 @@ from nsps.runtime.mistakes import sentences
 from nsps.runtime.secrets import SecretValue
 from nsps_testing.standard import (
     ChaosProxy,
+    Reply,
+    ScriptedHttp,
     StateStandardTests,
     enriched,
     make_call,
@@ -211,6 +213,20 @@ class TestFreeradius(StateStandardTests):
             connector.desired(self.enriched(pb))
         assert timeout not in str(caught.value)
 
+    @pytest.mark.parametrize("form", ["nt", "none"])
+    def test_all_user_names_are_listed(self, system: ChaosProxy, sql: Sql, form: str) -> None:
+        """Page by page, each once, whoever wrote its rows."""
+        names = {f"user-{number}" for number in range(5)} | {"Zoe", "a@b", "4711"}
+        table = "radreply" if form == "none" else "radcheck"
+        for name in (*names, *names):
+            sql.execute(f"INSERT INTO {table} (username) VALUES (%s)", [name])
+        connector = self.make({**self.settings(system), "password": form})
+        found: list[str] = []
+        while page := connector.keys(found[-1] if found else "", 3, make_call()):
+            found += page
+        assert len(found) == len(names) and set(found) == names
+        connector.close()
+
     # --- live sessions ----------------------------------------------------------------------------
 
     @pytest.fixture
@@ -288,7 +304,6 @@ class TestFreeradius(StateStandardTests):
             ({"coa_secret": json.dumps({"192.0.2.1": "another", "*": SECRET})}, None),
             ({"coa_secret": json.dumps({"192.0.2.1": "another"})}, f"none for the NAS {NAS}"),
             ({"coa_secret": "{"}, "JSON"),
-            ({}, "no secret coa_secret"),
         ],
     )
     def test_the_secret_that_a_nas_shares(
@@ -368,13 +383,66 @@ def test_how_a_password_stands_in_the_database(
     assert [(each["attribute"], each["value"]) for each in state["check"]] == rows
 
 
-@pytest.mark.parametrize("key", [None, "short"])
-def test_passwords_need_a_key(key: str | None) -> None:
+def test_a_key_that_is_too_short() -> None:
     settings = Settings.model_validate(settings_of("db.example.net", 5432))
-    secrets = {} if key is None else {"password_key": key}
-    connector = Freeradius(settings, make_context(secrets))
+    connector = Freeradius(settings, make_context({"password_key": "short"}))
     with pytest.raises(Transient, match="password_key"):
         connector.desired(enriched(snapshot()))
+
+
+def looked_up(source: ScriptedHttp, form: str, pb: dict[str, Any]) -> dict[str, Any]:
+    """What is wanted, with passwords from an HTTP source."""
+    place = {"source": "http", "url": f"{source.url}/{{i_account}}", "allow_http": True}
+    more = {"credentials": place, "password": form, "usernames": ["account_info.id", "imsi"]}
+    settings = Settings.model_validate(settings_of("db.example.net", 5432, **more))
+    return dict(Freeradius(settings, make_context({"look_up": "token"})).desired(enriched(pb)))
+
+
+def test_a_password_that_is_looked_up() -> None:
+    """Once for all user names; and not at all for who is barred."""
+    with ScriptedHttp(Reply(200, {"password": "password"})) as source:
+        states = looked_up(source, "nt", snapshot())
+        digest = SecretValue("0x8846f7eaee8fb117ad06bdd830b7586c")  # as every table has it
+        row = {"attribute": "NT-Password", "op": ":=", "value": digest}
+        assert [state["check"] for state in states.values()] == [[row], [row]]
+        assert len(source.requests) == 1
+        source.always(Reply(404))
+        barred = looked_up(source, "nt", snapshot(blocked=True))
+        assert [state["check"] for state in barred.values()] == [[REJECT], [REJECT]]
+        assert len(source.requests) == 1
+        with pytest.raises(Transient, match="there is no credential"):
+            looked_up(source, "nt", snapshot())
+
+
+@pytest.mark.parametrize("password", ["back\\slash", "`reboot`", "%{User-Name}", "'quoted'", ""])
+def test_a_password_that_freeradius_would_expand(password: str) -> None:
+    with ScriptedHttp(Reply(200, {"password": password})) as source:
+        with pytest.raises(Terminal if password else Transient) as caught:
+            looked_up(source, "clear", snapshot())
+        assert not password or password not in str(caught.value)
+        if password:
+            assert looked_up(source, "ssha", snapshot())
+
+
+@pytest.mark.parametrize(
+    ("more", "secrets"),
+    [
+        ({}, ["coa_secret", "password_key"]),
+        ({"sessions": "leave"}, ["password_key"]),
+        ({"sessions": "leave", "password": "none"}, []),
+        ({"sessions": "disconnect", "profile": "policy"}, ["coa_secret"]),
+        ({"sessions": "leave", "credentials": {"source": "portabilling"}}, []),
+        (
+            {"credentials": {"source": "http", "url": "https://a.example/{i_account}"}},
+            ["coa_secret", "look_up"],
+        ),
+    ],
+)
+def test_the_secrets_that_settings_need(more: dict[str, Any], secrets: list[str]) -> None:
+    settings = Settings.model_validate(settings_of("db.example.net", 5432, **more))
+    assert [name for name, _ in Freeradius.needs_secrets(settings)] == secrets
+    blocks = {block for setting, block in Freeradius.reads(settings) if setting == "credentials"}
+    assert blocks == ({Block.SIM_INFO} if "credentials" in more else set())
 
 
 QUOTA = {

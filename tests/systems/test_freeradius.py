@@ -19,7 +19,7 @@ from nsps.domain.outcome import NoAnswer, Outcome
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.deadline import Deadline
 from nsps.transport.radius import Nas, RadiusClient
-from nsps_testing.standard import UnderTheKit, enriched, make_call
+from nsps_testing.standard import Reply, ScriptedHttp, UnderTheKit, enriched, make_call
 from pyrad.packet import (
     CoAACK,
     CoANAK,
@@ -216,6 +216,20 @@ def test_what_each_form_of_a_password_allows(
     provisioned(password=form).deliver(snapshot())
     assert {each for each in PROTOCOLS if login(daemon, protocol=each) is not None} == works
     assert all(login(daemon, password="wrong", protocol=each) is None for each in PROTOCOLS)
+
+
+@pytest.mark.parametrize("form", ["nt", "ssha"])
+def test_a_password_of_any_letters_that_is_looked_up(
+    daemon: FreeRadius, provisioned: Any, form: str
+) -> None:
+    password = "pässwört '%{User-Name}"
+    with ScriptedHttp(Reply(200, {"password": password})) as source:
+        place = {"source": "http", "url": f"{source.url}/{{i_account}}", "allow_http": True}
+        place["authentication"] = "none"
+        handler = provisioned(password=form, credentials=place)
+        assert handler.deliver(snapshot()) is Outcome.DELIVERED
+    assert login(daemon, password=password) == GOLD
+    assert login(daemon, password=PASSWORD) is None
 
 
 def test_a_wimax_subscriber_is_known_by_its_nai(daemon: FreeRadius, provisioned: Any) -> None:

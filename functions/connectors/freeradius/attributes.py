@@ -82,7 +82,7 @@ class Attributes:
     def check(self, name: str, value: str) -> None:
         """Raises ValueError for a value that FreeRADIUS would not take. It is not quoted."""
         found = self.check_name(name)
-        if found.values.HasForward(value) or _is_valid(found.type, value):
+        if found.values.HasForward(value) or is_valid(found.type, value):
             return
         names = ", ".join(sorted(found.values.forward))
         write = _WRITE.get(found.type, f"one of the type {found.type}")
@@ -95,7 +95,8 @@ class Attributes:
         return self.check_name(name).vendor not in self._other_format
 
 
-def _is_valid(kind: str, value: str) -> bool:
+def is_valid(kind: str, value: str) -> bool:
+    """Whether FreeRADIUS takes the text for an attribute of this type, and as it is."""
     if not value or _UNSAFE.search(value) or len(value.encode()) > _MAX_BYTES:
         return False
     if kind in _NUMBERS and not _NUMBER.fullmatch(value):

@@ -10,11 +10,11 @@ A live session keeps what it has until its NAS gets a CoA or Disconnect, which f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nsps.connector.base import Call, Context, Enriched, State, StateConnector
-from nsps.domain.fields import Fields, Kind
+from nsps.domain.fields import Kind
 from nsps.domain.outcome import Terminal
 from nsps.domain.snapshot import Block
 from nsps.domain.subscriber import is_closed, is_served
@@ -23,7 +23,7 @@ from nsps.transport.sql.client import SqlClient
 from nsps.transport.sql.table import Table
 
 from .attributes import Attributes
-from .passwords import password_rows
+from .passwords import Passwords
 from .policy import Policy, Row
 from .sessions import SESSIONS, LiveSessions
 from .settings import Settings
@@ -38,18 +38,22 @@ class Freeradius(StateConnector[Settings]):
     """Subscribers of a FreeRADIUS."""
 
     settings_model = Settings
+    listable = True
 
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
         attributes = Attributes(settings.dictionary)
-        self._policy = Policy(settings, attributes)
+        self._policy, self._passwords = Policy(settings, attributes), Passwords(settings, context)
         self._sessions = LiveSessions(settings, context, attributes)
-        self._usernames, self._group = Usernames(settings), _group(settings)
+        self._usernames = Usernames(settings)
         self._tables = {"check": Table("radcheck", _ROW), "reply": Table("radreply", _ROW)}
         if settings.group:
             self._tables["group"] = _GROUPS
+        # Who has no password has no row in radcheck.
+        listed = "radcheck" if settings.has_passwords else "radreply"
+        self._names = Table(listed, {"username": "text"}, key=("username",), written=False)
         accounting = [SESSIONS] if settings.sessions != "leave" else []
-        tables = [*self._tables.values(), *accounting]
+        tables = [*self._tables.values(), self._names, *accounting]
         self._sql = SqlClient(settings.database_url, self._database_password, tables)
 
     def _database_password(self) -> str | None:
@@ -62,8 +66,13 @@ class Freeradius(StateConnector[Settings]):
     @classmethod
     def reads(cls, settings: Settings) -> Iterable[tuple[str, Block]]:
         yield from Usernames(settings).reads()
-        yield from _group(settings).reads()
         yield from Policy(settings, Attributes(settings.dictionary)).reads()
+        if settings.credentials is not None:
+            yield "credentials", Block.SIM_INFO
+
+    @classmethod
+    def needs_secrets(cls, settings: Settings) -> Iterable[tuple[str, str]]:
+        return settings.needs_secrets()
 
     def check(self, call: Call) -> None:
         self._sql.check(call)
@@ -76,21 +85,21 @@ class Freeradius(StateConnector[Settings]):
         served, names = is_served(pb.account_info), self._usernames.of(pb)
         if served and not names:
             raise Terminal(REMEDY)
-        policy = {"reply": self._policy.rows(pb) if served else []}
-        if self.settings.group:
-            group = self._group.values(pb)["group"] if served else None
-            policy["group"] = [] if group is None else [{"groupname": str(group), "priority": 0}]
-        return {name: {"check": self._check_rows(name, served), **policy} for name in names}
-
-    def _check_rows(self, name: str, served: bool) -> list[Row]:
-        if not served:
-            return [REJECT]
-        return password_rows(self.settings.password_form, name, self.context)
+        rows = self._policy.rows(pb, served)
+        return {
+            name: {"check": self._passwords.rows(event, name) if served else [REJECT], **rows}
+            for name in names
+        }
 
     def read(self, key: str, call: Call) -> State | None:
         with self._sql.reading(call) as session:
             held = {n: session.rows(t, {"username": key}) for n, t in self._tables.items()}
         return {name: _read(rows) for name, rows in held.items()} if any(held.values()) else None
+
+    def keys(self, after: str, limit: int, call: Call) -> Sequence[str]:
+        with self._sql.reading(call) as session:
+            found = session.keys(self._names, [after] if after else [], limit)
+        return [str(name) for (name,) in found]
 
     def create(self, key: str, state: State, call: Call) -> None:
         with self._sql.writing(call) as session:
@@ -118,10 +127,6 @@ class Freeradius(StateConnector[Settings]):
             self._sessions.end(key, live, call.deadline)
         else:
             self._sessions.change(key, live, state["reply"], call.deadline)
-
-
-def _group(settings: Settings) -> Fields:
-    return Fields.parse("group", {"group": settings.group} if settings.group else {})
 
 
 def _without_check(state: State | None) -> dict[str, Any]:

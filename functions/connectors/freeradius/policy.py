@@ -1,4 +1,4 @@
-"""What a subscriber gets: the attributes of the Access-Accept, as rows of radreply."""
+"""What a subscriber gets: the attributes of the Access-Accept, and a group."""
 
 from __future__ import annotations
 
@@ -13,28 +13,39 @@ from .attributes import Attributes
 from .settings import ANY_PLAN, Given, Quota, Settings
 
 Row = dict[str, Any]
-"""``attribute``, ``op`` and ``value`` of radcheck or radreply."""
+"""``attribute``, ``op`` and ``value`` of radcheck or radreply; ``groupname`` and ``priority``."""
 
 _GIGAWORD = 2**32
 _MOST = _GIGAWORD - 1
 
 
 class Policy:
-    """The settings ``reply``, ``plans`` and ``quota``."""
+    """The settings ``reply``, ``plans``, ``quota`` and ``group``."""
 
     def __init__(self, settings: Settings, attributes: Attributes) -> None:
         self._settings, self._attributes = settings, attributes
         self._reply = Fields.parse("reply", settings.reply)
+        self._group = Fields.parse("group", {"group": settings.group} if settings.group else {})
         self._plan = Fields.parse("plan", {"plan": settings.plan} if settings.plans else {})
 
     def reads(self) -> Iterator[tuple[str, Block]]:
         yield from self._reply.reads()
         yield from self._plan.reads()
+        yield from self._group.reads()
         if self._settings.quota is not None:
             yield "quota", Block.FULL_VD_COUNTER_INFO
 
-    def rows(self, pb: PbData) -> list[Row]:
-        """In the order of their names. Raises Terminal for what FreeRADIUS would not take."""
+    def rows(self, pb: PbData, served: bool) -> dict[str, list[Row]]:
+        """``reply``, and ``group`` where NSPS looks after it; empty for who is not served. Raises
+        Terminal for what FreeRADIUS would not take."""
+        made = {"reply": self._reply_rows(pb) if served else []}
+        for name, source in self._group.sources.items():
+            group = source.value(pb) if served else None
+            made[name] = [] if group is None else [{"groupname": _text(group), "priority": 0}]
+        return made
+
+    def _reply_rows(self, pb: PbData) -> list[Row]:
+        """In the order of their names."""
         given = {**self._of_plan(pb), **self._of_account(pb), **self._of_quota(pb)}
         rows = []
         for name, value in sorted(given.items()):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
+from nsps.connector.credentials import CredentialSettings
 from nsps.domain.fields import Fields
 from nsps.transport.radius import DYNAMIC_AUTHORIZATION_PORT
 from nsps.transport.sql.engine import check_url
@@ -83,6 +84,12 @@ class Settings(BaseModel):
         description="How the password stands in radcheck: nt, ssha, clear, none (who proves "
         "themselves otherwise, as by certificate), accept (any password is taken). Unless given "
         "nt, for wimax none, for policy accept.",
+    )
+    credentials: CredentialSettings | None = Field(
+        default=None,
+        description="Where each subscriber's password is looked up, {source: portabilling} or "
+        "{source: secret_manager, name: radius-{i_account}} or {source: http, url}; it is made "
+        "from the secret password_key without it.",
     )
     reply: dict[str, str] = Field(
         default={},
@@ -190,8 +197,22 @@ class Settings(BaseModel):
         return self.usernames or (_USERNAME[self.profile],)
 
     @property
-    def password_form(self) -> PasswordForm:
+    def login_by(self) -> PasswordForm:
         return self.password or _PASSWORD[self.profile]
+
+    @property
+    def has_passwords(self) -> bool:
+        """Whether radcheck says how a subscriber logs in."""
+        return self.login_by != "none"
+
+    def needs_secrets(self) -> Iterator[tuple[str, str]]:
+        """As a connector says it."""
+        if self.sessions != "leave":
+            yield "coa_secret", f"sessions {self.sessions}: CoA and Disconnect are signed with it"
+        if self.credentials is not None:
+            yield from self.credentials.needs_secrets()
+        elif self.has_passwords and self.login_by != "accept":
+            yield "password_key", "the setting credentials names no other source of passwords"
 
     def target(self, nas: str) -> tuple[str, int]:
         """Host and port at which the NAS of this address in radacct takes CoA and Disconnect."""

@@ -112,13 +112,14 @@ class SqlSession:
         limit: int,
         but: Mapping[str, Any] | None = None,
     ) -> list[tuple[Any, ...]]:
-        """The next keys after this one (empty: from the beginning) in the database's own order.
+        """The next keys after this one (empty: from the beginning) in the database's own order,
+        each once.
 
         ``but``: without the rows with these values. A key that none of ours could be, as it is.
         """
         found = self._found[table]
         columns = [found.table.c[name] for name in table.key]
-        query = sa.select(*columns).order_by(*columns).limit(limit)
+        query = sa.select(*columns).distinct().order_by(*columns).limit(limit)
         if after:
             last = found.fit(dict(zip(table.key, after, strict=True)))
             query = query.where(_beyond(columns, list(last.values())))
