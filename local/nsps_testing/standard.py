@@ -74,7 +74,6 @@ from nsps.runtime.settings import HandlerSettings
 from nsps.transport.connection import AddressRefused
 from nsps.transport.deadline import Deadline
 from nsps.transport.http import Http
-from nsps.transport.tls import TLS_SECRETS
 from nsps_local.manifest import FILE, Manifest, load
 
 from nsps_testing.faults import ChaosProxy, Reply, ScriptedHttp, Seen
@@ -287,13 +286,6 @@ class StandardTests(ABC):
         assert set(self.secrets) <= set(declared)
         for name, secret in declared.items():
             assert name in self.secrets or not secret.required, f"the tests configure no {name}"
-
-    def test_the_readme_names_every_setting_and_secret(self) -> None:
-        readme = (self.folder() / "README.md").read_text(encoding="utf-8")
-        manifest = self.manifest()
-        own = [name for name in manifest.secrets if name not in TLS_SECRETS]  # those: the kit's
-        for name in (*manifest.settings, *own):
-            assert f"`{name}`" in readme, f"README.md does not name `{name}`"
 
     def test_the_requirements_are_pinned(self) -> None:
         lines = (self.folder() / "requirements.txt").read_text(encoding="utf-8").splitlines()

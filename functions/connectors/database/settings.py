@@ -49,12 +49,13 @@ class Settings(BaseModel):
     )
     updated_at: str = Field(
         default="updated_at",
-        description="The column that gets the time of each write; empty for none.",
+        description="The column that gets the time of each write, by the database's clock; empty "
+        "for none.",
     )
     on_release: Literal["delete", "mark"] = Field(
         default="delete",
         description="What becomes of the row of a subscriber who is gone: deleted, or kept with "
-        "the status removed.",
+        "the word removed in the column that holds the status.",
     )
     create_table: bool = Field(default=False, description="Create the table where there is none.")
 

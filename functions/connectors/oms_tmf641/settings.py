@@ -74,7 +74,8 @@ class Settings(BaseModel):
     )
     callback_authentication: ProofKind = Field(
         default="bearer",
-        description="How the order manager proves itself to us, with the secret callback.",
+        description="How the order manager proves itself to us, with the secret callback; "
+        "signature: X-Signature: sha256=HEX, the HMAC-SHA256 of the body.",
     )
     allow_http: bool = Field(
         default=False,

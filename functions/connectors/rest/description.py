@@ -233,7 +233,10 @@ class Settings(_Part):
     )
     headers: dict[str, str] = Field(default={}, description="Headers that every request carries.")
     verify_after_write: bool = Field(
-        default=False, description="Whether what was written is read back at once and compared."
+        default=False,
+        description="Whether what was written is read back at once and compared, for systems that "
+        "hide failures in a 200. Without it a write must be answered with a JSON object, or 202 or "
+        "204 with nothing.",
     )
     allow_http: bool = Field(
         default=False,

@@ -21,7 +21,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     database_url: str = Field(
-        description="Kamailio's database, without a password: postgresql://USER@HOST:PORT/DATABASE."
+        description="Kamailio's database, without a password, postgresql://USER@HOST:PORT/DATABASE "
+        "or another that the connector database knows."
     )
     rpc_url: str = Field(description="Its JSON-RPC, for example http://sip.example.net:5060/RPC.")
     domain: str = Field(
