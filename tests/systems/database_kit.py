@@ -6,7 +6,13 @@ import traceback
 from typing import Any, ClassVar
 
 from nsps.domain.outcome import Transient
-from nsps_testing.standard import ChaosProxy, LocalStateStandardTests, make_call, make_context
+from nsps_testing.standard import (
+    ChaosProxy,
+    LocalStateStandardTests,
+    make_call,
+    make_context,
+    rotated_parts,
+)
 
 from functions.connectors.database.connector import Database
 
@@ -77,4 +83,10 @@ class PasswordTests(DatabaseTests):
         error = self.provoke(lambda: connector.check(make_call()))
         assert isinstance(error, Transient) and "password" in str(error)
         assert wrong not in "".join(traceback.format_exception(error))
+        connector.close()
+
+    def test_a_password_that_was_changed_is_read_again_at_once(self, system: ChaosProxy) -> None:
+        settings = self.connector_class.settings_model.model_validate(self.settings(system))
+        connector = Database(settings, rotated_parts("password", "of-yesterday", PASSWORD))
+        connector.check(make_call())
         connector.close()

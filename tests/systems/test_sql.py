@@ -12,7 +12,7 @@ from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.sql.client import SqlClient
 from nsps.transport.sql.table import Table
-from nsps_testing.standard import make_call
+from nsps_testing.standard import make_call, make_context
 from sqlalchemy import Connection, create_engine
 
 from tests.systems.daemons import mariadb, postgresql
@@ -69,7 +69,7 @@ def admin(server: tuple[str, str]) -> Iterator[Connection]:
 
 @pytest.fixture
 def sql(server: tuple[str, str], admin: Connection) -> Iterator[SqlClient]:
-    client = SqlClient(server[0], lambda: None, [SUBSCRIBER, CHECKS])
+    client = SqlClient(server[0], make_context().optional, [SUBSCRIBER, CHECKS])
     yield client
     client.close()
 
@@ -243,7 +243,7 @@ def test_tables_that_are_created(tmp_path: Path) -> None:
         updated_at="updated_at",
         create=True,
     )
-    client = SqlClient(f"sqlite:///{tmp_path / 'lines.db'}", lambda: None, [table])
+    client = SqlClient(f"sqlite:///{tmp_path / 'lines.db'}", make_context().optional, [table])
     row = {"imsi": "001010000000003", "i_account": 7, "barred": True, "rate": 0.1}
     with client.writing(make_call()) as session:
         session.upsert(table, row)

@@ -5,6 +5,7 @@ How the notification connector uses it is in tests/connectors; a real server in 
 
 from __future__ import annotations
 
+import base64
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unreachable
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.deadline import Deadline
 from nsps.transport.smtp import Envelope, SmtpServer, SmtpSettings, speaks_of_the_mail
+from nsps_testing.standard import make_context, rotated_parts
 
 ANN, BOB, EVE = "ann@example.net", "bob@example.net", "eve@example.net"
 
@@ -78,7 +80,7 @@ def serving(replies: dict[str, str | None]) -> Iterator[Server]:
 def smtp(port: int, host: str = "127.0.0.1", **secrets: str) -> SmtpServer:
     settings = SmtpSettings(host=host, port=port, security="none")
 
-    def secret(name: str) -> SecretValue | None:
+    def secret(name: str, *, again: bool = False) -> SecretValue | None:
         return SecretValue(secrets[name]) if name in secrets else None
 
     return SmtpServer(settings, "nsps@example.net", secret)
@@ -176,7 +178,7 @@ class TestInTime:
         settings = SmtpSettings(host="127.0.0.1", port=port, security="starttls")
         began = time.monotonic()
         with pytest.raises(Transient, match="did not answer in time"):
-            SmtpServer(settings, "nsps@example.net", lambda name: None).check(Deadline(1))
+            SmtpServer(settings, "nsps@example.net", make_context().optional).check(Deadline(1))
         took = time.monotonic() - began
         ended.set()
         thread.join(5)
@@ -203,3 +205,28 @@ def test_a_password_needs_tls_beyond_loopback() -> None:
     with pytest.raises(Transient, match="never sent without TLS") as error:
         server.check(Deadline(5))
     assert "horse" not in f"{error.value}{server!r}{vars(server)!r}"
+
+
+def test_a_refused_password_is_read_again_at_once() -> None:
+    def plain(password: str) -> str:
+        return base64.b64encode(f"\0nsps\0{password}".encode()).decode()
+
+    replies: dict[str, str | None] = {
+        "EHLO": "250-hi\r\n250 AUTH PLAIN",
+        "AUTH": "535 no",
+        f"AUTH PLAIN {plain('renewed')}": "235 welcome",
+    }
+    with serving(replies) as server:
+        settings = SmtpSettings(host="127.0.0.1", port=server.port, security="none")
+        rotated = rotated_parts("password", "refused", "renewed")
+
+        def secret(name: str, *, again: bool = False) -> SecretValue | None:
+            return SecretValue("nsps") if name == "user" else rotated.optional(name, again=again)
+
+        mail = SmtpServer(settings, "nsps@example.net", secret)
+        assert mail.send(envelope(), Deadline(5)).reply.startswith("250")
+        shown = [each for each in server.commands if each.startswith("AUTH")]
+        assert shown == [f"AUTH PLAIN {plain(each)}" for each in ("refused", "renewed")]
+        server.replies = {**server.replies, f"AUTH PLAIN {plain('renewed')}": "535 no"}
+        with pytest.raises(Transient, match="535: the server refuses the user or the password"):
+            mail.check(Deadline(5))

@@ -33,11 +33,7 @@ class Database(StateConnector[Settings]):
             create=settings.create_table,
             deletes=settings.on_release == "delete",
         )
-        self._sql = SqlClient(settings.url, self._password, [self._table])
-
-    def _password(self) -> str | None:
-        has = self.context.has_secret("password")
-        return self.context.secret("password").reveal() if has else None
+        self._sql = SqlClient(settings.url, context.optional, [self._table])
 
     def close(self) -> None:
         self._sql.close()

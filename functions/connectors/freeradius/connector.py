@@ -54,11 +54,7 @@ class Freeradius(StateConnector[Settings]):
         self._names = Table(listed, {"username": "text"}, key=("username",), written=False)
         accounting = [SESSIONS] if settings.sessions != "leave" else []
         tables = [*self._tables.values(), self._names, *accounting]
-        self._sql = SqlClient(settings.database_url, self._database_password, tables)
-
-    def _database_password(self) -> str | None:
-        has = self.context.has_secret("password")
-        return self.context.secret("password").reveal() if has else None
+        self._sql = SqlClient(settings.database_url, context.optional, tables)
 
     def close(self) -> None:
         self._sql.close()

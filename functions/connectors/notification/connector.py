@@ -81,7 +81,7 @@ class NotificationConnector(MessageConnector[Settings], AnswersLater):
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
         self._sender = mailbox(settings.sender)
-        self._server = SmtpServer(settings, self._sender.addr_spec, self._secret)
+        self._server = SmtpServer(settings, self._sender.addr_spec, context.optional)
 
     @classmethod
     def reads(cls, settings: Settings) -> Iterator[tuple[str, Block]]:
@@ -138,8 +138,5 @@ class NotificationConnector(MessageConnector[Settings], AnswersLater):
         return [Answer(found.name, found.state, found.text)]
 
     def _callback_secrets(self) -> list[SecretValue]:
-        secrets = (self._secret(name) for name in ("callback", "callback_next"))
+        secrets = (self.context.optional(name) for name in ("callback", "callback_next"))
         return [each for each in secrets if each is not None]
-
-    def _secret(self, name: str) -> SecretValue | None:
-        return self.context.secret(name) if self.context.has_secret(name) else None

@@ -55,14 +55,10 @@ class VoipKamailio(StateConnector[Settings]):
         own = (*OURS, settings.status_column) if settings.status_column else OURS
         columns: dict[str, Kind] = {**dict.fromkeys(own, "text"), **kinds}
         self._table = Table("subscriber", columns, key=("domain", "username"))
-        self._sql = SqlClient(settings.database_url, self._database_password, [self._table])
+        self._sql = SqlClient(settings.database_url, context.optional, [self._table])
         self._looked_up = SubscriberCredentials(context, settings.credentials)
         hide = context.hide("password_key", "password")
         self._rpc = Rest(context.http, settings.rpc_url, NoAuthentication(), ANSWERS, hide=hide)
-
-    def _database_password(self) -> str | None:
-        has = self.context.has_secret("password")
-        return self.context.secret("password").reveal() if has else None
 
     def close(self) -> None:
         self._sql.close()

@@ -86,6 +86,12 @@ class Context:
     """A secret by its reference, read now: for what there is one of for each subscriber."""
     portabilling: Callable[[], PortaBilling] | None = None
 
+    def optional(self, name: str, *, again: bool = False) -> SecretValue | None:
+        """As ``secret``, or ``refresh``; None for one that the handler does not have."""
+        if not self.has_secret(name):
+            return None
+        return (self.refresh or self.secret)(name) if again else self.secret(name)
+
     def secret_header(
         self,
         name: str,

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from nsps.domain.outcome import Transient
 from nsps.runtime.settings import check_secret_ref
@@ -93,6 +93,15 @@ class SecretValue:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SecretValue:
         return self
+
+
+class OptionalSecret(Protocol):
+    """A handler's secret by the manifest's name; None for one that is not configured.
+
+    ``again``: read anew because its value was refused. Raises SecretUnavailable.
+    """
+
+    def __call__(self, name: str, *, again: bool = False) -> SecretValue | None: ...
 
 
 class _Entry:

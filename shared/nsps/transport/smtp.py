@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import smtplib
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unreachable
 from nsps.runtime.redact import shortened
-from nsps.runtime.secrets import SecretValue
+from nsps.runtime.secrets import OptionalSecret, SecretValue
 from nsps.transport.connection import Connection, connect, resolve
 from nsps.transport.deadline import Deadline
 from nsps.transport.tls import tls_context
@@ -109,13 +109,11 @@ class HandedOver:
 class SmtpServer:
     """A mail server. Each mail is a conversation of its own, with one deadline.
 
-    ``secret``: the handler's secrets ``user``, ``password`` and ``ca``, or None for one that is not
-    configured.
+    ``secret``: gives the handler's secrets ``user``, ``password`` and ``ca``; the first two are
+    read anew, and tried once more, where the server refuses them.
     """
 
-    def __init__(
-        self, settings: SmtpSettings, sender: str, secret: Callable[[str], SecretValue | None]
-    ) -> None:
+    def __init__(self, settings: SmtpSettings, sender: str, secret: OptionalSecret) -> None:
         self._settings = settings
         self._port = settings.port or _PORTS[settings.security]
         self._ehlo_name = settings.ehlo_name or sender.rpartition("@")[2]
@@ -218,8 +216,7 @@ class SmtpServer:
 
     def _greet(self, smtp: _Conversation) -> None:
         host, security = self._settings.host, self._settings.security
-        user, password = self._secret("user"), self._secret("password")
-        login = (user, password) if user is not None and password is not None else None
+        login = self._login()
         if login and security == "none" and host not in _LOOPBACK:
             raise Transient(
                 f"{self._where}: a password is never sent without TLS; set security to starttls"
@@ -237,11 +234,17 @@ class SmtpServer:
             smtp.starttls(context=self._tls())
             smtp.ehlo_or_helo_if_needed()
         if login:
-            self._log_in(smtp, *login)
+            self._log_in(smtp, login)
 
-    def _log_in(self, smtp: _Conversation, user: SecretValue, password: SecretValue) -> None:
+    def _login(self, *, again: bool = False) -> tuple[SecretValue, SecretValue] | None:
+        user, password = (self._secret(name, again=again) for name in ("user", "password"))
+        return None if user is None or password is None else (user, password)
+
+    def _log_in(
+        self, smtp: _Conversation, login: tuple[SecretValue, SecretValue], last: bool = False
+    ) -> None:
         try:
-            smtp.login(user.reveal(), password.reveal())
+            smtp.login(*(each.reveal() for each in login))
         except UnicodeError:
             raise Transient("the secrets user and password must be ASCII") from None
         except smtplib.SMTPNotSupportedError:
@@ -249,6 +252,10 @@ class SmtpServer:
                 f"{self._where} offers no authentication; remove the secrets user and password"
             ) from None
         except smtplib.SMTPAuthenticationError as error:
+            renewed = None if last else self._login(again=True)
+            if renewed is not None and renewed != login:
+                self._log_in(smtp, renewed, last=True)
+                return
             # The reply is left out: some servers put the user's name into it.
             hint = _STANDING.get(error.smtp_code, "the server refuses to authenticate")
             raise Transient(f"{self._where}: {error.smtp_code}: {hint}") from None

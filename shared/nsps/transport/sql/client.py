@@ -1,7 +1,7 @@
 """Rows of a database's tables: read, written with a look at what came of it, and checked.
 
     subscriber = Table("subscriber", {"username": "text", "domain": "text"}, ("username", "domain"))
-    sql = SqlClient(settings.url, password, [subscriber])
+    sql = SqlClient(settings.url, context.optional, [subscriber])
     with sql.writing(call) as session:
         session.upsert(subscriber, {"username": "alice", "domain": "example.net", "ha1": ...})
 
@@ -22,18 +22,23 @@ from sqlalchemy.exc import IntegrityError
 
 from nsps.domain.fields import READ
 from nsps.domain.outcome import Transient
+from nsps.runtime.secrets import OptionalSecret
 from nsps.transport.call import Call
 from nsps.transport.deadline import Deadline
-from nsps.transport.sql.engine import Password, Transactions
+from nsps.transport.sql.engine import Transactions
 from nsps.transport.sql.errors import is_duplicate
 from nsps.transport.sql.table import Found, Row, Table, create, find
 
 
 class SqlClient:
-    """One database with the tables that a connector uses; safe to share between threads."""
+    """One database with the tables that a connector uses; safe to share between threads.
 
-    def __init__(self, url: str, password: Password, tables: Sequence[Table]) -> None:
-        self._transactions = Transactions(url, password)
+    ``secret``: gives the secret ``password``, asked for each new connection; read anew, and tried
+    once more, where the connection is refused.
+    """
+
+    def __init__(self, url: str, secret: OptionalSecret, tables: Sequence[Table]) -> None:
+        self._transactions = Transactions(url, secret)
         self._specs = tuple(tables)
         self._found: Mapping[Table, Found] = {}
         self._finding = threading.Lock()

@@ -15,11 +15,11 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from nsps.domain.outcome import NoAnswer, Transient
+from nsps.runtime.secrets import OptionalSecret, SecretValue
 from nsps.transport.deadline import Deadline
 from nsps.transport.sql.errors import concerns_node, refusal, unreached
 
-Password = Callable[[], str | None]
-"""Asked for each new connection, so that a rotated one is picked up."""
+PASSWORD = "password"  # noqa: S105 (a secret's name)
 
 
 def check_url(text: str) -> str:
@@ -47,10 +47,10 @@ class Transactions:
     down, all connections to it are thrown away.
     """
 
-    def __init__(self, url: str, password: Password) -> None:
+    def __init__(self, url: str, secret: OptionalSecret) -> None:
         parsed = make_url(url)
         self._running = threading.local()
-        self._kind = _KINDS[parsed.drivername](password, lambda: self._running.watch)
+        self._kind = _KINDS[parsed.drivername](secret, lambda: self._running.watch)
         self.engine = self._kind.engine(parsed)
 
     def close(self) -> None:
@@ -116,8 +116,8 @@ class Transactions:
 class _Kind(ABC):
     """What is particular to one kind of database."""
 
-    def __init__(self, password: Password, watch: Callable[[], _Watch]) -> None:
-        self._password, self._watch = password, watch
+    def __init__(self, secret: OptionalSecret, watch: Callable[[], _Watch]) -> None:
+        self._secret, self._watch = secret, watch
 
     @abstractmethod
     def engine(self, url: URL) -> Engine:
@@ -169,14 +169,28 @@ class _Server(_Kind):
 
         @event.listens_for(engine, "do_connect")
         def connect(dialect: Any, record: Any, _: Any, given: dict[str, Any]) -> Any:
-            password = self._password()
-            if password is not None:
-                given["password"] = password
-            watch = self._watch()
-            connection, record.info["fileno"] = self.connect(dialect, given, watch)
+            watch, password = self._watch(), self._secret(PASSWORD)
+            try:
+                found = self.connect(dialect, _showing(password, given), watch)
+            except dialect.loaded_dbapi.OperationalError:
+                # Drivers do not all say that it was the password.
+                renewed = self._renewed(password, watch)
+                if renewed is None:
+                    raise
+                found = self.connect(dialect, _showing(renewed, given), watch)
+            connection, record.info["fileno"] = found
             return connection
 
         return engine
+
+    def _renewed(self, refused: SecretValue | None, watch: _Watch) -> SecretValue | None:
+        """The password, if it is another by now."""
+        if refused is None or watch.deadline.expired:
+            return None
+        with suppress(Transient):  # what the database says is the better explanation
+            again = self._secret(PASSWORD, again=True)
+            return again if again != refused else None
+        return None
 
     @abstractmethod
     def connect(self, dialect: Any, given: dict[str, Any], watch: _Watch) -> tuple[Any, int]:
@@ -229,6 +243,10 @@ class _Mysql(_Server):
         if getattr(connection.dialect, "is_mariadb", False):
             limits += f", max_statement_time = {seconds:.3f}"
         connection.exec_driver_sql(f"SET {limits}")
+
+
+def _showing(password: SecretValue | None, given: dict[str, Any]) -> dict[str, Any]:
+    return given if password is None else {**given, "password": password.reveal()}
 
 
 def _connected(connection: Any, seconds: float) -> socket.socket:
