@@ -76,6 +76,13 @@ TOLD: list[tuple[str, Operation, list[str], list[str], list[str]]] = [
         ["SIM/Updated"],
     ),
     (
+        "service password",
+        lambda b, a: b.change_service_password(a, "a-password"),
+        ["Account/ServicePassword/Changed"],
+        ["Subscriber/Updated"],
+        [],
+    ),
+    (
         "add-on",
         lambda b, a: b.add_addon(a, DATA),
         ["Account/ProductAddon/Inserted"],

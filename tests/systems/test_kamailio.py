@@ -77,10 +77,11 @@ class Kamailio:
         with self.session() as session:
             return session.execute("SELECT * FROM subscriber").fetchall()
 
-    def phone(self, number: str, key: str = KEY) -> Phone:
+    def phone(self, number: str, password: str = "", key: str = KEY) -> Phone:
+        """A phone with a password, or with that which is made from the handler's key."""
         user = f"{number}@{DOMAIN}"
-        password = hmac.new(key.encode(), user.encode(), hashlib.sha256).hexdigest()[:32]
-        return Phone(("127.0.0.1", self.sip), number, DOMAIN, password)
+        made = hmac.new(key.encode(), user.encode(), hashlib.sha256).hexdigest()[:32]
+        return Phone(("127.0.0.1", self.sip), number, DOMAIN, password or made)
 
     def has_contact(self, number: str) -> bool:
         """Whether calls would reach a phone of this number."""
@@ -121,7 +122,7 @@ class TestKamailio(OfKamailio):
 
     def test_a_password_that_changed(self, system: ChaosProxy, registrar: Kamailio) -> None:
         other = "another-key-of-sufficient-length-77d1"
-        old, new = registrar.phone(USER), registrar.phone(USER, other)
+        old, new = registrar.phone(USER), registrar.phone(USER, key=other)
         for key, t in ((KEY, "01"), (other, "02")):
             settings = VoipKamailio.settings_model.model_validate(self.settings(system))
             secrets = {**self.secrets, "password_key": key}
@@ -171,11 +172,15 @@ def stack(registrar: Kamailio, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "events": ["SIM/*", "Account/*", "Account/*/*"],
         "group": "VoIP",
         "call_timeout_seconds": 3,
-        "settings": {**settings, "status_column": "status"},
-        "secrets": {"password_key": "sip-password-key", "password": "kamailio-database"},
+        "settings": {
+            **settings,
+            "status_column": "status",
+            "credentials": {"source": "portabilling"},
+        },
+        "secrets": {"password": "kamailio-database"},
     }
     given = folder / "secrets.json"
-    given.write_text(json.dumps({"sip-password-key": KEY, "kamailio-database": PASSWORD}))
+    given.write_text(json.dumps({"kamailio-database": PASSWORD}))
     running = WholeStack(folder / "state", configuration(folder, [handler]), given)
     try:
         running.start()
@@ -185,18 +190,26 @@ def stack(registrar: Kamailio, tmp_path_factory: pytest.TempPathFactory) -> Iter
         running.stop()
 
 
-def number_of(stack: WholeStack, i_account: int) -> str:
-    number: str = stack.accounts()[i_account]["id"].partition("@")[0]
-    return number
+def subscriber(stack: WholeStack, registrar: Kamailio) -> tuple[int, Phone]:
+    """A new account, and a phone with the password that PortaBilling has for it."""
+    i_account = stack.new_account()
+    password = f"service-password-{i_account}"
+    stack.do("change_service_password", i_account=i_account, password=password)
+    number = stack.accounts()[i_account]["id"].partition("@")[0]
+    return i_account, registrar.phone(number, password)
 
 
 def test_a_subscriber_from_the_first_day_to_the_last(
     stack: WholeStack, registrar: Kamailio
 ) -> None:
-    i_account, another = stack.new_account(), stack.new_account()
-    number = number_of(stack, i_account)
-    phone, other = registrar.phone(number), registrar.phone(number_of(stack, another))
-    assert (phone.register(), other.register()) == (200, 200)
+    (i_account, first), (another, other) = (subscriber(stack, registrar) for _ in range(2))
+    number = first.user
+    assert (first.register(), other.register()) == (200, 200)
+
+    stack.do("change_service_password", i_account=i_account, password="another-one")
+    phone = registrar.phone(number, "another-one")
+    assert not registrar.has_contact(number)
+    assert (first.register(), phone.register()) == (401, 200)
 
     stack.do("block_account", i_account=i_account)
     assert not registrar.has_contact(number)
@@ -207,7 +220,7 @@ def test_a_subscriber_from_the_first_day_to_the_last(
 
     changed = str(int(number) + 1)
     stack.do("change_account_id", i_account=i_account, msisdn=changed)
-    moved = registrar.phone(changed)
+    moved = registrar.phone(changed, "another-one")
     assert not registrar.has_contact(number)
     assert (phone.register(), moved.register()) == (401, 200)
 
@@ -217,7 +230,7 @@ def test_a_subscriber_from_the_first_day_to_the_last(
     assert stack.statuses(another) == {"VoIP": "OK"}
 
     written = repr(registrar.rows()) + "".join(stack.logs().values())
-    for secret in (KEY, PASSWORD, phone.password, moved.password, other.password):
+    for secret in (PASSWORD, first.password, phone.password, other.password):
         assert secret not in written
 
 
@@ -225,8 +238,10 @@ def test_a_kamailio_that_lost_its_database_is_filled_again(
     stack: WholeStack, registrar: Kamailio
 ) -> None:
     """It is away while events come; when it is back, it is empty."""
-    served, blocked, closed = (stack.new_account() for _ in range(3))
-    phones = [registrar.phone(number_of(stack, each)) for each in (served, blocked, closed)]
+    (_, served), (blocked, barred), (closed, gone) = (
+        subscriber(stack, registrar) for _ in range(3)
+    )
+    phones = [served, barred, gone]
     assert [phone.register() for phone in phones] == [200, 200, 200]
     registrar.lose()
     events = [
@@ -234,9 +249,11 @@ def test_a_kamailio_that_lost_its_database_is_filled_again(
         *stack.sandbox.do("close_account", i_account=closed)["events"],
     ]
     made = stack.add_account()
-    phones.append(registrar.phone(made["id"].partition("@")[0]))
+    given = {"i_account": made["i_account"], "password": "a-new-one"}
+    events += [*made["events"], *stack.sandbox.do("change_service_password", **given)["events"]]
+    phones.append(registrar.phone(made["id"].partition("@")[0], "a-new-one"))
     registrar.start()
-    stack.all_finished(each["i_event"] for each in [*events, *made["events"]])
+    stack.all_finished(each["i_event"] for each in events)
     assert phones[0].register() == 401  # nothing was said of it meanwhile
     with registrar.session() as session:  # by hand, past NSPS
         session.execute("INSERT INTO subscriber (username, domain) VALUES ('eve', %s)", [DOMAIN])

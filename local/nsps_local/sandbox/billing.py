@@ -162,6 +162,14 @@ class Billing(SimCards, Catalogue):
             done.tell("Account/Id/Changed", i_account=i_account)
         return done.result
 
+    def change_service_password(self, i_account: int, password: str) -> Row:
+        """What the subscriber's SIP phone registers with."""
+        with self._change() as done:
+            self._open_account(i_account)
+            self._set("accounts", i_account, {"h323_password": password})
+            done.tell("Account/ServicePassword/Changed", i_account=i_account)
+        return done.result
+
     def block_account(self, i_account: int) -> Row:
         return self._switch_account(i_account, "blocked", "Y", "Account/Blocked")
 
