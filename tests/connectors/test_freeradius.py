@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import psycopg
 import pytest
-from nsps.domain.outcome import Terminal, Transient, Unreachable
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import Block
 from nsps.runtime.mistakes import sentences
 from nsps.runtime.secrets import SecretValue
@@ -33,7 +34,7 @@ from pyrad.packet import CoAACK, CoAPacket, CoARequest, DisconnectACK, Disconnec
 from functions.connectors.freeradius.connector import REJECT, Freeradius
 from functions.connectors.freeradius.settings import Settings
 from tests.systems.daemons import postgresql
-from tests.unit.test_radius import SECRET, NasDouble, answering, free_port
+from tests.unit.test_radius import SECRET, NasDouble, answering, silent
 
 KEY = "a-sample-key-of-sufficient-length-51c7"
 USER = "alice.novak"
@@ -245,9 +246,11 @@ class TestFreeradius(StateStandardTests):
         model = Settings.model_validate(settings)
         return Freeradius(model, make_context({"password_key": KEY, **secrets}))
 
-    def follow(self, connector: Freeradius, pb: dict[str, Any], was: Any = None) -> None:
+    def follow(
+        self, connector: Freeradius, pb: dict[str, Any], was: Any = None, seconds: float = 5
+    ) -> None:
         [(key, state)] = connector.desired(enriched(pb)).items()
-        connector.after_write(key, state, was, make_call(3))
+        connector.after_write(key, state, was, make_call(seconds))
 
     def test_a_nas_that_is_away_does_not_keep_it_from_the_others(
         self, system: ChaosProxy, sql: Sql, nas: NasDouble
@@ -257,14 +260,16 @@ class TestFreeradius(StateStandardTests):
             online(sql, ident, server)
         online(sql, "5", NAS, stopped="now")
         online(sql, "6", NAS, user="bob")
-        targets = {away: f"{NAS}:{free_port()}", NAS: f"{NAS}:{nas.port}"}
+        hung = NasDouble(silent)
+        targets = {away: f"{NAS}:{hung.port}", NAS: f"{NAS}:{nas.port}"}
         connector = self.with_sessions(system, {"coa_secret": SECRET}, nas=targets)
         for pb, code in ((snapshot(), CoARequest), (snapshot(blocked=True), DisconnectRequest)):
             nas.seen.clear()
-            with pytest.raises(Unreachable):
-                self.follow(connector, pb)
+            with pytest.raises(NoAnswer):
+                self.follow(connector, pb, seconds=2)
             sessions = {seen.packet["Acct-Session-Id"][0]: seen.packet.code for seen in nas.seen}
             assert sessions == {"2": code, "4": code}
+        hung.close()
         connector.close()
 
     def test_a_session_that_needs_another_address_is_ended(
@@ -283,6 +288,16 @@ class TestFreeradius(StateStandardTests):
         assert codes == {"1": CoARequest, "2": DisconnectRequest, "3": CoARequest}
         assert seen["1"][11] == [b"a", b"b"]
         assert "Framed-IP-Address" not in seen["3"]  # it would be taken for the session's
+        connector.close()
+
+    def test_a_nas_with_an_ipv6_address(self, system: ChaosProxy, sql: Sql, nas: NasDouble) -> None:
+        online(sql, "1", "2001:db8::7", address="10.0.0.1")
+        targets = {"2001:db8::7": f"{NAS}:{nas.port}"}
+        connector = self.with_sessions(system, {"coa_secret": SECRET}, nas=targets)
+        self.follow(connector, snapshot(blocked=True))
+        [seen] = nas.seen
+        assert seen.packet[95] == [ipaddress.IPv6Address("2001:db8::7").packed]
+        assert 4 not in seen.packet
         connector.close()
 
     def test_a_password_alone_disturbs_no_session(
