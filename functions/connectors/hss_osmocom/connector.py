@@ -109,13 +109,9 @@ class OsmoHlr(StateConnector[Settings]):
         self._write(key, state, held, call)
 
     def change(self, key: str, state: State, was: State, call: Call) -> None:
-        held = self.read(key, call)
-        if held is None:
-            self.create(key, state, call)
-            return
-        if state.get("msisdn") != held.get("msisdn"):
+        if state["msisdn"] != was.get("msisdn"):
             self._assert_free(key, state, call)
-        self._write(key, state, held, call)
+        self._write(key, state, was, call)
 
     def delete(self, key: str, was: State | None, call: Call) -> None:
         self._hlr.set("subscriber.delete", checked_imsi(key), call, done=ABSENT)
