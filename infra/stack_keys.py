@@ -193,7 +193,7 @@ class HandlerKeys(_Keys):
     max_rate: float | None = Field(default=None, gt=0, description="calls a second, above 0")
     retries: RetrySettings = Field(
         default=RetrySettings(),
-        description="{push: {minimum, maximum, attempts}, ladder: {hours, then, days}}: "
+        description="{push: {minimum, maximum, attempts}, long: {hours, then, days}}: "
         "seconds from 1 to 600, attempts from 5 to 100, hours above 0, days up to 60",
     )
     breaker: BreakerRule = Field(

@@ -355,7 +355,7 @@ class TestAConnectorThatIgnoresTypes:
         assert sample.seen()["hlr"]["001010000020349"]["barred"] is False
         (raw,) = handler.published
         assert (raw.event, raw.event_id) == (updated.event, updated.event_id)
-        assert (raw.handler, raw.run, raw.rung) == ("partner", None, None)
+        assert (raw.handler, raw.run, raw.retry_round) == ("partner", None, None)
         assert (raw.received_at, raw.trace) == (updated.received_at, updated.trace)
         assert handler.bring(read_at(4, "SIM/Updated", blocked=True)) == 204
         assert sample.seen()["hlr"]["001010000020349"]["barred"] is True
@@ -370,11 +370,11 @@ class TestAConnectorThatIgnoresTypes:
 
     def test_a_replay_and_a_parked_event_stay_what_they_are(self, handler: Handler) -> None:
         assert handler.bring(read_at(3, "Account/Blocked", blocked=True)) == 204
-        for more in ({"run": 2}, {"rung": 3}):
+        for more in ({"run": 2}, {"retry_round": 3}):
             assert handler.bring(read_at(2, "SIM/Updated", blocked=False, **more)) == 204
-            assert (handler.published[-1].run, handler.published[-1].rung) == (
+            assert (handler.published[-1].run, handler.published[-1].retry_round) == (
                 more.get("run"),
-                more.get("rung"),
+                more.get("retry_round"),
             )
 
     def test_where_only_the_data_counts_nothing_is_read_again(

@@ -198,8 +198,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ),
     (
         "nsps:handlers/0/retries",
-        {"ladder": {"hours": [0]}},
-        "nsps:handlers[0].retries.ladder.hours[0]: must be greater than 0: write {push: ",
+        {"long": {"hours": [0]}},
+        "nsps:handlers[0].retries.long.hours[0]: must be greater than 0: write {push: ",
     ),
     ("nsps:handlers/0/retries", {"tries": 3}, "nsps:handlers[0].retries.tries: unknown key: wri"),
     (

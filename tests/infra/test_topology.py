@@ -329,7 +329,7 @@ def test_a_handler_may_have_a_schedule_of_its_own(record_acme: Record) -> None:
     values = base()
     values["nsps:handlers"][0]["retries"] = {
         "push": {"minimum": 60, "attempts": 20},
-        "ladder": {"hours": [1], "then": 12, "days": 5},
+        "long": {"hours": [1], "then": 12, "days": 5},
     }
     values["nsps:handlers"][2]["answer_within_hours"] = 48
     own = record_acme(values)
@@ -338,7 +338,7 @@ def test_a_handler_may_have_a_schedule_of_its_own(record_acme: Record) -> None:
     assert pushed.max_delivery_attempts == 20
     assert own.subscription("hss-2").max_delivery_attempts == 100
     told = {h.name: h for h in RetriesSettings.from_env(own.function("retries").env).handlers}
-    assert told["hss"].retries.schedule.ladder.days == 5
+    assert told["hss"].retries.schedule.long.days == 5
     assert told["oms"].answer_within_hours == 48
     late = RetriesSettings.from_env(own.function("retries").env).late
     assert [(handler.name, handler.answer_within_hours) for handler in late] == [("oms", 48)]

@@ -270,7 +270,7 @@ def test_a_replay_goes_to_its_one_handler_with_a_fresh_read(rig: Rig) -> None:
     message = raw()
     rig.enrichment.handle(message)
     rig.reader.firstname = "Beth"
-    rig.enrichment.handle(raw(handler="crm", run=2, rung=3))
+    rig.enrichment.handle(raw(handler="crm", run=2, retry_round=3))
     _, body, attributes = rig.topics.sent[1]
     assert body["pb_data"]["account_info"]["firstname"] == "Beth"
     assert attributes["crm"] == "1" and "hss" not in attributes

@@ -14,7 +14,7 @@ from nsps.cloud.messages import MalformedMessage, PushMessage
 from nsps.cloud.push import PushRefused
 from nsps.cloud.receiver import Reply, acknowledged, again, healthy, receive
 from nsps.domain.outcome import Transient
-from nsps.domain.retry import RUNG_ATTEMPTS
+from nsps.domain.retry import ROUND_ATTEMPTS
 from nsps.runtime import log, trace
 
 APP = flask.Flask(__name__)
@@ -114,25 +114,27 @@ def test_a_push_that_is_none_is_400(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attempt", "rung", "status"),
+    ("attempt", "number", "status"),
     [
-        (RUNG_ATTEMPTS - 1, "3", 503),
-        (RUNG_ATTEMPTS, "3", 204),
+        (ROUND_ATTEMPTS - 1, "3", 503),
+        (ROUND_ATTEMPTS, "3", 204),
         (99, "1", 204),
         (None, "3", 503),
         (99, None, 503),
     ],
 )
-def test_a_try_of_the_ladder_ends_after_its_attempts(
-    attempt: int | None, rung: str | None, status: int
+def test_a_round_of_retries_ends_after_its_attempts(
+    attempt: int | None, number: str | None, status: int
 ) -> None:
-    """Its next one is written down already; without a rung the dead letter is what comes next."""
+    """Its next one is written down already; without a round the dead letter is what comes next."""
     handle = failing(Transient("busy"))
-    response = push(handle, attempt=attempt, rung=rung) if rung else push(handle, attempt=attempt)
+    response = (
+        push(handle, attempt=attempt, rung=number) if number else push(handle, attempt=attempt)
+    )
     assert response.status_code == status
 
 
-def test_a_message_that_is_held_back_is_never_acknowledged_by_the_ladder() -> None:
+def test_a_message_that_is_held_back_is_never_acknowledged_by_its_round() -> None:
     response = push(lambda _: again("paused", 30, held=True), attempt=99, rung="3")
     assert (response.status_code, response.headers["Retry-After"]) == (503, "30")
 

@@ -1,4 +1,4 @@
-"""Dead letters parked, sent again on the ladder at the pace a system bears, and at last expired."""
+"""Dead letters parked, sent again at the pace a system bears, and at last expired."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from nsps.flows.deadlines import Deadlines
 from nsps.flows.retries import SOURCE, TICK_SECONDS, Retries, Upkeep
 from nsps.runtime import log
 from nsps.runtime.redact import Redactor
-from nsps.runtime.settings import HandlerSummary, LadderSchedule, RetrySettings
+from nsps.runtime.settings import HandlerSummary, LongSchedule, RetrySettings
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import Espf, new_store
@@ -179,7 +179,7 @@ def test_what_was_delivered_meanwhile_is_not_sent(world: World) -> None:
     assert world.parked("hss.e1")["next_try"] is None
 
 
-def test_enrichments_dead_letters_have_their_own_ladder(world: World) -> None:
+def test_enrichments_dead_letters_have_their_own_schedule(world: World) -> None:
     world.park("e1", ENRICHMENT)
     assert (world.store.read(world.store.event("e1")) or {})["state"] == "parked"
     world.due("enrichment.e1")
@@ -340,13 +340,13 @@ def test_a_last_try_that_succeeds_is_not_called_expired(world: World) -> None:
     assert world.delivery("e1")["outcome"] == "delivered" and world.espf.told == []
 
 
-def test_a_handler_may_have_a_ladder_of_its_own(target: str) -> None:
-    none = RetrySettings(ladder=LadderSchedule(hours=(), then=1, days=0))
+def test_a_handler_may_have_a_schedule_of_its_own(target: str) -> None:
+    none = RetrySettings(long=LongSchedule(hours=(), then=1, days=0))
     world = World(new_store(target), retries=none)
     world.park("e1")
     assert world.parked("hss.e1")["last"]
     assert world.retries.tick().expired == 1
-    own = RetrySettings(ladder=LadderSchedule(hours=(0.5,), then=6, days=2))
+    own = RetrySettings(long=LongSchedule(hours=(0.5,), then=6, days=2))
     world = World(new_store(target), retries=own)
     world.park("e1")
     assert 0.49 < hours_from_now(world.parked("hss.e1")["next_try"]) < 0.56

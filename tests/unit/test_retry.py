@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nsps.domain.outcome import Outcome, worst
 from nsps.domain.retry import (
-    LADDER,
     LAST_TRY_SECONDS,
+    LONG_RETRIES,
     PUSH,
-    RUNG_ATTEMPTS,
+    ROUND_ATTEMPTS,
     Backoff,
-    Ladder,
+    LongRetries,
     Schedule,
     plan,
 )
@@ -34,9 +35,9 @@ def test_the_subscriptions_own_retries_are_some_sixteen_hours() -> None:
     assert [PUSH.gap_after(n) for n in (1, 2, 7, 99)] == [gaps[0], gaps[1], gaps[6], gaps[98]]
 
 
-def test_the_ladder_climbs_for_thirty_days() -> None:
+def test_the_long_retries_go_on_for_thirty_days() -> None:
     now, tries, at = START, 0, []
-    while (following := LADDER.next(START, tries, now)) is not None:
+    while (following := LONG_RETRIES.next(START, tries, now)) is not None:
         now, tries = following, tries + 1
         at.append(now - START)
     assert at[:7] == [timedelta(hours=h) for h in (1, 3, 7, 15, 31, 55, 79)]
@@ -44,10 +45,10 @@ def test_the_ladder_climbs_for_thirty_days() -> None:
     assert len(at) == 33
 
 
-def test_a_late_tick_does_not_lengthen_the_ladder() -> None:
+def test_a_late_tick_does_not_lengthen_the_schedule() -> None:
     late = START + timedelta(days=29, hours=12)
-    assert LADDER.next(START, 7, late) is None
-    assert LADDER.next(START, 7, START + timedelta(days=28)) == START + timedelta(days=29)
+    assert LONG_RETRIES.next(START, 7, late) is None
+    assert LONG_RETRIES.next(START, 7, START + timedelta(days=28)) == START + timedelta(days=29)
 
 
 def test_every_outcome_is_final_or_visibly_waiting() -> None:
@@ -58,7 +59,7 @@ def test_every_outcome_is_final_or_visibly_waiting() -> None:
 def test_the_worst_of_several_resources_is_the_outcome() -> None:
     order = [Outcome.UNCHANGED, Outcome.DELIVERED, Outcome.SUPERSEDED, Outcome.ACCEPTED]
     order.append(Outcome.REJECTED)
-    for one, other in itertools.pairwise(order):
+    for one, other in pairwise(order):
         assert worst(one, other) is worst(other, one) is other
 
 
@@ -78,22 +79,22 @@ class World:
         if self._pushes(0, self.schedule.push.attempts):
             return
         parked_at, tries = self.now, 0
-        while (following := self.schedule.ladder.next(parked_at, tries, self.now)) is not None:
+        while (following := self.schedule.long.next(parked_at, tries, self.now)) is not None:
             self.now = following + timedelta(seconds=-following.timestamp() % 60)  # a tick
             tries += 1
             sent_at = self.now
-            if self._pushes(tries, RUNG_ATTEMPTS):
+            if self._pushes(tries, ROUND_ATTEMPTS):
                 return
             self.now = sent_at
         self.now = max(
-            self.schedule.ladder.ends(parked_at), self.now + timedelta(seconds=LAST_TRY_SECONDS)
+            self.schedule.long.ends(parked_at), self.now + timedelta(seconds=LAST_TRY_SECONDS)
         )
         self.became = "expired"
 
-    def _pushes(self, rung: int, attempts: int) -> bool:
+    def _pushes(self, retry_round: int, attempts: int) -> bool:
         for attempt in range(1, attempts + 1):
             since = self.now - self.start
-            self.attempts.append((since, rung))
+            self.attempts.append((since, retry_round))
             if self.well_from is not None and since >= self.well_from:
                 self.became = "delivered"
                 return True
@@ -107,15 +108,15 @@ def test_thirty_days_of_retries_against_a_simulated_clock_in_under_a_second() ->
     world = World(Schedule(), START, None)
     world.run()
     assert time.perf_counter() - begun < 1
-    own = [at for at, rung in world.attempts if rung == 0]
+    own = [at for at, retry_round in world.attempts if retry_round == 0]
     assert len(own) == 100 and own[-1] == timedelta(seconds=sum(PUSH.gaps()))
-    rungs = [list(group) for rung, group in itertools.groupby(world.attempts, lambda a: a[1])][1:]
-    assert {len(rung) for rung in rungs} == {RUNG_ATTEMPTS}
-    assert len(rungs) in (32, 33)  # a tick comes up to a minute late each time
+    rounds = Counter(retry_round for _, retry_round in world.attempts if retry_round)
+    assert set(rounds.values()) == {ROUND_ATTEMPTS}
+    assert len(rounds) in (32, 33)  # a tick comes up to a minute late each time
     assert world.became == "expired"
     assert timedelta(days=30) < world.now - START < timedelta(days=31)
     # nothing waits for longer than a day
-    waits = [later - sooner for (sooner, _), (later, _) in itertools.pairwise(world.attempts)]
+    waits = [later - sooner for (sooner, _), (later, _) in pairwise(world.attempts)]
     assert max(waits) < timedelta(hours=24, minutes=1)
 
 
@@ -133,10 +134,10 @@ def test_the_plan_is_what_the_simulation_does() -> None:
     world = World(Schedule(), START, None)
     world.run()
     planned = plan(Schedule(), START)
-    by_plan = [(each.at - START, each.rung) for each in planned.attempts]
+    by_plan = [(each.at - START, each.retry_round) for each in planned.attempts]
     assert by_plan[:100] == world.attempts[:100]
-    for (planned_at, rung), (at, same) in zip(by_plan, world.attempts, strict=False):
-        assert rung == same and timedelta(0) <= at - planned_at <= timedelta(minutes=34)
+    for (planned_at, retry_round), (at, same) in zip(by_plan, world.attempts, strict=False):
+        assert retry_round == same and timedelta(0) <= at - planned_at <= timedelta(minutes=34)
     assert planned.expires_at - planned.parked_at == timedelta(days=30)
 
 
@@ -144,7 +145,7 @@ schedules = st.builds(
     Schedule,
     st.builds(Backoff, st.integers(1, 60), st.integers(60, 600), st.integers(5, 100)),
     st.builds(
-        Ladder,
+        LongRetries,
         st.lists(st.floats(0.1, 48), max_size=6).map(tuple),
         st.floats(1, 72),
         st.floats(0, 40),
@@ -159,12 +160,12 @@ def test_every_schedule_ends_and_never_goes_back(schedule: Schedule, spread: flo
     planned = plan(schedule, START)
     moments = [each.at for each in planned.attempts if each.attempt == 1]
     assert moments == sorted(moments)
-    assert all(at <= schedule.ladder.ends(planned.parked_at) for at in moments[1:])
+    assert all(at <= schedule.long.ends(planned.parked_at) for at in moments[1:])
     assert planned.expires_at >= moments[-1]
-    following = schedule.ladder.next(START, 0, START, spread)
+    following = schedule.long.next(START, 0, START, spread)
     if following is not None:
-        assert following <= schedule.ladder.ends(START)
-        assert schedule.ladder.next(START, 0, START) <= following  # type: ignore[operator]
+        assert following <= schedule.long.ends(START)
+        assert schedule.long.next(START, 0, START) <= following  # type: ignore[operator]
     printed = rows(schedule, START)
     assert printed[0].first == START and printed[-1].first == planned.expires_at
 

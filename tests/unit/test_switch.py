@@ -218,7 +218,7 @@ def test_it_closes_without_events_when_the_system_is_well_once_more() -> None:
 def test_it_opens_again_without_events_when_the_system_is_not_well() -> None:
     again = switch.answered(switch.probing(COMING, at(60)), "/health answered 503", at(61))
     assert (again.state, again.reason, again.opened_at) == (State.OPEN, "/health answered 503", T0)
-    assert again.next_probe == at(61 + 10), "as after one question in vain"
+    assert again.next_probe == at(61 + 10), "as after one probe in vain"
 
 
 # ---- how long -------------------------------------------------------------------------------
@@ -378,7 +378,7 @@ def test_a_gate_opens_the_breaker_at_once_for_all(store: Store) -> None:
     assert Switches(store).read("hss").breaker.failures >= 20
 
 
-class Asked(Switches):
+class ByTheTestsClock(Switches):
     """Firestore's clock is the test's: a probe is due when the test's clock says so."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -403,7 +403,7 @@ def test_who_waits_asks_the_system_after_five_seconds_and_goes_on(store: Store) 
         return "still down" if len(asked) == 1 else None
 
     one = gate(store, clock, ask)
-    one._switches = Asked(store, clock)
+    one._switches = ByTheTestsClock(store, clock)
     fail(one, owners=3)
     assert one.admit() is None
     assert 5 <= asked[0] <= 6.5 and 10 <= asked[1] - asked[0] <= 11.5

@@ -18,6 +18,8 @@ from nsps.runtime.trace import Trace, from_attributes
 PUBLISH_SECONDS = 10.0
 ENRICHMENT = "enrichment"
 """The stage before every handler's, as dead letters and parked events name it."""
+ROUND = "rung"
+"""The attribute for ``retry_round``: Pub/Sub keeps messages that have it by this name."""
 _HANDLER = re.compile(r"[a-z][a-z0-9-]{1,30}")
 
 
@@ -46,8 +48,8 @@ class RawEventMessage:
     """A webhook on its way to enrichment.
 
     ``body`` is the webhook's JSON, unchanged. ``handler`` and ``run`` (1, 2, ...) are given only
-    on a replay, or when a parked event is sent again, for that one handler. ``rung``: which try
-    of the long ladder it is (1, 2, ...); the ladder then owns the next one.
+    on a replay, or when a parked event is sent again, for that one handler. ``retry_round``: which
+    round of the long retries it is (1, 2, ...); the next one is theirs too.
     """
 
     body: bytes
@@ -56,7 +58,7 @@ class RawEventMessage:
     trace: Trace
     handler: str | None = None
     run: int | None = None
-    rung: int | None = None
+    retry_round: int | None = None
 
     @property
     def event(self) -> EspfEvent:
@@ -72,7 +74,7 @@ class RawEventMessage:
         }
         if self.handler is not None:
             attributes["handler"] = self.handler
-        _put_numbers(attributes, run=self.run, rung=self.rung)
+        _put_numbers(attributes, {"run": self.run, ROUND: self.retry_round})
         return self.body, attributes
 
     @classmethod
@@ -86,7 +88,7 @@ class RawEventMessage:
             trace=from_attributes(attributes),
             handler=attributes.get("handler") or None,
             run=_number(attributes, "run"),
-            rung=_number(attributes, "rung"),
+            retry_round=_number(attributes, ROUND),
         )
 
 
@@ -111,7 +113,7 @@ class EnrichedMessage:
     trace: Trace
     handlers: tuple[str, ...]
     run: int | None = None
-    rung: int | None = None
+    retry_round: int | None = None
     handler_id: str | None = None
     status: str = "queued"
     read: frozenset[Block] | None = None
@@ -140,7 +142,7 @@ class EnrichedMessage:
             "received_at": self.received_at,
             **self.trace.attributes(),
         }
-        _put_numbers(attributes, run=self.run, rung=self.rung)
+        _put_numbers(attributes, {"run": self.run, ROUND: self.retry_round})
         for name in self.handlers:
             if name in attributes or not _is_handler(name):
                 raise ValueError(f"a handler cannot be named {name!r}")
@@ -175,7 +177,7 @@ class EnrichedMessage:
             trace=from_attributes(attributes),
             handlers=_handlers(attributes),
             run=_number(attributes, "run"),
-            rung=_number(attributes, "rung"),
+            retry_round=_number(attributes, ROUND),
             handler_id=_text(body, "handler_id"),
             status=_text(body, "status") or "queued",
             read=_blocks(body.get("read")),
@@ -252,7 +254,7 @@ def _attribute(attributes: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _put_numbers(attributes: dict[str, str], **numbers: int | None) -> None:
+def _put_numbers(attributes: dict[str, str], numbers: Mapping[str, int | None]) -> None:
     attributes.update({name: str(value) for name, value in numbers.items() if value is not None})
 
 

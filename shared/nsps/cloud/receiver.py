@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nsps.cloud.messages import MalformedMessage, PushMessage
+from nsps.cloud.messages import ROUND, MalformedMessage, PushMessage
 from nsps.cloud.push import PushGuard, PushRefused, parse_push
 from nsps.domain.outcome import Transient
-from nsps.domain.retry import RUNG_ATTEMPTS
+from nsps.domain.retry import ROUND_ATTEMPTS
 from nsps.runtime import log, trace
 from nsps.runtime.trace import Trace
 
@@ -70,8 +70,8 @@ def receive(
         message = parse_push(request.get_data(cache=False))
         with trace.use(_trace(message)), log.fields(**_ids(message)):
             reply = _handled(message, handle)
-            if reply.code >= 300 and not reply.held and _ladder_owns(message):
-                _log.warning("tried often enough; the ladder brings it again later")
+            if reply.code >= 300 and not reply.held and _round_is_over(message):
+                _log.warning("tried often enough; a later round of retries brings it again")
                 return acknowledged()
             return reply
     except PushRefused as refused:
@@ -93,9 +93,9 @@ def _handled(message: PushMessage, handle: Callable[[PushMessage], Reply]) -> Re
         return Reply(500, {"error": "unexpected error; see the log"})
 
 
-def _ladder_owns(message: PushMessage) -> bool:
-    """Whether this is a try of the long ladder that has had its attempts: it waits parked."""
-    return "rung" in message.attributes and (message.delivery_attempt or 1) >= RUNG_ATTEMPTS
+def _round_is_over(message: PushMessage) -> bool:
+    """Whether this is a round of the long retries that has had its attempts: it waits parked."""
+    return ROUND in message.attributes and (message.delivery_attempt or 1) >= ROUND_ATTEMPTS
 
 
 def _trace(message: PushMessage) -> Trace:

@@ -30,10 +30,10 @@ from nsps.connector.base import (
     not_given,
     not_read,
 )
+from nsps.connector.console_request import ConsoleRequest, InvalidRequest, read_request
 from nsps.connector.contract import ContractAnswer
 from nsps.connector.kinds import DeliveryContext, pipeline
 from nsps.connector.preview import Inspected, Inspector, NoState
-from nsps.connector.question import InvalidQuestion, Question, read_question
 from nsps.connector.trial import Trial
 from nsps.delivery.gate import Gate
 from nsps.delivery.instance import InstanceContext
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 _log = log.get(__name__)
 
 CONTRACT_PATH = "/process-event"
-ASKED = ("/preview", "/compare", "/keys", "/try")
+CONSOLE_PATHS = ("/preview", "/compare", "/keys", "/try")
 CHECK_SECONDS = 5.0
 
 
@@ -129,8 +129,8 @@ class HandlerFunction:
             return _health(request, started)
         if request.path.rstrip("/") == CONTRACT_PATH:
             return _contract(request, started)
-        if request.path.rstrip("/") in ASKED:
-            return _asked(request, started)
+        if request.path.rstrip("/") in CONSOLE_PATHS:
+            return _for_console(request, started)
         if request.path != "/":
             return _reply(contract.not_found())
         if request.method != "POST":
@@ -181,7 +181,7 @@ class _Started:
         return pipeline(self.connector, delivering)
 
     def _make_inspector(self) -> Inspector:
-        from nsps.portabilling.reader import Reader  # for a question, not for a delivery
+        from nsps.portabilling.reader import Reader  # for the console, not for a delivery
 
         context = self.context
         reader = Reader(context.portabilling())
@@ -218,7 +218,7 @@ class _Started:
             trace_id=message.trace.trace_id,
             request_id=message.trace.request_id,
         )
-        first = message.run is None and message.rung is None
+        first = message.run is None and message.retry_round is None
         received_at = message.received_at if first else None  # a replay's webhook is long ago
         verdict = self.deliver(event, received_at)
         if verdict.read_again:
@@ -236,7 +236,7 @@ class _Started:
             self.handler.name,
             {"received_at": message.received_at, **message.trace.attributes()},
             run=message.run,
-            rung=message.rung,
+            retry_round=message.retry_round,
         )
 
     def deliver(self, event: Enriched, received_at: str | None = None) -> Verdict:
@@ -286,34 +286,34 @@ def _health(request: flask.Request, started: _Started) -> Reply:
     return healthy(name)
 
 
-def _asked(request: flask.Request, started: _Started) -> Reply:
+def _for_console(request: flask.Request, started: _Started) -> Reply:
     """POST /preview, /compare, /keys and /try: for the console. Only /try can write."""
     try:
         started.guard.check(request.headers)
-        question = read_question(request.get_data(cache=False))
-        return Reply(200, _answer_to(question, request.path.rstrip("/"), started))
+        asked = read_request(request.get_data(cache=False))
+        return Reply(200, _answer_to(asked, request.path.rstrip("/"), started))
     except PushRefused as refused:
         return Reply(refused.status, {"error": str(refused)})
-    except InvalidQuestion as error:
+    except InvalidRequest as error:
         return Reply(400, {"error": str(error)})
     except NoState as error:
         return Reply(409, {"error": str(error)})
     except DeliveryError as error:
-        _log.warning("a question could not be answered", reason=str(error))
+        _log.warning("the console's request could not be answered", reason=str(error))
         return again(started.context.redactor().text_for_store(str(error)))
     except Exception as error:
         _log.error("an unexpected error", error=error)
         return Reply(500, {"error": "unexpected error; see the connector's log"})
 
 
-def _answer_to(question: Question, path: str, started: _Started) -> dict[str, Any]:
+def _answer_to(asked: ConsoleRequest, path: str, started: _Started) -> dict[str, Any]:
     if path == "/preview":
-        return question.preview(started.inspector())
+        return asked.preview(started.inspector())
     if path == "/try":
-        return question.tried(started.trial())
+        return asked.tried(started.trial())
     if path == "/keys":
-        return question.foreign(started.inspector())
-    return question.compare(started.inspector())
+        return asked.foreign(started.inspector())
+    return asked.compare(started.inspector())
 
 
 def _without_personal(event: Enriched, started: _Started) -> Verdict:

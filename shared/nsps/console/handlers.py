@@ -49,8 +49,8 @@ class Handlers:
         location = self._functions[name]
         return probe(location.url, self._http, partial(self._tokens.token, location.audience))
 
-    def ask(self, name: str, path: str, question: Mapping[str, Any]) -> dict[str, Any]:
-        """POST a question to a handler's function. Raises Terminal (it refuses), Transient."""
+    def ask(self, name: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST a request to a handler's function. Raises Terminal (it refuses), Transient."""
         location = self._functions[name]
         deadline = Deadline(ASK_SECONDS)
         token = self._tokens.token(location.audience, deadline)
@@ -59,17 +59,17 @@ class Handlers:
             location.url + path,
             deadline=deadline,
             headers={"Authorization": f"Bearer {token}"},
-            json=question,
+            json=body,
             idempotent=True,
         )
         try:
-            body = answer.json()
+            said = answer.json()
         except DeliveryError:
-            body = {}
-        if answer.status == 200 and isinstance(body, dict):
-            return body
-        reason = body.get("error") if isinstance(body, dict) else None
-        said = f"handler {name}: {reason or f'its function answers HTTP {answer.status}'}"
+            said = {}
+        if answer.status == 200 and isinstance(said, dict):
+            return said
+        reason = said.get("error") if isinstance(said, dict) else None
+        refusal = f"handler {name}: {reason or f'its function answers HTTP {answer.status}'}"
         if answer.status in (400, 409):
-            raise Terminal(said)
-        raise Transient(said)
+            raise Terminal(refusal)
+        raise Transient(refusal)

@@ -88,8 +88,8 @@ class Reconcile:
     def _compare(self, handler: str, owners: Sequence[Owner]) -> list[dict[str, Any]]:
         if not owners:
             return []
-        question = {"owners": [str(owner) for owner in owners]}
-        compared: list[dict[str, Any]] = self._handlers.ask(handler, "/compare", question)["owners"]
+        request = {"owners": [str(owner) for owner in owners]}
+        compared: list[dict[str, Any]] = self._handlers.ask(handler, "/compare", request)["owners"]
         return compared
 
     def _repair(self, job: Job, handler: str, owners: Sequence[Owner]) -> int:
@@ -176,9 +176,9 @@ class Reconcile:
 
     def _system(self, job: Job, handler: HandlerSummary, size: int) -> Page:
         """Keys that the system holds and NSPS did not write: reported, never removed."""
-        question = {"after": job.cursor.get("after", ""), "limit": size}
+        request = {"after": job.cursor.get("after", ""), "limit": size}
         try:
-            answer = self._handlers.ask(handler.name, "/keys", question)
+            answer = self._handlers.ask(handler.name, "/keys", request)
         except Terminal:  # the connector cannot list its system
             return Page(None)
         foreign = [str(key) for key in answer["foreign"]]

@@ -180,8 +180,8 @@ class Replay:
 
     def _previewed(self, job: Job, task: tuple[_Entry, str]) -> dict[str, Any]:
         entry, handler = task
-        question = {"event": entry.event.body(), "event_id": entry.id}
-        return self._handlers.ask(handler, "/preview", question)
+        request = {"event": entry.event.body(), "event_id": entry.id}
+        return self._handlers.ask(handler, "/preview", request)
 
     def _replayed(self, job: Job, task: tuple[_Entry, str]) -> dict[str, Any]:
         entry, handler = task

@@ -24,7 +24,7 @@ class Resend:
         kept: Mapping[str, Any],
         *,
         run: int | None = None,
-        rung: int | None = None,
+        retry_round: int | None = None,
     ) -> None:
         """Publish the event. Raises Transient.
 
@@ -34,5 +34,5 @@ class Resend:
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         ids = {name: str(kept.get(name) or "") for name in ("trace_id", "request_id")}
         received_at, trace = str(kept.get("received_at") or now), from_attributes(ids)
-        raw = RawEventMessage(body, event_id, received_at, trace, handler, run, rung)
+        raw = RawEventMessage(body, event_id, received_at, trace, handler, run, retry_round)
         self._publisher().publish(self._topic, *raw.to_pubsub())

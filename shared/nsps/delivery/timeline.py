@@ -349,9 +349,9 @@ class Timeline:
         return known.group if known else None
 
     def _next_try(self, handler: str, data: Mapping[str, Any]) -> str | None:
-        """When a delivery is tried again by itself: by the ladder, or about then by Pub/Sub."""
+        """When a delivery is tried again by itself: as planned, or about then by Pub/Sub."""
         if data.get("outcome") not in (None, _PARKED):
-            return None  # decided, or with its system; what the ladder planned is void
+            return None  # decided, or with its system; what was planned is void
         return _iso(data.get("next_try")) or self._next_attempt(handler, data)
 
     def _next_attempt(self, handler: str, data: Mapping[str, Any]) -> str | None:

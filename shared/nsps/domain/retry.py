@@ -1,7 +1,7 @@
 """When a failed delivery is tried again: the schedules, as data. Pure.
 
 First Pub/Sub's own: 10 s doubling to 600 s, 100 attempts, some 16 hours. Then, from Firestore, the
-long ladder: after 1, 2, 4, 8, 16 hours and then every 24, for 30 days. (The published NSPS begins
+long retries: after 1, 2, 4, 8, 16 hours and then every 24, for 30 days. (The published NSPS begins
 at one minute and calls its 100 attempts "about 24 h"; its own figures come to 16.1 h.)
 """
 
@@ -31,7 +31,7 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
+class LongRetries:
     """The long retries of what was dead-lettered: ``hours`` one after the other, then ``then``.
 
     ``jitter``: the part of a gap by which a try may come later, so that what failed together does
@@ -46,7 +46,7 @@ class Ladder:
     def next(
         self, parked_at: datetime, tries: int, now: datetime, spread: float = 0.0
     ) -> datetime | None:
-        """When to try again after ``tries`` of the ladder; None when the time is over.
+        """When to try again after so many ``tries``; None when the time is over.
 
         ``spread``, 0 to 1: how much of the jitter is added, for each event its own.
         """
@@ -62,11 +62,11 @@ class Ladder:
 
 
 PUSH = Backoff(minimum=10, maximum=600, attempts=100)
-LADDER = Ladder(hours=(1, 2, 4, 8, 16), then=24, days=30)
-RUNG_ATTEMPTS = 5
-"""Attempts that one try of the ladder gets; Pub/Sub accepts no fewer before a dead letter."""
+LONG_RETRIES = LongRetries(hours=(1, 2, 4, 8, 16), then=24, days=30)
+ROUND_ATTEMPTS = 5
+"""Attempts of one round of the long retries; Pub/Sub accepts no fewer before a dead letter."""
 LAST_TRY_SECONDS = 3600.0
-"""How long the ladder's last try may take before the event expires: a push of its attempts."""
+"""How long the last round may take before the event expires: a push of its attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,15 @@ class Schedule:
     """A handler's whole schedule."""
 
     push: Backoff = PUSH
-    ladder: Ladder = LADDER
+    long: LongRetries = LONG_RETRIES
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt of the plan. ``rung`` 0: Pub/Sub's own; ``attempt`` counts within the rung."""
+    """One attempt of the plan. ``retry_round`` 0: Pub/Sub's own; ``attempt`` counts within it."""
 
     at: datetime
-    rung: int
+    retry_round: int
     attempt: int
 
 
@@ -97,21 +97,21 @@ class Plan:
 
 def plan(schedule: Schedule, start: datetime) -> Plan:
     """The attempts of an event first delivered at ``start``, each failing at once."""
-    push, ladder = schedule.push, schedule.ladder
+    push, long = schedule.push, schedule.long
     attempts = list(_burst(push, start, 0, push.attempts))
     parked_at = now = attempts[-1].at
     for tries in count():
-        following = ladder.next(parked_at, tries, now)
+        following = long.next(parked_at, tries, now)
         if following is None:
             break
-        attempts += _burst(push, following, tries + 1, RUNG_ATTEMPTS)
+        attempts += _burst(push, following, tries + 1, ROUND_ATTEMPTS)
         now = following
-    expires_at = max(ladder.ends(parked_at), now + timedelta(seconds=LAST_TRY_SECONDS))
+    expires_at = max(long.ends(parked_at), now + timedelta(seconds=LAST_TRY_SECONDS))
     return Plan(tuple(attempts), parked_at, expires_at)
 
 
-def _burst(push: Backoff, start: datetime, rung: int, attempts: int) -> Iterator[Attempt]:
+def _burst(push: Backoff, start: datetime, retry_round: int, attempts: int) -> Iterator[Attempt]:
     at = start
     for attempt in range(1, attempts + 1):
-        yield Attempt(at, rung, attempt)
+        yield Attempt(at, retry_round, attempt)
         at += timedelta(seconds=push.gap_after(attempt))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 
-from nsps.domain.retry import RUNG_ATTEMPTS, Attempt, Plan, Schedule, plan
+from nsps.domain.retry import ROUND_ATTEMPTS, Attempt, Plan, Schedule, plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,19 @@ def rows(schedule: Schedule, start: datetime) -> list[Row]:
 
 
 def _pushed(made: Plan) -> Iterator[Row]:
-    own = [attempt for attempt in made.attempts if attempt.rung == 0]
+    own = [attempt for attempt in made.attempts if attempt.retry_round == 0]
     yield Row("attempt 1", "at once", own[0].at, own[0].at)
     for gap, steps in groupby(pairwise(own), key=lambda pair: pair[1].at - pair[0].at):
         yield _row("attempt", gap, [pair[1] for pair in steps], lambda each: each.attempt)
 
 
 def _sent_again(made: Plan) -> Iterator[Row]:
-    starts = [attempt for attempt in made.attempts if attempt.rung and attempt.attempt == 1]
+    starts = [attempt for attempt in made.attempts if attempt.retry_round and attempt.attempt == 1]
     before = Attempt(made.parked_at, 0, 0)
     for gap, steps in groupby(
         pairwise([before, *starts]), key=lambda pair: pair[1].at - pair[0].at
     ):
-        yield _row("sent again", gap, [pair[1] for pair in steps], lambda each: each.rung)
+        yield _row("sent again", gap, [pair[1] for pair in steps], lambda each: each.retry_round)
 
 
 def _row(what: str, gap: timedelta, tries: list[Attempt], number: Callable[[Attempt], int]) -> Row:
@@ -52,17 +52,17 @@ def _row(what: str, gap: timedelta, tries: list[Attempt], number: Callable[[Atte
 
 
 def _end(schedule: Schedule, made: Plan) -> Row:
-    days = f"{schedule.ladder.days:g} days after attempt {schedule.push.attempts}"
+    days = f"{schedule.long.days:g} days after attempt {schedule.push.attempts}"
     return Row("expired", days, made.expires_at, made.expires_at)
 
 
 def note(schedule: Schedule) -> str:
     """What the rows leave out."""
-    push = [schedule.push.gap_after(attempt) for attempt in range(1, RUNG_ATTEMPTS)]
+    push = [schedule.push.gap_after(attempt) for attempt in range(1, ROUND_ATTEMPTS)]
     within = duration(timedelta(seconds=sum(push)))
-    jitter = f"{schedule.ladder.jitter:.0%}".replace("%", " %")
+    jitter = f"{schedule.long.jitter:.0%}".replace("%", " %")
     return (
-        f"Each time it is sent again it has {RUNG_ATTEMPTS} attempts, within {within}. It comes "
+        f"Each time it is sent again it has {ROUND_ATTEMPTS} attempts, within {within}. It comes "
         f"up to {jitter} of the gap later: what failed together must not come back together."
     )
 

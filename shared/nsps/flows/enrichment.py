@@ -144,7 +144,7 @@ class Enrichment:
             trace=raw.trace,
             handlers=tuple(handler.name for handler in wanted),
             run=raw.run,
-            rung=raw.rung,
+            retry_round=raw.retry_round,
         )
         self._publisher.publish(self._topic, *message.to_pubsub())
 

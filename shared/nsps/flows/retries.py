@@ -1,4 +1,4 @@
-"""The flow of retries: dead letters are parked, sent again on the ladder, and at last expired.
+"""The flow of retries: dead letters are parked, sent again for 30 days, and at last expired.
 
 A parked event goes back through enrichment, for its one handler, so that it never writes what
 PortaBilling no longer says. It is sent before its next try is written down: cut off between, it is
@@ -44,7 +44,7 @@ from nsps.domain.event import (
     parse_webhook,
 )
 from nsps.domain.outcome import Outcome, Transient
-from nsps.domain.retry import LADDER, LAST_TRY_SECONDS, Ladder
+from nsps.domain.retry import LAST_TRY_SECONDS, LONG_RETRIES, LongRetries
 from nsps.domain.routing import wants
 from nsps.espf import outbox
 from nsps.espf.poster import Poster, note_status
@@ -182,8 +182,8 @@ class Retries:
         outcome = data.get("outcome")
         if word == "outcome" and outcome and Outcome(outcome).final:
             return
-        ladder = self._ladder(stage)
-        next_try, last = _next(ladder, tx.now, 0, tx.now)
+        long = self._long_retries(stage)
+        next_try, last = _next(long, tx.now, 0, tx.now)
         reason = last_reason(data, kept["unreadable"] or "all attempts were used")
         tx.merge(
             at,
@@ -194,7 +194,7 @@ class Retries:
                 "next_try": next_try,
                 "last": last,
                 "reason": reason,
-                "expire_at": tx.after(days=ladder.days + HISTORY_DAYS),
+                "expire_at": tx.after(days=long.days + HISTORY_DAYS),
             },
         )
         parked = {"next_try": next_try, "expire_at": tx.after(days=HISTORY_DAYS + 30)}
@@ -284,12 +284,12 @@ class Retries:
         tries = held["tries"] + 1
         body = held["body"].encode() if held["body"] else zlib.decompress(held["letter"])
         handler = held["handler"] or held["only"]
-        self._resend.send(held["event_id"], body, handler, held, run=held["run"], rung=tries)
+        self._resend.send(held["event_id"], body, handler, held, run=held["run"], retry_round=tries)
         self._store.transact(lambda tx: self._advance(tx, name, token, tries))
         return Outcome.RETRYING
 
     def _end(self, name: str, token: str, held: Mapping[str, Any]) -> Outcome | None:
-        """The ladder's end: the event expires, and ESPF hears FAILED."""
+        """The end of the long retries: the event expires, and ESPF hears FAILED."""
         received = self._received(held)
         ended = self._store.transact(lambda tx: self._expire(tx, name, token, received))
         if ended is None:
@@ -317,13 +317,13 @@ class Retries:
         return data
 
     def _advance(self, tx: Tx, name: str, token: str, tries: int) -> None:
-        """Write the next try down; after the ladder's last one, when the event expires."""
+        """Write the next try down; after the last one, when the event expires."""
         at = self._store.parked(name)
         data = tx.read([at])[at.path] or {}
         if data.get("held") != token:
             return
-        ladder = self._ladder(data["stage"])
-        next_try, last = _next(ladder, data["parked_at"], tries, tx.now)
+        long = self._long_retries(data["stage"])
+        next_try, last = _next(long, data["parked_at"], tries, tx.now)
         advanced = {"tries": tries, "next_try": next_try, "last": last}
         tx.merge(at, advanced | {"held": None, "held_until": None})
         about, _ = about_parked(self._store, data)
@@ -352,7 +352,7 @@ class Retries:
         if settled(word, now_is):
             return None
         last = last_reason(now_is, data["reason"])
-        reason = f"not delivered in {self._ladder(stage).days:g} days: {last}"
+        reason = f"not delivered in {self._long_retries(stage).days:g} days: {last}"
         expired = {"next_try": None, "errors": [reason], "finished_at": tx.now}
         about_it = {**data, **now_is}
         t = SnapshotTime(about_it.get("t") or received)
@@ -389,9 +389,9 @@ class Retries:
         summaries = self._handlers.values()
         return [each.name for each in summaries if wants(each.events, event.event_type)]
 
-    def _ladder(self, stage: str) -> Ladder:
+    def _long_retries(self, stage: str) -> LongRetries:
         handler = self._handlers.get(stage)
-        return handler.retries.schedule.ladder if handler else LADDER
+        return handler.retries.schedule.long if handler else LONG_RETRIES
 
     def _stage(self, push: PushMessage) -> str:
         source = push.attributes.get(SOURCE, "").rpartition("/")[2]
@@ -401,12 +401,14 @@ class Retries:
         return stage
 
 
-def _next(ladder: Ladder, parked_at: datetime, tries: int, now: datetime) -> tuple[datetime, bool]:
+def _next(
+    long: LongRetries, parked_at: datetime, tries: int, now: datetime
+) -> tuple[datetime, bool]:
     """The next try; after the last one, when the event expires, and True."""
-    following = ladder.next(parked_at, tries, now, random.random())  # noqa: S311
+    following = long.next(parked_at, tries, now, random.random())  # noqa: S311
     if following is not None:
         return following, False
-    expires = ladder.ends(parked_at)
+    expires = long.ends(parked_at)
     return (max(expires, now + timedelta(seconds=LAST_TRY_SECONDS)) if tries else expires), True
 
 

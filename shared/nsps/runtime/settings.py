@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from nsps.domain.retry import LADDER, PUSH, Backoff, Ladder, Schedule
+from nsps.domain.retry import LONG_RETRIES, PUSH, Backoff, LongRetries, Schedule
 from nsps.domain.routing import check_pattern
 from nsps.domain.snapshot import Block
 from nsps.runtime.mistakes import mistakes
@@ -203,26 +203,26 @@ class PushSchedule(_Part):
 Hours = Annotated[float, Field(gt=0, le=720)]
 
 
-class LadderSchedule(_Part):
+class LongSchedule(_Part):
     """The long retries: ``hours`` one after the other, then every ``then``, for ``days``."""
 
-    hours: Annotated[tuple[Hours, ...], Field(max_length=24)] = LADDER.hours
-    then: Hours = LADDER.then
-    days: Annotated[float, Field(ge=0, le=60)] = LADDER.days
+    hours: Annotated[tuple[Hours, ...], Field(max_length=24)] = LONG_RETRIES.hours
+    then: Hours = LONG_RETRIES.then
+    days: Annotated[float, Field(ge=0, le=60)] = LONG_RETRIES.days
 
 
 class RetrySettings(_Part):
     """When a handler's failed deliveries are tried again."""
 
     push: PushSchedule = PushSchedule()
-    ladder: LadderSchedule = LadderSchedule()
+    long: LongSchedule = LongSchedule()
 
     @property
     def schedule(self) -> Schedule:
-        push, ladder = self.push, self.ladder
+        push, long = self.push, self.long
         return Schedule(
             Backoff(push.minimum, push.maximum, push.attempts),
-            Ladder(ladder.hours, ladder.then, ladder.days),
+            LongRetries(long.hours, long.then, long.days),
         )
 
 

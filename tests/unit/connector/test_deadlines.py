@@ -17,7 +17,7 @@ from tests.unit.connector.systems import IMSI, Clerk, sim_event
 from tests.unit.connector.test_orders import Office
 
 
-class Asked(Clerk):
+class AskableClerk(Clerk):
     """An asynchronous system that can be asked, and says what it is told to."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ def test_a_late_answer_is_recorded_and_corrects_the_status(
 
 
 def test_a_system_that_can_be_asked_is_asked(store: Store) -> None:
-    clerk = Asked()
+    clerk = AskableClerk()
     office = Waiting(store, clerk)
     office.late()
     assert office.tick() == 1 and clerk.asked == ["so-1"]
@@ -112,7 +112,7 @@ def test_a_system_that_can_be_asked_is_asked(store: Store) -> None:
 
 
 def test_a_system_that_knows_nothing_of_the_order_has_failed(store: Store) -> None:
-    office = Waiting(store, clerk := Asked())
+    office = Waiting(store, clerk := AskableClerk())
     clerk.says = Terminal("no order so-1")
     office.late()
     office.tick()
@@ -121,7 +121,7 @@ def test_a_system_that_knows_nothing_of_the_order_has_failed(store: Store) -> No
 
 
 def test_a_system_that_is_down_is_asked_again_for_thirty_days(store: Store) -> None:
-    office = Waiting(store, clerk := Asked())
+    office = Waiting(store, clerk := AskableClerk())
     clerk.says = Transient("HTTP 503")
     for days in (2, 15, 29):
         office.late(days)
@@ -134,7 +134,7 @@ def test_a_system_that_is_down_is_asked_again_for_thirty_days(store: Store) -> N
 
 
 def test_an_order_that_goes_on_for_ever_ends(store: Store) -> None:
-    office = Waiting(store, Asked())
+    office = Waiting(store, AskableClerk())
     office.late(31)
     office.tick()
     told = office.kit.delivery(office.event)["errors"]
@@ -142,14 +142,14 @@ def test_an_order_that_goes_on_for_ever_ends(store: Store) -> None:
 
 
 def test_a_paused_system_is_not_asked_and_its_orders_wait(store: Store) -> None:
-    office = Waiting(store, clerk := Asked())
+    office = Waiting(store, clerk := AskableClerk())
     office.late()
     office.tick(may_ask=False)
     assert clerk.asked == [] and office.kit.delivery(office.event)["outcome"] == "accepted"
 
 
 def test_two_ticks_at_once_ask_once(store: Store) -> None:
-    office = Waiting(store, clerk := Asked())
+    office = Waiting(store, clerk := AskableClerk())
     office.late()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: office.tick(), range(4)))

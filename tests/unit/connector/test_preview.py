@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from nsps.cloud.store import Store
 from nsps.connector.base import Connector
+from nsps.connector.console_request import InvalidRequest, read_request
 from nsps.connector.preview import Inspected, Inspector, NoState
-from nsps.connector.question import InvalidQuestion, read_question
 from nsps.domain.event import RECONCILE, EspfEvent, Owner
 from nsps.domain.outcome import Transient
 from nsps.domain.snapshot import Block, PbData
@@ -191,19 +191,19 @@ def test_a_replay_or_a_repair_writes_what_the_ledger_takes_to_be_so(
     [b"", b"[]", b'{"owners": "account:1"}', b'{"x": 1}', b'{"owners": ["a"], "limit": 0}'],
 )
 def test_questions_that_cannot_be_understood(body: bytes) -> None:
-    with pytest.raises(InvalidQuestion):
-        read_question(body)
+    with pytest.raises(InvalidRequest):
+        read_request(body)
 
 
 def test_a_hundred_owners_at_once_and_no_more(store: Store) -> None:
     owners = [f"account:{n}" for n in range(101)]
-    with pytest.raises(InvalidQuestion):
-        read_question(json.dumps({"owners": owners}).encode())
+    with pytest.raises(InvalidRequest):
+        read_request(json.dumps({"owners": owners}).encode())
     looking = inspector(store, Box())
-    found = read_question(json.dumps({"owners": owners[:100]}).encode()).compare(looking)
+    found = read_request(json.dumps({"owners": owners[:100]}).encode()).compare(looking)
     assert len(found["owners"]) == 100
-    with pytest.raises(InvalidQuestion, match="KIND:ID"):
-        read_question(b'{"owners": ["account"]}').compare(looking)
+    with pytest.raises(InvalidRequest, match="KIND:ID"):
+        read_request(b'{"owners": ["account"]}').compare(looking)
 
 
 def test_an_event_that_names_its_account_by_no_id_would_be_rejected(store: Store) -> None:

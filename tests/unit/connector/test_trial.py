@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from nsps.cloud.store import Store
+from nsps.connector.console_request import InvalidRequest, read_request
 from nsps.connector.preview import NoState
-from nsps.connector.question import InvalidQuestion, read_question
 from nsps.connector.trial import Trial
 from nsps.domain.event import Owner
 from nsps.domain.snapshot import PbData
@@ -118,5 +118,5 @@ def test_a_connector_that_cannot_hold_its_requests_back_is_not_called(store: Sto
 
 
 def test_a_question_without_an_owner(store: Store, system: RestSystem) -> None:
-    with pytest.raises(InvalidQuestion, match="owner"):
-        read_question(b'{"send": true}').tried(trial(store, system, pb()))
+    with pytest.raises(InvalidRequest, match="owner"):
+        read_request(b'{"send": true}').tried(trial(store, system, pb()))

@@ -48,7 +48,7 @@ class _Handlers:
     def probe(self, name: str) -> str | None:
         return None
 
-    def ask(self, name: str, path: str, question: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, name: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = self.answers[name]
         return found
 

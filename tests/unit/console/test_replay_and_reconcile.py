@@ -29,11 +29,11 @@ NOW = datetime.now(UTC)
 
 
 @dataclass
-class Asked(Handlers):
+class RecordedHandlers(Handlers):
     """Two handlers whose functions answer as they are told."""
 
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    questions: list[tuple[str, str, Any]] = field(default_factory=list)
+    requests: list[tuple[str, str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         summaries = [
@@ -41,15 +41,15 @@ class Asked(Handlers):
         ]
         super().__init__(summaries, {}, Http())
 
-    def ask(self, name: str, path: str, question: Mapping[str, Any]) -> dict[str, Any]:
-        self.questions.append((name, path, question))
+    def ask(self, name: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        self.requests.append((name, path, body))
         if path == "/keys":
             raise Terminal("cannot list")
         if path == "/preview":
             return {"owner": "account:1", "resources": [], "message": None}
         answer = [
             {"owner": owner, "resources": [{"key": owner, "what": self.what(owner)}]}
-            for owner in question["owners"]
+            for owner in body["owners"]
         ]
         return {"owners": answer}
 
@@ -81,7 +81,7 @@ class Resent(Resend):
         kept: Mapping[str, Any],
         *,
         run: int | None = None,
-        rung: int | None = None,
+        retry_round: int | None = None,
     ) -> None:
         assert json.loads(body)["variables"] == {"i_account": 1}
         self.replays.append((event_id, handler, run))
@@ -155,7 +155,7 @@ def events(store: Store) -> Store:
 
 def replayed(store: Store, size: int = 3, **spec: Any) -> list[str]:
     sent = Resent()
-    whole(Replay(store, Asked(), sent), job(spec), size)
+    whole(Replay(store, RecordedHandlers(), sent), job(spec), size)
     return sorted(ident for ident, _, _ in sent.replays)
 
 
@@ -164,7 +164,7 @@ def test_each_event_once_by_pages_of_any_size(events: Store) -> None:
     for size in (1, 3, 100):
         sent = Resent()
         ident = f"by-{size}"
-        whole(Replay(events, Asked(), sent), job({"handler": "hss"}, ident), size)
+        whole(Replay(events, RecordedHandlers(), sent), job({"handler": "hss"}, ident), size)
         assert sorted(each for each, _, _ in sent.replays) == wanted
 
 
@@ -204,7 +204,7 @@ def test_by_outcome_finds_an_event_that_was_never_read(events: Store, state: str
 
 def test_a_job_that_is_done_again_makes_no_second_run(events: Store) -> None:
     sent = Resent()
-    worker = Replay(events, Asked(), sent)
+    worker = Replay(events, RecordedHandlers(), sent)
     for ident in ("j1", "j1", "j2"):
         worker.page(job({"event": "e1", "handler": "hss"}, ident), 10)
     assert sent.replays == [("e1", "hss", 1), ("e1", "hss", 1), ("e1", "hss", 2)]
@@ -212,9 +212,9 @@ def test_a_job_that_is_done_again_makes_no_second_run(events: Store) -> None:
 
 def test_a_dry_run_changes_nothing(events: Store) -> None:
     before = events.read(events.event("e1"))
-    sent, handlers = Resent(), Asked()
+    sent, handlers = Resent(), RecordedHandlers()
     page = Replay(events, handlers, sent).page(job({"event": "e1"}, dry_run=True), 10)
-    assert sorted(name for name, _, _ in handlers.questions) == ["crm", "hss"]
+    assert sorted(name for name, _, _ in handlers.requests) == ["crm", "hss"]
     assert page.sent == 0
     assert sent.replays == []
     assert events.read(events.event("e1")) == before
@@ -225,7 +225,7 @@ def test_expired_events_never_show(events: Store) -> None:
     assert timeline.find("old") == []
     assert "old" not in {history.event_id for history in timeline.latest(100)}
     assert "old" not in {history.event_id for history in timeline.where("i_account", 1)}
-    finding = Finding(events, Asked(), lambda: Accounts([], 10))
+    finding = Finding(events, RecordedHandlers(), lambda: Accounts([], 10))
     subject = finding.owner(Owner("account", "1"))
     assert "old" not in {history.event_id for history in subject.events}
 
@@ -239,10 +239,10 @@ def test_every_account_is_compared_once_however_much_is_listed_at_once(
     store: Store, most: int, size: int
 ) -> None:
     ids = list(range(500, 1000 if size > 1 else 540))
-    handlers, sent = Asked(), Sent()
+    handlers, sent = RecordedHandlers(), Sent()
     worker = Reconcile(store, handlers, Accounts(ids, most), sent)
     pages = whole(worker, job({"handler": "hss"}), size)
-    asked = [o for _, path, q in handlers.questions if path == "/compare" for o in q["owners"]]
+    asked = [o for _, path, q in handlers.requests if path == "/compare" for o in q["owners"]]
     assert asked == [f"account:{each}" for each in ids]
     assert sum(page.done for page in pages) == pages[0].total == len(ids)
     assert [n for page in pages for n in page.seen] == ids
@@ -251,7 +251,7 @@ def test_every_account_is_compared_once_however_much_is_listed_at_once(
 def test_repairs_go_to_what_is_wrong_and_no_other(store: Store) -> None:
     wrong = ["missing", "different", "left over", "unrecorded"]
     fine = ["same", "waiting", "rejected", "unread"]
-    handlers = Asked({f"account:{n}": {"what": w} for n, w in enumerate(wrong + fine)})
+    handlers = RecordedHandlers({f"account:{n}": {"what": w} for n, w in enumerate(wrong + fine)})
     for fix in (False, True):
         sent = Sent()
         worker = Reconcile(store, handlers, Accounts(list(range(8)), 1000), sent)
@@ -268,8 +268,8 @@ def test_what_the_ledger_knows_and_portabilling_does_not(store: Store) -> None:
     store.resource("hss", "gone").set({"key": "gone", "owner": None})
     seen = store.client.document("jobs", "j1", "seen", "0")
     seen.set({"bits": bytes([0b10110])})  # accounts 1, 2 and 4
-    handlers = Asked({})
+    handlers = RecordedHandlers({})
     worker = Reconcile(store, handlers, Accounts([], 9), Sent())
     whole(worker, job({"handler": "hss"}, cursor={"phase": "ledger"}), 2)
-    asked = [o for _, path, q in handlers.questions if path == "/compare" for o in q["owners"]]
+    asked = [o for _, path, q in handlers.requests if path == "/compare" for o in q["owners"]]
     assert sorted(asked) == ["account:0", "account:3"]

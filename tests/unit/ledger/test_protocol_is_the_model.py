@@ -1,7 +1,7 @@
 """The ledger's pure protocol decides as the model does, in every state that the model reaches.
 
-The model explores whole scenarios; in each state, for each attempt, the protocol is asked the same
-question about the same documents. What it decides and what it would write must be the model's step,
+The model explores whole scenarios; in each state, for each attempt, the protocol takes the same
+step with the same documents. What it decides and what it would write must be the model's step,
 exactly. Mutants (the protocol with one rule left out) must differ.
 """
 
@@ -64,10 +64,10 @@ def resource(doc: Any) -> Resource:
     return Resource(doc.owner, time(doc.claim_t), confirmed, *doubts, lease, until)
 
 
-# --- each question, asked of both -----------------------------------------------------------------
+# --- each step, taken by both ----------------------------------------------------------------
 
 
-class Asked:
+class Compared:
     """One attempt in one state: what the model does next, and what the protocol would do."""
 
     def __init__(self, world: Any, state: Any, me: int) -> None:
@@ -162,24 +162,24 @@ class Asked:
         return protocol.may_finish(self.delivery, self.t), "finish" in self.steps
 
 
-QUESTIONS: dict[str, Callable[[Asked], tuple[object, object]]] = {
-    model.BEGIN: Asked.begin,
-    model.LIST: Asked.list,
-    model.TAKE: Asked.take,
-    model.EFFECT: Asked.effect,
-    model.CONFIRM: Asked.confirm,
-    model.REFUSED: Asked.refused,
-    model.FINISH: Asked.finish,
+STEPS: dict[str, Callable[[Compared], tuple[object, object]]] = {
+    model.BEGIN: Compared.begin,
+    model.LIST: Compared.list,
+    model.TAKE: Compared.take,
+    model.EFFECT: Compared.effect,
+    model.CONFIRM: Compared.confirm,
+    model.REFUSED: Compared.refused,
+    model.FINISH: Compared.finish,
 }
 
 
 def difference(world: Any, state: Any) -> str | None:
     """Where the protocol parts from the model in this state; None if nowhere."""
     for me, attempt in enumerate(state.attempts):
-        ask = QUESTIONS.get(attempt.at)
+        ask = STEPS.get(attempt.at)
         if ask is None:  # ended, or the call: nothing of the ledger is asked or written
             continue
-        protocol_says, model_says = ask(Asked(world, state, me))
+        protocol_says, model_says = ask(Compared(world, state, me))
         if protocol_says != model_says:
             at = f"attempt {me} at {attempt.at} of {state}"
             return f"the protocol: {protocol_says}\nthe model: {model_says}\n{at}"

@@ -95,10 +95,10 @@ def steps(world: World, cache_looks: bool = True) -> Iterator[World]:
         elif event.shared is None:
             yield after(partial(_arrive, number=number, cache_looks=cache_looks))
         else:
-            yield from _aboard(world, number, after)
+            yield from _sharing(world, number, after)
 
 
-def _aboard(
+def _sharing(
     world: World, number: int, after: Callable[[Callable[[World], object]], World]
 ) -> Iterator[World]:
     event = world.events[number]

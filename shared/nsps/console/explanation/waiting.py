@@ -10,7 +10,7 @@ from nsps.console.explanation.naming import event_name
 from nsps.delivery.switch import kept_until
 from nsps.delivery.timeline import Delivered, EventHistory
 from nsps.domain.event import MESSAGE_KEY
-from nsps.domain.retry import LADDER, PUSH
+from nsps.domain.retry import LONG_RETRIES, PUSH
 from nsps.runtime.settings import HandlerSummary
 
 NUMBERS_SHOWN = 3
@@ -77,7 +77,7 @@ def _delivery(each: Delivered, systems: Systems) -> str:
     if each.waits_for:
         return f"waits for {each.waits_for}"
     if each.outcome == "parked":
-        days = known.retries.ladder.days if known else LADDER.days
+        days = known.retries.long.days if known else LONG_RETRIES.days
         return f"tried again {_when(each.next_try)}, and further for {days:g} days"
     if each.retry:
         return f"tried again {_when(each.next_try)} (so far {each.attempts} times)"

@@ -1,4 +1,4 @@
-"""What the console asks a handler's function: the bodies of POST /preview and POST /compare."""
+"""What the console wants of a handler's function: the body of /preview, /compare, /keys or /try."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nsps.domain.event import RECONCILE, EspfEvent, Owner
 from nsps.runtime.mistakes import sentences
 
 
-class InvalidQuestion(ValueError):
+class InvalidRequest(ValueError):
     """The body cannot be understood; the message says what to write."""
 
 
@@ -24,7 +24,7 @@ class _Event(BaseModel):
     variables: dict[str, Any] = {}
 
 
-class Question(BaseModel):
+class ConsoleRequest(BaseModel):
     """``event`` with ``event_id``, or ``owner``, for a preview; ``owners`` for a comparison;
     ``after`` and ``limit`` for keys; ``owner`` and ``send`` to try the handler."""
 
@@ -39,21 +39,21 @@ class Question(BaseModel):
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
     def preview(self, inspector: Inspector) -> dict[str, Any]:
-        """Raises InvalidQuestion, Transient."""
+        """Raises InvalidRequest, Transient."""
         if self.event is None and self.owner is None:
-            raise InvalidQuestion('write {"event": {"event_type", "variables"}} or {"owner"}')
+            raise InvalidRequest('write {"event": {"event_type", "variables"}} or {"owner"}')
         event = self.event or _Event(event_type=RECONCILE)
         owner = _owner(self.owner) if self.owner else None
         return inspector.preview(EspfEvent(event.event_type, event.variables), self.event_id, owner)
 
     def tried(self, trial: Trial) -> dict[str, Any]:
-        """Raises InvalidQuestion, NoState, Transient."""
+        """Raises InvalidRequest, NoState, Transient."""
         if self.owner is None:
-            raise InvalidQuestion('write {"owner": "account:1"}')
+            raise InvalidRequest('write {"owner": "account:1"}')
         return trial.of(_owner(self.owner), send=self.send)
 
     def compare(self, inspector: Inspector) -> dict[str, Any]:
-        """Raises InvalidQuestion, NoState, Transient."""
+        """Raises InvalidRequest, NoState, Transient."""
         return {"owners": inspector.compare([_owner(text) for text in self.owners])}
 
     def foreign(self, inspector: Inspector) -> dict[str, Any]:
@@ -61,14 +61,14 @@ class Question(BaseModel):
         return inspector.foreign(self.after, self.limit)
 
 
-def read_question(body: bytes) -> Question:
-    """Raises InvalidQuestion."""
+def read_request(body: bytes) -> ConsoleRequest:
+    """Raises InvalidRequest."""
     try:
-        return Question.model_validate(json.loads(body))
+        return ConsoleRequest.model_validate(json.loads(body))
     except ValidationError as error:
-        raise InvalidQuestion(f"{sentences(error)}: {_WRITE}") from None
+        raise InvalidRequest(f"{sentences(error)}: {_WRITE}") from None
     except (ValueError, RecursionError):
-        raise InvalidQuestion(f"the body is not JSON: {_WRITE}") from None
+        raise InvalidRequest(f"the body is not JSON: {_WRITE}") from None
 
 
 _WRITE = (
@@ -80,4 +80,4 @@ def _owner(text: str) -> Owner:
     try:
         return Owner.parse(text)
     except ValueError as error:
-        raise InvalidQuestion(str(error)) from None
+        raise InvalidRequest(str(error)) from None

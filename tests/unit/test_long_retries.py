@@ -1,4 +1,4 @@
-"""The whole ladder on a simulated clock: 30 days of tries, what is sent, and what ESPF hears.
+"""The whole schedule on a simulated clock: 30 days of tries, what is sent, and what ESPF hears.
 
 Time is simulated: Firestore's clock is moved, and the retries' own with it.
 """
@@ -25,7 +25,7 @@ from nsps.delivery.resend import Resend
 from nsps.delivery.switch import Switch
 from nsps.domain.event import Owner, SnapshotTime
 from nsps.domain.outcome import Transient
-from nsps.domain.retry import LADDER
+from nsps.domain.retry import LONG_RETRIES
 from nsps.domain.snapshot import PbData
 from nsps.flows.retries import SEND_SECONDS, Retries, Ticked, Upkeep
 from nsps.runtime.settings import HandlerSummary
@@ -144,7 +144,7 @@ def rig(server: FirestoreServer, time: Time) -> Rig:
     return Rig(new_store(server.target), time.now)
 
 
-def test_the_whole_ladder_over_thirty_days(rig: Rig, time: Time) -> None:
+def test_every_try_of_thirty_days(rig: Rig, time: Time) -> None:
     message = raw()
     letter = rig.fail(message)
     begun = time.now()
@@ -163,9 +163,9 @@ def test_the_whole_ladder_over_thirty_days(rig: Rig, time: Time) -> None:
         tries.append(at)
         assert rig.tick().sent == 0, "once"
     gaps = [after - before for before, after in zip([0.0, *tries], tries, strict=False)]
-    nominal = [*LADDER.hours, *[LADDER.then] * (len(gaps) - len(LADDER.hours))]
+    nominal = [*LONG_RETRIES.hours, *[LONG_RETRIES.then] * (len(gaps) - len(LONG_RETRIES.hours))]
     for gap, hours in zip(gaps, nominal, strict=True):
-        assert hours <= gap + 0.01 and gap <= hours * (1 + LADDER.jitter) + 0.1
+        assert hours <= gap + 0.01 and gap <= hours * (1 + LONG_RETRIES.jitter) + 0.1
     assert 28 <= len(tries) <= 34 and tries[-1] <= 30 * 24
     assert 30 * 24 - 0.1 <= at <= 30 * 24 + 2
     attributes = [sent for _, _, sent in rig.topics.sent]
