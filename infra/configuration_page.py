@@ -103,16 +103,16 @@ def _keys(said: Mapping[str, str]) -> Iterator[str]:
     yield "## Keys\n\n| key | | what it is |\n|---|---|---|\n"
     for key, (_, expected) in KEYS.items():
         need = "optional" if key in OPTIONAL else "required"
-        told = said.get(key) or f"{expected[:1].upper()}{expected[1:]}."
-        yield f"| `{key}` | {need} | {_cell(told)} |\n"
+        meaning = said.get(key) or f"{expected[:1].upper()}{expected[1:]}."
+        yield f"| `{key}` | {need} | {_cell(meaning)} |\n"
     for key, model in MODELS.items():
         yield f"\n### {key}\n\n"
         yield "| key | write | default | what it is |\n|---|---|---|---|\n"
         for name, field in model.model_fields.items():
-            told = said.get(f"{key}.{name}") or _of_sizes(said, name) or MORE.get(name, "")
+            meaning = said.get(f"{key}.{name}") or _of_sizes(said, name) or MORE.get(name, "")
             yield (
                 f"| `{name}` | {_cell(field.description or '')} | {_default(field)} "
-                f"| {_cell(_without_default(told))} |\n"
+                f"| {_cell(_without_default(meaning))} |\n"
             )
 
 

@@ -117,8 +117,8 @@ def enriched(
     document = pb or {}
     given = dict(variables or {})
     account = document.get("account_info")
-    told = account.get("i_account") if isinstance(account, Mapping) else None
-    i_account = told or given.get("i_account") or 1
+    owner = account.get("i_account") if isinstance(account, Mapping) else None
+    i_account = owner or given.get("i_account") or 1
     given.setdefault("i_account", i_account)
     event = EspfEvent(event_type, given)
     ident = event_id("test", event)
@@ -304,7 +304,7 @@ class StandardTests(ABC):
 
 def assert_needs_what_it_reads(tests: Any, connector: Any) -> None:
     """Without a block that was not read the connector decides the same, or nothing."""
-    told = connector.desired(tests.enriched(tests.pb))
+    wanted = connector.desired(tests.enriched(tests.pb))
     for unread in tests.required():
         rest = [block for block in tests.required() if block is not unread]
         try:
@@ -312,7 +312,7 @@ def assert_needs_what_it_reads(tests: Any, connector: Any) -> None:
         except BlockNotRead as error:
             assert unread in str(error)
         else:
-            assert decided == told, f"{unread} was not read, and that changed what is wanted"
+            assert decided == wanted, f"{unread} was not read, and that changed what is wanted"
 
 
 @cache
@@ -503,23 +503,23 @@ class LocalStateStandardTests(StandardTests):
             assert held is None and state is None, "the resource is there" if held else "it is not"
             return
         for name, value in state.items():
-            told = name in held
-            assert told or isinstance(value, SecretValue), f"the system does not tell {name}"
-            assert not told or held[name] == value, f"{name} is not as it was written"
+            shown = name in held
+            assert shown or isinstance(value, SecretValue), f"the system does not tell {name}"
+            assert not shown or held[name] == value, f"{name} is not as it was written"
 
     # --- what should be there --------------------------------------------------------------------
 
     def test_the_desired_state_depends_on_the_snapshot_alone(self, connector: Any) -> None:
-        told = self.enriched(self.pb)
+        event = self.enriched(self.pb)
         others = [
             self.enriched(self.pb, event_type=event_type, variables=variables)
             for event_type in ("Account/Blocked", "SIM/Deleted", "Product/Changed", "X/Y")
             for variables in ({}, {"i_event": 7, "i_sim_card": 99, "imsi": "999990000000001"})
         ]
-        others.append(replace(told, run=3, t=SnapshotTime("2027-01-01T00:00:00.000000Z/x")))
-        assert connector.desired(told), "the snapshot calls for no resource"
+        others.append(replace(event, run=3, t=SnapshotTime("2027-01-01T00:00:00.000000Z/x")))
+        assert connector.desired(event), "the snapshot calls for no resource"
         for other in others:
-            assert connector.desired(other) == connector.desired(told)
+            assert connector.desired(other) == connector.desired(event)
 
     def test_an_owner_of_whom_everything_is_gone_should_have_nothing(self, connector: Any) -> None:
         for pb in ({}, *self.gone_pb):
@@ -761,10 +761,10 @@ class AsynchronousStandardTests(FaultTests):
         return connector.submit(self.order(connector), call)
 
     def test_the_desired_state_depends_on_the_snapshot_alone(self, connector: Any) -> None:
-        told = connector.desired(self.enriched(self.pb))
-        assert told and told != connector.desired(self.enriched(self.changed_pb))
+        wanted = connector.desired(self.enriched(self.pb))
+        assert wanted and wanted != connector.desired(self.enriched(self.changed_pb))
         for event_type in ("Account/Blocked", "SIM/Deleted", "X/Y"):
-            assert connector.desired(self.enriched(self.pb, event_type=event_type)) == told
+            assert connector.desired(self.enriched(self.pb, event_type=event_type)) == wanted
 
     def test_an_owner_of_whom_everything_is_gone_should_have_nothing(self, connector: Any) -> None:
         for pb in ({}, *self.gone_pb):

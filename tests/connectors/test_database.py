@@ -286,7 +286,7 @@ def test_msisdn(ident: str | None, msisdn: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"url": "postgresql://nsps:hunter22@db/x"}, "secret password"),
         ({"url": "postgresql://nsps@db/x?password=hunter22"}, "secret password"),
@@ -311,10 +311,10 @@ def test_msisdn(ident: str | None, msisdn: str) -> None:
         ({"tabel": "x"}, "Extra inputs"),
     ],
 )
-def test_settings_that_are_wrong_are_named(settings: dict[str, Any], told: str) -> None:
+def test_settings_that_are_wrong_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as refusal:
         Settings.model_validate(settings)
-    assert told in str(refusal.value)
+    assert message in str(refusal.value)
 
 
 def test_each_column_names_the_blocks_that_it_needs() -> None:

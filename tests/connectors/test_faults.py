@@ -17,7 +17,7 @@ class Echo:
     """A server that greets nobody and answers each line with the same line."""
 
     def __init__(self) -> None:
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -31,7 +31,7 @@ class Echo:
     def _serve(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):
             while line := connection.recv(1024):
-                self.heard.append(line)
+                self.received.append(line)
                 connection.sendall(line)
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ def test_it_hangs_and_goes_on_where_it_stopped(proxy: ChaosProxy, echo: Echo) ->
                 connection.settimeout(0.2)
                 with pytest.raises(TimeoutError):
                     ask(connection, b"b")
-            assert echo.heard == [b"a"]
+            assert echo.received == [b"a"]
             proxy.pass_all()
             for connection in (old, new):
                 connection.settimeout(5)
@@ -91,7 +91,7 @@ def test_it_hangs_from_a_request_on(proxy: ChaosProxy, echo: Echo) -> None:
         connection.settimeout(0.2)
         with pytest.raises(TimeoutError):
             ask(connection, b"b")
-        assert echo.heard == [b"a"]
+        assert echo.received == [b"a"]
         proxy.pass_all()
         connection.settimeout(5)
         assert connection.recv(1024) == b"b"
@@ -142,7 +142,7 @@ def test_a_lost_request_never_arrives(proxy: ChaosProxy, echo: Echo) -> None:
         assert ask(connection, b"a") == b"a"
         with pytest.raises(ConnectionResetError):
             ask(connection, b"b")
-    assert proxy.cut and echo.heard == [b"a"]
+    assert proxy.cut and echo.received == [b"a"]
     with connect(proxy) as next_one:  # once is once
         assert ask(next_one, b"c") == b"c"
 
@@ -158,7 +158,7 @@ def test_a_lost_answer_was_given(proxy: ChaosProxy, echo: Echo, let_through: int
             while data := connection.recv(1024):
                 came += data
     assert b"bcdef".startswith(came) and len(came) <= let_through
-    assert proxy.cut and echo.heard == [b"a", b"bcdef"]
+    assert proxy.cut and echo.received == [b"a", b"bcdef"]
 
 
 def test_turns_are_counted_over_all_connections(proxy: ChaosProxy) -> None:

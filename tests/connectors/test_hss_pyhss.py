@@ -125,9 +125,9 @@ def _integrity(what: str, body: dict[str, Any]) -> Reply:
 
 def snapshot(imsi: Any = IMSI, **account: Any) -> dict[str, Any]:
     """An account with a SIM card, as in pb_data of the NSPS contract."""
-    told = {"i_account": 1000889, "id": "420777000003@msisdn", "bill_status": "open"}
+    usual = {"i_account": 1000889, "id": "420777000003@msisdn", "bill_status": "open"}
     return {
-        "account_info": {**told, "blocked": False, **account},
+        "account_info": {**usual, "blocked": False, **account},
         "sim_info": {"i_sim_card": 5, "imsi": imsi},
     }
 

@@ -233,14 +233,14 @@ class TestWhatIsOrdered:
         assert (item["id"], item["action"]) == ("1", action.value)
         assert item["service"]["id"] == KEY
         assert item["service"]["serviceSpecification"] == {"id": "spec-1"}
-        told = {each["name"]: each for each in item["service"]["serviceCharacteristic"]}
-        assert told["serviceGranted"] == {
+        values = {each["name"]: each for each in item["service"]["serviceCharacteristic"]}
+        assert values["serviceGranted"] == {
             "name": "serviceGranted",
             "valueType": "boolean",
             "value": True,
         }
         # What is empty now is said when it may have been something before.
-        assert ("epsProfile" in told) is (action is Action.MODIFY)
+        assert ("epsProfile" in values) is (action is Action.MODIFY)
 
     def test_a_removal_knows_the_imsi_without_a_state(self) -> None:
         with ScriptedHttp() as system:
@@ -487,10 +487,10 @@ class TestHearing:
 
     def test_the_kind_may_be_in_the_path_only(self) -> None:
         body = {"event": {"serviceOrder": {"id": "SO-1"}}}
-        heard = connector().parse_callback(
+        received = connector().parse_callback(
             notification(body, path="/listener/serviceOrderJeopardyEvent")
         )
-        assert "at risk" in heard[0].message
+        assert "at risk" in received[0].message
 
     @pytest.mark.parametrize(
         "body",
@@ -684,7 +684,7 @@ class TestLateAnswers:
 
     @pytest.mark.parametrize("profile", ["tmf641", "plain"])
     @pytest.mark.parametrize(
-        ("behaviour", "told"),
+        ("behaviour", "expected"),
         [
             ("normal", [PROGRESS, DONE]),
             ("fail", [PROGRESS, FAILED]),
@@ -699,7 +699,11 @@ class TestLateAnswers:
         ],
     )
     def test_whatever_it_does_is_heard(
-        self, system: tuple[Listener, str], profile: str, behaviour: str, told: list[AnswerState]
+        self,
+        system: tuple[Listener, str],
+        profile: str,
+        behaviour: str,
+        expected: list[AnswerState],
     ) -> None:
         listener, url = system
         requests.post(f"{url}/control", json={"behaviour": behaviour}, timeout=5)
@@ -708,13 +712,13 @@ class TestLateAnswers:
         made = connector(address, profile=profile)
         ident = made.submit(an_order(reference), make_call())
 
-        def heard() -> list[AnswerState]:
+        def received() -> list[AnswerState]:
             ours = (reference, ident)
             return [each.state for each in listener.answers if each.order in ours]
 
         if behaviour == "early":
-            assert heard() == told, "the answer was here before the order was taken"
-        until(lambda: heard() == told)
+            assert received() == expected, "the answer was here before the order was taken"
+        until(lambda: received() == expected)
         assert listener.refused == 0
 
     def test_noise_is_heard_as_progress(self, system: tuple[Listener, str]) -> None:

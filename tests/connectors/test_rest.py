@@ -399,7 +399,7 @@ def test_a_secret_that_is_not_configured_is_refused_with_the_configuration() -> 
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ({"url": "ftp://x"}, "url: write https://"),
         ({"allow_http": False}, "url: write https://"),
@@ -429,8 +429,8 @@ def test_a_secret_that_is_not_configured_is_refused_with_the_configuration() -> 
         ),
     ],
 )
-def test_a_description_that_is_wrong_says_what_to_write(more: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_a_description_that_is_wrong_says_what_to_write(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         Settings.model_validate({"url": "http://127.0.0.1", **DESCRIPTION, **more})
 
 

@@ -83,9 +83,9 @@ class Registrar:
 
 def snapshot(**account: Any) -> dict[str, Any]:
     """An account with a SIM card, as in pb_data of the NSPS contract."""
-    told = {"i_account": 1000889, "id": f"{USER}@msisdn", "bill_status": "open"}
+    usual = {"i_account": 1000889, "id": f"{USER}@msisdn", "bill_status": "open"}
     return {
-        "account_info": {**told, "blocked": False, "firstname": "Zoe", **account},
+        "account_info": {**usual, "blocked": False, "firstname": "Zoe", **account},
         "sim_info": {"i_sim_card": 5, "imsi": "001010000000003"},
     }
 

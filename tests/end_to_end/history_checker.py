@@ -87,7 +87,7 @@ class StateSystem:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReceivedMessage:
     """An event as a system that counts each one took it."""
 
     event_id: str
@@ -98,7 +98,7 @@ class Heard:
 @dataclass(frozen=True, slots=True)
 class MessageSystem:
     name: str
-    heard: Sequence[Heard]
+    received: Sequence[ReceivedMessage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PostedStatus:
     """A status that ESPF heard."""
 
     i_account: int
@@ -135,7 +135,7 @@ class Run:
     messages: Sequence[MessageSystem] = ()
     handlers: Sequence[str] = ()
     deliveries: Sequence[Delivery] = ()
-    told: Sequence[Told] = ()
+    posted: Sequence[PostedStatus] = ()
 
 
 # ---- what is checked -----------------------------------------------------------------------
@@ -147,7 +147,7 @@ def violations(run: Run) -> list[Violation]:
     found: list[Violation] = []
     for system in run.messages:
         found += _lost(system, run.acknowledged)
-        found += _invented(system.name, (each.event_id for each in system.heard), known)
+        found += _invented(system.name, (each.event_id for each in system.received), known)
         found += _twice(system, run.kills)
     for state_system in run.states:
         causes = (each.cause for each in state_system.writes if each.cause is not None)
@@ -156,14 +156,14 @@ def violations(run: Run) -> list[Violation]:
         found += _older(state_system, run.versions)
         found += _overlap(state_system)
     found += _unfinished(run)
-    found += _statuses(run.deliveries, run.told)
+    found += _statuses(run.deliveries, run.posted)
     return found
 
 
 def _lost(system: MessageSystem, acknowledged: Iterable[Acknowledged]) -> Iterator[Violation]:
-    heard = {each.event_id for each in system.heard}
+    received = {each.event_id for each in system.received}
     for each in acknowledged:
-        if each.event_id not in heard:
+        if each.event_id not in received:
             what = f"{system.name} never heard {each.event_id}, acknowledged at {each.at:.3f}"
             yield Violation(Rule.LOST, what)
 
@@ -177,7 +177,7 @@ def _invented(name: str, events: Iterable[str], known: set[str]) -> Iterator[Vio
 def _twice(system: MessageSystem, kills: Sequence[Kill]) -> Iterator[Violation]:
     """Between hearing an event and hearing it again something must have been down."""
     times = defaultdict(list)
-    for each in system.heard:
+    for each in system.received:
         times[each.event_id].append(each)
     for event_id, hearings in times.items():
         for one, other in pairwise(sorted(hearings, key=lambda each: each.began)):
@@ -255,7 +255,9 @@ def _unfinished(run: Run) -> Iterator[Violation]:
 _BAD = frozenset({Outcome.REJECTED, Outcome.EXPIRED})
 
 
-def _statuses(deliveries: Iterable[Delivery], told: Iterable[Told]) -> Iterator[Violation]:
+def _statuses(
+    deliveries: Iterable[Delivery], posted: Iterable[PostedStatus]
+) -> Iterator[Violation]:
     """What ESPF heard last of an account and group is what the newest outcome says."""
     newest: dict[tuple[int, str], tuple[str, set[str]]] = {}
     for each in deliveries:
@@ -268,7 +270,7 @@ def _statuses(deliveries: Iterable[Delivery], told: Iterable[Told]) -> Iterator[
             newest[key] = (each.t, {status})
         elif each.t == t:
             said.add(status)
-    last = {(each.i_account, each.group): each.status for each in told}
+    last = {(each.i_account, each.group): each.status for each in posted}
     for key in sorted({*newest, *last}):
         said = newest.get(key, ("", set()))[1]
         if last.get(key) not in said:

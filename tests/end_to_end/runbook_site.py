@@ -151,8 +151,8 @@ class Site:
         return self.stack.histories(i_event)[-1].event_id
 
     def location(self, handler: str) -> HandlerLocation:
-        told = processes.environment(self.stack.pid("retries"))["NSPS_FUNCTIONS"]
-        return HandlerLocation(**json.loads(told)[handler])
+        functions = processes.environment(self.stack.pid("retries"))["NSPS_FUNCTIONS"]
+        return HandlerLocation(**json.loads(functions)[handler])
 
     def subscriptions(self) -> Subscriptions:
         push = json.loads(processes.environment(self.stack.pid("retries"))["NSPS_PUSH"])

@@ -114,16 +114,16 @@ class Place:
     def wait_outcome(self, i_event: int, outcome: Outcome) -> None:
         wait_for(lambda: self.outcome(i_event) == outcome, 30, f"{i_event} to be {outcome}")
 
-    def told(self, i_account: int) -> list[str]:
+    def posted(self, i_account: int) -> list[str]:
         """What ESPF has been told, oldest first."""
         found = self.stack.get(f"/sandbox/statuses?i_account={i_account}")["statuses"]
         return [each["status"] for each in found]
 
     def wait_told(self, i_account: int, *statuses: str) -> None:
         wait_for(
-            lambda: self.told(i_account) == list(statuses),
+            lambda: self.posted(i_account) == list(statuses),
             30,
-            f"ESPF to hear {statuses}, not {self.told(i_account)}",
+            f"ESPF to hear {statuses}, not {self.posted(i_account)}",
         )
 
     def notify(
@@ -175,7 +175,7 @@ def test_accepted_is_told_as_in_progress_and_the_late_answer_as_ok(place: Place)
     place.wait_told(i_account, "IN_PROGRESS")
     assert order["serviceOrderItem"][0]["action"] == "add"
     assert place.notify(order, "inProgress") == 204
-    assert place.told(i_account) == ["IN_PROGRESS"]
+    assert place.posted(i_account) == ["IN_PROGRESS"]
     assert place.notify(order, "completed") == 204
     place.wait_outcome(i_event, Outcome.DELIVERED)
     place.wait_told(i_account, "IN_PROGRESS", "OK")
@@ -188,7 +188,7 @@ def test_an_answer_that_it_failed_is_told_as_failed(place: Place, behaviour: str
     history = place.stack.finished(i_event)
     assert history.deliveries[0].outcome == Outcome.REJECTED
     assert history.deliveries[0].errors[0].strip()
-    assert place.told(i_account)[-1] == "FAILED"
+    assert place.posted(i_account)[-1] == "FAILED"
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ def test_however_the_notifications_come(place: Place, behaviour: str) -> None:
     # every notification of the order was taken, also those that come after the last word
     wait_for(lambda: all_told(place, service), 30, "the last notification")
     assert place.outcome(i_event) == Outcome.DELIVERED
-    told = place.told(i_account)
-    assert told[-1] == "OK"
-    assert told in (["IN_PROGRESS", "OK"], ["OK"]), told
+    posted = place.posted(i_account)
+    assert posted[-1] == "OK"
+    assert posted in (["IN_PROGRESS", "OK"], ["OK"]), posted
     assert len(place.orders(service)) == 1
 
 
@@ -226,7 +226,7 @@ def test_a_late_contradiction_and_repetitions_change_nothing(place: Place) -> No
     for state in ("completed", "failed", "inProgress", "completed"):
         assert place.notify(order, state, eventTime=past) == 204
     assert place.outcome(i_event) == Outcome.DELIVERED
-    assert place.told(i_account) == ["IN_PROGRESS", "OK"]
+    assert place.posted(i_account) == ["IN_PROGRESS", "OK"]
     # the history keeps what was answered
     store = place.stack.running.store
     (kept,) = [
@@ -318,7 +318,7 @@ def test_callbacks_killed_while_it_takes_an_answer(place: Place, when: str) -> N
     order = place.ordered(service)
     place.wait_outcome(i_event, Outcome.ACCEPTED)
     place.wait_told(i_account, "IN_PROGRESS")
-    told = posts(stack)
+    posted = posts(stack)
     if when == "before ESPF is told":
         stack.portabilling_fault("hang", seconds=100, methods=["espf/status"])
     else:
@@ -326,7 +326,7 @@ def test_callbacks_killed_while_it_takes_an_answer(place: Place, when: str) -> N
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(place.notify, order, "completed")
         if when == "before ESPF is told":
-            wait_for(lambda: posts(stack) > told, 30, "the post")
+            wait_for(lambda: posts(stack) > posted, 30, "the post")
         else:
             wait_for(lambda: stack.unread("firestore") > 0, 30, "the question to Firestore")
         stack.kill_part("callbacks")
@@ -341,7 +341,7 @@ def test_callbacks_killed_while_it_takes_an_answer(place: Place, when: str) -> N
         assert place.notify(order, "completed") == 204  # as the manager does
     stack.all_finished([i_event])
     assert place.outcome(i_event) == Outcome.DELIVERED
-    assert place.told(i_account)[-1] == "OK"
+    assert place.posted(i_account)[-1] == "OK"
 
 
 # ---- orders that are not answered in time ----------------------------------------------------
@@ -409,7 +409,7 @@ def test_an_order_that_cannot_be_asked_for_has_failed_unless_it_is_done_later(
     """The plain form has no question."""
     i_account, _ = place.settled_account()
     place.conduct("never")
-    before = place.told(i_account)
+    before = place.posted(i_account)
     i_event = 940001
     sent = place.stack.send("Subscriber/Updated", i_env=1, i_event=i_event, i_account=i_account)
     assert sent.status_code == 200

@@ -97,8 +97,8 @@ class Site:
         return Switches(self.stack.running.store).read(handler)
 
     def location(self, handler: str = "ill") -> HandlerLocation:
-        told = processes.environment(self.stack.pid("retries"))["NSPS_FUNCTIONS"]
-        return HandlerLocation(**json.loads(told)[handler])
+        functions = processes.environment(self.stack.pid("retries"))["NSPS_FUNCTIONS"]
+        return HandlerLocation(**json.loads(functions)[handler])
 
     def subscriptions(self) -> Subscriptions:
         os.environ["PUBSUB_EMULATOR_HOST"] = self.stack.description["pubsub"]["host"]
@@ -400,8 +400,8 @@ def test_a_breaker_closes_although_no_event_comes(site: Site) -> None:
 
 
 def test_a_deployment_does_not_end_a_pause(site: Site) -> None:
-    told = site.nsps("pause", "ill", "--reason", "new release")
-    assert "ill is paused" in told and "keeps what waits for it until" in told
+    output = site.nsps("pause", "ill", "--reason", "new release")
+    assert "ill is paused" in output and "keeps what waits for it until" in output
     assert "paused" in site.nsps("handlers")
     ticked = site.stack.tick()
     assert "operator@localhost" in ticked["off"]["ill"]

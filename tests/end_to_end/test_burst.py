@@ -155,11 +155,11 @@ def test_the_database_ends_with_the_last_state_and_never_goes_back(burst: Burst)
 
 
 def test_the_other_system_never_hears_an_older_state_after_a_newer_one(burst: Burst) -> None:
-    heard = burst.recorder.of(burst.i_account)
-    versions = [burst.version(each.account["firstname"]) for each in heard]
+    received = burst.recorder.of(burst.i_account)
+    versions = [burst.version(each.account["firstname"]) for each in received]
     assert versions == sorted(versions), versions
     assert versions[-1] == burst.last
-    assert len(heard) == len({each.event_id for each in heard})
+    assert len(received) == len({each.event_id for each in received})
 
 
 def test_what_is_superseded_names_a_newer_event(burst: Burst) -> None:

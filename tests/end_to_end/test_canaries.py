@@ -437,8 +437,8 @@ class Drive:
         url = (described["handlers"].get(where) or described[where])["url"]
         method = request.pop("method", "POST")
         answer = requests.request(method, url + path, timeout=30, **request)
-        told = f"{answer.status_code} {dict(answer.headers)}".encode() + answer.content
-        self.answers.append((f"answer of {where}{path}", told))
+        shown = f"{answer.status_code} {dict(answer.headers)}".encode() + answer.content
+        self.answers.append((f"answer of {where}{path}", shown))
         return answer
 
     def late_answer(self, document: object, token: str | None = None) -> requests.Response:
@@ -624,12 +624,12 @@ class Drive:
 
     def a_portabilling_that_misbehaves(self) -> None:
         plants = self.plants
-        told = f"{plants.first} {plants.email} password={plants.secret('fault-password')}"
+        text = f"{plants.first} {plants.email} password={plants.secret('fault-password')}"
         for fault in (
-            {"fault": "fail", "percent": 100, "faultcode": told, "faultstring": told, "times": 2},
+            {"fault": "fail", "percent": 100, "faultcode": text, "faultstring": text, "times": 2},
             {"fault": "html", "times": 2},
             {"fault": "kill_tokens", "faultcode": "Server.Session.check_auth.auth_failed"},
-            {"fault": "login_refused", "faultstring": told, "times": 1},
+            {"fault": "login_refused", "faultstring": text, "times": 1},
             {"fault": "status_api_down", "times": 1},
         ):
             self.stack.post("/sandbox/faults", **fault)
@@ -668,19 +668,19 @@ class Drive:
         for database in (self.stack.state / "pubsub", self.stack.state / "firestore"):
             for file in (*database.glob("*.db"), *database.glob("*.sqlite")):
                 sinks.add_database(file)
-        for place, told in self.told.items():
-            sinks.add(place, told)
+        for place, shown in self.shown.items():
+            sinks.add(place, shown)
         return sinks
 
     def ask(self) -> None:
         """What ``nsps events`` and ``nsps explain`` say."""
-        self.told = {"nsps events": self._nsps("events", "--limit", "1000", "--json")}
-        histories = json.loads(self.told["nsps events"])
+        self.shown = {"nsps events": self._nsps("events", "--limit", "1000", "--json")}
+        histories = json.loads(self.shown["nsps events"])
         with ThreadPoolExecutor(2) as pool:
             names = [history["event_id"] for history in histories[:40]]
             explained = pool.map(lambda name: self._nsps("explain", name, "--json"), names)
-            self.told |= {f"nsps explain {n}": t for n, t in zip(names, explained, strict=True)}
-        self.told["nsps explain (text)"] = self._nsps("explain", names[0])
+            self.shown |= {f"nsps explain {n}": t for n, t in zip(names, explained, strict=True)}
+        self.shown["nsps explain (text)"] = self._nsps("explain", names[0])
 
     def _nsps(self, *arguments: str) -> bytes:
         command = [sys.executable, "-m", "nsps_local.cli", *arguments]

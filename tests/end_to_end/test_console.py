@@ -147,8 +147,8 @@ def test_what_nsps_never_wrote_is_told_and_not_touched(
     change(stack, "insert into subscribers (i_account, name) values (5, 'Mallory')")
     found = console.reconcile(handler="subscribers", all=True, fix=True)
     assert found["found"]["foreign"] == 1
-    told = next(each for each in found["findings"] if each["name"] == "~5")
-    assert "did not write it" in told["resources"][0]["reason"]
+    shown = next(each for each in found["findings"] if each["name"] == "~5")
+    assert "did not write it" in shown["resources"][0]["reason"]
     assert rows(stack)[5]["name"] == "Mallory"
     change(stack, "delete from subscribers where i_account = 5")
 
@@ -252,9 +252,9 @@ def test_a_subscriber_is_found_by_each_of_its_numbers(
     for query in (f"imsi={row['imsi']}", *(f"msisdn={each}" for each in numbers)):
         (found,) = console.get(f"find?{query}")["found"]
         assert found["owner"] == f"account:{accounts[0]}"
-    told = json.dumps(console.get(f"accounts/{accounts[0]}")["explanation"])
-    assert "subscribers holds" in told
-    assert "PortaBilling was sent OK for Database" in told
+    shown = json.dumps(console.get(f"accounts/{accounts[0]}")["explanation"])
+    assert "subscribers holds" in shown
+    assert "PortaBilling was sent OK for Database" in shown
     for query, status in (("imsi=999", 404), ("msisdn=999", 404), ("msisdn=alice", 400)):
         answer = requests.get(console.url + f"find?{query}", headers=console.headers, timeout=30)
         assert answer.status_code == status, query
@@ -343,9 +343,9 @@ def test_a_viewer_may_look_and_not_touch(stack: WholeStack, console: Console) ->
 def test_an_operator_pauses_and_resumes(console: Console) -> None:
     assert console.post("handlers/sims/pause").status_code == 409  # no reason
     assert console.post("handlers/sims/pause", reason="new cable").status_code == 200
-    told = console.get("handlers/sims")
-    assert told["off"] is True
-    assert "new cable" in told["why"]
+    shown = console.get("handlers/sims")
+    assert shown["off"] is True
+    assert "new cable" in shown["why"]
     assert console.post("handlers/sims/pause", reason="again").status_code == 409
     assert console.post("handlers/sims/resume", reason="done").status_code == 200
     entries = console.get("audit?limit=2")["entries"]
@@ -418,8 +418,8 @@ def test_scripts_still_read_events_and_explain(
     of_one = json.loads(stack.nsps("events", "--handler", "subscribers", "--json").stdout)
     assert of_one
     assert all("subscribers" in [d["handler"] for d in e["deliveries"]] for e in of_one)
-    told = json.loads(stack.nsps("explain", listed[0]["event_id"], "--json").stdout)
-    assert told[0]["event_id"] == listed[0]["event_id"]
+    shown = json.loads(stack.nsps("explain", listed[0]["event_id"], "--json").stdout)
+    assert shown[0]["event_id"] == listed[0]["event_id"]
     nobody = stack.nsps("events", "--console", "http://127.0.0.1:9", "--token", "x")
     assert nobody.returncode == 2
     assert "does not answer" in nobody.stderr

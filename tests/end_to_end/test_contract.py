@@ -474,10 +474,10 @@ def test_5_a_wrong_method(database: Function, method: str, path: str, allowed: s
     ],
 )
 def test_6_a_malformed_body(database: Function, body: Any, loc: list[str]) -> None:
-    told = is_error(database.post(body), 422, "VALIDATION_ERROR")
-    assert told["message"] == told["error"] == "Validation failed"
-    assert [detail["loc"] for detail in told["details"]] == [loc]
-    assert all(detail["msg"] and detail["type"] for detail in told["details"])
+    error = is_error(database.post(body), 422, "VALIDATION_ERROR")
+    assert error["message"] == error["error"] == "Validation failed"
+    assert [detail["loc"] for detail in error["details"]] == [loc]
+    assert all(detail["msg"] and detail["type"] for detail in error["details"])
 
 
 def test_7_the_rate_limit_of_the_system(core: Function, system: System) -> None:
@@ -642,8 +642,8 @@ def test_a_block_that_is_not_sent_removes_nothing(
     document["updated_at"] = "2025-03-12T16:48:00.000000+00:00"
     document["data"]["event_type"] = event_type
     document["pb_data"] = pb_data
-    told = is_error(database.post(document), 422, "VALIDATION_ERROR")
-    named = [detail["loc"] for detail in told["details"]]
+    error = is_error(database.post(document), 422, "VALIDATION_ERROR")
+    named = [detail["loc"] for detail in error["details"]]
     assert named == [["body", "pb_data", block] for block in missing]
     assert rows(folder)[i_account] == before
 

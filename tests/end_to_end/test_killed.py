@@ -127,8 +127,8 @@ class Place:
                 assert Outcome(str(each.outcome)).final, history
                 assert each.outcome not in (Outcome.REJECTED, Outcome.EXPIRED), history
         assert self.row()["status"] == self.wanted(), histories
-        heard = self.recorder.of(self.i_account)
-        assert heard[-1].account["blocked"] is (self.wanted() == "barred"), histories
+        received = self.recorder.of(self.i_account)
+        assert received[-1].account["blocked"] is (self.wanted() == "barred"), histories
         self.stack.tick()
         assert self.stack.statuses(self.i_account) == {"Database": "OK", "CRM": "OK"}
         return histories
@@ -242,24 +242,24 @@ def test_enrichment_after_the_read_before_the_publish(place: Place) -> None:
 
 
 def test_enrichment_after_the_publish_before_it_knows(place: Place) -> None:
-    heard = len(place.recorder.received)
+    before = len(place.recorder.received)
     place.stack.pubsub_faults("enriched-events", publish_answer_lost=1.0)
     i_event = place.sent()
-    place.reached(lambda: len(place.recorder.received) > heard, "the event is delivered")
+    place.reached(lambda: len(place.recorder.received) > before, "the event is delivered")
     assert place.state(i_event) == "received"
     place.killed("enrichment")
     place.assert_right(i_event)
 
 
 def test_enrichment_after_the_publish_before_the_record(place: Place) -> None:
-    heard = len(place.recorder.received)
+    before = len(place.recorder.received)
     before = len(place.calls("Account/get_account_info"))
     place.stack.portabilling_fault("hang", seconds=SLOW, methods=["Account/*"])
     i_event = place.sent()
     place.reached(lambda: len(place.calls("Account/get_account_info")) > before, "the read")
     place.stack.firestore_faults(delay_seconds=SLOW, collection_group="events")
     requests.delete(f"{place.stack.description['sandbox']['url']}/sandbox/faults", timeout=10)
-    place.reached(lambda: len(place.recorder.received) > heard, "the event is delivered")
+    place.reached(lambda: len(place.recorder.received) > before, "the event is delivered")
     place.killed("enrichment")
     place.assert_right(i_event)
 
@@ -268,13 +268,13 @@ def test_enrichment_after_the_publish_before_the_record(place: Place) -> None:
 
 
 def test_a_handler_during_the_external_call(place: Place) -> None:
-    heard = len(place.recorder.received)
+    before = len(place.recorder.received)
     place.recorder.hang()
     i_event = place.sent()
-    place.reached(lambda: len(place.recorder.received) > heard, "the system is called")
+    place.reached(lambda: len(place.recorder.received) > before, "the system is called")
     place.killed("recorder")
     histories = place.assert_right(i_event)
-    ours = {each.event_id for each in place.recorder.received[heard:]}
+    ours = {each.event_id for each in place.recorder.received[before:]}
     assert ours == {histories[0].event_id}
 
 
@@ -304,11 +304,11 @@ def test_the_webhook_handler_between_its_call_and_the_ledger(place: Place) -> No
         place.stack.firestore_faults(delay_seconds=SLOW, collection_group="deliveries")
         return 200
 
-    heard = len(place.recorder.received)
+    before = len(place.recorder.received)
     place.recorder.answer = answer
     i_event = place.sent()
     place.reached(
-        lambda: any(each.answered for each in place.recorder.received[heard:]), "it was answered"
+        lambda: any(each.answered for each in place.recorder.received[before:]), "it was answered"
     )
     place.recorder.answer = lambda _: 200
     place.killed("recorder")
@@ -320,12 +320,12 @@ def test_a_handler_between_the_ledger_and_the_status(place: Place) -> None:
     """Of an account that ESPF has not heard of yet."""
     stack = place.stack
     stack.portabilling_fault("hang", seconds=SLOW, methods=["espf/status"])
-    told = len(place.calls("espf/status"))
+    posted = len(place.calls("espf/status"))
     other = stack.add_account(stack.new_card()["i_sim_card"])["i_account"]
     i_event = 990001
     variables = {"i_env": 1, "i_event": i_event, "i_account": other}
     assert place.send(variables) == 200
-    place.reached(lambda: len(place.calls("espf/status")) >= told + 2, "the statuses are posted")
+    place.reached(lambda: len(place.calls("espf/status")) >= posted + 2, "the statuses are posted")
     for handler in HANDLERS:
         assert place.outcome(i_event, handler) == Outcome.DELIVERED
         stack.kill_part(handler)
@@ -353,10 +353,10 @@ def test_retries_in_its_tick(place: Place) -> None:
     wait_for(lambda: stack.backlog() == 0, 30, "it is acknowledged")
     stack.well()
     stack.portabilling_fault("hang", seconds=SLOW, methods=["espf/status"])
-    told = len(place.calls("espf/status"))
+    posted = len(place.calls("espf/status"))
     with ThreadPoolExecutor(1) as pool:
         ticked = pool.submit(stack.tick)
-        place.reached(lambda: len(place.calls("espf/status")) > told, "the tick posts")
+        place.reached(lambda: len(place.calls("espf/status")) > posted, "the tick posts")
         place.killed("retries")
         assert ticked.exception(30) is not None
     stack.tick()
@@ -369,9 +369,9 @@ def test_half_of_a_function(place: Place, what: str) -> None:
     """The web server's worker alone, or its master alone: the other half must not stay behind."""
     stack = place.stack
     place.recorder.hang()
-    heard = len(place.recorder.received)
+    before = len(place.recorder.received)
     i_event = place.sent()
-    place.reached(lambda: len(place.recorder.received) > heard, "the system is called")
+    place.reached(lambda: len(place.recorder.received) > before, "the system is called")
     stack.kill_half("recorder", what)
     place.recorder.release()
     stack.answering("recorder")

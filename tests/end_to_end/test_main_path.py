@@ -51,8 +51,8 @@ def test_a_subscriber_is_created_changed_barred_and_swapped(stack: WholeStack) -
     other = stack.sandbox.state()["free_sim_cards"][0]
     stack.do("swap_sim", i_account=i_account, i_sim_card=other["i_sim_card"])
     assert rows(stack)[i_account]["imsi"] == other["imsi"]
-    told = stack.get("/sandbox/state")["accounts"]
-    mine = next(account for account in told if account["i_account"] == i_account)
+    subscribers = stack.get("/sandbox/state")["accounts"]
+    mine = next(account for account in subscribers if account["i_account"] == i_account)
     assert mine["provisioning"]["Database"]["status"] == "OK"
 
 

@@ -212,9 +212,9 @@ def test_a_status_that_cannot_be_told_is_told_later_without_provisioning_again(
     assert stack.statuses(other) == {"Database": "OK"}
     assert writes(stack) == before + 1, "provisioned again for a status"
     assert stack.tick()["statuses"] == 0, "it is told once"
-    told = stack.get(f"/sandbox/statuses?i_account={other}")["statuses"]
-    assert {each["status"] for each in told} == {"OK"}
-    assert len(told) == 1 or trouble == "hang", told  # a call that hung may land all the same
+    posted = stack.get(f"/sandbox/statuses?i_account={other}")["statuses"]
+    assert {each["status"] for each in posted} == {"OK"}
+    assert len(posted) == 1 or trouble == "hang", posted  # a call that hung may land all the same
 
 
 def nsps(stack: WholeStack, *arguments: str) -> str:

@@ -35,13 +35,13 @@ from nsps_local.scenario import ScenarioFailed
 from tests.end_to_end.history_checker import (
     Acknowledged,
     Delivery,
-    Heard,
     Kill,
     MessageSystem,
+    PostedStatus,
+    ReceivedMessage,
     Run,
     State,
     StateSystem,
-    Told,
     Write,
     violations,
 )
@@ -208,11 +208,13 @@ class Place:
             kills=self.kills,
             versions=self.load.versions,
             states=[self.crm_saw(), self.sims_saw()],
-            messages=[MessageSystem("mail", [heard(each) for each in self.mail.received])],
+            messages=[
+                MessageSystem("mail", [received_message(each) for each in self.mail.received])
+            ],
             handlers=["crm", "mail", "sims"],
             deliveries=list(self.deliveries()),
-            told=[
-                Told(each["i_account"], each["group"], each["status"])
+            posted=[
+                PostedStatus(each["i_account"], each["group"], each["status"])
                 for each in self.stack.get("/sandbox/statuses?limit=100000")["statuses"]
             ],
         )
@@ -283,8 +285,8 @@ class Place:
         return StateSystem("sims", writes, has, should)
 
 
-def heard(received: Received) -> Heard:
-    return Heard(received.event_id, received.began, received.ended)
+def received_message(received: Received) -> ReceivedMessage:
+    return ReceivedMessage(received.event_id, received.began, received.ended)
 
 
 def takes_its_time(chance: random.Random) -> Callable[[Received], int]:
@@ -343,11 +345,12 @@ def report(place: Place, run: Run, settled_after: float) -> str:
     killed = Counter(kill.what for kill in run.kills)
     down = sum(kill.ended - kill.began for kill in run.kills)
     (mail,) = run.messages
-    twice = len(mail.heard) - len({each.event_id for each in mail.heard})
+    twice = len(mail.received) - len({each.event_id for each in mail.received})
     writes = ", ".join(f"{len(system.writes)} by {system.name}" for system in run.states)
     return (
         f"killed: {dict(killed)}, {down:.0f} s to be back in all\n"
         f"changed: {dict(place.load.changes)}; acknowledged: {len(run.acknowledged)} webhooks\n"
-        f"seen: {writes}, {len(mail.heard)} messages ({twice} twice), {len(run.told)} statuses\n"
+        f"seen: {writes}, {len(mail.received)} messages ({twice} twice), "
+        f"{len(run.posted)} statuses\n"
         f"settled {settled_after:.1f} s after the last change"
     )

@@ -295,7 +295,9 @@ class WholeStack:
     def finished(self, i_event: object, seconds: float = 60) -> EventHistory:
         """The history of an event once nothing more will happen and ESPF has been told."""
 
-        history = wait_for(lambda: self._told(i_event), seconds, f"event {i_event} to be finished")
+        history = wait_for(
+            lambda: self._finished(i_event), seconds, f"event {i_event} to be finished"
+        )
         assert isinstance(history, EventHistory)
         return history
 
@@ -304,7 +306,7 @@ class WholeStack:
         ends = time.monotonic() + seconds
         histories = []
         for i_event in i_events:
-            while not (history := self._told(i_event)):
+            while not (history := self._finished(i_event)):
                 assert time.monotonic() < ends, f"event {i_event}: {self.histories(i_event)}"
                 self.hurry()
                 time.sleep(0.1)
@@ -317,13 +319,13 @@ class WholeStack:
         except Transient:  # Firestore is being started again
             return []
 
-    def _told(self, i_event: object) -> EventHistory | None:
+    def _finished(self, i_event: object) -> EventHistory | None:
         histories = self.histories(i_event)
         if not histories or not histories[-1].final:
             return None
         reports = [each.espf for each in histories[-1].deliveries if each.espf is not None]
-        told = all(espf["sent"] or espf.get("refused") for espf in reports)
-        return histories[-1] if told else None
+        reported = all(espf["sent"] or espf.get("refused") for espf in reports)
+        return histories[-1] if reported else None
 
     def do(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """An operation in the sandbox; returns when its events are finished everywhere."""
@@ -399,5 +401,5 @@ class WholeStack:
 
     def statuses(self, i_account: int) -> dict[str, str]:
         """What ESPF has been told last, by group."""
-        told = self.accounts()[i_account]["provisioning"]
-        return {group: each["status"] for group, each in told.items()}
+        reported = self.accounts()[i_account]["provisioning"]
+        return {group: each["status"] for group, each in reported.items()}

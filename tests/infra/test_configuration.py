@@ -524,10 +524,10 @@ def test_every_valid_configuration_is_taken_and_understood(values: dict[str, Any
     config = check(again)
     assert [h.name for h in config.handlers] == [h["name"] for h in values["nsps:handlers"]]
     for handler in config.handlers:
-        told = HandlerSettings.model_validate_json(json_text(handler_json(handler)))
-        assert told.name == handler.name
-        assert told.settings == json.loads(json_text(dict(handler.settings)))
-        assert all(isinstance(matches(pattern, "SIM/Updated"), bool) for pattern in told.events)
+        parsed = HandlerSettings.model_validate_json(json_text(handler_json(handler)))
+        assert parsed.name == handler.name
+        assert parsed.settings == json.loads(json_text(dict(handler.settings)))
+        assert all(isinstance(matches(pattern, "SIM/Updated"), bool) for pattern in parsed.events)
 
 
 @settings(max_examples=150, deadline=None)

@@ -48,8 +48,10 @@ def filters(topology: Topology) -> list[str]:
         for tile in tiles
         for series in tile["widget"]["xyChart"]["dataSets"]
     ]
-    told = [c[key] for _, c in conditions(topology) for key in c if key.lower().endswith("filter")]
-    return charts + told
+    of_alerts = [
+        c[key] for _, c in conditions(topology) for key in c if key.lower().endswith("filter")
+    ]
+    return charts + of_alerts
 
 
 def test_every_chart_and_alert_reads_a_number_that_there_is(acme: Topology) -> None:

@@ -144,9 +144,9 @@ def test_a_handler_knows_who_may_ask_it(acme: Topology) -> None:
         push = json.loads(acme.function(name).env["NSPS_PUSH"])
         assert set(push["also"]) == {accounts["retries"], accounts["console"]}
     for part in ("retries", "console"):
-        told = json.loads(acme.function(part).env["NSPS_FUNCTIONS"])
-        assert set(told) == set(HANDLERS)
-        for name, location in told.items():
+        read = json.loads(acme.function(part).env["NSPS_FUNCTIONS"])
+        assert set(read) == set(HANDLERS)
+        for name, location in read.items():
             subscription = f"projects/acme-provisioning/subscriptions/acme-{name}"
             assert location["url"] == acme.function(name).url
             assert location["subscription"] == subscription
@@ -337,9 +337,9 @@ def test_a_handler_may_have_a_schedule_of_its_own(record_acme: Record) -> None:
     assert (pushed.minimum_backoff_seconds, pushed.maximum_backoff_seconds) == (60, 600)
     assert pushed.max_delivery_attempts == 20
     assert own.subscription("hss-2").max_delivery_attempts == 100
-    told = {h.name: h for h in RetriesSettings.from_env(own.function("retries").env).handlers}
-    assert told["hss"].retries.schedule.long.days == 5
-    assert told["oms"].answer_within_hours == 48
+    read = {h.name: h for h in RetriesSettings.from_env(own.function("retries").env).handlers}
+    assert read["hss"].retries.schedule.long.days == 5
+    assert read["oms"].answer_within_hours == 48
     late = RetriesSettings.from_env(own.function("retries").env).late
     assert [(handler.name, handler.answer_within_hours) for handler in late] == [("oms", 48)]
 
@@ -505,8 +505,8 @@ def test_enrichment_and_retries_know_every_handler_callbacks_those_that_answer_l
     acme: Topology,
 ) -> None:
     for part, settings in (("enrichment", EnrichmentSettings), ("retries", RetriesSettings)):
-        told = settings.from_env(acme.function(part).env)
-        assert tuple(handler.name for handler in told.handlers) == HANDLERS
+        read = settings.from_env(acme.function(part).env)
+        assert tuple(handler.name for handler in read.handlers) == HANDLERS
     late = CallbacksSettings.from_env(acme.function("callbacks").env)
     assert [handler.name for handler in late.handlers] == ["oms"]
     assert late.handlers[0].contract_token is None

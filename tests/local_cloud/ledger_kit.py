@@ -164,9 +164,9 @@ class Played:
                 self.step()
             self.judge()
         except AssertionError as error:
-            raise Broken("\n".join([*self._told(), f"BROKEN: {error}"])) from error
+            raise Broken("\n".join([*self._in_words(), f"BROKEN: {error}"])) from error
 
-    def _told(self) -> Iterator[str]:
+    def _in_words(self) -> Iterator[str]:
         yield f"initially: {self.scenario.initial.in_words()}"
         yield from self.world.history
         for me, actor in enumerate(self.actors):

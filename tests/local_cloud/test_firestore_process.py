@@ -138,22 +138,22 @@ def test_stopped_server_starts_again_where_it_was(tmp_path: Path) -> None:
 
 def test_listener_goes_on_after_a_restart(tmp_path: Path) -> None:
     server = FirestoreServer(tmp_path)
-    heard: list[list[str]] = []
+    changes: list[list[str]] = []
     with server:
         port = int(server.target.split(":")[1])
         db = client(server.target, "p")
         db.document("a/gone").set({})
         watch: Any = db.collection("a").on_snapshot(
-            lambda documents, _, __: heard.append([s.id for s in documents])
+            lambda documents, _, __: changes.append([s.id for s in documents])
         )
-        wait_for(lambda: heard and heard[-1] == ["gone"])
+        wait_for(lambda: changes and changes[-1] == ["gone"])
     with FirestoreServer(tmp_path, port=port):
         try:
             batch = db.batch()
             batch.delete(db.document("a/gone"))
             batch.set(db.document("a/new"), {})
             batch.commit()
-            wait_for(lambda: heard[-1] == ["new"])
+            wait_for(lambda: changes[-1] == ["new"])
         finally:
             watch.unsubscribe()
 

@@ -120,8 +120,8 @@ class Played:
                 self.step()
             self.judge()
         except AssertionError as error:
-            told = [f"a{me}: {each.job}" for me, each in enumerate(self.actors)]
-            lines = [self.scenario.initial.in_words(), *self.world.history, *told, *self.history]
+            actors = [f"a{me}: {each.job}" for me, each in enumerate(self.actors)]
+            lines = [self.scenario.initial.in_words(), *self.world.history, *actors, *self.history]
             raise Broken("\n".join([*lines, f"BROKEN: {error}"])) from error
 
     def quiet(self) -> bool:

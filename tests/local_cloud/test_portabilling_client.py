@@ -129,9 +129,9 @@ def test_an_empty_answer_says_that_an_account_is_not_there_where_that_is_configu
     empty = ("account_info", "sim_card_info", "full_vd_counter_info")
     given = ApiCredentials("nsps", token="sandbox-api-token")
     absence = {what: frozenset({"empty"}) for what in empty}
-    told = Reader(PortaBilling(sandbox.url, lambda: given, absence=absence))
-    assert read(told, {"i_account": 999_999}).to_contract() == {}
-    told.close()
+    reader = Reader(PortaBilling(sandbox.url, lambda: given, absence=absence))
+    assert read(reader, {"i_account": 999_999}).to_contract() == {}
+    reader.close()
 
 
 def test_other_owners(sandbox: Sandbox, reader: Reader, account: dict[str, Any]) -> None:
@@ -197,8 +197,8 @@ def test_statuses(sandbox: Sandbox, client: PortaBilling, account: dict[str, Any
     api.post(i_account, "HSS", "OK", "x" * 9000)
     sandbox.sessions.kill_all()
     api.post(i_account, "HSS", "FAILED", "no")
-    told = sandbox.statuses.history(i_account, "HSS")
-    assert [(row["status"], len(row["message"])) for row in told] == [("OK", 4000), ("FAILED", 2)]
+    found = sandbox.statuses.history(i_account, "HSS")
+    assert [(row["status"], len(row["message"])) for row in found] == [("OK", 4000), ("FAILED", 2)]
     with pytest.raises(Terminal):
         api.post(i_account, "CRM", "OK")
     with pytest.raises(Terminal):

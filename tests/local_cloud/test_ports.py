@@ -27,10 +27,10 @@ def test_another_process_gets_another_base() -> None:
         "os.getpid = lambda: int(sys.argv[1]); print(ports.reserve_base())"
     )
     slot = (mine - ports._SLOTS.start) // ROOM
-    told = subprocess.run(
+    other = subprocess.run(
         [sys.executable, "-c", look, str(slot)], check=True, capture_output=True, text=True
     )
-    assert int(told.stdout) != mine
+    assert int(other.stdout) != mine
 
 
 def test_a_base_with_a_busy_port_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

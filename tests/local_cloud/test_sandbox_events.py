@@ -184,20 +184,20 @@ def test_an_operation_in_each_vocabulary(
 ) -> None:
     sandbox = quiet(tmp_path, vocabulary=["v1", "v2", "sim"])
     made = sandbox.billing.add_account("447700900001", 2501, S, CARD)
-    told = [
+    sent = [
         event["event_type"] for event in operation(sandbox.billing, made["i_account"])["events"]
     ]
     sandbox.stop()
     by_vocabulary = {
-        "sim": [t for t in told if t.startswith("SIM/")],
+        "sim": [t for t in sent if t.startswith("SIM/")],
         "v2": [
             t
-            for t in told
+            for t in sent
             if t.count("/") == 1 and t.split("/")[1] in ("Created", "Updated", "Deleted")
         ],
     }
     by_vocabulary["v2"] = [t for t in by_vocabulary["v2"] if not t.startswith("SIM/")]
-    by_vocabulary["v1"] = [t for t in told if t not in by_vocabulary["sim"] + by_vocabulary["v2"]]
+    by_vocabulary["v1"] = [t for t in sent if t not in by_vocabulary["sim"] + by_vocabulary["v2"]]
     assert by_vocabulary == {"v1": v1, "v2": v2, "sim": sim}
 
 
@@ -207,12 +207,12 @@ def test_the_default_is_sim_events_and_customers(tmp_path: Path) -> None:
     a = billing.add_account("447700900001", 2501, S, CARD)["i_account"]
     billing.block_customer(2501)
     billing.update_account(a, email="a@b.example")
-    told = [(e["event_type"], e["variables"]) for e in reversed(sandbox.queue.events())]
+    sent = [(e["event_type"], e["variables"]) for e in reversed(sandbox.queue.events())]
     sandbox.stop()
-    assert [t for t, _ in told] == ["SIM/Replaced", "Customer/Updated", "SIM/Updated"]
-    assert set(told[0][1]) == {"i_event", "i_env", "i_account", "event_time"}
-    assert set(told[1][1]) == {"i_event", "i_env", "i_customer", "event_time"}
-    assert [v["i_event"] for _, v in told] == [7601, 7602, 7603], "sequential"
+    assert [t for t, _ in sent] == ["SIM/Replaced", "Customer/Updated", "SIM/Updated"]
+    assert set(sent[0][1]) == {"i_event", "i_env", "i_account", "event_time"}
+    assert set(sent[1][1]) == {"i_event", "i_env", "i_customer", "event_time"}
+    assert [v["i_event"] for _, v in sent] == [7601, 7602, 7603], "sequential"
 
 
 def test_the_form_of_the_variables_can_be_chosen(tmp_path: Path) -> None:
@@ -280,9 +280,9 @@ def test_a_customer_fans_out_into_all_its_open_accounts(tmp_path: Path) -> None:
     ]
     sandbox.billing.close_account(accounts[0])
     sandbox.billing.add_account("447700900050", 2502, S)
-    told = sandbox.billing.suspend_customer(2501)["events"]
+    sent = sandbox.billing.suspend_customer(2501)["events"]
     again = sandbox.billing.suspend_customer(2501)["events"]
-    whom = {sandbox.queue.event(e["i_event"])["variables"].get("i_account") for e in told}  # type: ignore[index]
+    whom = {sandbox.queue.event(e["i_event"])["variables"].get("i_account") for e in sent}  # type: ignore[index]
     sandbox.stop()
     assert whom == {None, *accounts[1:]}
     assert again == [], "what is already so is no change"

@@ -249,11 +249,11 @@ def test_of_waiting_events_of_some_kinds_only_the_latest_is_sent(tmp_path: Path)
             billing.unblock_account(a)
         sandbox.reconfigure({"webhook": {"paused": False}})
         eventually(lambda: not {"waiting", "sending"} & set(sandbox.queue.counts()))
-        told = [t for t in hooks.types() if "/" in t[0]]
+        sent = [t for t in hooks.types() if "/" in t[0]]
         quota = "Account/Service/Msg/QuotaExceeded"
-        assert sorted(told, key=str).count((quota, a)) == 1
-        assert told.count((quota, b)) == 1
-        assert told.count(("Account/Blocked", a)) == 2, "other kinds are all sent"
+        assert sorted(sent, key=str).count((quota, a)) == 1
+        assert sent.count((quota, b)) == 1
+        assert sent.count(("Account/Blocked", a)) == 2, "other kinds are all sent"
         assert sandbox.queue.counts()["coalesced"] == 4, "two of v1 and two of v2"
         latest = max(h.i_event for h in hooks.hooks if h.body["event_type"] == quota)
         assert sandbox.queue.event(latest)["state"] == "done"  # type: ignore[index]

@@ -37,8 +37,8 @@ BY_NUMBER = "account/i/277001/status"
 def test_a_status_is_taken_by_number_and_by_id(api: Api, path: str, status: str) -> None:
     answer = api.espf(path, {"status": status, "group": "HSS", "message": "x" * 4000})
     assert (answer.status_code, answer.content) == (200, b"")
-    told = api.control("statuses?i_account=277001&group=HSS")["statuses"]
-    assert [(s["status"], len(s["message"])) for s in told] == [(status, 4000)]
+    statuses = api.control("statuses?i_account=277001&group=HSS")["statuses"]
+    assert [(s["status"], len(s["message"])) for s in statuses] == [(status, 4000)]
 
 
 def test_the_history_keeps_every_status_in_order(api: Api) -> None:
@@ -51,9 +51,9 @@ def test_the_history_keeps_every_status_in_order(api: Api) -> None:
     ]
     for group, status in sent:
         assert api.espf(BY_NUMBER, {"status": status, "group": group}).ok
-    told = api.control("statuses")["statuses"]
-    assert [(s["group"], s["status"]) for s in told] == sent
-    assert [s["at"] for s in told] == sorted(s["at"] for s in told)
+    statuses = api.control("statuses")["statuses"]
+    assert [(s["group"], s["status"]) for s in statuses] == sent
+    assert [s["at"] for s in statuses] == sorted(s["at"] for s in statuses)
     shown = api.control("state")["accounts"][0]["provisioning"]
     assert {g: (s["status"], s["told"]) for g, s in shown.items()} == {
         "HSS": ("OK", 3),

@@ -35,7 +35,7 @@ class Ended:
     holds: Mapping[str, States]
     followed: Mapping[str, Mapping[str, Mapping[str, Any] | None]]
     portabilling: States
-    told: Mapping[tuple[int, str], str]
+    posted: Mapping[tuple[int, str], str]
     groups: Mapping[str, str]
     ordered: frozenset[str]
     """Handlers whose messages go out in the order of their data."""
@@ -197,10 +197,10 @@ def _statuses(ended: Ended) -> Iterator[str]:
             elif data["t"] == t:
                 said.add(status)
         for i_account, (_, said) in newest.items():
-            told = ended.told.get((i_account, group))
-            if told not in said and not _given_up(ended, i_account):
+            posted = ended.posted.get((i_account, group))
+            if posted not in said and not _given_up(ended, i_account):
                 yield (
-                    f"{handler}: ESPF has {told} for account {i_account}; the history's newest "
+                    f"{handler}: ESPF has {posted} for account {i_account}; the history's newest "
                     f"is {' or '.join(sorted(said))}"
                 )
 

@@ -156,10 +156,10 @@ class Machine(RuleBasedStateMachine):
         self.world.land(number)
 
     @precondition(lambda self: self.world.orders.open())
-    @rule(number=TWO, done=st.sampled_from([True, True, False]), told=st.booleans())
-    def answer(self, number: int, done: bool, told: bool) -> None:
+    @rule(number=TWO, done=st.sampled_from([True, True, False]), notifies=st.booleans())
+    def answer(self, number: int, done: bool, notifies: bool) -> None:
         self.world.answer(number, done=done)
-        if told:
+        if notifies:
             self.world.notify(-1, stops=99)
 
     @precondition(lambda self: self.world.orders.notices)

@@ -24,5 +24,5 @@ def test_every_promise_is_kept_in_every_history(cloud: Cloud) -> None:
     played.clear()
     began = time.monotonic()
     play(cloud, HISTORIES or FEW, dice=HISTORIES > 0)
-    told = ", ".join(f"{count} {what}" for what, count in played.items())
-    print(f"\n{told} in {time.monotonic() - began:.0f} s")
+    counts = ", ".join(f"{count} {what}" for what, count in played.items())
+    print(f"\n{counts} in {time.monotonic() - began:.0f} s")

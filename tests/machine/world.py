@@ -698,10 +698,10 @@ class World:
             holds={name: self.systems[name].states for name in self.states},
             followed={"sims": self.systems["sims"].followed} if "sims" in self.systems else {},
             portabilling=self._portabilling_has(),
-            told={
-                (i_account, group): told["status"]
+            posted={
+                (i_account, group): posted["status"]
                 for i_account in self.accounts
-                for group, told in book.current(i_account).items()
+                for group, posted in book.current(i_account).items()
             },
             groups={name: GROUPS[name] for name in self.handlers},
             ordered=ORDERED,

@@ -458,10 +458,10 @@ class Model:
         return None
 
     def history(self, found: Found) -> list[str]:
-        told = [f"initially: {self.scenario.initial.in_words()}", *self.world.history]
-        told += [f"s{me + 1}: d{job.delivery + 1} of {job.owner} as read at t{job.t}: "
+        printed = [f"initially: {self.scenario.initial.in_words()}", *self.world.history]
+        printed += [f"s{me + 1}: d{job.delivery + 1} of {job.owner} as read at t{job.t}: "
                  f"{base.say(base.Account(job.sim, job.blocked))}" for me, job in enumerate(self.jobs)]
-        return told + ["  " + words(label) for label in found.trace] + [f"BROKEN: {found.violation}"]
+        return printed + ["  " + words(label) for label in found.trace] + [f"BROKEN: {found.violation}"]
 
 
 def words(label: Label) -> str:
@@ -526,9 +526,9 @@ def main() -> int:
     if options.without or options.variants:
         missed = 0
         for name in [options.without] if options.without else RULES_IN_WORDS:
-            told = counterexample(replace(Rules(), **{name: False}))
-            missed += len(told) == 1
-            print(f"without {name}: " + "\n".join(told), end="\n\n", flush=True)
+            printed = counterexample(replace(Rules(), **{name: False}))
+            missed += len(printed) == 1
+            print(f"without {name}: " + "\n".join(printed), end="\n\n", flush=True)
         return 1 if missed else 0
     good = True
     print(f"{'scenario':34}{'worlds':>7}{'states':>9}{'steps':>9}{'ends':>7}{'s':>7}  result")

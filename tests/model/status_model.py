@@ -274,9 +274,9 @@ def main() -> int:
     if options.without or options.variants:
         missed = 0
         for name in [options.without] if options.without else RULES_IN_WORDS:
-            told = counterexample(replace(Rules(), **{name: False}))
-            missed += len(told) == 1
-            print(f"without {name}: " + "\n".join(told), end="\n\n")
+            printed = counterexample(replace(Rules(), **{name: False}))
+            missed += len(printed) == 1
+            print(f"without {name}: " + "\n".join(printed), end="\n\n")
         return 1 if missed else 0
     good = True
     total = 0

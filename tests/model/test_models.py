@@ -41,9 +41,9 @@ def test_the_status_protocol_holds(name: str) -> None:
 
 @pytest.mark.parametrize("rule", [field.name for field in fields(status_model.Rules)])
 def test_a_status_rule_left_out_is_found(rule: str) -> None:
-    told = status_model.counterexample(replace(status_model.Rules(), **{rule: False}))
-    assert len(told) > 1, told
-    assert told[-1].startswith("BROKEN: ")
+    printed = status_model.counterexample(replace(status_model.Rules(), **{rule: False}))
+    assert len(printed) > 1, printed
+    assert printed[-1].startswith("BROKEN: ")
 
 
 def test_the_freshness_rule_holds() -> None:

@@ -261,7 +261,7 @@ class TestRowPerSimInATableOfTheirs(_OnMariadb):
         assert sql.exec_driver_sql("SELECT count(*) FROM sims").scalar() == 0
 
     @pytest.mark.parametrize(
-        ("change", "told"),
+        ("change", "message"),
         [
             ("DROP TABLE sims", "no table subscribers.sims: create it"),
             ("ALTER TABLE sims DROP COLUMN mail", "no column mail"),
@@ -271,7 +271,7 @@ class TestRowPerSimInATableOfTheirs(_OnMariadb):
         ],
     )
     def test_a_table_that_is_not_as_it_must_be(
-        self, sql: Connection, system: ChaosProxy, change: str, told: str
+        self, sql: Connection, system: ChaosProxy, change: str, message: str
     ) -> None:
         sql.exec_driver_sql(change)
         connector = self.make(self.settings(system))
@@ -280,5 +280,5 @@ class TestRowPerSimInATableOfTheirs(_OnMariadb):
             lambda: self.act(connector, make_call()),
         ):
             error = self.provoke(step)
-            assert isinstance(error, Transient) and told in str(error)
+            assert isinstance(error, Transient) and message in str(error)
         connector.close()

@@ -184,19 +184,19 @@ class TestPostgresql(_OnPostgresql, PasswordTests, StateStandardTests):
         """Behind a transaction pooler the connection is another client's after that."""
         connector.check(make_call())
         with connector._sql._transactions.engine.connect() as pooled:
-            told = pooled.exec_driver_sql(
+            rows = pooled.exec_driver_sql(
                 "SELECT current_setting('statement_timeout'), xact_start = query_start"
                 " FROM pg_stat_activity WHERE pid = pg_backend_pid()"
             ).fetchall()
-        assert told == [("0", True)]
+        assert rows == [("0", True)]
 
     def test_without_privileges_it_waits_for_them(
         self, system: ChaosProxy, sql: psycopg.Connection[Any]
     ) -> None:
         sql.execute("ALTER SCHEMA public OWNER TO postgres; GRANT USAGE ON SCHEMA public TO nsps")
-        for table, told in (("other", "CREATE"), ("subscribers", "42501")):
+        for table, message in (("other", "CREATE"), ("subscribers", "42501")):
             sql.execute(f"CREATE TABLE {table} (i_account int PRIMARY KEY)")
-            self.assert_waits(system, told)
+            self.assert_waits(system, message)
         for rights in ("SELECT", "DELETE", "INSERT"):  # and UPDATE is missing still
             sql.execute(f"GRANT {rights} ON subscribers TO nsps")
             self.assert_waits(system, "42501")
@@ -218,7 +218,7 @@ class TestPostgresql(_OnPostgresql, PasswordTests, StateStandardTests):
         connector.create(key, state, make_call())
         assert sql.execute("SELECT * FROM log").fetchall() == [("INSERT",)]
 
-    def assert_waits(self, system: ChaosProxy, told: str) -> None:
+    def assert_waits(self, system: ChaosProxy, message: str) -> None:
         connector = self.make(
             {
                 **self.settings(system),
@@ -227,7 +227,7 @@ class TestPostgresql(_OnPostgresql, PasswordTests, StateStandardTests):
             }
         )
         error = self.provoke(lambda: connector.check(make_call()))
-        assert isinstance(error, Transient) and told in str(error)
+        assert isinstance(error, Transient) and message in str(error)
         connector.close()
 
 
@@ -285,19 +285,19 @@ class TestRowPerSimInATableOfTheirs(_OnPostgresql):
         assert isinstance(error, Transient) and "42P10" in str(error)
 
     @pytest.mark.parametrize(
-        ("change", "told"),
+        ("change", "message"),
         [
             ("DROP TABLE crm.sims", "no table crm.sims: create it"),
             ("ALTER TABLE crm.sims DROP COLUMN mail", "no column mail"),
         ],
     )
     def test_a_table_that_is_not_as_the_settings_say(
-        self, sql: psycopg.Connection[Any], system: ChaosProxy, change: str, told: str
+        self, sql: psycopg.Connection[Any], system: ChaosProxy, change: str, message: str
     ) -> None:
         sql.execute(change)
         connector = self.make(self.settings(system))
         error = self.provoke(lambda: connector.check(make_call()))
-        assert isinstance(error, Transient) and told in str(error)
+        assert isinstance(error, Transient) and message in str(error)
         connector.close()
 
 

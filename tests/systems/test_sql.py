@@ -202,17 +202,17 @@ def test_a_secret_is_written_and_never_shown(sql: SqlClient, admin: Connection) 
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("DROP TABLE radcheck", "no table radcheck: create it"),
         ("ALTER TABLE radcheck RENAME COLUMN op TO operator", "no column op"),
     ],
 )
 def test_every_table_is_looked_at(
-    sql: SqlClient, admin: Connection, change: str, told: str
+    sql: SqlClient, admin: Connection, change: str, message: str
 ) -> None:
     admin.exec_driver_sql(change)
-    with pytest.raises(Transient, match=told) as error:
+    with pytest.raises(Transient, match=message) as error:
         sql.check(make_call())
     assert not isinstance(error.value, NoAnswer)
     admin.exec_driver_sql("DROP TABLE IF EXISTS radcheck")

@@ -146,7 +146,7 @@ def test_the_order_managers_notifications_are_as_the_standard_has_them(
         while len(manager.notifications()) < wanted:
             assert time.monotonic() < end
             time.sleep(0.02)
-        told = manager.notifications()
+        sent = manager.notifications()
     finally:
         manager.close()
-    assert {each.status for each in told} == {201}, "Prism answers 4xx where a body is not right"
+    assert {each.status for each in sent} == {201}, "Prism answers 4xx where a body is not right"

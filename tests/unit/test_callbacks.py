@@ -129,7 +129,7 @@ def test_a_body_that_is_too_large_is_not_even_read(rig: Rig) -> None:
 
 def test_an_answer_to_nobodys_order_is_recorded_and_acknowledged(rig: Rig) -> None:
     assert rig.send({**DONE, "message": "token=abcdefgh"}).code == 204
-    assert rig.kit.espf.told == []
+    assert rig.kit.espf.posted == []
     (kept,) = [order.to_dict() for order in rig.store.orders("oms").stream()]
     assert kept is not None and kept["unknown"] == "so-1"
     assert kept["answers"][0]["message"] == "token=***"

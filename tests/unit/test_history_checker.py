@@ -10,13 +10,13 @@ import pytest
 from tests.end_to_end.history_checker import (
     Acknowledged,
     Delivery,
-    Heard,
     Kill,
     MessageSystem,
+    PostedStatus,
+    ReceivedMessage,
     Rule,
     Run,
     StateSystem,
-    Told,
     Write,
     violations,
 )
@@ -51,11 +51,11 @@ SIMS = StateSystem(
 MAIL = MessageSystem(
     "mail",
     [
-        Heard("e1", 1.0, 1.1),
-        Heard("e2", 1.9, 2.0),
-        Heard("e2", 2.6, 2.7),  # there was a kill between
-        Heard("e3", 3.0, 3.1),
-        Heard("e4", 3.0, 3.1),
+        ReceivedMessage("e1", 1.0, 1.1),
+        ReceivedMessage("e2", 1.9, 2.0),
+        ReceivedMessage("e2", 2.6, 2.7),  # there was a kill between
+        ReceivedMessage("e3", 3.0, 3.1),
+        ReceivedMessage("e4", 3.0, 3.1),
     ],
 )
 EVENTS = ("e1", "e2", "e3", "e4")
@@ -74,8 +74,8 @@ GOOD = Run(
     messages=[MAIL],
     handlers=["crm", "sims"],
     deliveries=DELIVERIES,
-    told=[
-        Told(i_account, group, status)
+    posted=[
+        PostedStatus(i_account, group, status)
         for i_account in (1, 2)
         for group in ("CRM", "SIMS")
         for status in ("RETRY", "OK")
@@ -93,8 +93,8 @@ def crm(*more: Write, **changed: object) -> Run:
     return replace(GOOD, states=[system, SIMS])
 
 
-def mail(*heard: Heard) -> Run:
-    return replace(GOOD, messages=[MessageSystem("mail", heard)])
+def mail(*received: ReceivedMessage) -> Run:
+    return replace(GOOD, messages=[MessageSystem("mail", received)])
 
 
 def became(number: int, **changed: object) -> Run:
@@ -109,13 +109,13 @@ def test_a_good_history_has_nothing_wrong() -> None:
 
 
 def test_an_acknowledged_event_that_nobody_heard_is_lost() -> None:
-    run = mail(*MAIL.heard[:-1])
+    run = mail(*MAIL.received[:-1])
     assert found(run) == [Rule.LOST]
     assert "mail never heard e4, acknowledged at 1.200" in violations(run)[0].what
 
 
 def test_an_event_that_was_never_acknowledged_is_invented() -> None:
-    assert found(mail(*MAIL.heard, Heard("e9", 3.0, 3.1))) == [Rule.INVENTED]
+    assert found(mail(*MAIL.received, ReceivedMessage("e9", 3.0, 3.1))) == [Rule.INVENTED]
     assert found(crm(Write("ada", "ada", ADA[2], 4.0, 4.1, "e9"))) == [Rule.INVENTED]
 
 
@@ -161,7 +161,7 @@ def test_heard_twice_without_a_kill_between(began: float, ended: float) -> None:
 
 
 def test_each_repetition_needs_a_kill_of_its_own() -> None:
-    thrice = mail(*MAIL.heard, Heard("e2", 2.8, 2.9))
+    thrice = mail(*MAIL.received, ReceivedMessage("e2", 2.8, 2.9))
     assert found(thrice) == [Rule.TWICE]
     again = replace(thrice, kills=[*GOOD.kills, Kill("crm", 2.75, 2.78)])
     assert found(again) == []
@@ -184,12 +184,12 @@ def test_what_the_history_does_not_have() -> None:
 
 
 def test_a_wrong_status() -> None:
-    wrong = replace(GOOD, told=[*GOOD.told, Told(1, "CRM", "RETRY")])
+    wrong = replace(GOOD, posted=[*GOOD.posted, PostedStatus(1, "CRM", "RETRY")])
     assert found(wrong) == [Rule.STATUS]
     assert "heard RETRY of 1 in CRM, the history says {'OK'}" in violations(wrong)[0].what
-    never = replace(GOOD, told=GOOD.told[:-2])
+    never = replace(GOOD, posted=GOOD.posted[:-2])
     assert found(never) == [Rule.STATUS]
-    of_nothing = replace(GOOD, told=[*GOOD.told, Told(3, "CRM", "OK")])
+    of_nothing = replace(GOOD, posted=[*GOOD.posted, PostedStatus(3, "CRM", "OK")])
     assert found(of_nothing) == [Rule.STATUS]
 
 

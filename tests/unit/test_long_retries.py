@@ -255,7 +255,7 @@ def test_an_event_that_could_not_be_enriched_goes_back_for_all_its_handlers(
         if rig.tick().expired:
             break
     assert (rig.store.read(entry) or {})["state"] == "expired"
-    assert {(group, status) for _, group, status, _ in rig.kit.espf.told} == {
+    assert {(group, status) for _, group, status, _ in rig.kit.espf.posted} == {
         ("HSS", "FAILED"),
         ("CRM", "FAILED"),
     }
@@ -297,9 +297,9 @@ def test_an_enriched_dead_letter_is_sent_as_espf_sent_it(rig: Rig, time: Time) -
     assert (sent["trace_id"], sent["received_at"]) == (message.trace.trace_id, message.received_at)
 
 
-@pytest.mark.parametrize(("stage", "told"), [("hss", {"HSS"}), (ENRICHMENT, {"HSS", "CRM"})])
+@pytest.mark.parametrize(("stage", "groups"), [("hss", {"HSS"}), (ENRICHMENT, {"HSS", "CRM"})])
 def test_a_function_that_never_started_is_told_of_too(
-    rig: Rig, time: Time, stage: str, told: set[str]
+    rig: Rig, time: Time, stage: str, groups: set[str]
 ) -> None:
     """It has left nothing in the history; what the message says is enough to tell FAILED."""
     message = raw()
@@ -308,8 +308,8 @@ def test_a_function_that_never_started_is_told_of_too(
         time.advance(12 * HOUR)
         if rig.tick().expired:
             break
-    assert {(account, group, status) for account, group, status, _ in rig.kit.espf.told} == {
-        (9, group, "FAILED") for group in told
+    assert {(account, group, status) for account, group, status, _ in rig.kit.espf.posted} == {
+        (9, group, "FAILED") for group in groups
     }
 
 

@@ -149,10 +149,10 @@ def hours_from_now(moment: datetime) -> float:
 
 def test_a_dead_letter_is_parked_with_reason_and_next_try(world: World) -> None:
     world.park("e1")
-    kept, told = world.parked("hss.e1"), world.delivery("e1")
+    kept, delivery = world.parked("hss.e1"), world.delivery("e1")
     assert (kept["reason"], kept["tries"], kept["last"]) == ("HTTP 503", 0, False)
     assert 0.99 < hours_from_now(kept["next_try"]) < 1.11
-    assert (told["outcome"], told["next_try"]) == ("parked", kept["next_try"])
+    assert (delivery["outcome"], delivery["next_try"]) == ("parked", kept["next_try"])
     world.park("e1")  # the same dead letter again
     assert world.parked("hss.e1") == kept
     assert world.retries.tick().sent == 0
@@ -164,9 +164,9 @@ def test_a_due_event_goes_back_through_enrichment_for_its_one_handler(world: Wor
     world.due("hss.e1")
     world.due("hss.e2.3")
     assert world.retries.tick().sent == 2
-    told = {attributes["event_id"]: attributes for attributes in world.topic.sent}
-    assert (told["e1"]["handler"], told["e1"]["rung"], told["e1"].get("run")) == ("hss", "1", None)
-    assert (told["e2"]["handler"], told["e2"]["rung"], told["e2"]["run"]) == ("hss", "1", "3")
+    sent = {attributes["event_id"]: attributes for attributes in world.topic.sent}
+    assert (sent["e1"]["handler"], sent["e1"]["rung"], sent["e1"].get("run")) == ("hss", "1", None)
+    assert (sent["e2"]["handler"], sent["e2"]["rung"], sent["e2"]["run"]) == ("hss", "1", "3")
     kept = world.parked("hss.e1")
     assert kept["tries"] == 1 and 1.99 < hours_from_now(kept["next_try"]) < 2.21
 
@@ -283,10 +283,10 @@ def test_the_last_try_has_its_time_before_the_event_expires(world: World) -> Non
     assert world.retries.tick().expired == 0
     world.due("hss.e1")
     assert world.retries.tick().expired == 1
-    told = world.delivery("e1")
-    assert told["outcome"] == "expired" and told["finished_at"] is not None
-    assert told["errors"] == ["not delivered in 30 days: HTTP 503"]
-    assert [each[2] for each in world.espf.told] == ["FAILED"]
+    ended = world.delivery("e1")
+    assert ended["outcome"] == "expired" and ended["finished_at"] is not None
+    assert ended["errors"] == ["not delivered in 30 days: HTTP 503"]
+    assert [each[2] for each in world.espf.posted] == ["FAILED"]
     assert len(world.topic.sent) == 1 and world.retries.tick().expired == 0
 
 
@@ -305,7 +305,7 @@ def test_what_expires_unread_is_failed_as_of_its_receipt(world: World, minutes: 
     world.retries.park(PushMessage(json.dumps(BODY).encode(), attributes, "1", "", None, ""))
     world.due(f"{ENRICHMENT}.e1", last=True)
     assert world.retries.tick().expired == 1
-    assert [each[2] for each in world.espf.told] == (["FAILED"] if minutes < 0 else [])
+    assert [each[2] for each in world.espf.posted] == (["FAILED"] if minutes < 0 else [])
 
 
 def test_what_expires_is_logged_once_however_often_the_transaction_is_run(
@@ -328,8 +328,8 @@ def test_what_expires_is_logged_once_however_often_the_transaction_is_run(
     capsys.readouterr()
     assert world.retries.tick().expired == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    told = [line for line in lines if line["message"] == "expired: all tries used"]
-    assert [(each["stage"], each["event_id"]) for each in told] == [("hss", "e1")]
+    logged = [line for line in lines if line["message"] == "expired: all tries used"]
+    assert [(each["stage"], each["event_id"]) for each in logged] == [("hss", "e1")]
 
 
 def test_a_last_try_that_succeeds_is_not_called_expired(world: World) -> None:
@@ -337,7 +337,7 @@ def test_a_last_try_that_succeeds_is_not_called_expired(world: World) -> None:
     world.due("hss.e1", last=True)
     world.store.delivery("hss", "e1").set({"outcome": "delivered"}, merge=True)
     assert world.retries.tick().expired == 0
-    assert world.delivery("e1")["outcome"] == "delivered" and world.espf.told == []
+    assert world.delivery("e1")["outcome"] == "delivered" and world.espf.posted == []
 
 
 def test_a_handler_may_have_a_schedule_of_its_own(target: str) -> None:

@@ -229,11 +229,11 @@ def test_who_paused_when_and_why_is_told() -> None:
     assert switch.kept_until(PAUSED) == T0 + timedelta(days=30)
 
 
-@pytest.mark.parametrize(("days", "told"), [(23.9, None), (24, "from 2026-12-21"), (30, "is drop")])
-def test_pausing_for_too_long_is_warned_of_in_time(days: float, told: str | None) -> None:
+@pytest.mark.parametrize(("days", "text"), [(23.9, None), (24, "from 2026-12-21"), (30, "is drop")])
+def test_pausing_for_too_long_is_warned_of_in_time(days: float, text: str | None) -> None:
     for each in (PAUSED, Switch(breaker=OPEN)):
         said = switch.warning("hss", each, T0 + timedelta(days=days))
-        assert (said is None) if told is None else (said is not None and told in said)
+        assert (said is None) if text is None else (said is not None and text in said)
 
 
 breakers = st.sampled_from([Breaker(), OPEN, COMING, switch.probing(OPEN, T0)])
@@ -267,8 +267,8 @@ def test_pausing_and_resuming_is_kept_with_who_and_why(store: Store) -> None:
         switch.pause(store, "hss", "other@acme.example", "me too")
     switch.resume(store, "hss", "second@acme.example", "done", role="admin")
     assert not Switches(store).read("hss").off
-    told = [(e["who"], e["role"], e["action"], e["target"], e["reason"]) for e in entries(store)]
-    assert told == [
+    audited = [(e["who"], e["role"], e["action"], e["target"], e["reason"]) for e in entries(store)]
+    assert audited == [
         ("ops@acme.example", "operator", "pause", "hss", "new release"),
         ("second@acme.example", "admin", "resume", "hss", "done"),
     ]

@@ -184,13 +184,13 @@ def test_retrying(rig: Rig, error: Exception) -> None:
     message = rig.opened("hss")
     rig.box.seen.before = [None, error]
     rig.hss.deliver(rig.enriched(message))
-    told = rig.of(message)
-    assert (told.outcome, told.final, told.attempts) == ("retrying", False, 1)
-    assert told.retry is not None and told.next_try is not None
-    assert "token=***" in told.retry["error"]
-    gap = datetime.fromisoformat(told.next_try) - datetime.fromisoformat(told.retry["at"])
+    seen = rig.of(message)
+    assert (seen.outcome, seen.final, seen.attempts) == ("retrying", False, 1)
+    assert seen.retry is not None and seen.next_try is not None
+    assert "token=***" in seen.retry["error"]
+    gap = datetime.fromisoformat(seen.next_try) - datetime.fromisoformat(seen.retry["at"])
     assert gap == timedelta(seconds=10)
-    assert told.espf is not None and (told.espf["status"], told.espf["sent"]) == ("RETRY", True)
+    assert seen.espf is not None and (seen.espf["status"], seen.espf["sent"]) == ("RETRY", True)
 
 
 def test_the_next_attempt_is_by_the_handlers_own_schedule(rig: Rig) -> None:
@@ -202,19 +202,19 @@ def test_the_next_attempt_is_by_the_handlers_own_schedule(rig: Rig) -> None:
     for attempt, gap in ((1, 100), (2, 200), (3, 300), (4, 300)):
         rig.box.seen.before = [None, Transient("busy")]
         rig.hss.deliver(event)
-        told = rig.of(message)
-        assert told.attempts == attempt and told.retry is not None and told.next_try is not None
-        at = datetime.fromisoformat(told.retry["at"])
-        assert datetime.fromisoformat(told.next_try) - at == timedelta(seconds=gap)
+        seen = rig.of(message)
+        assert seen.attempts == attempt and seen.retry is not None and seen.next_try is not None
+        at = datetime.fromisoformat(seen.retry["at"])
+        assert datetime.fromisoformat(seen.next_try) - at == timedelta(seconds=gap)
 
 
 def test_the_next_attempt_is_not_before_the_system_asked_for_it(rig: Rig) -> None:
     message = rig.opened("hss")
     rig.box.seen.before = [None, Transient("busy", retry_after=3600)]
     rig.hss.deliver(rig.enriched(message))
-    told = rig.of(message)
-    assert told.retry is not None and told.next_try is not None
-    gap = datetime.fromisoformat(told.next_try) - datetime.fromisoformat(told.retry["at"])
+    seen = rig.of(message)
+    assert seen.retry is not None and seen.next_try is not None
+    gap = datetime.fromisoformat(seen.next_try) - datetime.fromisoformat(seen.retry["at"])
     assert timedelta(seconds=3590) < gap < timedelta(seconds=3610)
 
 
@@ -222,41 +222,41 @@ def test_rejected(rig: Rig) -> None:
     message = rig.opened("hss")
     rig.box.seen.before = [None, Terminal("no such profile")]
     rig.hss.deliver(rig.enriched(message))
-    told = rig.of(message)
-    assert (told.outcome, told.final, told.errors) == ("rejected", True, ("no such profile",))
-    assert told.espf is not None and told.espf["status"] == "FAILED"
+    seen = rig.of(message)
+    assert (seen.outcome, seen.final, seen.errors) == ("rejected", True, ("no such profile",))
+    assert seen.espf is not None and seen.espf["status"] == "FAILED"
 
 
 def test_superseded(rig: Rig) -> None:
     newer, older = rig.opened("hss", i_event=1), rig.opened("hss", i_event=2)
     rig.hss.deliver(rig.enriched(newer, 5))
     rig.hss.deliver(rig.enriched(older, 4))
-    told = rig.of(older)
-    assert (told.outcome, told.final, told.superseded_by) == ("superseded", True, newer.event_id)
-    assert told.espf is not None
-    assert (told.espf["status"], told.espf["of_this"]) == ("OK", False)
+    seen = rig.of(older)
+    assert (seen.outcome, seen.final, seen.superseded_by) == ("superseded", True, newer.event_id)
+    assert seen.espf is not None
+    assert (seen.espf["status"], seen.espf["of_this"]) == ("OK", False)
 
 
 def test_accepted_then_done(rig: Rig) -> None:
     message = rig.opened("oms")
     rig.oms.deliver(rig.enriched(message))
-    told = rig.of(message, "oms")
-    assert (told.outcome, told.final) == ("accepted", False)
-    assert told.orders == (rig.clerk.orders[0].reference,)
-    assert told.espf is not None and told.espf["status"] == "IN_PROGRESS"
+    seen = rig.of(message, "oms")
+    assert (seen.outcome, seen.final) == ("accepted", False)
+    assert seen.orders == (rig.clerk.orders[0].reference,)
+    assert seen.espf is not None and seen.espf["status"] == "IN_PROGRESS"
     for post in Orders(rig.store).record("oms", LateAnswer("so-1", AnswerState.DONE)).posts:
         rig.oms.poster.send(post)
-    told = rig.of(message, "oms")
-    assert (told.outcome, told.final) == ("delivered", True)
-    assert told.espf is not None and told.espf["status"] == "OK"
+    seen = rig.of(message, "oms")
+    assert (seen.outcome, seen.final) == ("delivered", True)
+    assert seen.espf is not None and seen.espf["status"] == "OK"
 
 
 def test_waiting_for_the_answer_to_an_earlier_order(rig: Rig) -> None:
     rig.oms.deliver(rig.enriched(rig.opened("oms", i_event=1)))
     message = rig.opened("oms", i_event=2)
     rig.oms.deliver(rig.enriched(message, 4, blocked=True))
-    told = rig.of(message, "oms")
-    assert not told.final and told.waits_for == "the answer to an earlier order"
+    seen = rig.of(message, "oms")
+    assert not seen.final and seen.waits_for == "the answer to an earlier order"
 
 
 def test_parked_by_a_handler_and_delivered_later(rig: Rig) -> None:
@@ -265,12 +265,12 @@ def test_parked_by_a_handler_and_delivered_later(rig: Rig) -> None:
     rig.box.seen.before = [None, Transient("off")]
     rig.hss.deliver(event)
     rig.retries.park(dead_letter(message, "hss"))
-    told = rig.of(message)
-    assert (told.outcome, told.final) == ("parked", False)
-    assert told.next_try is not None and told.next_try > datetime.now(UTC).isoformat()
+    seen = rig.of(message)
+    assert (seen.outcome, seen.final) == ("parked", False)
+    assert seen.next_try is not None and seen.next_try > datetime.now(UTC).isoformat()
     rig.hss.deliver(event)
-    told = rig.of(message)
-    assert (told.outcome, told.final, told.next_try) == ("delivered", True, None)
+    seen = rig.of(message)
+    assert (seen.outcome, seen.final, seen.next_try) == ("delivered", True, None)
 
 
 def test_parked_by_enrichment_and_enriched_later(rig: Rig) -> None:
@@ -326,12 +326,12 @@ def test_a_status_that_espf_has_not_heard_or_refuses(rig: Rig) -> None:
     message = rig.opened("hss")
     rig.hss.espf.faults = [Transient("ESPF is away"), Terminal("no such group")]
     rig.hss.deliver(rig.enriched(message))
-    told = rig.of(message).espf
-    assert told is not None
-    assert (told["status"], told["sent"], told["refused"]) == ("OK", False, None)
+    seen = rig.of(message).espf
+    assert seen is not None
+    assert (seen["status"], seen["sent"], seen["refused"]) == ("OK", False, None)
     rig.hss.poster.send_due()
-    told = rig.of(message).espf
-    assert told is not None and (told["sent"], told["refused"]) == (False, "no such group")
+    seen = rig.of(message).espf
+    assert seen is not None and (seen["sent"], seen["refused"]) == (False, "no such group")
 
 
 def test_events_are_found_by_either_name_by_account_and_by_age(rig: Rig) -> None:

@@ -139,13 +139,13 @@ class PyHss(StateConnector[Settings]):
         held = self._api.find("auc", imsi, call)
         if held is None and not keys:
             raise Transient("PyHSS has no AUC of the SIM: load its keys, or add them to secret auc")
-        told = {name: key.reveal() for name, key in keys.items()}
+        values = {name: key.reveal() for name, key in keys.items()}
         if held is None:
-            held = self._api.create("auc", {"imsi": imsi, **told, "amf": "8000", "sqn": 0}, call)
+            held = self._api.create("auc", {"imsi": imsi, **values, "amf": "8000", "sqn": 0}, call)
             if held is None:
                 raise Unclear("PyHSS got an AUC of the SIM meanwhile: read again")
         elif keys and held_keys(held) != keys:
-            self._api.change("auc", ident("auc", held), told, call)  # its SQN goes on
+            self._api.change("auc", ident("auc", held), values, call)  # its SQN goes on
         return ident("auc", held)
 
 

@@ -80,7 +80,7 @@ class RestSystem(StateConnector[Settings]):
             raise Transient(
                 f"{resource.name}: {len(found)} items fit where one must: correct read.match"
             )
-        return resource.told(values, found[0]) if found else None
+        return resource.state_of(values, found[0]) if found else None
 
     def create(self, key: str, state: State, call: Call) -> None:
         resource, _ = self._named(key)

@@ -203,15 +203,15 @@ class Resource(_Part):
         """What ``read`` and ``delete`` are made of, by the key alone."""
         return {self.key: self.fields[self.key].as_read(key)}
 
-    def told(self, key: Mapping[str, Any], item: Any) -> dict[str, Any]:
+    def state_of(self, key: Mapping[str, Any], item: Any) -> dict[str, Any]:
         """The fields that an answer tells, as they would be written; the key it was asked by."""
-        told = dict(key)
+        state = dict(key)
         for name, field in self.fields.items():
             place = name if field.at is None else field.at
             if place:
                 value = member_of(item, place)
-                told[name] = field.as_read(value) if is_there(value) else None
-        return told
+                state[name] = field.as_read(value) if is_there(value) else None
+        return state
 
 
 class Settings(_Part):

@@ -109,8 +109,8 @@ class VoipKamailio(StateConnector[Settings]):
             row = session.row(self._table, _row(key))
         if row is None:
             return None
-        told = {name: value for name, value in row.items() if name not in OURS}
-        return {**told, **{name: SecretValue(row[name] or "") for name in ("ha1", "ha1b")}}
+        theirs = {name: value for name, value in row.items() if name not in OURS}
+        return {**theirs, **{name: SecretValue(row[name] or "") for name in ("ha1", "ha1b")}}
 
     def keys(self, after: str, limit: int, call: Call) -> Sequence[str]:
         """Those of the domain; in the table's order, by domain first, they stand together."""

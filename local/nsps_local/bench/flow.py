@@ -66,7 +66,7 @@ class Flow:
     async def _step(self, rate: float, seconds: float) -> Step:
         system, client = System(), PushClient()
         await system.start(self._world.system_port)
-        told = self._world.told()
+        statuses = self._world.statuses()
         before, own = processor.seconds_of(self._groups), processor.own_seconds()
         sent = await open_loop(
             lambda body: client.post(self._world.ingress, self._headers, body),
@@ -76,7 +76,7 @@ class Flow:
         )
         ended, done = time.monotonic(), len(system.provisioned)
         await self._drained(system, sent)
-        await asyncio.to_thread(self._all_told, told + len(sent.scheduled))
+        await asyncio.to_thread(self._all_posted, statuses + len(sent.scheduled))
         told_after = time.monotonic() - ended
         client.close()
         await system.stop()
@@ -106,9 +106,9 @@ class Flow:
         while len(system.provisioned) < len(sent.scheduled) and time.monotonic() < ends:
             await asyncio.sleep(0.05)
 
-    def _all_told(self, count: int) -> None:
+    def _all_posted(self, count: int) -> None:
         ends = time.monotonic() + DRAIN_SECONDS
-        while self._world.told() < count and time.monotonic() < ends:
+        while self._world.statuses() < count and time.monotonic() < ends:
             time.sleep(0.2)
 
 

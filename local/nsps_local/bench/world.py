@@ -68,7 +68,7 @@ class World:
             fault = {"fault": "slow", "milliseconds": READ_MILLISECONDS, "methods": [method]}
             self.sandbox("POST", "/faults", fault)
 
-    def told(self) -> int:
+    def statuses(self) -> int:
         """How many statuses ESPF was told so far."""
         return int(self.sandbox("GET", "/calls?limit=1")["counts"].get("espf/status", 0))
 

@@ -44,8 +44,8 @@ class SecretVersions:
         """(secret, version) -> the accounts of the functions that are told of it."""
         wanted: dict[tuple[str, str], set[str]] = {}
         for function in self._topology.functions:
-            told = json.dumps(dict(function.env))
-            for name, version in _REFERENCE.findall(told):
+            environment = json.dumps(dict(function.env))
+            for name, version in _REFERENCE.findall(environment):
                 readers = wanted.setdefault((name, version or "latest"), set())
                 readers.add(f"serviceAccount:{function.service_account}")
         return wanted

@@ -32,24 +32,24 @@ class Target:
         self.root = root
         self.look = look
         self.resumed = resumed
-        self.told: dict[Key, int] | None = None
+        self.sent: dict[Key, int] | None = None
 
     def news(self, exists: Callable[[Key], bool]) -> Iterator[Any]:
         """What to tell the client, without the closing NO_CHANGE."""
-        if self.told is None:
+        if self.sent is None:
             yield self._change(TargetChange.ADD)
             if self.resumed:
                 yield self._change(TargetChange.RESET)
-        told = self.told or {}
+        sent = self.sent or {}
         now = self.look()
         for key, record in now.items():
-            if told.get(key) != record.updated:
+            if sent.get(key) != record.updated:
                 yield self._document(key, record)
-        for key in told.keys() - now.keys():
+        for key in sent.keys() - now.keys():
             yield self._gone(key, deleted=not exists(key))
-        if self.told is None:
+        if self.sent is None:
             yield self._change(TargetChange.CURRENT)
-        self.told = {key: record.updated for key, record in now.items()}
+        self.sent = {key: record.updated for key, record in now.items()}
 
     def _name(self, key: Key) -> str:
         return f"{self.root}/documents/{key.path}"

@@ -44,13 +44,13 @@ class _Recorder(Mocks):
     def new_resource(self, args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
         if args.typ.startswith(_COMPONENT):
             return "", {}
-        identity, told = _told(args)
+        identity, computed = _computed(args)
         with self._lock:
-            self.resources.append(Resource(args.typ, args.name, _plain(args.inputs), told))
-        return identity, {**args.inputs, **told}
+            self.resources.append(Resource(args.typ, args.name, _plain(args.inputs), computed))
+        return identity, {**args.inputs, **computed}
 
 
-def _told(args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
+def _computed(args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
     """The id of a resource, and what Google adds to its inputs."""
     inputs = args.inputs
     name = inputs.get("name", args.name)

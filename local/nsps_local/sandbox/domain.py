@@ -42,14 +42,14 @@ class Changes:
     """What one operation has to tell and to answer."""
 
     def __init__(self) -> None:
-        self.told: list[Change] = []
+        self.changes: list[Change] = []
         self.result: Row = {"events": []}
 
     def tell(self, kind: str, **ids: object) -> None:
-        self.told.append(Change(kind, dict(ids)))
+        self.changes.append(Change(kind, dict(ids)))
 
     def tell_more(self, kind: str, extra: dict[str, object], **ids: object) -> None:
-        self.told.append(Change(kind, dict(ids), dict(extra)))
+        self.changes.append(Change(kind, dict(ids), dict(extra)))
 
 
 class Domain:
@@ -66,7 +66,7 @@ class Domain:
         done = Changes()
         with self._store.transaction():
             yield done
-            done.result["events"] = self._queue.add(done.told)
+            done.result["events"] = self._queue.add(done.changes)
         self._queue.announce()
 
     def _dispatch(self, done: Changes, column: str, value: int, kind: str) -> None:

@@ -26,7 +26,7 @@ _log = log.get(__name__)
 
 
 class TokenRefused(Exception):
-    """``status``: 401 for a token that does not count, 503 while that cannot be told."""
+    """``status``: 401 for a token that does not count, 503 while that cannot be known."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

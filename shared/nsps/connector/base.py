@@ -195,7 +195,7 @@ class StateConnector(Connector[SettingsT]):
     key, newest snapshot last. Each of the three must be repeatable: an attempt may have been cut
     off anywhere. "Already exists" in create and "not there" in delete are successes.
 
-    ``was`` is what ``read`` told a moment ago, all of it: keep the system's own ids in there (a
+    ``was`` is what ``read`` returned a moment ago, all of it: keep the system's own ids in there (a
     field that ``desired`` does not name is not compared), and nothing is looked up twice.
     """
 
@@ -350,7 +350,7 @@ class Ordering(StrEnum):
     NEWEST = "newest"
     """One at a time per owner, and never older data after newer. An event gives way only to a newer
     one that says the same; overtaken by another one, it is read again, and its message goes out
-    with the newest data. For systems of which nobody knows which types of events they heed."""
+    with the newest data. For systems of which it is not known which types of events they heed."""
     STATE = "state"
     """One at a time per owner; an event gives way to any newer one of the owner. Only for systems
     that look at the data alone, whatever the type of the event."""

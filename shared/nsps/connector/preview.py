@@ -1,7 +1,7 @@
 """What a handler would write, and how its system differs from PortaBilling; nothing is written.
 
 ``preview`` is for one event (or one owner) as if it came now; ``compare`` for many owners, each
-read afresh. Neither takes a lease, so what is being written meanwhile is told as ``waiting``.
+read afresh. Neither takes a lease, so what is being written meanwhile is ``waiting``.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Inspector:
             owner = reader.account_behind(owner or owner_of(event, event_id))
         except UnreadableOwner as error:
             reason = self._context.redactor().text_for_store(str(error))
-            nobody = {"owner": str(Owner("event", event_id)), "resources": []}
-            return {**nobody, "message": None, "rejected": reason}
+            nothing = {"owner": str(Owner("event", event_id)), "resources": []}
+            return {**nothing, "message": None, "rejected": reason}
         pb = reader.read(event, owner, self._blocks)
         enriched = self._enriched(event, event_id, owner, pb)
         with self._context.redactor().knowing(enriched.pb.to_contract()):

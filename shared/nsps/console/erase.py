@@ -117,7 +117,7 @@ class _Search:
             yield reference
 
     def _resource(self, handler: str, key: str) -> Iterator[DocumentReference]:
-        """What is remembered of a resource that nobody has any more."""
+        """What is remembered of a resource that has no owner any more."""
         reference = self._store.resource(handler, key)
         data = self._store.read(reference) if key else None
         if data is not None and data.get("owner") is None:

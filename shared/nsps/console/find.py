@@ -85,7 +85,7 @@ class Finding:
                 return [self.owner(Owner("account", str(i_account)), note)]
         released = [each["handler"] for each in found]
         if released:
-            note = f"{label} {number} was removed from {', '.join(released)}: nobody has it now"
+            note = f"{label} {number} was removed from {', '.join(released)}: it has no owner now"
             return [Subject(None, tuple(found), note=note)]
         return []
 

@@ -75,7 +75,7 @@ class Calls(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What an event should bring about. ``record``: what people are told of it besides."""
+    """What an event should bring about. ``record``: more for the delivery document."""
 
     work: Work
     calls: Calls

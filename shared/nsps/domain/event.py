@@ -244,7 +244,7 @@ def _content(event: EspfEvent) -> str:
 
 
 def owner_of(event: EspfEvent, ident: str) -> Owner:
-    """Whom the event speaks of; an event that names nobody owns itself (``event:<event_id>``).
+    """Whom the event speaks of; an event that names no owner owns itself (``event:<event_id>``).
 
     Raises UnreadableOwner where the most specific owner is named by no id: it is never taken for
     another one, nor for none.

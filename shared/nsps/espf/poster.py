@@ -88,7 +88,7 @@ class Poster:
                 return
 
     def send_due(self, limit: int = 200) -> int:
-        """The tick: post what is due and held by nobody; returns how many were taken.
+        """The tick: post what is due and not being posted; returns how many were taken.
 
         In another order each time, so that those that fail do not keep the others from their turn.
         """

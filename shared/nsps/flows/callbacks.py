@@ -26,7 +26,7 @@ _log = log.get(__name__)
 
 MAX_BODY_BYTES = 1_000_000
 MAX_ORDER = 300
-"""Characters of an order's name that are looked at: a longer one is nobody's."""
+"""Characters of an order's name that are looked at: a longer one is no order's."""
 
 
 class Callbacks:

@@ -1,7 +1,7 @@
 """Orders that an asynchronous system has not answered in time: asked for, or ended as FAILED (as
 OK where only failures are reported).
 
-Also completes what was answered but, after a crash, not told to the end.
+Also completes what was answered but, after a crash, not finished.
 """
 
 from __future__ import annotations

@@ -61,9 +61,9 @@ class Maintenance:
         self._keep(handler, switches[handler], now)
 
     def _keep(self, handler: str, switch: Switch, now: datetime) -> Switch:
-        told = warning(handler, switch, now)
-        if told:
-            _log.error("switched off for too long", handler=handler, reason=told)
+        reason = warning(handler, switch, now)
+        if reason:
+            _log.error("switched off for too long", handler=handler, reason=reason)
         try:
             switch = self._asked(handler, switch, now)
             if switch.off or switch.breaker.state is not State.CLOSED:

@@ -61,7 +61,7 @@ _log = log.get(__name__)
 SOURCE = "CloudPubSubDeadLetterSourceSubscription"
 SEND_SECONDS = 60.0
 RATE = 5.0
-"""Parked events a second, where nobody said what the system bears: an outage is no flood."""
+"""Parked events a second, where no max_rate says what the system bears: an outage is no flood."""
 TICK_SECONDS = 40.0
 """How long a tick sends; what is left waits for the next."""
 AT_ONCE = 8
@@ -132,7 +132,7 @@ class Retries:
             "body": json.dumps(event.body()) if event else None,
             "letter": zlib.compress(push.data) if unreadable else None,
             "unreadable": unreadable,
-            "handlers": self._hearing(stage, event),
+            "handlers": self._concerned(stage, event),
             "i_account": _i_account(push, event),
             "t": push.attributes.get("t", ""),
             "received_at": push.attributes.get("received_at") or push.publish_time,
@@ -159,7 +159,7 @@ class Retries:
         return opening(
             event_id,
             event,
-            self._hearing(ENRICHMENT, event),
+            self._concerned(ENRICHMENT, event),
             push.attributes.get("received_at") or push.publish_time,
             from_attributes(push.attributes),
             now,
@@ -363,7 +363,7 @@ class Retries:
     def _failed(
         self, tx: Tx, about: Mapping[str, Any], t: SnapshotTime, reason: str
     ) -> tuple[outbox.Post, ...]:
-        """Note FAILED for the groups that hear of the event.
+        """Note FAILED for the groups that the event concerns.
 
         ``about``: what the message said when it was parked, and what the history says since. A
         function that never started has left no history, and PortaBilling is told all the same.
@@ -380,8 +380,8 @@ class Retries:
             posts += [post] if post else []
         return tuple(posts)
 
-    def _hearing(self, stage: str, event: EspfEvent | None) -> list[str]:
-        """The handlers whose groups hear that the event has failed at this stage."""
+    def _concerned(self, stage: str, event: EspfEvent | None) -> list[str]:
+        """The handlers for which the event has failed at this stage."""
         if stage != ENRICHMENT:
             return [stage]
         if event is None:

@@ -62,7 +62,7 @@ class PortaBilling:
     ``url``: https://HOST[:PORT]. ``timeout_seconds``: for a whole call, with the login it may need.
     ``http``: the instance's pooled connections.
     ``absence``: what else means that an object is not there: fault codes, and ``empty``, by the
-    names of ServicePaths. ``refused``: told when the credentials were not accepted (so that the
+    names of ServicePaths. ``refused``: called when the credentials were not accepted (so that the
     secret is read again).
     """
 

@@ -59,7 +59,7 @@ class Token:
 class Login:
     """Gives the token to whoever calls, renewing it with one request at a time.
 
-    ``refused`` is told when PortaBilling did not accept the credentials, so that a rotated secret
+    ``refused`` is called when PortaBilling did not accept the credentials, so that a rotated secret
     is read again; the login is then tried once more if they have changed.
     """
 

@@ -119,8 +119,8 @@ class _Entry:
 class Secrets:
     """The secrets of one function instance; safe to share between threads.
 
-    ``on_read`` hears every value that is read (the redactor registers it). ``client`` is a Secret
-    Manager client; by default one is made at the first ``sm://`` reference, towards
+    ``on_read`` is called with every value that is read (the redactor registers it). ``client`` is a
+    Secret Manager client; by default one is made at the first ``sm://`` reference, towards
     ``SECRET_MANAGER_EMULATOR_HOST`` where the environment names one.
     """
 

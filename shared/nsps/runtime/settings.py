@@ -1,4 +1,4 @@
-"""What a function is told by its environment, read once and strictly.
+"""A function's settings from its environment, read once and strictly.
 
 Every function has its settings class: ``IngressSettings.from_env(os.environ)`` and so on. Members
 marked ``FromJson`` hold JSON. A mistake is a SettingsError that names the variable and the member,
@@ -244,7 +244,7 @@ class BreakerRule(_Part):
 class HandlerSummary(_Part):
     """One external system as configured for this deployment, as enrichment sees it.
 
-    ``max_rate``: calls a second that it bears; None: nobody said. ``answer_within_hours``: how
+    ``max_rate``: calls a second that it bears; None: not known. ``answer_within_hours``: how
     long one that answers later may take. ``receipts``: it reports what became of messages.
     ``quality``: the tier of its connector's manifest.
     """
@@ -312,7 +312,7 @@ LateHandlers = Annotated[
 
 
 class Shared(BaseModel):
-    """What every function is told."""
+    """What every function has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -245,18 +245,18 @@ class Espf:
     """ESPF's status API: remembers what it was told."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, str, str, str]] = []
+        self.posted: list[tuple[int, str, str, str]] = []
         self.faults: list[Exception | None] = []
 
     def post(self, i_account: int, group: str, status: str, message: str) -> None:
         fault = self.faults.pop(0) if self.faults else None
         if fault is not None:
             raise fault
-        self.told.append((i_account, group, status, message))
+        self.posted.append((i_account, group, status, message))
 
     @property
     def statuses(self) -> list[str]:
-        return [status for _, _, status, _ in self.told]
+        return [status for _, _, status, _ in self.posted]
 
 
 class Kit:

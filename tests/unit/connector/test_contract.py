@@ -300,8 +300,8 @@ def test_each_outcome_has_its_code(verdict: Verdict, code: int, kind: str | None
 def test_the_words_of_the_published_table() -> None:
     unauthorized = contract.unauthorized()
     assert unauthorized.headers == {"WWW-Authenticate": "Bearer"}
-    told = [(a.code, *a.body.values()) for a in (unauthorized, contract.not_found())]
-    assert told == [
+    answers = [(a.code, *a.body.values()) for a in (unauthorized, contract.not_found())]
+    assert answers == [
         (401, "Invalid access token", "Unauthorized", "AUTHENTICATION_ERROR"),
         (404, "Resource not found", "Not found", "VALIDATION_ERROR"),
     ]

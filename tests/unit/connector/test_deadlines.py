@@ -72,9 +72,9 @@ def test_a_system_that_cannot_be_asked_has_failed(store: Store) -> None:
     office = Waiting(store)
     office.late()
     assert office.tick() == 1
-    told = office.kit.delivery(office.event)
-    assert told["outcome"] == "rejected"
-    assert told["errors"] == ["the system did not answer within 24 hours"]
+    document = office.kit.delivery(office.event)
+    assert document["outcome"] == "rejected"
+    assert document["errors"] == ["the system did not answer within 24 hours"]
     assert office.kit.espf.statuses == ["IN_PROGRESS", "FAILED"]
     assert office.tick() == 0 and office.kit.resource(IMSI)["pending"] is None
 
@@ -116,8 +116,8 @@ def test_a_system_that_knows_nothing_of_the_order_has_failed(store: Store) -> No
     clerk.says = Terminal("no order so-1")
     office.late()
     office.tick()
-    told = office.kit.delivery(office.event)["errors"]
-    assert told == ["the system did not answer within 24 hours, and says now: no order so-1"]
+    errors = office.kit.delivery(office.event)["errors"]
+    assert errors == ["the system did not answer within 24 hours, and says now: no order so-1"]
 
 
 def test_a_system_that_is_down_is_asked_again_for_thirty_days(store: Store) -> None:
@@ -137,8 +137,8 @@ def test_an_order_that_goes_on_for_ever_ends(store: Store) -> None:
     office = Waiting(store, AskableClerk())
     office.late(31)
     office.tick()
-    told = office.kit.delivery(office.event)["errors"]
-    assert told == ["the system has been at it for 31 days"]
+    errors = office.kit.delivery(office.event)["errors"]
+    assert errors == ["the system has been at it for 31 days"]
 
 
 def test_a_paused_system_is_not_asked_and_its_orders_wait(store: Store) -> None:

@@ -35,7 +35,7 @@ def test_a_message_is_sent_once_however_often_it_is_brought(store: Store) -> Non
     kept = kit.delivery(event)
     assert kept["summary"] == "letter about SIM/Updated"
     assert kept["results"][0]["answer"] == "250 queued"
-    assert kit.espf.told == [(1001, "Mail", "OK", "")]
+    assert kit.espf.posted == [(1001, "Mail", "OK", "")]
 
 
 def test_a_crash_before_the_sending_costs_nothing(store: Store) -> None:
@@ -236,7 +236,7 @@ def test_nothing_to_send_is_recorded_and_espf_is_not_told(store: Store) -> None:
     verdict = kit.deliver(event)
     assert (verdict.ack, verdict.outcome) == (True, Outcome.UNCHANGED)
     assert kit.delivery(event)["summary"] == "nothing to send"
-    assert letters.seen.calls == [] and kit.espf.told == []
+    assert letters.seen.calls == [] and kit.espf.posted == []
     assert kit.deliver(event).ack
 
 
@@ -256,7 +256,7 @@ def test_a_message_that_can_never_be_sent_is_rejected(store: Store) -> None:
     kit = Kit(store, letters)
     verdict = kit.deliver(sim_event(email="no address"))
     assert (verdict.ack, verdict.outcome) == (True, Outcome.REJECTED)
-    assert kit.espf.told == [(1001, "HSS", "FAILED", "the address is none, token=***")]
+    assert kit.espf.posted == [(1001, "HSS", "FAILED", "the address is none, token=***")]
     assert "abcdef0123" not in verdict.reason + kit.everything()
     assert letters.seen.calls == []
 
@@ -306,6 +306,6 @@ def test_what_the_system_says_is_kept_without_secrets(store: Store) -> None:
     kit = Kit(store, letters)
     event = sim_event(email=MAIL)
     kit.deliver(event)
-    told = kit.delivery(event)["results"][0]["answer"]
-    assert told.startswith("202") and "ok" in told
-    assert "s3cret-t0ken" not in kit.everything() and "0011" not in told
+    said = kit.delivery(event)["results"][0]["answer"]
+    assert said.startswith("202") and "ok" in said
+    assert "s3cret-t0ken" not in kit.everything() and "0011" not in said

@@ -70,7 +70,7 @@ def test_failed_is_told_with_the_reason_without_secrets(office: Office) -> None:
     assert office.answer("so-1", AnswerState.FAILED, reason) is AnswerEffect.SETTLED
     kept = office.kit.delivery(event)
     assert (kept["outcome"], kept["errors"]) == ("rejected", ["no such profile, password=***"])
-    assert office.kit.espf.told[-1][2:] == ("FAILED", "no such profile, password=***")
+    assert office.kit.espf.posted[-1][2:] == ("FAILED", "no such profile, password=***")
     assert "hunter2" not in office.kit.everything()
 
 
@@ -96,7 +96,7 @@ def _expect(effect: AnswerEffect, expected: AnswerEffect) -> None:
 
 def test_nobody_knows_the_order(office: Office) -> None:
     assert office.answer("so-99") is AnswerEffect.UNKNOWN
-    assert office.kit.espf.told == []
+    assert office.kit.espf.posted == []
 
 
 def test_add_then_modify_then_delete(office: Office) -> None:

@@ -104,9 +104,9 @@ def test_a_right_system_that_the_ledger_does_not_know(store: Store) -> None:
 def test_secrets_are_compared_and_never_shown(store: Store) -> None:
     box, now = Box(ki=KI), sim_event(1)
     looking = inspector(store, box, a1001=now.pb)
-    told = json.dumps(compared(looking))
-    assert '"from": "***"' not in told
-    assert '"aud": {"from": null, "to": "***"}' in told
+    shown = json.dumps(compared(looking))
+    assert '"from": "***"' not in shown
+    assert '"aud": {"from": null, "to": "***"}' in shown
     Kit(store, box).deliver(now)
     assert [e["what"] for e in compared(looking)] == ["same"]  # it does not tell its keys
     box.ki = KI[::-1]
@@ -115,7 +115,7 @@ def test_secrets_are_compared_and_never_shown(store: Store) -> None:
         "different",
         {"aud": went(None, "***")},
     )
-    assert KI not in told + json.dumps(different)
+    assert KI not in shown + json.dumps(different)
 
 
 def test_a_system_that_cannot_be_asked_is_compared_by_the_ledger(store: Store) -> None:

@@ -38,7 +38,7 @@ def test_a_new_subscriber_is_created_and_espf_hears_ok(store: Store) -> None:
     verdict = kit.deliver(event)
     assert (verdict.ack, verdict.outcome) == (True, Outcome.DELIVERED)
     assert box.holds == {IMSI: {"msisdn": "447700900001", "active": True}}
-    assert kit.espf.told == [(1001, "HSS", "OK", "")]
+    assert kit.espf.posted == [(1001, "HSS", "OK", "")]
     kept = kit.delivery(event)
     (result,) = kept["results"]
     assert (result["result"], result["action"]) == ("written", "create")
@@ -208,7 +208,7 @@ def test_espf_hears_nothing_of_an_event_about_no_account(store: Store) -> None:
     event = sim_event()
     event = replace(event, owner=type(event.owner)("customer", "77"))
     assert kit.deliver(event).outcome is Outcome.DELIVERED
-    assert kit.espf.told == []
+    assert kit.espf.posted == []
 
 
 # ---- failures -------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def test_transient_the_lease_is_given_back_and_espf_hears_retry_once(store: Stor
     failures = [(each["error"], each["times"]) for each in kept["failures"]]
     assert failures == [("busy, password=***", 2)]
     assert kit.espf.statuses == ["RETRY", "OK"]
-    assert "hunter2" not in kit.everything() + repr(kit.espf.told)
+    assert "hunter2" not in kit.everything() + repr(kit.espf.posted)
 
 
 def test_nothing_was_changed_is_not_believed_after_a_part_was_written(
@@ -313,8 +313,8 @@ def test_an_error_that_nobody_named_counts_as_no_answer(store: Store, error: Exc
     verdict = kit.deliver(event)
     assert (verdict.ack, verdict.outcome) == (False, Outcome.RETRYING)
     assert kit.resource(IMSI)["lease"] is not None
-    told = kit.delivery(event)["retry"]["error"]
-    assert type(error).__name__ in told and "465B5CE8" not in told
+    failure = kit.delivery(event)["retry"]["error"]
+    assert type(error).__name__ in failure and "465B5CE8" not in failure
 
 
 def test_terminal_is_rejected_and_told_as_failed(store: Store) -> None:
@@ -325,7 +325,7 @@ def test_terminal_is_rejected_and_told_as_failed(store: Store) -> None:
     verdict = kit.deliver(event)
     assert (verdict.ack, verdict.outcome) == (True, Outcome.REJECTED)
     assert verdict.reason == "IMSI unknown, token=***"
-    assert kit.espf.told == [(1001, "HSS", "FAILED", "IMSI unknown, token=***")]
+    assert kit.espf.posted == [(1001, "HSS", "FAILED", "IMSI unknown, token=***")]
     assert kit.resource(IMSI)["lease"] is None
     assert kit.delivery(event)["errors"] == ["IMSI unknown, token=***"]
     # the same state may be asked for again by a newer event, and is then tried
@@ -351,7 +351,7 @@ def test_data_that_can_never_work_is_rejected_before_anything_is_touched(store: 
     event = sim_event(imsi="unknown")
     verdict = kit.deliver(event)
     assert (verdict.ack, verdict.outcome) == (True, Outcome.REJECTED)
-    assert "hunter2" not in verdict.reason + kit.everything() + repr(kit.espf.told)
+    assert "hunter2" not in verdict.reason + kit.everything() + repr(kit.espf.posted)
     assert box.seen.calls == []
     assert kit.espf.statuses == ["FAILED"]
     assert store.read(store.owner("hss", "account:1001")) is None  # the watermark has not moved
@@ -445,9 +445,9 @@ def test_what_an_older_copy_of_the_delivery_wrote_is_told(store: Store) -> None:
     for thread in threads:
         thread.join(10)
     assert box.writes == ["create"]
-    told = kit.delivery(event)
-    assert told["outcome"] == "delivered"
-    assert [each["result"] for each in told["results"]] == ["written", "unchanged"]
+    document = kit.delivery(event)
+    assert document["outcome"] == "delivered"
+    assert [each["result"] for each in document["results"]] == ["written", "unchanged"]
 
 
 def test_what_was_done_before_a_failure_is_told_in_the_end(store: Store) -> None:
@@ -459,8 +459,8 @@ def test_what_was_done_before_a_failure_is_told_in_the_end(store: Store) -> None
     assert not kit.deliver(swapped).ack
     assert [each["result"] for each in kit.delivery(swapped)["results"]] == ["removed"]
     assert kit.deliver(swapped).outcome is Outcome.DELIVERED
-    told = [(each["key"], each["result"]) for each in kit.delivery(swapped)["results"]]
-    assert told == [(IMSI, "removed"), (OTHER_IMSI, "written")]
+    results = [(each["key"], each["result"]) for each in kit.delivery(swapped)["results"]]
+    assert results == [(IMSI, "removed"), (OTHER_IMSI, "written")]
 
 
 def test_who_waits_too_long_gives_the_message_back(
@@ -528,7 +528,7 @@ def test_a_status_that_could_not_be_posted_stays_due(store: Store) -> None:
     kit = Kit(store, Box())
     kit.espf.faults = [Transient("ESPF is away")]
     assert kit.deliver(sim_event()).outcome is Outcome.DELIVERED
-    assert kit.espf.told == []
+    assert kit.espf.posted == []
     kit.poster.send_due()
     assert kit.espf.statuses == ["OK"]
     assert kit.poster.send_due() == 0

@@ -159,8 +159,8 @@ def test_an_operator_pauses_and_resumes(pages: Pages) -> None:
     assert "by operator@acme.example" in page and "a new cable" in page
     assert "hss is paused by operator@acme.example" in said(pages.text("/"))
     assert pages.send("/handlers/hss/resume", {"reason": "done"}).code == 303
-    told = said(pages.text("/audit"))
-    assert re.search(r"resume hss done .* pause hss a new cable", told)
+    page = said(pages.text("/audit"))
+    assert re.search(r"resume hss done .* pause hss a new cable", page)
 
 
 @pytest.mark.parametrize(
@@ -363,8 +363,8 @@ def test_a_dry_run_is_shown_first_and_then_sent(pages: Pages, rig: Rig) -> None:
     assert form["event"] == event and "dry_run" not in form
     assert pages.send("/replays", {**form, "reason": "ticket 815"}).code == 303
     assert len(pages.published) == 2
-    told = pages.send("/replays", {"rate": "many"})
-    assert told.code == 400
+    answer = pages.send("/replays", {"rate": "many"})
+    assert answer.code == 400
 
 
 def test_what_is_parked_is_listed_page_by_page_and_sent_now(

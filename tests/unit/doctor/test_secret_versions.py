@@ -79,32 +79,32 @@ AUC, KEY = "secret acme-auc, version 3", "secret acme-digest-key"
 
 
 def test_secrets_that_are_there_and_may_be_read() -> None:
-    told = found(SecretManager())
-    assert {what: each.state for what, each in told.items()} == {AUC: State.GOOD, KEY: State.GOOD}
-    assert told[KEY].said == "has a value, and 2 functions may read it"
+    result = found(SecretManager())
+    assert {what: each.state for what, each in result.items()} == {AUC: State.GOOD, KEY: State.GOOD}
+    assert result[KEY].said == "has a value, and 2 functions may read it"
 
 
 def test_one_without_a_value_says_how_to_add_it() -> None:
     manager = SecretManager()
     del manager.states["acme-digest-key/versions/latest"]
-    told = found(manager)[KEY]
-    assert (told.state, told.said) == (State.BAD, "has no value")
-    assert told.do == "gcloud secrets versions add acme-digest-key --data-file=-"
+    result = found(manager)[KEY]
+    assert (result.state, result.said) == (State.BAD, "has no value")
+    assert result.do == "gcloud secrets versions add acme-digest-key --data-file=-"
 
 
 def test_a_pinned_version_that_is_switched_off() -> None:
     manager = SecretManager()
     manager.states["acme-auc/versions/3"] = "DISABLED"
-    told = found(manager)[AUC]
-    assert (told.state, told.said) == (State.BAD, "is disabled")
-    assert "gcloud secrets versions enable 3 --secret=acme-auc" in told.do
+    result = found(manager)[AUC]
+    assert (result.state, result.said) == (State.BAD, "is disabled")
+    assert "gcloud secrets versions enable 3 --secret=acme-auc" in result.do
 
 
 def test_a_function_that_may_not_read_its_secret_is_named() -> None:
     manager = SecretManager()
     manager.readers["acme-digest-key"].discard(HSS)
-    told = found(manager)[KEY]
-    assert (told.state, told.said) == (State.BAD, f"cannot be read by {HSS}")
+    result = found(manager)[KEY]
+    assert (result.state, result.said) == (State.BAD, f"cannot be read by {HSS}")
 
 
 @pytest.mark.parametrize("error", [PermissionDenied, Forbidden, ServiceUnavailable])

@@ -235,8 +235,8 @@ def test_every_state_of_a_scenario(name: str) -> None:
     for world in models(name)[:3]:
         for state in every_state(world):
             looked_at += 1
-            told = difference(world, state)
-            assert told is None, told
+            differs = difference(world, state)
+            assert differs is None, differs
     assert looked_at > 300
 
 
@@ -245,8 +245,8 @@ def test_random_ways_through_every_scenario(name: str) -> None:
     looked_at = 0
     for world, state in walked_states(name, LEAST_STATES, seed=1):
         looked_at += 1
-        told = difference(world, state)
-        assert told is None, told
+        differs = difference(world, state)
+        assert differs is None, differs
     assert looked_at > 300
 
 

@@ -209,8 +209,9 @@ class Ledger:
     ) -> Progress:
         """The system took the order, or the message, and answers later: remember it, go on.
 
-        Its answer may have come before the acceptance, even under an id nobody knew then. A message
-        that was taken is sent: its resource waits for no receipt, only its delivery does.
+        Its answer may have come before the acceptance, even under an id that was not known
+        then. A message that was taken is sent: its resource waits for no receipt, only its delivery
+        does.
         """
         step = progress.current
         reference = order_reference(work, step)
@@ -223,8 +224,8 @@ class Ledger:
             if not resource.held_by(work.token):
                 return replace(progress, at=Stage.LOST)
             order = view.order(reference) or {}
-            heard = order if order.get("answer") else view.order(early) or {}
-            answer = heard.get("answer")
+            answered = order if order.get("answer") else view.order(early) or {}
+            answer = answered.get("answer")
             known: dict[str, Any] = {"order_id": order_id, "accepted_at": tx.now}
             if not work.lasting:
                 known |= _order_fields(work, step, "send")
@@ -237,7 +238,7 @@ class Ledger:
                 view.put_order(reference, known | {"answer": answer, "settled": True})
             else:
                 after = protocol.not_settled(protocol.give_back(resource, work.token))
-                failed = {"answer": answer, "message": heard.get("message"), "settled": True}
+                failed = {"answer": answer, "message": answered.get("message"), "settled": True}
                 view.put_order(reference, known | failed)
             if not work.lasting:
                 after = protocol.confirm(resource, step, work.token)
@@ -246,14 +247,14 @@ class Ledger:
             outcome = _ANSWERED.get(answer or "", Outcome.ACCEPTED)
             if progress.dropping:
                 outcome = Outcome.REJECTED
-            said = "ordered" if work.lasting else "sent"
-            result = {"key": step.key, "result": said, "order": order_id, **details}
-            told = (_told(heard),) if answer == AnswerState.FAILED else ()
+            word = "ordered" if work.lasting else "sent"
+            result = {"key": step.key, "result": word, "order": order_id, **details}
+            errors = (_failure(answered),) if answer == AnswerState.FAILED else ()
             went = replace(
                 progress,
                 outcome=worst(progress.outcome, outcome),
                 results=(*progress.results, result),
-                errors=(*progress.errors, *told),
+                errors=(*progress.errors, *errors),
                 orders=(*progress.orders, reference),
                 dropping=False,
             )
@@ -730,7 +731,7 @@ def order_reference(work: Work, step: Step) -> str:
 
 
 def unknown_name(order: str) -> str:
-    """Where an answer is kept whose order nobody knows (yet)."""
+    """Where an answer is kept whose order is not known (yet)."""
     return f"~{order}"
 
 
@@ -740,11 +741,11 @@ def answers_together(
     """What a delivery's orders came to, with the errors; None while one is not answered."""
     if not orders or any(not order.get("answer") for order in orders):
         return None
-    errors = tuple(_told(order) for order in orders if order["answer"] == AnswerState.FAILED)
+    errors = tuple(_failure(order) for order in orders if order["answer"] == AnswerState.FAILED)
     return (Outcome.REJECTED if errors else Outcome.DELIVERED), errors
 
 
-def _told(order: Mapping[str, Any]) -> str:
+def _failure(order: Mapping[str, Any]) -> str:
     return str(order.get("message") or "the system answered that the order failed")
 
 

@@ -1,4 +1,4 @@
-"""Late answers of asynchronous systems: found, settled, told; repeated and late ones recorded.
+"""Late answers of asynchronous systems: found, settled, reported; repeated and late ones recorded.
 
 An answer settles its order and the order's resource in one transaction; then each delivery that
 waited for the order is finished in a transaction of its own. ``settled`` stays false until all of
@@ -103,7 +103,7 @@ class Orders:
         return Settlement(effect, reference, tuple(posts), tuple(order.get("followers", [])))
 
     def settle(self, handler: str, reference: str, followers: tuple[str, ...]) -> None:
-        """All is told and sent: nothing of this order is left to do."""
+        """ESPF is told and followers are sent: nothing of this order is left to do."""
         fields: dict[str, Any] = {"settled": True, "due_at": None}
         if followers:
             fields["followers"] = ArrayRemove(list(followers))
