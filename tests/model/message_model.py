@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, Optional
 
-from provisioning_model import OK, SUPERSEDED, Found, Label, Step, explore
+from provisioning_model import OK, SUPERSEDED, Explored, Label, Step, explore
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ class Model:
                         f"{self.kinds[kind]} with data of t{delivery.first} or newer")
         return None
 
-    def history(self, found: Found) -> Iterator[str]:
+    def history(self, found: Explored) -> Iterator[str]:
         for number, letter in enumerate(self.scenario.events):
             yield f"d{number + 1}: an event that means {letter}"
         for what, who, t in found.trace:
@@ -309,7 +309,7 @@ SCENARIOS = (
 )
 
 
-def run(scenario: Scenario, rules: Rules) -> tuple[Model, Found]:
+def run(scenario: Scenario, rules: Rules) -> tuple[Model, Explored]:
     model = Model(scenario, rules)
     start = canonical(model.start())
     return model, explore(start, model.steps, model.finished, model.judge)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, Optional
 
 import provisioning_model as base
-from provisioning_model import ABSENT, ACCOUNTS, OK, SIMS, SUPERSEDED, Found, Label, Step, explore, state_of, worst
+from provisioning_model import ABSENT, ACCOUNTS, OK, SIMS, SUPERSEDED, Explored, Label, Step, explore, state_of, worst
 
 
 @dataclass(frozen=True)
@@ -457,7 +457,7 @@ class Model:
                 return "something was refused, and no delivery says so"
         return None
 
-    def history(self, found: Found) -> list[str]:
+    def history(self, found: Explored) -> list[str]:
         printed = [f"initially: {self.scenario.initial.in_words()}", *self.world.history]
         printed += [f"s{me + 1}: d{job.delivery + 1} of {job.owner} as read at t{job.t}: "
                  f"{base.say(base.Account(job.sim, job.blocked))}" for me, job in enumerate(self.jobs)]
@@ -498,7 +498,7 @@ SCENARIOS = tuple(
 )
 
 
-def run(scenario: base.Scenario, rules: Rules, limit: Optional[int] = None) -> list[tuple[Model, Found]]:
+def run(scenario: base.Scenario, rules: Rules, limit: Optional[int] = None) -> list[tuple[Model, Explored]]:
     result = []
     for world in base.worlds(scenario, base.Rules()):
         model = Model(world, scenario, rules)
@@ -507,7 +507,7 @@ def run(scenario: base.Scenario, rules: Rules, limit: Optional[int] = None) -> l
 
 
 def counterexample(rules: Rules) -> list[str]:
-    best: Optional[tuple[str, Model, Found]] = None
+    best: Optional[tuple[str, Model, Explored]] = None
     for scenario in SCENARIOS:
         for world in base.worlds(scenario, base.Rules()):
             model = Model(world, scenario, rules)

@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, Optional
 
-from provisioning_model import Found, Label, Step, explore
+from provisioning_model import Explored, Label, Step, explore
 
 
 @dataclass(frozen=True)
@@ -247,12 +247,12 @@ class Model:
             return f"a post nobody waits for lands only now:{status}"
         return f"poster {who + 1} {what}{status}"
 
-    def history(self, found: Found) -> list[str]:
+    def history(self, found: Explored) -> list[str]:
         return [f"d{n + 1}: snapshot t{d.t}, reports {', '.join(d.reports)}" for n, d in enumerate(self.deliveries)] \
             + ["  " + self.words(label) for label in found.trace] + [f"BROKEN: {found.violation}"]
 
 
-def run(deliveries: tuple[Delivery, ...], rules: Rules) -> tuple[Model, Found]:
+def run(deliveries: tuple[Delivery, ...], rules: Rules) -> tuple[Model, Explored]:
     model = Model(deliveries, rules)
     return model, explore(model.start(), model.steps, model.finished, model.judge)
 

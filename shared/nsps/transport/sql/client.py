@@ -27,7 +27,7 @@ from nsps.transport.call import Call
 from nsps.transport.deadline import Deadline
 from nsps.transport.sql.engine import Transactions
 from nsps.transport.sql.errors import is_duplicate
-from nsps.transport.sql.table import Found, Row, Table, create, find
+from nsps.transport.sql.table import ReflectedTable, Row, Table, create, find
 
 
 class SqlClient:
@@ -40,7 +40,7 @@ class SqlClient:
     def __init__(self, url: str, secret: OptionalSecret, tables: Sequence[Table]) -> None:
         self._transactions = Transactions(url, secret)
         self._specs = tuple(tables)
-        self._found: Mapping[Table, Found] = {}
+        self._found: Mapping[Table, ReflectedTable] = {}
         self._finding = threading.Lock()
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class SqlClient:
                 if spec.written:
                     session.write_nothing(spec)
 
-    def _tables(self, deadline: Deadline) -> Mapping[Table, Found]:
+    def _tables(self, deadline: Deadline) -> Mapping[Table, ReflectedTable]:
         """The tables as the database has them; looked at once."""
         if not self._finding.acquire(timeout=deadline.remaining()):
             raise Transient("no time left to look at the tables; nothing was sent")
@@ -91,7 +91,7 @@ class SqlClient:
 class SqlSession:
     """What can be done within one transaction."""
 
-    def __init__(self, connection: sa.Connection, found: Mapping[Table, Found]) -> None:
+    def __init__(self, connection: sa.Connection, found: Mapping[Table, ReflectedTable]) -> None:
         self._connection, self._found = connection, found
         self.changed = False
 
@@ -136,7 +136,7 @@ class SqlSession:
         ]
 
     @staticmethod
-    def _key(found: Found, name: str, value: Any) -> Any:
+    def _key(found: ReflectedTable, name: str, value: Any) -> Any:
         held = found.held(name, value)
         read = READ[found.spec.columns[name]](held)
         return held if read is None else read
@@ -219,12 +219,12 @@ class SqlSession:
         if self._connection.execute(statement).rowcount != 0:
             self.changed = True
 
-    def _insert(self, found: Found) -> Any:
+    def _insert(self, found: ReflectedTable) -> Any:
         inserts: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
         return inserts.get(self._connection.dialect.name, sa.insert)(found.table)
 
     @staticmethod
-    def _on_conflict(found: Found, insert: Any, values: Mapping[str, Any]) -> Any:
+    def _on_conflict(found: ReflectedTable, insert: Any, values: Mapping[str, Any]) -> Any:
         """The insert, or the update with ``values`` where the row is there."""
         key = [found.table.c[name] for name in found.spec.key]
         if not values:
@@ -232,7 +232,7 @@ class SqlSession:
         return insert.on_conflict_do_update(index_elements=key, set_=values)
 
     def _insert_or_update(
-        self, found: Found, key: Mapping[str, Any], values: Mapping[str, Any]
+        self, found: ReflectedTable, key: Mapping[str, Any], values: Mapping[str, Any]
     ) -> None:
         """MySQL's own upsert would change another subscriber's row where any of its unique values
         is the same."""

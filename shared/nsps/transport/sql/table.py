@@ -104,7 +104,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ReflectedTable:
     """A table as the database has it: its types decide how values are written and read."""
 
     spec: Table
@@ -149,7 +149,7 @@ class Found:
 # --- finding and creating ------------------------------------------------------------------------
 
 
-def find(spec: Table, connection: sa.Connection) -> Found:
+def find(spec: Table, connection: sa.Connection) -> ReflectedTable:
     """Raises Transient if the table is not there, or not so that it can be used."""
     schema, _, name = spec.name.rpartition(".")
     try:
@@ -171,7 +171,7 @@ def find(spec: Table, connection: sa.Connection) -> Found:
     _assert_texts_fit(spec, table)
     if connection.dialect.name == "mysql":
         _assert_transactional(spec, table)
-    return Found(
+    return ReflectedTable(
         spec,
         table,
         pads=connection.dialect.name == "postgresql",
