@@ -113,9 +113,9 @@ def _user_error(message: str) -> Reply:
 
 
 def snapshot(**account: Any) -> dict[str, Any]:
-    told = {"i_account": 1000889, "id": "420777000003@msisdn", "bill_status": "open"}
+    usual = {"i_account": 1000889, "id": "420777000003@msisdn", "bill_status": "open"}
     return {
-        "account_info": {**told, "firstname": "Zoe", "email": "zoe@example.net", **account},
+        "account_info": {**usual, "firstname": "Zoe", "email": "zoe@example.net", **account},
         "sim_info": {"i_sim_card": 5, "imsi": "001010000000003"},
     }
 
@@ -157,7 +157,7 @@ class TestCrmTryton(StateStandardTests, HttpStandardTests):
         made.close()
 
     @pytest.mark.parametrize(
-        ("reply", "meaning", "told"),
+        ("reply", "meaning", "message"),
         [
             (_user_error("The value is not valid."), Terminal, "The value is not valid"),
             (_user_error(f"{PASSWORD} of {TOKEN}."), Terminal, "UserError"),
@@ -178,11 +178,11 @@ class TestCrmTryton(StateStandardTests, HttpStandardTests):
         scripted: ScriptedHttp,
         reply: Reply,
         meaning: type[DeliveryError],
-        told: str,
+        message: str,
     ) -> None:
         [state] = towards.desired(enriched(self.pb)).values()
         scripted.always(reply)
-        with pytest.raises(meaning, match=told) as error:
+        with pytest.raises(meaning, match=message) as error:
             towards.change("PB-1", state, {"id": 1, "ids": {}}, make_call())
         assert type(error.value) is meaning
         assert TOKEN not in str(error.value) and PASSWORD not in str(error.value)
@@ -207,7 +207,7 @@ class TestCrmTryton(StateStandardTests, HttpStandardTests):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"url": "http://crm.example.net/crm/rpc/"}, "write https://"),
         ({"fields": {"active": "name"}}, "active: not yours to set"),
@@ -217,6 +217,6 @@ class TestCrmTryton(StateStandardTests, HttpStandardTests):
         ({"code_prefix": "PB_"}, "code_prefix"),
     ],
 )
-def test_settings_that_are_wrong_say_what_to_write(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_settings_that_are_wrong_say_what_to_write(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         Settings.model_validate({"url": "https://crm.example.net/crm/rpc/", **wrong})

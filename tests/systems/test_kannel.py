@@ -109,7 +109,7 @@ class Place:
         wait_for(lambda: len(self.network.parts(number)) >= count, 30, f"{count} texts")
         return self.network.parts(number)[-1]
 
-    def wait(self, i_event: int, outcome: Outcome, i_account: int, *told: str) -> str:
+    def wait(self, i_event: int, outcome: Outcome, i_account: int, *posted: str) -> str:
         """Wait for the outcome, and for what ESPF has heard by then; the reasons given."""
 
         def delivery() -> Any:
@@ -118,10 +118,14 @@ class Place:
             return found[0] if found and found[0].outcome == outcome else None
 
         found = wait_for(delivery, 30, f"{i_event} to be {outcome}")
-        wait_for(lambda: self.told(i_account) == list(told), 30, f"{told}, {self.told(i_account)}")
+        wait_for(
+            lambda: self.posted(i_account) == list(posted),
+            30,
+            f"{posted}, {self.posted(i_account)}",
+        )
         return "; ".join(found.errors)
 
-    def told(self, i_account: int) -> list[str]:
+    def posted(self, i_account: int) -> list[str]:
         found = self.stack.get(f"/sandbox/statuses?i_account={i_account}")["statuses"]
         return [each["status"] for each in found]
 
@@ -254,9 +258,9 @@ def test_what_the_network_refuses_has_failed(place: Place) -> None:
     i_account, _ = place.account()
     place.network.refuses = INVALID_NUMBER
     i_event = place.block(i_account)
-    wait_for(lambda: place.told(i_account)[-1:] == ["FAILED"], 30, "ESPF to hear FAILED")
+    wait_for(lambda: place.posted(i_account)[-1:] == ["FAILED"], 30, "ESPF to hear FAILED")
     place.network.refuses = None
-    why = place.wait(i_event, Outcome.REJECTED, i_account, *place.told(i_account))
+    why = place.wait(i_event, Outcome.REJECTED, i_account, *place.posted(i_account))
     assert "Invalid Destination Address" in why
 
 
@@ -268,7 +272,7 @@ def test_reports_that_come_at_once_are_not_lost(place: Place) -> None:
     histories = place.stack.all_finished(i_events)
     place.network.at_once = None
     assert {each.deliveries[0].outcome for each in histories} == {Outcome.DELIVERED}
-    assert {place.told(i_account)[-1] for i_account in accounts} == {"OK"}
+    assert {place.posted(i_account)[-1] for i_account in accounts} == {"OK"}
 
 
 def test_a_report_after_the_deadline_corrects_and_no_other_does(place: Place) -> None:
@@ -288,7 +292,7 @@ def test_a_report_after_the_deadline_corrects_and_no_other_does(place: Place) ->
 
     proof = parse_qs(urlsplit(done).query)["proof"][0]
     assert place.reports.deliver(done.replace(proof, "0" * len(proof))) == 401
-    assert place.told(i_account) == ["IN_PROGRESS", "FAILED"]
+    assert place.posted(i_account) == ["IN_PROGRESS", "FAILED"]
     assert place.reports.deliver(done) == 200
     place.wait(i_event, Outcome.DELIVERED, i_account, "IN_PROGRESS", "FAILED", "OK")
     for again in (done, done.replace("type=1", "type=2"), done.replace("type=1", "type=8")):
@@ -326,7 +330,7 @@ def test_no_older_text_comes_after_a_newer_one(place: Place) -> None:
     place.network.at_once = None
     texts = [part.text for part in place.network.parts(number)]
     assert texts == ["Your account is active again."]
-    assert place.told(i_account)[-1] == "OK"
+    assert place.posted(i_account)[-1] == "OK"
 
 
 def test_what_a_restarted_kannel_has_forgotten_ends_as_failed(place: Place) -> None:

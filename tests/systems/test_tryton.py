@@ -214,7 +214,7 @@ class TestTryton(StateStandardTests):
         sql.execute("DELETE FROM res_user_login_attempt")
 
     @pytest.mark.parametrize(
-        ("account", "told"),
+        ("account", "message"),
         [
             ({"id": "420000000000"}, "phone number .* is not valid"),
             ({"firstname": "\0"}, "NUL"),
@@ -225,10 +225,10 @@ class TestTryton(StateStandardTests):
         connector: CrmTryton,
         sql: psycopg.Connection[Any],
         account: dict[str, Any],
-        told: str,
+        message: str,
     ) -> None:
         [(key, state)] = connector.desired(enriched(snapshot(**account))).items()
-        with pytest.raises(Terminal, match=told):
+        with pytest.raises(Terminal, match=message):
             connector.create(key, state, make_call())
         assert sql.execute(PARTIES).fetchall() == []
 

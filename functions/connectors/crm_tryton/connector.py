@@ -96,4 +96,4 @@ class CrmTryton(StateConnector[Settings]):
         """The party of a code, active or not."""
         wanted, code = self._parties.wanted, [["code", "=", key]]
         found = self._tryton.ask("search_read", call, code, 0, 1, None, wanted)
-        return self._parties.told(found[0]) if found else None
+        return self._parties.state_of(found[0]) if found else None

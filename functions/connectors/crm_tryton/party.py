@@ -39,7 +39,7 @@ class Parties:
             **{kind: _contact(kind, value) for kind, value in contacts.items()},
         }
 
-    def told(self, party: Mapping[str, Any]) -> State:
+    def state_of(self, party: Mapping[str, Any]) -> State:
         """What Tryton says of a party, as a state with ``id``, ``active`` and its ``Ids``."""
         fields = {n: READ[each.kind](party.get(n)) for n, each in self._fields.sources.items()}
         ids: dict[str, list[int]] = {kind: [] for kind in self._contacts.sources}

@@ -45,7 +45,7 @@ class Held:
     retry_after: float
 
 
-class Callee(Protocol):
+class Limited(Protocol):
     """What is called through a gate: a handler's system."""
 
     @property
@@ -67,7 +67,7 @@ class Gate:
 
     def __init__(
         self,
-        handler: Callee,
+        handler: Limited,
         switches: Switches,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -90,7 +90,7 @@ class Gate:
 
         The pace comes last: all who waited while the handler came back go on at one moment.
         """
-        return self._permit() or self._pace() or self._door()
+        return self._permit() or self._pace() or self._switched_off()
 
     def _permit(self) -> Held | None:
         """Wait until the breaker lets this attempt through."""
@@ -146,7 +146,7 @@ class Gate:
         with self._lock:
             self._note(switch)
 
-    def _door(self) -> Held | None:
+    def _switched_off(self) -> Held | None:
         """Read the switch if it is time; Held while it is off."""
         with self._lock:
             kept = OFF_CACHE_SECONDS if self._switch.off else CACHE_SECONDS
@@ -172,7 +172,7 @@ class Gate:
 
     def _turn(self, ends: float) -> _Turn | None:
         """Go, or be held; None: wait on."""
-        held = self._door()
+        held = self._switched_off()
         if held is not None:
             waits = self._clock() < ends and self._probed_soon()
             return None if waits else _Turn(held)
