@@ -18,7 +18,8 @@ to hang, reset, refuse and cut. Everything else is here:
         def settings(self, system):
             return {"url": f"http://{system.host}:{system.port}"}
 
-Connectors over HTTP inherit HttpStandardTests too. This module needs pytest: import it in tests.
+Connectors over HTTP inherit HttpStandardTests too, and define ``http_settings`` instead of
+``settings``. This module needs pytest: import it in tests.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ def enriched(
     document = pb or {}
     given = dict(variables or {})
     account = document.get("account_info")
-    owner = account.get("i_account") if isinstance(account, Mapping) else None
-    i_account = owner or given.get("i_account") or 1
+    number = account.get("i_account") if isinstance(account, Mapping) else None
+    i_account = number or given.get("i_account") or 1
     given.setdefault("i_account", i_account)
     event = EspfEvent(event_type, given)
     ident = event_id("test", event)
@@ -841,6 +842,9 @@ class HttpStandardTests(FaultTests):
     @abstractmethod
     def http_settings(self, url: str) -> dict[str, Any]:
         """The handler's settings, so that the connector speaks to the system at ``url``."""
+
+    def settings(self, system: Any) -> dict[str, Any]:
+        return self.http_settings(f"http://{system.host}:{system.port}")
 
     @pytest.fixture
     def scripted(self) -> Iterator[ScriptedHttp]:

@@ -140,9 +140,6 @@ class TestCrmTryton(StateStandardTests, HttpStandardTests):
         with ScriptedHttp(double) as served, ChaosProxy(served.address) as proxy:
             yield proxy
 
-    def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        return self.http_settings(f"http://{system.host}:{system.port}")
-
     def http_settings(self, url: str) -> dict[str, Any]:
         return {"url": f"{url}/crm/rpc/", "allow_http": True}
 

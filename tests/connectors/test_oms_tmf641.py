@@ -125,9 +125,6 @@ class TestTmf641(AsynchronousStandardTests, HttpStandardTests):
         with ChaosProxy(("127.0.0.1", urlsplit(manager_process).port or 0)) as proxy:
             yield proxy
 
-    def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        return self.http_settings(f"http://127.0.0.1:{system.port}")
-
     def http_settings(self, url: str) -> dict[str, Any]:
         return {"url": url, "allow_http": True}
 

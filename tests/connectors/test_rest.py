@@ -149,9 +149,6 @@ class TestRest(StateStandardTests, HttpStandardTests):
         with ScriptedHttp(parties) as api, ChaosProxy(api.address) as proxy:
             yield proxy
 
-    def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        return self.http_settings(f"http://{system.host}:{system.port}")
-
     def http_settings(self, url: str) -> dict[str, Any]:
         return {**DESCRIPTION, "url": url}
 

@@ -89,9 +89,6 @@ class TestStandard(MessageStandardTests, HttpStandardTests):
         with ScriptedHttp(kannel) as double, ChaosProxy(double.address) as proxy:
             yield proxy
 
-    def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        return {"url": f"http://127.0.0.1:{system.port}/cgi-bin/sendsms", **GIVEN}
-
     def http_settings(self, url: str) -> dict[str, Any]:
         return {"url": f"{url}/cgi-bin/sendsms", **GIVEN}
 

@@ -133,9 +133,6 @@ class TestVoipKamailio(OfKamailio, HttpStandardTests):
         with ScriptedHttp(registrar) as rpc, ChaosProxy(rpc.address) as proxy:
             yield proxy
 
-    def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        return self.http_settings(f"http://{system.host}:{system.port}")
-
     def http_settings(self, url: str) -> dict[str, Any]:
         return settings_of(f"sqlite:///{self._file}", url)
 

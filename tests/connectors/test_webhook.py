@@ -127,9 +127,6 @@ class TestStandard(MessageStandardTests, HttpStandardTests):
         with ChaosProxy(("127.0.0.1", sample.port)) as proxy:
             yield proxy
 
-    def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        return {"url": f"http://127.0.0.1:{system.port}/process-event", **OPEN}
-
     def http_settings(self, url: str) -> dict[str, Any]:
         return {"url": f"{url}/process-event", **OPEN}
 

@@ -253,10 +253,10 @@ def test_enrichment_after_the_publish_before_it_knows(place: Place) -> None:
 
 def test_enrichment_after_the_publish_before_the_record(place: Place) -> None:
     before = len(place.recorder.received)
-    before = len(place.calls("Account/get_account_info"))
+    reads = len(place.calls("Account/get_account_info"))
     place.stack.portabilling_fault("hang", seconds=SLOW, methods=["Account/*"])
     i_event = place.sent()
-    place.reached(lambda: len(place.calls("Account/get_account_info")) > before, "the read")
+    place.reached(lambda: len(place.calls("Account/get_account_info")) > reads, "the read")
     place.stack.firestore_faults(delay_seconds=SLOW, collection_group="events")
     requests.delete(f"{place.stack.description['sandbox']['url']}/sandbox/faults", timeout=10)
     place.reached(lambda: len(place.recorder.received) > before, "the event is delivered")

@@ -129,9 +129,9 @@ def test_an_empty_answer_says_that_an_account_is_not_there_where_that_is_configu
     empty = ("account_info", "sim_card_info", "full_vd_counter_info")
     given = ApiCredentials("nsps", token="sandbox-api-token")
     absence = {what: frozenset({"empty"}) for what in empty}
-    reader = Reader(PortaBilling(sandbox.url, lambda: given, absence=absence))
-    assert read(reader, {"i_account": 999_999}).to_contract() == {}
-    reader.close()
+    configured = Reader(PortaBilling(sandbox.url, lambda: given, absence=absence))
+    assert read(configured, {"i_account": 999_999}).to_contract() == {}
+    configured.close()
 
 
 def test_other_owners(sandbox: Sandbox, reader: Reader, account: dict[str, Any]) -> None:

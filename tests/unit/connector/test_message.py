@@ -306,6 +306,6 @@ def test_what_the_system_says_is_kept_without_secrets(store: Store) -> None:
     kit = Kit(store, letters)
     event = sim_event(email=MAIL)
     kit.deliver(event)
-    said = kit.delivery(event)["results"][0]["answer"]
-    assert said.startswith("202") and "ok" in said
-    assert "s3cret-t0ken" not in kit.everything() and "0011" not in said
+    kept = kit.delivery(event)["results"][0]["answer"]
+    assert kept.startswith("202") and "ok" in kept
+    assert "s3cret-t0ken" not in kit.everything() and "0011" not in kept
