@@ -15,12 +15,12 @@ call between them are one transaction, as in the implementation.
 """
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Optional
 
+from model_command import NONE_FOUND, table, variants
 from provisioning_model import OK, SUPERSEDED, Explored, Label, Step, explore
 
 
@@ -321,33 +321,12 @@ def counterexample(rules: Rules) -> list[str]:
         model, found = run(replace(scenario, faults=min(1, scenario.faults)), rules)
         if found.violation:
             broken.append((len(found.trace), [scenario.name, *model.history(found)]))
-    return min(broken)[1] if broken else ["NO COUNTEREXAMPLE"]
+    return min(broken)[1] if broken else NONE_FOUND
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--without", metavar="RULE", choices=[field.name for field in fields(Rules)])
-    parser.add_argument("--variants", action="store_true")
-    options = parser.parse_args()
-    if options.without or options.variants:
-        missed = 0
-        for name in [options.without] if options.without else RULES_IN_WORDS:
-            lines = counterexample(replace(Rules(), **{name: False}))
-            missed += len(lines) == 1
-            print(f"without {name}: " + "\n".join(lines), end="\n\n")
-        return 1 if missed else 0
-    good, total = True, 0
-    print(f"{'scenario':50}{'states':>8}{'steps':>8}{'ends':>6}{'s':>6}  result")
-    for scenario in SCENARIOS:
-        model, found = run(scenario, Rules())
-        total += found.states
-        good &= not found.violation
-        print(f"{scenario.name:50}{found.states:8}{found.steps:8}{found.ends:6}{found.seconds:6.1f}  "
-              f"{'BROKEN' if found.violation else 'holds'}")
-        if found.violation:
-            print("\n".join(model.history(found)))
-    print(f"{'together':50}{total:8}")
-    return 0 if good else 1
+    code = variants(__doc__, Rules, RULES_IN_WORDS, counterexample)
+    return table(((one.name, *run(one, Rules())) for one in SCENARIOS), 50) if code is None else code
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ after the answer. Adjacent steps without a call between them are one transaction
 """
 from __future__ import annotations
 
-import argparse
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Optional
 
 import provisioning_model as base
+from model_command import NONE_FOUND, variants
 from provisioning_model import ABSENT, ACCOUNTS, OK, SIMS, SUPERSEDED, Explored, Label, Step, explore, state_of, worst
 
 
@@ -515,21 +515,13 @@ def counterexample(rules: Rules) -> list[str]:
             found = explore(model.start(), model.steps, model.finished, model.judge, limit)
             if found.violation and (best is None or len(found.trace) < len(best[2].trace)):
                 best = scenario.name, model, found
-    return [best[0], *best[1].history(best[2])] if best else ["NO COUNTEREXAMPLE"]
+    return [best[0], *best[1].history(best[2])] if best else NONE_FOUND
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--without", metavar="RULE", choices=[field.name for field in fields(Rules)])
-    parser.add_argument("--variants", action="store_true")
-    options = parser.parse_args()
-    if options.without or options.variants:
-        missed = 0
-        for name in [options.without] if options.without else RULES_IN_WORDS:
-            printed = counterexample(replace(Rules(), **{name: False}))
-            missed += len(printed) == 1
-            print(f"without {name}: " + "\n".join(printed), end="\n\n", flush=True)
-        return 1 if missed else 0
+    code = variants(__doc__, Rules, RULES_IN_WORDS, counterexample)
+    if code is not None:
+        return code
     good = True
     print(f"{'scenario':34}{'worlds':>7}{'states':>9}{'steps':>9}{'ends':>7}{'s':>7}  result")
     for scenario in SCENARIOS:

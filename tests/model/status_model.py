@@ -12,11 +12,11 @@ nothing: the last post it takes is what PortaBilling shows. A status may carry a
 """
 from __future__ import annotations
 
-import argparse
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Optional
 
+from model_command import NONE_FOUND, table, variants
 from provisioning_model import Explored, Label, Step, explore
 
 
@@ -261,36 +261,15 @@ def counterexample(rules: Rules) -> list[str]:
     tries = [(name, *run(deliveries, rules)) for name, deliveries in SCENARIOS.items()]
     broken = [(name, model, found) for name, model, found in tries if found.violation]
     if not broken:
-        return ["NO COUNTEREXAMPLE"]
+        return NONE_FOUND
     name, model, found = min(broken, key=lambda one: len(one[2].trace))
     return [name, *model.history(found)]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--without", metavar="RULE", choices=[field.name for field in fields(Rules)])
-    parser.add_argument("--variants", action="store_true")
-    options = parser.parse_args()
-    if options.without or options.variants:
-        missed = 0
-        for name in [options.without] if options.without else RULES_IN_WORDS:
-            printed = counterexample(replace(Rules(), **{name: False}))
-            missed += len(printed) == 1
-            print(f"without {name}: " + "\n".join(printed), end="\n\n")
-        return 1 if missed else 0
-    good = True
-    total = 0
-    print(f"{'scenario':34}{'states':>8}{'steps':>8}{'ends':>6}{'s':>6}  result")
-    for name, deliveries in SCENARIOS.items():
-        model, found = run(deliveries, Rules())
-        total += found.states
-        good &= not found.violation
-        print(f"{name:34}{found.states:8}{found.steps:8}{found.ends:6}{found.seconds:6.1f}  "
-              f"{'BROKEN' if found.violation else 'holds'}")
-        if found.violation:
-            print("\n".join(model.history(found)))
-    print(f"{'together':34}{total:8}")
-    return 0 if good else 1
+    code = variants(__doc__, Rules, RULES_IN_WORDS, counterexample)
+    explored = ((name, *run(deliveries, Rules())) for name, deliveries in SCENARIOS.items())
+    return table(explored, 34) if code is None else code
 
 
 if __name__ == "__main__":
