@@ -6,8 +6,10 @@ server, client = issued("localhost", authority), issued("nsps", authority)
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -40,6 +42,14 @@ class Issued:
     @property
     def pem(self) -> str:
         return self.cert_pem + self.key_pem()
+
+    def server_side(self, folder: Path) -> ssl.SSLContext:
+        """For a server that shows this certificate; ``folder``: where its file may be written."""
+        file = folder / "server.pem"
+        file.write_text(self.pem)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(file)
+        return context
 
 
 def issued(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +21,7 @@ from nsps.connector.base import AnswerState, CallbackRefused, CallbackRequest, R
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import Block, BlockNotRead
 from nsps.transport.smtp import single_line
+from nsps_testing.certificates import issued
 from nsps_testing.standard import (
     ChaosProxy,
     MessageStandardTests,
@@ -134,24 +133,7 @@ def serve(inbox: Inbox) -> Iterator[Callable[..., Server]]:
         server.stop()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for localhost and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-         "-keyout", str(key), "-out", str(cert)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
-
-
-def tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(*certificate)
-    return context
+CERTIFICATE = issued("localhost")
 
 
 def connector(
@@ -643,40 +625,42 @@ class Scripted:
 
 class TestSecurity:
     def test_starttls_and_login(
-        self, serve: Callable[..., Server], inbox: Inbox, certificate: tuple[Path, Path]
+        self, serve: Callable[..., Server], inbox: Inbox, tmp_path: Path
     ) -> None:
         server = serve(
-            tls_context=tls(certificate), require_starttls=True, authenticator=inbox.authenticate
+            tls_context=CERTIFICATE.server_side(tmp_path),
+            require_starttls=True,
+            authenticator=inbox.authenticate,
         )
-        secrets = {"user": USER, "password": PASSWORD, "ca": certificate[0].read_text()}
+        secrets = {"user": USER, "password": PASSWORD, "ca": CERTIFICATE.cert_pem}
         made = connector(server.port, secrets, host="localhost", security="starttls")
         made.check(make_call())
         deliver(made)
         assert inbox.logins[-1] == (USER.encode(), PASSWORD.encode())
         assert inbox.mails[-1].rcpt_tos == ["ann@example.net"]
 
-    def test_a_server_that_begins_with_tls(
-        self, inbox: Inbox, certificate: tuple[Path, Path]
-    ) -> None:
+    def test_a_server_that_begins_with_tls(self, inbox: Inbox, tmp_path: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        server = Controller(inbox, hostname="localhost", port=port, ssl_context=tls(certificate))
+        server = Controller(
+            inbox, hostname="localhost", port=port, ssl_context=CERTIFICATE.server_side(tmp_path)
+        )
         server.start()
         try:
-            secrets = {"ca": certificate[0].read_text()}
+            secrets = {"ca": CERTIFICATE.cert_pem}
             deliver(connector(port, secrets, host="localhost", security="tls"))
         finally:
             server.stop()
         assert len(inbox.mails) == 1
 
     def test_an_unknown_certificate_is_refused(
-        self, serve: Callable[..., Server], inbox: Inbox, certificate: tuple[Path, Path]
+        self, serve: Callable[..., Server], inbox: Inbox, tmp_path: Path
     ) -> None:
-        server = serve(tls_context=tls(certificate))
+        server = serve(tls_context=CERTIFICATE.server_side(tmp_path))
         with pytest.raises(Transient, match="certificate"):
             deliver(connector(server.port, host="localhost", security="starttls"))
-        secrets = {"ca": certificate[0].read_text()}
+        secrets = {"ca": CERTIFICATE.cert_pem}
         with pytest.raises(Transient, match="TLS failed"):
             deliver(connector(server.port, secrets, host="127.0.0.1", security="starttls"))
         assert inbox.mails == []

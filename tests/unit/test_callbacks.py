@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,6 @@ from nsps.delivery.resend import Resend
 from nsps.domain.outcome import Transient
 from nsps.flows.callbacks import MAX_BODY_BYTES, Answers, Callbacks
 from nsps.runtime.secrets import SecretUnavailable
-from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import REDACTOR, Clerk, Kit, new_store, sim_event
 from tests.unit.flow_parts import Topics
@@ -67,12 +66,6 @@ class Rig:
 
     def outcome(self, event: Any) -> str:
         return str(self.kit.delivery(event)["outcome"])
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
-        yield server.target
 
 
 @pytest.fixture

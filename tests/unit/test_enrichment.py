@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,6 @@ from nsps.flows.reading import NotAsked, PortaBillingApi, Reading
 from nsps.portabilling.freshness import Fresh, FreshReads
 from nsps.runtime.secrets import SecretUnavailable
 from nsps.runtime.settings import HandlerSummary
-from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import REDACTOR, new_store
 from tests.unit.flow_parts import Topics, raw
@@ -96,12 +95,6 @@ class Rig:
         found = self.store.read(self.store.event(message.event_id))
         assert found is not None
         return found
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
-        yield server.target
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -25,7 +24,6 @@ from nsps.portabilling.errors import (
 from nsps.portabilling.freshness import WaitedTooLong
 from nsps.runtime.settings import PORTABILLING
 from nsps.transport.http import AnswerTooLarge
-from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import new_store
 
@@ -47,12 +45,6 @@ OF_ONE_OBJECT = [
     WaitedTooLong("waited"),
     StoreUnavailable("Firestore"),
 ]
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
-        yield server.target
 
 
 class Api:

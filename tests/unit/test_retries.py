@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,18 +29,11 @@ from nsps.flows.retries import SOURCE, TICK_SECONDS, Retries, Upkeep
 from nsps.runtime import log
 from nsps.runtime.redact import Redactor
 from nsps.runtime.settings import HandlerSummary, LongSchedule, RetrySettings
-from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import Espf, new_store
 
 BODY = {"event_type": "SIM/Updated", "variables": {"i_account": 7, "i_event": 1}}
 PAST = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
-        yield server.target
 
 
 class Topic:

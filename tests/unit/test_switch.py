@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -31,9 +31,7 @@ from nsps.delivery.switch import (
     probing,
 )
 from nsps.runtime.settings import BreakerRule, HandlerSettings
-from nsps_local.firestore import FirestoreServer
 
-from tests.unit.connector.systems import new_store
 from tests.unit.outage import Documents, VirtualTime
 
 T0 = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
@@ -44,17 +42,6 @@ PAUSED = Switch(pause=Pause("ops@acme.example", T0, "new release"))
 
 def at(seconds: float) -> datetime:
     return T0 + timedelta(seconds=seconds)
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
-        yield server.target
-
-
-@pytest.fixture
-def store(target: str) -> Store:
-    return new_store(target)
 
 
 # ---- when it opens --------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from nsps.transport.connection import AddressRefused, Connection
 from nsps.transport.deadline import Deadline
 from nsps.transport.tcp import BadFrame, TcpPool
 from nsps.transport.tls import Tls, tls_context
+from nsps_testing.certificates import issued
 from nsps_testing.loopback import loopback_only
 
 Behaviour = Callable[[socket.socket, bytes], None]
@@ -339,18 +339,7 @@ class TestNoAnswer:
                 ask(one, "x" * 50_000_000, seconds=0.5)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for localhost and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-         "-keyout", str(key), "-out", str(cert)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
+CERTIFICATE = issued("localhost")
 
 
 def trusting(authority: str | None) -> Tls:
@@ -360,16 +349,11 @@ def trusting(authority: str | None) -> Tls:
 
 
 class TestTls:
-    def server_side(self, certificate: tuple[Path, Path]) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(*certificate)
-        return context
-
     def test_the_connection_is_kept_and_its_end_noticed(
-        self, serve: Callable[..., Server], pool: Pools, certificate: tuple[Path, Path]
+        self, serve: Callable[..., Server], pool: Pools, tmp_path: Path
     ) -> None:
-        server = serve(echo, tls=self.server_side(certificate))
-        client = trusting(certificate[0].read_text())
+        server = serve(echo, tls=CERTIFICATE.server_side(tmp_path))
+        client = trusting(CERTIFICATE.cert_pem)
         one = pool(server.port, host="localhost", tls=client)
         assert [ask(one), ask(one)] == ["hello", "hello"]
         assert len(server.connections) == 1
@@ -382,11 +366,11 @@ class TestTls:
 
     @pytest.mark.parametrize(("host", "trusted"), [("localhost", False), ("127.0.0.1", True)])
     def test_a_certificate_that_is_not_the_server_s_is_refused(
-        self, serve: Callable[..., Server], pool: Pools, certificate: tuple[Path, Path],
+        self, serve: Callable[..., Server], pool: Pools, tmp_path: Path,
         host: str, trusted: bool,
     ) -> None:  # fmt: skip
-        server = serve(echo, tls=self.server_side(certificate))
-        client = trusting(certificate[0].read_text() if trusted else None)
+        server = serve(echo, tls=CERTIFICATE.server_side(tmp_path))
+        client = trusting(CERTIFICATE.cert_pem if trusted else None)
         with pytest.raises(Unreachable, match="certificate refused"):
             ask(pool(server.port, host=host, tls=client))
 

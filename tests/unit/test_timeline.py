@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +21,6 @@ from nsps.domain.outcome import AnswerState, NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import PbData
 from nsps.flows.retries import Retries, Upkeep
 from nsps.runtime.settings import HandlerSummary, PushSchedule, RetrySettings
-from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import IMSI, REDACTOR, Box, Clerk, Kit, Letters, new_store
 from tests.unit.flow_parts import Topics, dead_letter, raw
@@ -82,12 +80,6 @@ class Rig:
 def came_to(rig: Rig, handler: str, outcome: str) -> list[EventHistory]:
     wanted = Wanted(handler=handler, outcomes=frozenset({outcome}))
     return list(rig.timeline.page(wanted, 9).histories)
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
-        yield server.target
 
 
 @pytest.fixture

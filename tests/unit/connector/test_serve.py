@@ -130,9 +130,9 @@ def message(number: int, pb_data: Any, read: Iterable[Block] | None) -> PushMess
 
 
 @pytest.fixture
-def started(store: Any, firestore_target: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def started(store: Any, target: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that has provisioned one subscriber."""
-    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_target)
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", target)
     made: Any = function(Subscribers, store.client.project).start()
     assert made.deliver_push(message(1, PB, BLOCKS)).code == 204
     assert list(made.connector.holds) == [IMSI]
@@ -162,7 +162,7 @@ def test_a_block_that_was_read_and_is_gone_removes_the_subscriber(started: Any, 
 
 
 def test_a_setting_that_names_a_block_which_is_not_required_is_refused(
-    store: Any, firestore_target: str
+    store: Any, target: str
 ) -> None:
     with pytest.raises(SettingsError) as refused:
         function(WithPlan, store.client.project).start()
@@ -174,10 +174,10 @@ def test_a_setting_that_names_a_block_which_is_not_required_is_refused(
 
 
 def test_an_answer_of_the_contract_repeats_no_imsi(
-    store: Any, firestore_target: str, monkeypatch: pytest.MonkeyPatch
+    store: Any, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connector's error may quote an address, and an address an IMSI."""
-    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_target)
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", target)
     made = function(Subscribers, store.client.project)
     box: Any = made.start().connector
     box.seen.before = [Transient(f"GET http://hss.test/subscribers/{IMSI}: 503 busy")]

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from nsps.cloud.store import Store
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.espf import outbox
 from nsps.espf.poster import LONGEST_QUIET_SECONDS, QUIET_SECONDS, Poster
-from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import new_store
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
-        yield server.target
 
 
 class Espf:

@@ -1,4 +1,4 @@
-"""One embedded Firestore for all of the kit's tests; each test has documents of its own."""
+"""One embedded Firestore for all of these tests; each test has documents of its own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.unit.connector.systems import new_store
 
 
 @pytest.fixture(scope="session")
-def firestore_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with FirestoreServer(tmp_path_factory.mktemp("firestore")) as server:
         yield server.target
 
 
 @pytest.fixture
-def store(firestore_target: str) -> Store:
-    return new_store(firestore_target)
+def store(target: str) -> Store:
+    return new_store(target)
