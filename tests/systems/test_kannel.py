@@ -345,7 +345,7 @@ def test_what_a_restarted_kannel_has_forgotten_ends_as_failed(place: Place) -> N
     known = place.block(other)
     place.network.report(place.sent(second), "DELIVRD")  # by the same link, so after the first
     place.wait(known, Outcome.DELIVERED, other, "IN_PROGRESS", "OK")
-    assert place.told(one) == ["IN_PROGRESS"]
+    assert place.posted(one) == ["IN_PROGRESS"]
     place.stack.advance("firestore", 24.1 * 3600)
     place.stack.tick()
     place.wait(forgotten, Outcome.REJECTED, one, "IN_PROGRESS", "FAILED")
