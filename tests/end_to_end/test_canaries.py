@@ -40,7 +40,9 @@ from nsps_local.cli.send import signed_headers
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.sandbox.seed import seed_demo
 from nsps_local.sandbox.store import Store as SandboxStore
+from nsps_testing.faults import Reply, ScriptedHttp
 
+from tests.connectors.test_voip_kamailio import make_database
 from tests.end_to_end.whole_stack import DATABASE, ROOT, WholeStack, configuration, wait_for
 
 pytestmark = pytest.mark.timeout(600)
@@ -250,6 +252,9 @@ class Drive:
             self.mail_port = probe.getsockname()[1]
         self.mail = Controller(self.postmaster, hostname="127.0.0.1", port=self.mail_port)
         self.mail.start()
+        self.sip_rpc = ScriptedHttp(Reply(200, {"jsonrpc": "2.0", "result": {}, "id": 1}))
+        self.sip_database = folder / "kamailio.db"
+        make_database(self.sip_database)
         self.answers: list[tuple[str, bytes]] = []
         self.answered: set[str] = set()
         state = folder / "state"
@@ -315,6 +320,19 @@ class Drive:
                             "text": "Your SIM card is {{ sim_info.iccid }}.",
                         }
                     },
+                },
+            },
+            {
+                **wanted,
+                "name": "sip",
+                "connector": "voip_kamailio",
+                "group": "VoIP",
+                "settings": {
+                    "database_url": f"sqlite:///{self.sip_database}",
+                    "rpc_url": f"{self.sip_rpc.url}/RPC",
+                    "domain": "sip.example.net",
+                    "status_column": "status",
+                    "credentials": {"source": "portabilling"},
                 },
             },
             *([hss] if WITH_HLR else []),
@@ -398,6 +416,7 @@ class Drive:
     def stop(self) -> None:
         self.stack.stop()
         self.mail.stop()
+        self.sip_rpc.close()
         self.chatterbox.close()
 
     # ---- doing
@@ -711,6 +730,9 @@ def test_the_canaries_were_really_there(drive: Drive) -> None:
     for person in drive.plants.persons.values():
         assert person.encode() in received or person == drive.plants.company, person
     assert drive.postmaster.mails > 0
+    user, password = drive.plants.msisdns[1], drive.plants.secrets["h323-password"]
+    digest = hashlib.md5(f"{user}:sip.example.net:{password}".encode()).hexdigest()
+    assert digest.encode() in drive.sip_database.read_bytes(), "it was looked up in PortaBilling"
     if WITH_HLR:  # it keeps the keys as they came
         files = (drive.stack.state / "hss").glob("hlr.db*")
         cards = b"".join(file.read_bytes() for file in files).lower()
