@@ -473,7 +473,8 @@ class Kannel:
         (folder / "kannel.conf").write_text(
             _KANNEL_CONFIG.format(network=network, password=password, **self._ports)
         )
-        self.url = f"http://127.0.0.1:{self._ports['sendsms']}/cgi-bin/sendsms"
+        self.port = self._ports["sendsms"]
+        self.url = f"http://127.0.0.1:{self.port}/cgi-bin/sendsms"
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 from nsps.connector.base import Answer, AnswerState, CallbackInvalid
@@ -21,8 +20,8 @@ _REFUSED = re.compile(r"NACK/[\w/ -]{0,80}")
 
 
 def address(url: str, name: str, proof: str) -> str:
-    """Where Kannel reports on a message; it puts what it has to say in place of %d, %T and %A."""
-    return f"{url}?{urlencode({'id': name, 'proof': proof})}&type=%d&at=%T&said=%A"
+    """Where Kannel reports on a message; it puts what it has to say in place of %d and %A."""
+    return f"{url}?{urlencode({'id': name, 'proof': proof})}&type=%d&said=%A"
 
 
 def read(query: Mapping[str, str]) -> Answer:
@@ -32,8 +31,7 @@ def read(query: Mapping[str, str]) -> Answer:
         raise CallbackInvalid("type is no number: call the address as it stands in dlr-url")
     name, said, bits = query.get("id", ""), _said(query.get("said", "")), int(kind)
     if bits & DELIVERED:
-        # Only this one bears its time: what has arrived once is never corrected to "failed".
-        return Answer(name, AnswerState.DONE, said, _moment(query.get("at", "")))
+        return Answer(name, AnswerState.DONE, said)
     if bits & (NOT_DELIVERED | NOT_TAKEN):
         return Answer(name, AnswerState.FAILED, said or "the network did not deliver it")
     if bits & (BUFFERED | TAKEN):
@@ -47,10 +45,3 @@ def _said(text: str) -> str:
         return f"the network says {found[1]}" + (f", error {found[2]}" if found[2] else "")
     refused = _REFUSED.match(text)
     return f"the network refused it: {refused[0]}" if refused else ""
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(int(text), UTC)
-    except (ValueError, OverflowError, OSError):
-        return None

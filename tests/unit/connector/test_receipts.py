@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -192,4 +193,18 @@ def test_a_receipt_keeps_no_other_message_back(store: Store, ordering: Ordering)
     assert post.report("m2") == 204 and post.report("m1", "failed") == 204
     assert post.kit.delivery(first)["outcome"] == "rejected"
     assert post.kit.delivery(second)["outcome"] == "delivered"
-    assert post.answers.take("hss", Answer("m1", AnswerState.DONE)) is AnswerEffect.LATE
+
+
+def test_what_has_arrived_once_has_arrived(post: Post) -> None:
+    """A message that was sent twice under one name is reported on twice."""
+    event = sim_event(email=TO)
+    post.kit.deliver(event)
+    takes = partial(post.answers.take, "hss")
+    assert takes(Answer("m1", AnswerState.FAILED)) is AnswerEffect.SETTLED
+    silence = takes(Answer("m1", AnswerState.DONE), ours=True)
+    assert silence is AnswerEffect.LATE, "that nothing was heard contradicts no report"
+    assert takes(Answer("m1", AnswerState.DONE)) is AnswerEffect.CORRECTED
+    later = datetime.now(UTC) + timedelta(days=1)
+    assert takes(Answer("m1", AnswerState.FAILED, at=later)) is AnswerEffect.LATE
+    assert post.kit.delivery(event)["outcome"] == "delivered"
+    assert post.kit.espf.statuses == ["IN_PROGRESS", "FAILED", "OK"]

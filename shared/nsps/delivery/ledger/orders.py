@@ -257,6 +257,10 @@ def _judge(order: Mapping[str, Any], answer: LateAnswer) -> AnswerEffect:
         return AnswerEffect.REPEATED
     if order.get("answer_ours") and not answer.ours:
         return AnswerEffect.CORRECTED
+    if str(order.get("key", "")).startswith(MESSAGE_KEY):
+        # What has arrived has arrived, whatever is said of a repetition of it under the same name.
+        arrived = answer.state is AnswerState.DONE and not answer.ours
+        return AnswerEffect.CORRECTED if arrived else AnswerEffect.LATE
     when = order.get("answered_at")
     if answer.at is not None and when is not None and answer.at > when:
         return AnswerEffect.CORRECTED
