@@ -323,3 +323,59 @@ def test_a_deadline_counts_on_its_clock() -> None:
     assert part.expired
     now[0] += 60
     assert deadline.remaining() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("query", "given", "line", "headers", "body"),
+    [
+        ("", {}, "GET /path HTTP/1.1", {"accept": "*/*", "user-agent": "NSPS"}, ""),
+        ("?a=b c", {"params": {"n": [1, 2], "none": None, "t": "ü&"}}, "GET /path?a=b%20c&n=1&n=2"
+         "&t=%C3%BC%26 HTTP/1.1", {}, ""),
+        ("#part", {"json": {"a": "ü"}}, "GET /path HTTP/1.1",
+         {"content-type": "application/json", "content-length": "15"}, '{"a": "\\u00fc"}'),
+        ("", {"data": "ü", "headers": {"ACCEPT": "text/xml", "x-empty": ""}}, "GET /path HTTP/1.1",
+         {"accept": "text/xml", "x-empty": "", "content-length": "2"}, "ü"),
+        ("", {"data": {"a": "ü", "b": [1, 2], "c": None}}, "GET /path HTTP/1.1",
+         {"content-type": "application/x-www-form-urlencoded"}, "a=%C3%BC&b=1&b=2"),
+        ("", {"json": {}, "headers": {"Content-Type": "application/x"}}, "GET /path HTTP/1.1",
+         {"content-type": "application/x"}, "{}"),
+    ],
+)  # fmt: skip
+def test_what_is_sent(
+    serve: Any, query: str, given: Any, line: str, headers: dict[str, str], body: str
+) -> None:
+    seen: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        seen.append(connection.recv(65536))
+        while body and not seen[0].endswith(body.encode()):
+            seen[0] += connection.recv(65536)
+        connection.sendall(OK)
+
+    url = f"http://127.0.0.1:{serve(behave).port}/path{query}"
+    Http().request("GET", url, deadline=Deadline(5), **given)
+    head, _, rest = seen[0].decode().partition("\r\n\r\n")
+    first, *lines = head.split("\r\n")
+    sent = [each.partition(": ")[::2] for each in lines]
+    assert (first, rest) == (line, body)
+    for name, value in headers.items():
+        assert [found for each, found in sent if each.lower() == name] == [value]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"headers": {"X-A": "hunter2\r\nX-B: c"}},
+        {"headers": {"X-A": " hunter2"}},
+        {"headers": {"X\nhunter2": "b"}},
+        {"json": {"hunter2": float("nan")}},
+    ],
+)
+def test_what_http_cannot_carry_is_refused_before_a_connection_is_made(
+    serve: Any, given: Any
+) -> None:
+    server = serve(answer(OK))
+    with pytest.raises(Transient) as raised:
+        Http().request("POST", server.url, deadline=Deadline(5), **given)
+    assert not isinstance(raised.value, NoAnswer) and "hunter2" not in str(raised.value)
+    assert server.connections == 0

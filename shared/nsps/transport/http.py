@@ -12,6 +12,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import re
 import socket
 import ssl
 import threading
@@ -19,21 +20,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, cast
-from urllib.parse import urlsplit
+from functools import cache
+from typing import Any, NamedTuple
+from urllib.parse import urlencode, urlsplit
 
-import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
+from urllib3.util import Url, parse_url
 
 from nsps.domain.outcome import NoAnswer, Transient, Unreachable
 from nsps.transport.connection import connect, reason_of, resolve
 from nsps.transport.deadline import Deadline
-from nsps.transport.tls import Tls, TlsRefused, refusal
+from nsps.transport.tls import Tls, TlsRefused, refusal, tls_context
 
 MAX_ANSWER_BYTES = 5_000_000
 """Of an answer's body, unpacked."""
@@ -86,7 +86,7 @@ class Answer:
 
 
 class Http:
-    """One pooled session; safe to share between the threads of an instance.
+    """Connections that are kept; safe to share between the threads of an instance.
 
     ``threads``: connections kept per host. ``metadata_server``: whether the cloud's may be called,
     too. ``tls``: certificates of a handler's own; without it, public authorities and none of ours.
@@ -94,22 +94,14 @@ class Http:
     """
 
     def __init__(
-        self,
-        threads: int = 32,
-        *,
-        metadata_server: bool = False,
-        tls: Tls | None = None,
+        self, threads: int = 32, *, metadata_server: bool = False, tls: Tls | None = None
     ) -> None:
-        self._threads = threads
         self._metadata_server = metadata_server
         self._tls = tls
         self._lock = threading.Lock()
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.headers["User-Agent"] = "NSPS"
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.mount("http://", _Adapter(threads))
-        self._session.mount("https://", _Adapter(threads))
+        self._context: ssl.SSLContext | None = None
+        self._pools = urllib3.PoolManager(num_pools=16, maxsize=threads)
+        self._pools.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
     def request(
         self,
@@ -120,54 +112,36 @@ class Http:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         json: Any = None,
-        data: Any = None,
+        data: Mapping[str, Any] | str | bytes | None = None,
         idempotent: bool = False,
     ) -> Answer:
         """Call, and return the answer whatever its status; redirects are not followed.
 
-        The deadline holds for everything: name look-up, connection, TLS, a slow body.
-        ``idempotent``: a kept-alive connection that turns out dead is replaced once, at once.
+        The deadline holds for everything: name look-up, connection, TLS, a slow body. ``params``:
+        of the query; a list is given value by value, None is left out. ``json`` or ``data``: the
+        body, a mapping as a form, text as UTF-8. ``idempotent``: a kept-alive connection that
+        turns out dead is replaced once, at once.
 
         Raises Transient (never sent), NoAnswer (sent, no whole answer), AddressRefused,
         AnswerTooLarge. Messages hold the address without query and credentials.
         """
         where = f"{method.upper()} {_shown(url)}"
-        request = requests.Request(
-            method.upper(), url, headers=headers, params=params, json=json, data=data
-        )
         try:
-            prepared = self._prepared(request)
-        except (requests.RequestException, ValueError) as error:
+            body, brought = _body(json, data)
+            headers = _headers({**brought, **(headers or {})})
+            request = _Request(method.upper(), _address(url, params or {}), headers, body)
+        except ValueError as error:
             raise Transient(f"{where}: {_reason(error)}") from None
-        return self._send_trusted(prepared, where, deadline, idempotent)
+        return self._send_trusted(request, where, deadline, idempotent)
 
     def close(self) -> None:
         """Close every idle connection."""
-        self._session.close()
-
-    def _prepared(self, request: requests.Request) -> requests.PreparedRequest:
-        """As the session would; but it has no cookies and no settings to merge, which takes it
-        longer than everything else."""
-        headers = CaseInsensitiveDict(self._session.headers)
-        headers.update(request.headers or {})
-        prepared = requests.PreparedRequest()
-        prepared.prepare(
-            method=request.method,
-            url=request.url,
-            headers={name: value for name, value in headers.items() if value is not None},
-            data=request.data,
-            json=request.json,
-            params=request.params,
-        )
-        return prepared
+        self._pools.clear()
 
     def renew_certificates(self) -> bool:
         """Read the handler's certificates again because an answer says that they are refused;
         whether they differ. Raises Transient."""
-        return self._tls is not None and self._tls.renewed(self._https().context)
-
-    def _https(self) -> _Adapter:
-        return cast(_Adapter, self._session.adapters["https://"])
+        return self._tls is not None and self._tls.renewed(self._context)
 
     def _with_certificates(self) -> ssl.SSLContext | None:
         """Let new connections be made with the present certificates. Raises Transient."""
@@ -175,10 +149,9 @@ class Http:
             return None
         context = self._tls.context()
         with self._lock:
-            before = self._https()
-            if before.context is not context:
-                self._session.mount("https://", _Adapter(self._threads, context))
-                before.close()
+            if self._context is not context:
+                self._context = context
+                self.close()
         return context
 
     def _send_trusted(self, *request: Any) -> Answer:
@@ -193,25 +166,21 @@ class Http:
         return self._send_again(*request)
 
     def _send_again(
-        self,
-        prepared: requests.PreparedRequest,
-        where: str,
-        deadline: Deadline,
-        idempotent: bool,
+        self, request: _Request, where: str, deadline: Deadline, idempotent: bool
     ) -> Answer:
         try:
-            return self._send(prepared, where, deadline)
+            return self._send(request, where, deadline)
         except _StaleConnection as stale:
             if not idempotent:
                 raise NoAnswer(str(stale)) from stale.__cause__
         # Where one kept connection is dead the others are likely to be.
-        self._session.close()
+        self.close()
         try:
-            return self._send(prepared, where, deadline)
+            return self._send(request, where, deadline)
         except _StaleConnection as stale:
             raise NoAnswer(str(stale)) from stale.__cause__
 
-    def _send(self, prepared: requests.PreparedRequest, where: str, deadline: Deadline) -> Answer:
+    def _send(self, request: _Request, where: str, deadline: Deadline) -> Answer:
         left = deadline.remaining()
         if left <= 0:
             raise Transient(f"{where}: no time left for the call; nothing was sent")
@@ -219,24 +188,79 @@ class Http:
         _running.call = call
         response = None
         try:
-            response = self._session.get_adapter(str(prepared.url)).send(
-                prepared, stream=True, timeout=(left, left)
+            response = self._pool(request.url).urlopen(
+                request.method,
+                request.url.request_uri,
+                request.body,
+                request.headers,
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                timeout=left,
+                preload_content=False,
             )
             body = _read(response, where)
-            return Answer(response.status_code, response.headers, body, _shown(str(prepared.url)))
+            return Answer(response.status, response.headers, body, where.partition(" ")[2])
         except Transient:
             raise
-        except (
-            requests.RequestException,
-            urllib3.exceptions.HTTPError,
-            OSError,
-            ValueError,
-        ) as error:
+        except (HTTPError, OSError, ValueError) as error:
             raise _classified(call, where, error) from error
         finally:
             _running.call = None
             if response is not None:
-                response.close()
+                response.close()  # unless it was read to its end
+                response.release_conn()
+
+    def _pool(self, url: Url) -> HTTPConnectionPool:
+        given = {"ssl_context": self._context or _public()} if url.scheme == "https" else None
+        return self._pools.connection_from_host(url.host, url.port, url.scheme, given)
+
+
+class _Request(NamedTuple):
+    """A request as it is sent."""
+
+    method: str
+    url: Url
+    headers: dict[str, str]
+    body: bytes | None
+
+
+_ALWAYS = {"User-Agent": "NSPS", "Accept-Encoding": "gzip, deflate", "Accept": "*/*"}
+_HEADER = re.compile(r"[^:\s][^:\r\n]*:(\S[^\r\n]*)?")
+_public = cache(tls_context)
+"""For systems whose certificates public authorities have signed."""
+
+
+def _address(url: str, params: Mapping[str, Any]) -> Url:
+    parsed = parse_url(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise LocationParseError(url)
+    query = "&".join(filter(None, [parsed.query, _encoded(params)]))
+    return parsed._replace(query=query or None)
+
+
+def _encoded(fields: Mapping[str, Any]) -> str:
+    given = {name: value for name, value in fields.items() if value is not None}
+    return urlencode(given, doseq=True)
+
+
+def _body(value: Any, data: Any) -> tuple[bytes | None, dict[str, str]]:
+    """A body, and the headers that it brings."""
+    if isinstance(data, Mapping):
+        return _encoded(data).encode(), {"Content-Type": "application/x-www-form-urlencoded"}
+    if data is not None:
+        return data.encode() if isinstance(data, str) else data, {}
+    if value is None:
+        return None, {}
+    return json.dumps(value, allow_nan=False).encode(), {"Content-Type": "application/json"}
+
+
+def _headers(given: Mapping[str, str]) -> dict[str, str]:
+    """With those that every request has; the later of two of one name counts."""
+    found = {name.lower(): (name, value) for name, value in ({**_ALWAYS, **given}).items()}
+    if not all(_HEADER.fullmatch(f"{name}:{value}") for name, value in found.values()):
+        raise ValueError("a header has a line break in it, or begins with a space")
+    return dict(found.values())
 
 
 class _StaleConnection(Exception):
@@ -279,7 +303,7 @@ class _CallMixin:
             connection = _connect(self._dns_host, self.port, call, self.socket_options)
         except ConnectionResetError as error:
             # urllib3 takes it for a reset while sending, and would go on without a connection.
-            raise urllib3.exceptions.NewConnectionError(self, "reset") from error  # type: ignore[arg-type]
+            raise NewConnectionError(self, "reset") from error  # type: ignore[arg-type]
         connection.settimeout(call.deadline.time_left())  # for the whole TLS handshake
         return connection
 
@@ -311,26 +335,6 @@ class _HttpPool(HTTPConnectionPool):
 
 class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _HttpsConnection
-
-
-class _Adapter(HTTPAdapter):
-    """A pool of connections. ``context``: the certificates of all of them, if not the usual."""
-
-    def __init__(self, threads: int, context: ssl.SSLContext | None = None) -> None:
-        self.context = context
-        super().__init__(pool_connections=16, pool_maxsize=threads, max_retries=0)
-
-    def build_connection_pool_key_attributes(self, *given: Any, **named: Any) -> Any:
-        host, usual = super().build_connection_pool_key_attributes(*given, **named)
-        return host, usual if self.context is None else {"ssl_context": self.context}
-
-    def cert_verify(self, *given: Any) -> None:
-        if self.context is None:
-            super().cert_verify(*given)  # type: ignore[no-untyped-call]
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
 class _TimedSocket:
@@ -371,9 +375,9 @@ def _connect(host: str, port: int, call: _Call, options: Any) -> socket.socket:
     return connect(found, left, options)
 
 
-def _read(response: requests.Response, where: str) -> bytes:
+def _read(response: urllib3.BaseHTTPResponse, where: str) -> bytes:
     body = bytearray()
-    while chunk := response.raw.read(_CHUNK, decode_content=True):
+    while chunk := response.read(_CHUNK, decode_content=True):
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             raise AnswerTooLarge(f"{where}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
@@ -407,25 +411,20 @@ def _reason(error: Exception) -> str:
 
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "the name is not known"),
-    (urllib3.exceptions.LocationParseError, "not a web address"),
-    (requests.exceptions.InvalidURL, "not a web address"),
-    (requests.exceptions.MissingSchema, "not a web address"),
-    (requests.exceptions.InvalidSchema, "not a web address"),
-    (requests.exceptions.InvalidHeader, "a header cannot be sent"),
+    (LocationParseError, "not a web address"),
     (ConnectionRefusedError, "connection refused"),
     (TimeoutError, "timed out"),
     (urllib3.exceptions.TimeoutError, "timed out"),
-    (requests.exceptions.Timeout, "timed out"),
     (ssl.SSLError, ""),
     (http.client.RemoteDisconnected, "the connection was closed without an answer"),
     (ConnectionError, "the connection was reset"),
     (urllib3.exceptions.DecodeError, "the answer cannot be unpacked"),
-    (requests.exceptions.ContentDecodingError, "the answer cannot be unpacked"),
     (http.client.IncompleteRead, "the answer was cut off"),
     (urllib3.exceptions.IncompleteRead, "the answer was cut off"),
     (http.client.HTTPException, "the answer is not HTTP"),
     (urllib3.exceptions.ProtocolError, "the connection was lost"),
     (OSError, "the host cannot be reached"),
+    (ValueError, "HTTP cannot carry what was to be sent"),
 )
 
 
@@ -438,21 +437,17 @@ def _caused_by(error: BaseException, kind: type[Any]) -> Any:
         if current in seen:
             continue
         seen.append(current)
-        # requests' errors are OSErrors themselves; look inside before believing that.
-        if isinstance(current, kind) and not (
-            kind is OSError and isinstance(current, requests.RequestException)
-        ):
+        if isinstance(current, kind):
             return current
         inner = [current.__cause__, current.__context__, getattr(current, "reason", None)]
         waiting += [item for item in [*current.args, *inner] if isinstance(item, BaseException)]
     return None
 
 
-def _shown(url: str | bytes) -> str:
+def _shown(url: str) -> str:
     """An address without user, password, query and fragment."""
-    text = url.decode("utf-8", "replace") if isinstance(url, bytes) else str(url)
     try:
-        parts = urlsplit(text)
+        parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "(not a web address)"
