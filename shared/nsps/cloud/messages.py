@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,8 @@ from nsps.runtime.settings import RESERVED_NAMES
 from nsps.runtime.trace import Trace, from_attributes
 
 PUBLISH_SECONDS = 10.0
+GROUP_MESSAGES, GROUP_BYTES = 100, 1_000_000
+"""What one publishing call carries at most; Pub/Sub takes 1,000 messages and 10 MB."""
 ENRICHMENT = "enrichment"
 """The stage before every handler's, as dead letters and parked events name it."""
 ROUND = "rung"
@@ -185,15 +189,18 @@ class EnrichedMessage:
 
 
 class Publisher:
-    """Publishes one message at a time and waits until Pub/Sub has it; one per instance.
+    """Publishes messages, each for certain. Safe to share between threads.
 
-    ``client``: google.pubsub_v1.PublisherClient, by default made here. It is what the batching
-    client of google.cloud.pubsub_v1 sends with, without its threads (two for every message) and
-    its wait for more messages (10 ms). Safe to share between threads.
+    While a call is under way for a topic, the messages that come meanwhile are sent together in the
+    next one. Where none is, a message is sent at once: nothing waits for others to come. It uses
+    the client below the batching one, whose threads and timers cost more than the call itself.
     """
 
     def __init__(self, client: Any = None) -> None:
         self._client = client if client is not None else _publisher_client()
+        self._lock = threading.Lock()
+        self._waiting: dict[str, list[_Message]] = {}
+        """Of the topics for which a call is under way: what goes with the next ones."""
 
     def publish(
         self,
@@ -207,30 +214,102 @@ class Publisher:
         Raises Transient when that did not happen within ``timeout`` seconds; the message may
         arrive all the same, so publish it again under the same event_id.
         """
+        from google.pubsub_v1.types import PubsubMessage
+
+        ends = time.monotonic() + timeout
+        own = _Message(PubsubMessage.pb()(data=data, attributes=attributes))
+        with self._lock:
+            waiting = self._waiting.get(topic)
+            if waiting is None:
+                self._waiting[topic], own.group = [], [own]
+            else:
+                waiting.append(own)
+        if waiting is not None and not own.ready.wait(timeout):
+            with self._lock:
+                if own in waiting:
+                    waiting.remove(own)
+        if own.group:
+            self._send(topic, own.group, ends)
+        if own.ident is None:
+            reason = type(getattr(own.error, "cause", None) or own.error).__name__
+            raise Transient(
+                f"Pub/Sub did not confirm the message for topic {topic.rpartition('/')[2]} "
+                f"within {timeout:g} s ({reason})"
+            ) from own.error
+        return own.ident
+
+    def _send(self, topic: str, group: list[_Message], ends: float) -> None:
+        """One call for the group; then it is the turn of the next, whatever happened to this one:
+        else nothing would be sent any more."""
+        try:
+            self._call(topic, group, ends)
+        finally:
+            with self._lock:
+                waiting = self._waiting[topic]
+                if waiting:
+                    following = _fitting(waiting)
+                    del waiting[: len(following)]
+                    following[-1].group = following  # it has the most time left
+                    following[-1].ready.set()
+                else:
+                    del self._waiting[topic]
+            for message in group:
+                message.ready.set()
+
+    def _call(self, topic: str, group: list[_Message], ends: float) -> None:
         from google.api_core import exceptions, retry
         from google.auth.exceptions import GoogleAuthError
         from google.pubsub_v1.types import PublishRequest
 
+        seconds = max(0.0, ends - time.monotonic())
         again = retry.Retry(
             predicate=retry.if_exception_type(
                 exceptions.ServerError, exceptions.TooManyRequests, exceptions.Aborted
             ),
             initial=0.1,
             maximum=1.0,
-            timeout=timeout,
+            timeout=seconds,
         )
-        raw = PublishRequest.pb()(topic=topic)  # built as it is sent: its wrappers cost more
-        raw.messages.add(data=data).attributes.update(attributes)
+        # Built as it is sent: its wrappers cost more.
+        raw = PublishRequest.pb()(topic=topic, messages=[each.message for each in group])
         try:
-            answer = self._client.publish(PublishRequest.wrap(raw), retry=again, timeout=timeout)
-            return str(answer.message_ids[0])
-        except (exceptions.GoogleAPIError, GoogleAuthError, LookupError) as error:
-            reason = type(getattr(error, "cause", None) or error).__name__
-            name = topic.rpartition("/")[2]
-            raise Transient(
-                f"Pub/Sub did not confirm the message for topic {name} "
-                f"within {timeout:g} s ({reason})"
-            ) from error
+            answer = self._client.publish(PublishRequest.wrap(raw), retry=again, timeout=seconds)
+            for message, ident in zip(group, answer.message_ids, strict=False):
+                message.ident = str(ident)  # one without an id is not confirmed
+        except exceptions.ClientError as error:  # of one of them, perhaps
+            group[0].error = error
+            for message in group if len(group) > 1 else ():
+                self._call(topic, [message], ends)
+        except (exceptions.GoogleAPIError, GoogleAuthError) as error:
+            for message in group:
+                message.error = error
+
+
+class _Message:
+    """A message, and the thread that waits for its confirmation.
+
+    ``group``: what that thread is to send, its own message with others.
+    """
+
+    __slots__ = ("error", "group", "ident", "message", "ready")
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+        self.ready = threading.Event()
+        self.group: list[_Message] = []
+        self.ident: str | None = None
+        self.error: Exception = TimeoutError()
+
+
+def _fitting(waiting: Sequence[_Message]) -> list[_Message]:
+    """As many as go together in one call; the first in any case."""
+    total, found = 0, list[_Message]()
+    for each in waiting[:GROUP_MESSAGES]:
+        total += each.message.ByteSize()
+        if found and total > GROUP_BYTES:
+            break
+        found.append(each)
+    return found
 
 
 def _publisher_client() -> Any:
