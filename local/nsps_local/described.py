@@ -3,7 +3,8 @@
 ``functions/connectors/CONNECTOR/systems/NAME.yaml`` is a manifest with the settings of CONNECTOR
 (``description``), in which ``<parameter>`` stands for what differs between deployments. A handler
 names it as its connector, and gives the parameters and what else it wants otherwise as settings;
-its function gets the whole. A text that is a parameter alone takes the value with its type.
+its function gets the whole. A text that is a parameter alone takes the value with its type; a key
+that is a map stands for its entries, which give way to those that follow.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from nsps_local.manifest import FILE, Manifest, Problem, load, read
 
 SYSTEMS = "systems"
 _PLACE = re.compile(r"<([a-z_]+)>")
-_TYPES: Mapping[type, str] = {str: "text", int: "number", bool: "boolean"}
+_TYPES: Mapping[type, str] = {str: "text", int: "number", bool: "boolean", dict: "map"}
 
 
 class Parameter(BaseModel):
@@ -31,7 +32,7 @@ class Parameter(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = Field(min_length=1)
-    default: str | int | bool | None = None
+    default: str | int | bool | dict[str, Any] | None = None
 
     @property
     def setting(self) -> Setting:
@@ -100,7 +101,11 @@ def load_connector_file(file: Path) -> Manifest:
 
 def _filled(template: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(template, dict):
-        return {_filled(key, values): _filled(each, values) for key, each in template.items()}
+        made: dict[str, Any] = {}
+        for name, each in template.items():
+            key = _filled(name, values)
+            made.update(key if isinstance(key, dict) else {key: _filled(each, values)})
+        return made
     if isinstance(template, list):
         return [_filled(each, values) for each in template]
     if not isinstance(template, str):

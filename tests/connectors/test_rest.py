@@ -421,6 +421,18 @@ def test_a_secret_that_is_not_configured_is_refused_with_the_configuration() -> 
             r"create\.body: \{id:up\}: there is no such format: write one of",
         ),
         (
+            {"resources": resource(create={"method": "PUT", "path": "p", "body": ["all {*}"]})},
+            r"create\.body: all \{\*\}: \{\*\} is a map: write it alone",
+        ),
+        (
+            {"resources": resource(read={"path": "p/{id}", "query": {"of": "{*:text}"}})},
+            r"read\.query: \{\*:text\} is a map: write \{\*:names\}",
+        ),
+        (
+            {"resources": resource(delete={"method": "POST", "path": "p/{id}", "body": "{*}"})},
+            r"delete\.body: \{\*\} cannot be filled in here",
+        ),
+        (
             {"answers": [{"meaning": "absent"}]},
             "fits every answer: write status, text, is_value or member",
         ),

@@ -20,18 +20,18 @@ ENUM = CONNECTORS / "rest" / "systems" / "enum_powerdns.yaml"
 URL = {"url": "https://dns.acme.example/api"}
 
 
-def handler(settings: dict[str, Any], connectors: Path = CONNECTORS) -> Handler:
+def handler(settings: dict[str, Any], connector: str = "enum_powerdns") -> Handler:
     values = base()
     values["nsps:handlers"] = [
         {
             "name": "enum",
-            "connector": "enum_powerdns",
+            "connector": connector,
             "events": ["SIM/*"],
             "settings": settings,
             "secrets": {"credentials": "powerdns-api-key"},
         }
     ]
-    [found] = load_stack(values, "Pulumi.test.yaml", connectors).handlers
+    [found] = load_stack(values, "Pulumi.test.yaml", CONNECTORS).handlers
     return found
 
 
@@ -58,6 +58,18 @@ def test_a_function_gets_the_description_with_what_the_handler_says() -> None:
     assert resource["create"]["path"] == "zones/0.2.4.e164.arpa."
     assert resource["fields"]["ttl"] == {"value": 300}
     assert resource["when"]["account_info.assigned_addons.Ported number.description"] == "any"
+
+
+def test_a_map_of_the_handler_stands_beside_what_the_description_has() -> None:
+    given = {"city": "account_info.city", "pb_status": "name"}
+    settings: Any = handler({"fields": given}, "crm_hubspot").settings
+    [resource] = settings["resources"]
+    assert (settings["url"], resource["fields"]["city"]) == (
+        "https://api.hubapi.com", "account_info.city",
+    )  # fmt: skip
+    assert resource["fields"]["pb_status"] == "status", "the description's own"
+    with pytest.raises(ConfigError, match=r"settings\.fields: not a map: write a map"):
+        handler({"fields": "name"}, "crm_hubspot")
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,18 @@ from nsps.transport.answers import member_of
 from nsps.transport.rest import Authentication as Shows
 from nsps.transport.rest import NoAuthentication, SignedIn, basic
 
-from .description import Authentication, SignIn
+from .description import Settings, SignIn
 from .template import filled, places
 
 SECRET = "credentials"  # noqa: S105 (its name in the manifest)
 
 
-def authentication(setting: Authentication, context: Context) -> Shows:
+def authentication(settings: Settings, context: Context) -> Shows:
+    setting = settings.authentication
     if setting.type == "none":
         return NoAuthentication()
     if setting.sign_in is not None:
-        return _signed_in(setting, setting.sign_in, context)
+        return _signed_in(settings, setting.sign_in, context)
     if setting.type == "bearer":
         return context.secret_header(SECRET, setting.header)
     return context.secret_header(
@@ -29,7 +30,9 @@ def authentication(setting: Authentication, context: Context) -> Shows:
     )
 
 
-def _signed_in(setting: Authentication, sign_in: SignIn, context: Context) -> Shows:
+def _signed_in(settings: Settings, sign_in: SignIn, context: Context) -> Shows:
+    setting = settings.authentication
+
     def ask(call: Call) -> tuple[SecretValue, float | None]:
         credentials = context.secret(SECRET).json()
         missing = sorted({name for name, _ in places(sign_in.body)} - set(credentials))
@@ -38,7 +41,7 @@ def _signed_in(setting: Authentication, sign_in: SignIn, context: Context) -> Sh
         body = filled(sign_in.body, credentials)
         content = {"data": body} if sign_in.form else {"json": body}
         answer = context.http.request(
-            "POST", sign_in.url, deadline=call.deadline, idempotent=True, **content
+            "POST", settings.sign_in_url, deadline=call.deadline, idempotent=True, **content
         )
         if not answer.ok:  # what it says may repeat the password
             raise Transient(

@@ -7,6 +7,7 @@ the snapshot by its mapping. Where a system needs a decision, write a connector.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nsps.connector.base import Call, Context, Enriched, State, StateConnector
@@ -33,9 +34,10 @@ class RestSystem(StateConnector[Settings]):
         self._api = Rest(
             context.http,
             settings.url,
-            authentication(settings.authentication, context),
+            authentication(settings, context),
             AnswerRules(settings.answers),
             settings.headers,
+            hide=context.hide(SECRET),
         )
 
     @classmethod
@@ -72,6 +74,8 @@ class RestSystem(StateConnector[Settings]):
         query = filled(reading.query, values)
         path = filled_path(reading.path, values)
         said = self._api.request("GET", path, call, query=query, rules=reading.answers)
+        if said.rule.meaning is Meaning.REFUSED and said.rule in reading.answers:
+            raise replace(said, reads=False).error()  # by a rule for this very request: for good
         if not said.is_done(Meaning.ABSENT):
             return None
         wanted = filled(reading.match, values)
@@ -84,14 +88,14 @@ class RestSystem(StateConnector[Settings]):
 
     def create(self, key: str, state: State, call: Call) -> None:
         resource, _ = self._named(key)
-        said = self._ask(resource.create, state, call)
+        said = self._ask(resource.create, resource.with_all(state), call)
         if said.rule.meaning is Meaning.EXISTS and resource.change is not None:
-            said = self._ask(resource.change, state, call)
+            said = self._ask(resource.change, resource.with_all(state), call)
         self._written(said, key, state, call)
 
     def change(self, key: str, state: State, was: State, call: Call) -> None:
         resource, _ = self._named(key)
-        said = self._ask(resource.change or resource.create, state, call)
+        said = self._ask(resource.change or resource.create, resource.with_all(state), call)
         self._written(said, key, state, call)
 
     def delete(self, key: str, was: State | None, call: Call) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from nsps.domain.fields import READ, Source
 from nsps.domain.outcome import Terminal
@@ -12,7 +12,7 @@ from nsps.domain.snapshot import PbData
 from nsps.transport.answers import AnswerRule, is_there, member_of
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from .template import FORMATS, check_places, filled, formatted, places, word
+from .template import ALL, FORMATS, MAPS, check_places, filled, formatted, places, word
 
 _DERIVED = ("msisdn", "feature", "policy")
 """Sources that may say nothing of a subscriber in good order: one without a number."""
@@ -25,7 +25,9 @@ class _Part(BaseModel):
 class SignIn(_Part):
     """The request that gives a token: a session's, or OAuth2's."""
 
-    url: str = Field(description="https://HOST/PATH, where a token is asked for")
+    url: str = Field(
+        description="https://HOST/PATH, where a token is asked for; /PATH on the host of the API"
+    )
     body: dict[str, Any] = Field(
         description="a map, in which {NAME} stands for a member of the secret credentials"
     )
@@ -61,18 +63,22 @@ class Request(_Part):
     )
     path: str = Field(description="the path below url, like parties/{id}")
     query: dict[str, str] = Field({}, description="a map, {name: value}")
-    body: dict[str, Any] | list[Any] | None = Field(None, description="a map or a list")
+    body: dict[str, Any] | list[Any] | Literal["{*}", "{*:text}"] | None = Field(
+        None, description="a map, a list, or {*}"
+    )
     answers: tuple[AnswerRule, ...] = Field((), description="a list of {meaning, status, ...}")
 
 
 class Reading(_Part):
     """How a resource is read (GET). ``items``: the list in which it is looked for (. for an answer
-    that is a list); ``match``: what its members equal."""
+    that is a list); ``match``: what its members equal; ``object``: the place of the fields in it.
+    Refused by a rule of its own is refused for good: it finds two where one may be."""
 
     path: str = Field(description="the path below url, like parties/{id}")
     query: dict[str, str] = Field({}, description="a map, {name: value}")
     items: str = Field("", description="the place of a list in the answer, or .")
     match: dict[str, str] = Field({}, description="a map, {place in the item: value}")
+    object: str = Field("", description="the place of the object with the fields")
     answers: tuple[AnswerRule, ...] = Field((), description="a list of {meaning, status, ...}")
 
 
@@ -110,7 +116,7 @@ class FieldOf(_Part):
     def made(self, pb: PbData) -> Any:
         """The value that ``from`` gives; raises Terminal for one that cannot be written."""
         assert self.source is not None
-        value = Source.parse(self.source).value(pb)
+        value = _value(Source.parse(self.source).value(pb))
         if not self.values:
             return formatted(value, self.format)
         if word(value) in self.values:
@@ -124,7 +130,7 @@ class FieldOf(_Part):
         if self.source is None or self.values:
             return value
         kind = "text" if self.format else Source.parse(self.source).kind
-        return READ[kind](value) if kind in READ else value
+        return _value(READ[kind](value) if kind in READ else value)
 
 
 class Resource(_Part):
@@ -161,14 +167,16 @@ class Resource(_Part):
         for name, field in self.fields.items():
             _checked(f"fields.{name}.value", field.value, made)
         for part, known in (
-            ("read", {self.key}),
-            ("create", set(self.fields)),
-            ("change", set(self.fields)),
+            ("read", {self.key, ALL}),
+            ("create", {*self.fields, ALL}),
+            ("change", {*self.fields, ALL}),
             ("delete", {self.key}),
         ):
             request = getattr(self, part)
             for member in ("path", "query", "body", "match"):
                 _checked(f"{part}.{member}", getattr(request, member, None), known)
+        if maps := [text for text in self.read.query.values() if text in MAPS]:
+            raise ValueError(f"read.query: {maps[0]} is a map: write {{*:names}}")
         return self
 
     def state(self, pb: PbData) -> dict[str, Any] | None:
@@ -201,11 +209,17 @@ class Resource(_Part):
 
     def key_values(self, key: str) -> dict[str, Any]:
         """What ``read`` and ``delete`` are made of, by the key alone."""
-        return {self.key: self.fields[self.key].as_read(key)}
+        return self.with_all({self.key: self.fields[self.key].as_read(key)})
+
+    def with_all(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a template: the fields', and what stands for all of them."""
+        told = (name for name, field in self.fields.items() if field.at != "" and name != self.key)
+        return {**values, ALL: {name: values.get(name) for name in told}}
 
     def state_of(self, key: Mapping[str, Any], item: Any) -> dict[str, Any]:
         """The fields that an answer tells, as they would be written; the key it was asked by."""
-        state = dict(key)
+        state = {self.key: key[self.key]}
+        item = member_of(item, self.read.object) if self.read.object else item
         for name, field in self.fields.items():
             place = name if field.at is None else field.at
             if place:
@@ -246,14 +260,24 @@ class Settings(_Part):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _web_address("url", self.url, self.allow_http)
-        if self.authentication.sign_in is not None:
-            url = self.authentication.sign_in.url
-            _web_address("authentication.sign_in.url", url, self.allow_http)
+        if self.sign_in_url:
+            _web_address("authentication.sign_in.url", self.sign_in_url, self.allow_http)
         names = [resource.name for resource in self.resources]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"resources: two are named {name}: write another name")
         return self
+
+    @property
+    def sign_in_url(self) -> str:
+        """Where a token is asked for; empty where none is."""
+        sign_in = self.authentication.sign_in
+        return urljoin(self.url, sign_in.url) if sign_in else ""
+
+
+def _value(value: Any) -> Any:
+    """An empty text is no value: many systems give back one for the other."""
+    return None if value == "" else value
 
 
 def _is_one_of(value: Any, wanted: list[Any] | Literal["any"]) -> bool:

@@ -1,5 +1,6 @@
 """Texts with places for fields' values: ``{name}``, or ``{name:format}``. There is no more to it.
 
+``{*}`` stands for a map of all fields that the system tells, but for the key.
 A text that is one place alone takes the value as it is, with its type. Any other becomes a text,
 or nothing (None) where a value that it needs is missing.
 """
@@ -13,7 +14,9 @@ from urllib.parse import quote
 
 from nsps.domain.outcome import Terminal
 
-_PLACE = re.compile(r"\{([a-z_][a-z0-9_]*)(?::([a-z0-9_]+))?\}")
+ALL = "*"
+MAPS = ("{*}", "{*:text}")
+_PLACE = re.compile(r"\{([a-z_][a-z0-9_]*|\*)(?::([a-z0-9_]+))?\}")
 
 
 def word(value: Any) -> str:
@@ -40,21 +43,35 @@ FORMATS: Mapping[str, Callable[[str], str]] = {
 """``reversed_digits``: 3.0.0.7, as the names of ENUM (RFC 6116) are made."""
 
 
+FORMATS_OF_ALL: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "text": lambda fields: {n: "" if v is None else word(v) for n, v in fields.items()},
+    "names": ",".join,
+}
+"""``text``: all as texts, an empty one for a missing value; ``names``: the fields' names."""
+
+
 def formatted(value: Any, form: str | None) -> Any:
-    """The value in a format of ``FORMATS``; as it is without one. Raises Terminal."""
+    """The value in a format; as it is without one. Raises Terminal."""
+    if form and isinstance(value, Mapping):
+        return FORMATS_OF_ALL[form](value)
     return value if value is None or not form else FORMATS[form](word(value))
 
 
 def places(template: Any) -> Iterator[tuple[str, str | None]]:
     """The (name, format) of every place in a template, however deep."""
+    for text in _texts(template):
+        yield from ((found[1], found[2]) for found in _PLACE.finditer(text))
+
+
+def _texts(template: Any) -> Iterator[str]:
     if isinstance(template, str):
-        yield from ((found[1], found[2]) for found in _PLACE.finditer(template))
+        yield template
     elif isinstance(template, Mapping):
         for each in template.values():
-            yield from places(each)
+            yield from _texts(each)
     elif isinstance(template, list | tuple):
         for each in template:
-            yield from places(each)
+            yield from _texts(each)
 
 
 def check_places(template: Any, known: Mapping[str, Any] | set[str]) -> None:
@@ -65,10 +82,14 @@ def check_places(template: Any, known: Mapping[str, Any] | set[str]) -> None:
                 f"{{{name}}} cannot be filled in here: write {{NAME}} with one of "
                 f"{', '.join(sorted(known))}"
             )
-        if form and form not in FORMATS:
+        formats = FORMATS_OF_ALL if name == ALL else FORMATS
+        if form and form not in formats:
             raise ValueError(
-                f"{{{name}:{form}}}: there is no such format: write one of {', '.join(FORMATS)}"
+                f"{{{name}:{form}}}: there is no such format: write one of {', '.join(formats)}"
             )
+    for text in _texts(template):
+        if text not in MAPS and any(place in text for place in MAPS):
+            raise ValueError(f"{text}: {{*}} is a map: write it alone, or {{*:names}}")
 
 
 def filled(template: Any, values: Mapping[str, Any]) -> Any:

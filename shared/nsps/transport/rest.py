@@ -14,6 +14,7 @@ out is noted in ``call.wrote``.
 from __future__ import annotations
 
 import base64
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -286,9 +287,20 @@ def without(text: str, *forms: str) -> str:
 
 
 def without_secret(text: str, secret: SecretValue) -> str:
-    """The text without the secret, its base64, and the password of a USER:PASSWORD."""
+    """The text without the secret, its base64, and its parts: the password of a USER:PASSWORD, the
+    texts of a JSON object."""
     value = secret.reveal()
-    return without(text, value, base64_of(value), *value.split(":", 1)[1:])
+    return without(text, value, base64_of(value), *_parts(value))
+
+
+def _parts(secret: str) -> list[str]:
+    try:
+        members = json.loads(secret)
+    except (ValueError, RecursionError):
+        return secret.split(":", 1)[1:]
+    # Shorter ones are words, such as an algorithm's name.
+    texts = members.values() if isinstance(members, Mapping) else ()
+    return [each for each in texts if isinstance(each, str) and len(each) >= 6]
 
 
 @dataclass(frozen=True, slots=True)
