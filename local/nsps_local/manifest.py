@@ -219,10 +219,11 @@ class Manifest(_Part):
         """What is wrong with a setting, what to write, and what the setting is."""
         name = str(mistake.path[0]) if mistake.path else ""
         setting = self._settings.get(name)
-        if setting is None:
+        if setting is None and len(mistake.path) < 2:
             return self._unknown(name) if name else mistake.what
-        what = setting.description.rstrip(".")
-        if mistake.kind == "missing" and len(mistake.path) == 1:
+        # Within a setting that is none of the handler's, but a description's that is shipped.
+        what = setting.description.rstrip(".") if setting else ""
+        if setting and mistake.kind == "missing" and len(mistake.path) == 1:
             return (
                 f"missing; the connector {self.connector} needs it ({what}): "
                 f"write {setting.how_to_write}"
@@ -230,7 +231,8 @@ class Manifest(_Part):
         place = within(self._connector.settings_model, mistake)
         if mistake.kind == "extra_forbidden":
             return f"{mistake.what}: {one_of(str(mistake.path[-1]), place.keys)}"
-        return mistake.text(place.description or f"{setting.how_to_write} ({what})")
+        own = f"{setting.how_to_write} ({what})" if setting else ""
+        return mistake.text(place.description or own)
 
     def _unknown(self, name: str) -> str:
         if name in self.secrets:

@@ -61,15 +61,20 @@ def test_a_function_gets_the_description_with_what_the_handler_says() -> None:
 
 
 def test_a_map_of_the_handler_stands_beside_what_the_description_has() -> None:
-    given = {"city": "account_info.city", "pb_status": "name"}
+    given = {"city": "account_info.email", "pb_status": "name"}
     settings: Any = handler({"fields": given}, "crm_hubspot").settings
     [resource] = settings["resources"]
     assert (settings["url"], resource["fields"]["city"]) == (
-        "https://api.hubapi.com", "account_info.city",
+        "https://api.hubapi.com", "account_info.email",
     )  # fmt: skip
     assert resource["fields"]["pb_status"] == "status", "the description's own"
-    with pytest.raises(ConfigError, match=r"settings\.fields: not a map: write a map"):
-        handler({"fields": "name"}, "crm_hubspot")
+    for fields, told in (
+        ("name", r"settings\.fields: not a map: write a map"),
+        ({"city": "account_info.city"}, r"fields\.city: 'account_info\.city' names no value"),
+        ({"city": {"form": "name"}}, r"fields\.city\.form: unknown key: write format"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            handler({"fields": fields}, "crm_hubspot")
 
 
 @pytest.mark.parametrize(
