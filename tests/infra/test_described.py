@@ -40,10 +40,10 @@ def test_the_examples_of_the_readme_can_be_used() -> None:
     examples = (
         yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
     )
-    handlers, described, _rules = examples
-    values = base() | {"nsps:handlers": handlers}
-    [made] = load_stack(values, "Pulumi.test.yaml", CONNECTORS).handlers
-    assert made.connector == "rest"
+    enum, salesforce, described, _rules = examples
+    values = base() | {"nsps:handlers": [*enum, *salesforce]}
+    made = load_stack(values, "Pulumi.test.yaml", CONNECTORS).handlers
+    assert [each.connector for each in made] == ["rest", "rest"]
     rest = load_connector_file(CONNECTORS / "rest" / "connector.yaml")
     assert not list(rest.problems(described["settings"], {}))
 
