@@ -72,6 +72,16 @@ def _pyhss(_folder: Path) -> Iterator[Host]:
 
 
 @contextmanager
+def _wtl(_folder: Path) -> Iterator[Host]:
+    with ScriptedHttp(_wtl_tests().WtlDouble(token=PARTNERS_TOKEN)) as system:
+        yield system.address
+
+
+def _wtl_tests() -> Any:
+    return import_module("tests.connectors.test_hss_wtl")
+
+
+@contextmanager
 def _mail(_folder: Path) -> Iterator[Host]:
     server = Server(Inbox())
     server.start()
@@ -186,6 +196,13 @@ OURS = [
         lambda host, port: {"url": f"http://{host}:{port}", **PYHSS_SETTINGS},
         ["account_info", "sim_info"],
         _pyhss,
+    ),
+    Ours(
+        "hss_wtl",
+        lambda host, port: {"url": f"http://{host}:{port}", **_wtl_tests().SETTINGS},
+        ["account_info", "sim_info", "access_policy_info"],
+        _wtl,
+        {"token": "env:NSPS_TEST_PARTNER"},
     ),
     Ours(
         "notification",
