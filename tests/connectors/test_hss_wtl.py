@@ -90,7 +90,7 @@ class TestWtlHss(StateStandardTests, HttpStandardTests):
 
     @pytest.fixture
     def system(self, double: WtlDouble) -> Iterator[ChaosProxy]:
-        self.double = double
+        self._double = double
         with ScriptedHttp(double) as served, ChaosProxy(served.address) as proxy:
             yield proxy
 
@@ -100,7 +100,7 @@ class TestWtlHss(StateStandardTests, HttpStandardTests):
     def assert_holds(self, connector: Any, key: str, state: State | None) -> None:
         """The API cannot be asked; the double can. A removed subscriber is a barred one."""
         gone = subscriber([], BARRED)
-        assert self.double.held.get(key, gone) == (gone if state is None else dict(state))
+        assert self._double.held.get(key, gone) == (gone if state is None else dict(state))
 
     @pytest.mark.parametrize(
         ("pb", "wanted"),
