@@ -88,6 +88,14 @@ def test_an_answer_finishes_its_delivery(rig: Rig, state: str, outcome: str, sta
     assert rig.kit.espf.statuses == ["IN_PROGRESS", status]
 
 
+def test_a_get_is_answered_200_for_kannel_repeats_all_else(rig: Rig) -> None:
+    event = sim_event()
+    rig.kit.deliver(event)
+    request = CallbackRequest("GET", "/", {"X-Proof": "right"}, json.dumps(DONE).encode(), {})
+    assert rig.callbacks.handle("oms", request).code == 200
+    assert rig.outcome(event) == "delivered"
+
+
 def test_several_answers_may_come_together(rig: Rig) -> None:
     events = [sim_event(1, i_account=n, imsi=f"00101000000010{n}") for n in (1, 2)]
     for event in events:
