@@ -381,7 +381,7 @@ class TestBounces:
         assert isinstance(receipt, Receipt)
         return made, receipt, inbox.mails[-1].mail_from
 
-    def heard(self, made: NotificationConnector, mail: bytes) -> list[tuple[str, str, str]]:
+    def reports(self, made: NotificationConnector, mail: bytes) -> list[tuple[str, str, str]]:
         request = CallbackRequest("POST", "/", {"Authorization": f"Bearer {TOKEN}"}, mail, {})
         made.authenticate(request)
         return [(each.order, each.state, each.message) for each in made.parse_callback(request)]
@@ -418,7 +418,7 @@ class TestBounces:
         words: str,
     ) -> None:
         made, receipt, path = sent
-        ((order, found, message),) = self.heard(made, bounce(path, *recipients))
+        ((order, found, message),) = self.reports(made, bounce(path, *recipients))
         assert (order, found) == (receipt.id, state)
         assert message.startswith(words) and "ann@" not in message
 
@@ -436,7 +436,7 @@ class TestBounces:
             b"",
             b"\xff\xfe\x00" * 100,
         ):
-            assert self.heard(made, mail) == []
+            assert self.reports(made, mail) == []
 
     def test_only_the_mail_server_hands_one_on(
         self, sent: tuple[NotificationConnector, Receipt, str]

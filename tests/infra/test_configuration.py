@@ -320,13 +320,13 @@ def test_a_secret_carries_the_deployments_name_unless_it_is_there_already() -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("sim-{imsi}", "acme-sim-{imsi}"), ("existing:sim-{imsi}", "sim-{imsi}")]
+    ("name", "expected"), [("sim-{imsi}", "acme-sim-{imsi}"), ("existing:sim-{imsi}", "sim-{imsi}")]
 )
-def test_a_secret_of_each_subscriber_carries_it_too(name: str, told: str) -> None:
+def test_a_secret_of_each_subscriber_carries_it_too(name: str, expected: str) -> None:
     values = copy.deepcopy(base())
     put("nsps:handlers/1/settings/credentials/name", name)(values)
     config = check(values)
-    assert config.handlers[1].settings["credentials"]["name"] == told  # type: ignore[index]
+    assert config.handlers[1].settings["credentials"]["name"] == expected  # type: ignore[index]
     assert config.existing == set(), "nothing is known of them"
 
 

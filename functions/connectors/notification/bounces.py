@@ -50,8 +50,8 @@ def read(mail: bytes) -> Bounce | None:
     if tag is None or not recipients:
         return None
     failed = next((each for each in recipients if _field(each, "Action").lower() == "failed"), None)
-    told = failed or recipients[0]
-    words = f"{_field(told, 'Status')} {_field(told, 'Diagnostic-Code')}"
+    named = failed or recipients[0]
+    words = f"{_field(named, 'Status')} {_field(named, 'Diagnostic-Code')}"
     if failed is None:  # delayed, or news of a mail on its way
         return Bounce(tag[1], tag[2], AnswerState.PROGRESS, _shown(words))
     return Bounce(tag[1], tag[2], AnswerState.FAILED, f"the mail came back: {_shown(words)}")

@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 REFUSED_SECONDS = 3600.0
 """After ESPF refused a status (a group nobody registered), the next try."""
 
+MOST_DUE = 200
+"""How many statuses a tick posts."""
 FAILURES = 3
 """After failures for so many accounts in a row an instance posts nothing for a while."""
 QUIET_SECONDS = 15.0
@@ -87,13 +89,13 @@ class Poster:
                 _log.warning("a status could not be recorded as posted: %s", error)
                 return
 
-    def send_due(self, limit: int = 200) -> int:
+    def send_due(self) -> int:
         """The tick: post what is due and not being posted; returns how many were taken.
 
         In another order each time, so that those that fail do not keep the others from their turn.
         """
         taken = 0
-        due = list(self._store.statuses_due().limit(limit).stream())
+        due = list(self._store.statuses_due().limit(MOST_DUE).stream())
         random.shuffle(due)
         for snapshot in due:
             if self._outage.lasts:

@@ -20,6 +20,7 @@ STATUSES = frozenset({"OK", "IN_PROGRESS", "RETRY", "FAILED"})
 MESSAGE_LIMIT = 4000
 GROUP_NAME_LIMIT = 64
 JSON_TYPE = "application/json"
+_PATH = "/espf/v1"
 _UNKNOWN = Absence(frozenset({"account", "group", "service_group"}))
 
 
@@ -30,12 +31,8 @@ class EspfStatusApi:
     ``application/x-www-form-urlencoded`` (and shows JSON).
     """
 
-    def __init__(
-        self, client: PortaBilling, content_type: str = JSON_TYPE, path: str = "/espf/v1"
-    ) -> None:
-        self._client = client
-        self._content_type = content_type
-        self._path = path.rstrip("/")
+    def __init__(self, client: PortaBilling, content_type: str = JSON_TYPE) -> None:
+        self._client, self._content_type = client, content_type
 
     def post(self, i_account: int, group: str, status: str, message: str = "") -> None:
         """Post one status: OK, IN_PROGRESS, RETRY or FAILED, for a registered service group.
@@ -76,7 +73,7 @@ class EspfStatusApi:
         body = None if document is None else json.dumps(document).encode()
         return self._client.send(
             verb,
-            self._path + path,
+            _PATH + path,
             body=body,
             content_type=self._content_type,
             within=CALL_SECONDS,

@@ -70,15 +70,11 @@ class Login:
         credentials: Callable[[], ApiCredentials],
         *,
         refused: Callable[[], object] | None = None,
-        margin_seconds: float = MARGIN_SECONDS,
-        now: Callable[[], float] = time.time,
     ) -> None:
         self._http = http
         self._url = url
         self._credentials = credentials
         self._refused = refused
-        self._margin = margin_seconds
-        self._now = now
         self._token: Token | None = None
         self._renewing = threading.Lock()
         self._tries = 0
@@ -182,7 +178,7 @@ class Login:
         renew_at = None
         if lifetime is not None and lifetime > 0:
             # Half of a short life, so that a clock that is off does not mean a login per call.
-            renew_at = time.monotonic() + max(lifetime - self._margin, lifetime / 2)
+            renew_at = time.monotonic() + max(lifetime - MARGIN_SECONDS, lifetime / 2)
         return Token(access, given if isinstance(given, str) and given else refresh, renew_at)
 
     def _lifetime(self, answer: Mapping[str, Any]) -> float | None:
@@ -193,7 +189,7 @@ class Login:
                 moment = datetime.fromisoformat(at.strip())
             except ValueError:
                 return None
-            return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - self._now()
+            return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - time.time()
         if isinstance(seconds, int | float) and not isinstance(seconds, bool):
             return float(seconds)
         return None

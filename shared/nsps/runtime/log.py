@@ -53,8 +53,8 @@ class Log:
     def info(self, message: str, **fields: Any) -> None:
         self._write(logging.INFO, message, None, fields)
 
-    def warning(self, message: str, *, error: BaseException | None = None, **fields: Any) -> None:
-        self._write(logging.WARNING, message, error, fields)
+    def warning(self, message: str, **fields: Any) -> None:
+        self._write(logging.WARNING, message, None, fields)
 
     def error(self, message: str, *, error: BaseException | None = None, **fields: Any) -> None:
         """``error``: the exception, whose redacted stack goes into the line."""
@@ -82,7 +82,7 @@ def fields(**more: Any) -> Iterator[None]:
         _fields.reset(token)
 
 
-def configure(*, project: str, redactor: Redactor, level: int = logging.INFO) -> None:
+def configure(*, project: str, redactor: Redactor) -> None:
     """Send every log line of the process through one redacting formatter to standard output."""
     handler = _StandardOutput()
     handler.setFormatter(JsonFormatter(project, redactor))
@@ -91,7 +91,7 @@ def configure(*, project: str, redactor: Redactor, level: int = logging.INFO) ->
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    logging.getLogger("nsps").setLevel(level)
+    logging.getLogger("nsps").setLevel(logging.INFO)
     logging.captureWarnings(True)
     # A stack printed on standard error would be the one way around the redaction.
     sys.excepthook = _log_uncaught

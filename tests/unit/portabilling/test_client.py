@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from nsps.domain.outcome import NoAnswer, Transient
+from nsps.portabilling import login
 from nsps.portabilling.client import PortaBilling, ServicePaths
 from nsps.portabilling.errors import (
     AUTH_CODES,
@@ -307,33 +308,34 @@ def test_a_login_that_fails_fails_for_all_who_wait_for_it(
     assert len(api.called("Session/login")) <= 2
 
 
-def _expiring(api: FakeApi, margin: float) -> PortaBilling:
-    client = PortaBilling(api.url, lambda: ApiCredentials("nsps", "right"), timeout_seconds=5)
-    client._login._margin = margin
-    return client
+@pytest.fixture
+def expiring(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> PortaBilling:
+    """A client that renews a token only shortly before its end."""
+    monkeypatch.setattr(login, "MARGIN_SECONDS", 0.01)
+    return PortaBilling(api.url, lambda: ApiCredentials("nsps", "right"), timeout_seconds=5)
 
 
-def test_a_token_near_its_end_is_refreshed_without_a_login(api: FakeApi) -> None:
+def test_a_token_near_its_end_is_refreshed_without_a_login(
+    api: FakeApi, expiring: PortaBilling
+) -> None:
     api.answers[METHOD] = GOOD
     api.login_extra = {"expires_in": 0.02}
-    client = _expiring(api, 0.01)
-    client.call(WHAT, {})
+    expiring.call(WHAT, {})
     time.sleep(0.03)
     api.login_extra = {"expires_at": "2999-01-01 00:00:00"}
-    client.call(WHAT, {})
-    client.call(WHAT, {})
+    expiring.call(WHAT, {})
+    expiring.call(WHAT, {})
     assert len(api.called("Session/login")) == 1
     assert api.called("Session/refresh_access_token") == [{"refresh_token": "r1"}]
 
 
-def test_where_the_refresh_is_refused_a_login_follows(api: FakeApi) -> None:
+def test_where_the_refresh_is_refused_a_login_follows(api: FakeApi, expiring: PortaBilling) -> None:
     api.answers[METHOD] = GOOD
     api.login_extra = {"expires_in": 0.02}
-    client = _expiring(api, 0.01)
-    client.call(WHAT, {})
+    expiring.call(WHAT, {})
     time.sleep(0.03)
     api.next["Session/refresh_access_token"] = [fault("Server.Session.gone")]
-    assert client.call(WHAT, {})
+    assert expiring.call(WHAT, {})
     assert len(api.called("Session/login")) == 2
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MAX_ANSWERS = 20
 """How many of an order's answers are kept."""
+MOST_DUE = 200
+"""How many orders a tick deals with for each handler."""
 COMPLETE_SECONDS = 60.0
 """After so long a tick completes what whoever took an answer in did not."""
 
@@ -109,13 +111,13 @@ class Orders:
             fields["followers"] = ArrayRemove(list(followers))
         self._store.call(lambda: self._store.order(handler, reference).set(fields, merge=True))
 
-    def due(self, handler: str, now: datetime, limit: int = 200) -> list[dict[str, Any]]:
+    def due(self, handler: str, now: datetime) -> list[dict[str, Any]]:
         """Orders whose time is over: not answered by then, or answered and not completed.
 
         ``now``: Firestore's time, by which the orders' times were set.
         """
         query = self._store.orders(handler).where(filter=FieldFilter("due_at", "<=", now))
-        return self._store.find(query.order_by("due_at").limit(limit))
+        return self._store.find(query.order_by("due_at").limit(MOST_DUE))
 
     def claim(self, handler: str, reference: str, seconds: float) -> float | None:
         """Put a due order off, to ask for it now; the days since it was taken.
