@@ -32,6 +32,7 @@ from nsps.connector.base import (
     StateConnector,
 )
 from nsps.connector.kinds import DeliveryContext, pipeline
+from nsps.delivery.gate import Gate
 from nsps.delivery.ledger.ledger import Ledger
 from nsps.delivery.verdict import Verdict
 from nsps.domain.event import SnapshotTime
@@ -271,6 +272,7 @@ class Kit:
         handler: str = "hss",
         call_seconds: float = 5.0,
         answer_hours: float = 24.0,
+        gate: Gate | None = None,
     ) -> None:
         self.store, self.espf, self.handler = store, Espf(), handler
         self.ledger = Ledger(store)
@@ -284,7 +286,7 @@ class Kit:
             answer_within_hours=answer_hours,
         )
         context = DeliveryContext(
-            self.settings, self.ledger, self.poster, lambda: REDACTOR, OpenGate()
+            self.settings, self.ledger, self.poster, lambda: REDACTOR, gate or OpenGate()
         )
         self.pipeline = pipeline(connector, context)
 

@@ -12,6 +12,7 @@ import pytest
 from nsps.cloud.store import Store
 from nsps.connector.base import Call, Enriched, State
 from nsps.delivery import pipeline
+from nsps.delivery.gate import Gate, Held
 from nsps.delivery.verdict import Verdict
 from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unclear
 from nsps.runtime.secrets import SecretValue
@@ -48,6 +49,51 @@ def test_a_new_subscriber_is_created_and_espf_hears_ok(store: Store) -> None:
     }
     assert kept["outcome"] == "delivered" and kept["attempts"] == 1
     assert kit.resource(IMSI)["state"] == {"msisdn": "447700900001", "active": True}
+
+
+class NotedGate(Gate):
+    """Notes what it is asked, among the calls of a system; ``held``: nothing may pass."""
+
+    def __init__(self, calls: list[tuple[Any, ...]]) -> None:
+        self.calls = calls
+        self.held: Held | None = None
+
+    def admit(self) -> Held | None:
+        self.calls.append(("admit",))
+        return self.held
+
+    def turn(self) -> None:
+        self.calls.append(("turn",))
+
+    def well(self) -> None:
+        self.calls.append(("well",))
+
+    def failed(self, owner: str, reason: str, retry_after: float | None) -> None:
+        self.calls.append(("failed", owner, retry_after))
+
+
+def test_the_gate_lets_a_delivery_and_each_of_its_calls_through(store: Store) -> None:
+    box = Box()
+    gate = NotedGate(box.seen.calls)
+    kit = Kit(store, box, gate=gate)
+    kit.deliver(sim_event(1))
+    assert box.seen.names() == ["admit", "turn", "read", "create", "well"]
+    box.seen.calls.clear()
+    box.seen.before = [None, Terminal("no"), Transient("busy", 7)]
+    assert not kit.deliver(sim_event(2, imsi=OTHER_IMSI)).ack
+    assert box.seen.names() == ["admit", "turn", "read", "delete", "well", "turn", "read", "failed"]
+    assert box.seen.calls[-1] == ("failed", "account:1001", 7)
+
+
+def test_what_the_gate_holds_is_not_begun(store: Store) -> None:
+    box = Box()
+    gate = NotedGate(box.seen.calls)
+    gate.held = Held("paused", 60)
+    kit, event = Kit(store, box, gate=gate), sim_event()
+    verdict = kit.deliver(event)
+    assert (verdict.ack, verdict.held, verdict.retry_after) == (False, True, 60)
+    assert box.seen.names() == ["admit"]
+    assert store.read(store.delivery(kit.handler, event.event_id)) is None
 
 
 def test_a_resource_is_found_by_its_number_however_the_system_writes_it(store: Store) -> None:
