@@ -62,11 +62,7 @@ class RestSystem(StateConnector[Settings]):
         if event.pb.account_info is None:
             return {}
         states = [(each, each.state(event.pb)) for each in self.settings.resources]
-        return {
-            f"{each.name}/{word(state[each.key])}": state
-            for each, state in states
-            if state is not None
-        }
+        return {f"{each.name}/{word(state[each.key])}": state for each, state in states if state}
 
     def read(self, key: str, call: Call) -> State | None:
         resource, values = self._named(key)
@@ -138,9 +134,8 @@ class RestSystem(StateConnector[Settings]):
 
     def _items(self, reading: Reading, document: Any) -> Sequence[Any]:
         """What an answer holds. Raises Transient where it is not what it should be."""
-        if not reading.items:
-            found: Any = [document]
-        else:
+        found: Any = [document]
+        if reading.items:
             found = document if reading.items == "." else member_of(document, reading.items)
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise Transient(
