@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from nsps.domain.outcome import DeliveryError, Terminal, Transient, Unclear
+from nsps.domain.outcome import DeliveryError, Outcome, Terminal, Transient, Unclear
 from nsps_local.described import load_connector_file
 from nsps_testing.standard import (
     ChaosProxy,
@@ -23,6 +23,7 @@ from nsps_testing.standard import (
     ScriptedHttp,
     Seen,
     StateStandardTests,
+    UnderTheKit,
     enriched,
     make_call,
 )
@@ -203,6 +204,7 @@ class TestSalesforce(_Salesforce, _OnADouble):
         for act in acts:
             with pytest.raises(Terminal, match="merge them in Salesforce, then reconcile"):
                 act()
+        assert UnderTheKit(self, connector).deliver(self.enriched(self.pb)) is Outcome.REJECTED
         assert double.accounts == before
         del double.accounts[1]
         self.bring(connector, key, state)
