@@ -7,14 +7,8 @@ the two is the certifier, which disturbs the system, and stops the function at t
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
@@ -23,7 +17,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import requests
 from nsps.domain.routing import wants
 from nsps_local.certify.address import Address
 from nsps_local.certify.case import Level, Result, State, level_of
@@ -42,6 +35,7 @@ from tests.certify.partner import Partner, Served
 from tests.connectors.test_hss_pyhss import SETTINGS as PYHSS_SETTINGS
 from tests.connectors.test_hss_pyhss import PyHssDouble
 from tests.connectors.test_notification import Inbox, Server
+from tests.end_to_end.function_process import FunctionProcess
 from tests.systems.daemons import osmo_hlr, postgresql
 
 ROOT = Path(__file__).parents[2]
@@ -284,10 +278,7 @@ def test_none_is_left_out() -> None:
 @contextmanager
 def function(ours: Ours, folder: Path, settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
     """Its URL and process id, once it serves."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
+    process = FunctionProcess(ROOT / "functions" / "connectors" / ours.name / "main.py", folder)
     database = FirestoreServer(folder / "firestore")
     database.start()
     manifest = load(ROOT / "functions" / "connectors" / ours.name / "connector.yaml")
@@ -303,51 +294,28 @@ def function(ours: Ours, folder: Path, settings: dict[str, Any]) -> Iterator[tup
         "contract_token": "env:NSPS_TEST_TOKEN",
         "call_timeout_seconds": 2.0,
     }
-    environ = {
-        "PATH": os.environ["PATH"],
+    process.environ = {
         "FIRESTORE_EMULATOR_HOST": database.target,
         "GOOGLE_CLOUD_PROJECT": "demo",
         "NSPS_DEPLOYMENT": "demo",
         "NSPS_FUNCTION": str(handler["name"]),
         "NSPS_DATABASE": "(default)",
         "NSPS_DIGEST_KEY": "env:NSPS_TEST_TOKEN",
-        "NSPS_PUSH": json.dumps({"audience": url, "service_account": "invoker@demo.example"}),
+        "NSPS_PUSH": json.dumps(
+            {"audience": process.url, "service_account": "invoker@demo.example"}
+        ),
         "NSPS_PORTABILLING": json.dumps({"url": "http://127.0.0.1:1", "credentials": "env:X"}),
         "NSPS_HANDLER": json.dumps(handler),
         "NSPS_EVENTS_TOPIC": "projects/demo/topics/espf-events",
-        "THREADS": "8",
         **SECRETS,
     }
     if ours.name == "rest":
-        environ["NSPS_TEST_RESTS"] = _rest().TOKEN
-    source = ROOT / "functions" / "connectors" / ours.name / "main.py"
-    command = ["--source", str(source), "--target", "main", "--signature-type", "http"]
-    log = folder / "function.log"
-    with log.open("wb") as written:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "functions_framework", *command, "--port", str(port)],
-            env=environ, cwd=folder, stdout=written, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
+        process.environ["NSPS_TEST_RESTS"] = _rest().TOKEN
     try:
-        _wait_until_it_serves(url, process, log)
-        yield f"{url}/process-event", process.pid
+        with process:
+            yield f"{process.url}/process-event", process.process.pid
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
         database.stop()
-
-
-def _wait_until_it_serves(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    ends = time.monotonic() + 60
-    while time.monotonic() < ends:
-        with suppress(requests.ConnectionError):
-            if requests.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.05)
-    raise AssertionError(log.read_text())
 
 
 def certified(ours: Ours, folder: Path) -> list[Result]:

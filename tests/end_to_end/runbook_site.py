@@ -19,13 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import grpc
 import requests
-from google.cloud import secretmanager_v1
-from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
-    SecretManagerServiceGrpcTransport,
-)
-from google.cloud.secretmanager_v1.types import SecretPayload
 from nsps.cloud.store import Store
 from nsps.cloud.subscriptions import Subscriptions
 from nsps.delivery.gate import CACHE_SECONDS
@@ -172,17 +166,6 @@ class Site:
             self.stack.sandbox.do(operation, **parameters)
         finally:
             self.stack.post("/sandbox/settings", webhook={"enabled": True})
-
-    def put_secret(self, name: str, value: str) -> None:
-        """A new version, as `gcloud secrets versions add` makes it."""
-        described = self.stack.description
-        with grpc.insecure_channel(described["secret_manager"]["host"]) as channel:
-            transport = SecretManagerServiceGrpcTransport(channel=channel)
-            client = secretmanager_v1.SecretManagerServiceClient(transport=transport)
-            client.add_secret_version(
-                parent=f"projects/{described['project']}/secrets/{name}",
-                payload=SecretPayload(data=value.encode()),
-            )
 
     def conduct(self, behaviour: str) -> None:
         body = {"behaviour": behaviour, "delay": 0.02}

@@ -214,7 +214,7 @@ def secret_unreadable(site: Site) -> Iterator[None]:
 def credentials_changed(site: Site) -> Iterator[None]:
     auth = {"method": "basic", "credentials": {"user": "espf", "password": "new-4711"}}
     (site.desk / "new.json").write_text(json.dumps(auth))
-    site.put_secret("e2e-espf-webhook-next", json.dumps(auth["credentials"]))
+    site.stack.put_secret("e2e-espf-webhook-next", json.dumps(auth["credentials"]))
     yield
     site.idle()
 

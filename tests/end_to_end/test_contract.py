@@ -13,8 +13,6 @@ import re
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from unittest import mock
 
 import grpc
@@ -40,6 +38,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nsps_local.firestore import FirestoreServer
 from nsps_local.secretmanager import SecretManagerServer
+
+from tests.end_to_end.function_process import FunctionProcess
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "c0ntract-Cn4ry-token"
@@ -225,19 +225,14 @@ class Cloud:
         self.firestore.stop()
 
 
-class Function:
-    """One handler's function under functions-framework, in a process of its own."""
+class Function(FunctionProcess):
+    """One handler's function."""
 
     def __init__(self, folder: Path, cloud: Cloud, source: Path, **handler: Any) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / f"{handler['name']}-{self.port}.log"
+        super().__init__(source, folder)
         described = {"events": ["SIM/*"], "contract_token": "sm://contract", **handler}
         push = {"audience": self.url, "service_account": "invoker@demo.example"}
-        environ = {
-            "PATH": os.environ["PATH"],
+        self.environ = {
             "FIRESTORE_EMULATOR_HOST": cloud.firestore.target,
             "SECRET_MANAGER_EMULATOR_HOST": cloud.secrets.target,
             "GOOGLE_CLOUD_PROJECT": "demo",
@@ -248,34 +243,7 @@ class Function:
             "NSPS_PUSH": json.dumps(push),
             "NSPS_PORTABILLING": json.dumps({"url": "http://127.0.0.1:1", "credentials": "sm://x"}),
             "NSPS_HANDLER": json.dumps(described),
-            "THREADS": "8",
         }
-        command = ["--source", str(source), "--target", "main", "--signature-type", "http"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "functions_framework", *command],
-            env=environ,
-            stdout=self.log.open("wb"),
-            stderr=subprocess.STDOUT,
-        )
-
-    def __enter__(self) -> Self:
-        ends = time.monotonic() + 40
-        while time.monotonic() < ends:
-            with suppress(requests.ConnectionError):
-                if requests.get(f"{self.url}/health", timeout=5).status_code == 200:
-                    return self
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.05)
-        raise AssertionError(self.log.read_text())
-
-    def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
     def post(self, document: Any, token: str | None = TOKEN, **more: Any) -> requests.Response:
         """An event as NSPS sends it; ``document`` as JSON, or bytes as they are."""

@@ -11,13 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from google.cloud import secretmanager_v1
-from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
-    SecretManagerServiceGrpcTransport,
-)
-from google.cloud.secretmanager_v1.types import SecretPayload
 from nsps_local.pubsub.oidc import TokenIssuer
 
 from tests.end_to_end.recorder import Recorder
@@ -38,18 +32,6 @@ class Doctor:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode in (0, 1), done.stderr
         return done.returncode, {each["what"]: each for each in json.loads(done.stdout)}
-
-    def put(self, secret: str, value: str) -> None:
-        """A new version of a secret."""
-        described = self.stack.description
-        with grpc.insecure_channel(described["secret_manager"]["host"]) as channel:
-            client = secretmanager_v1.SecretManagerServiceClient(
-                transport=SecretManagerServiceGrpcTransport(channel=channel)
-            )
-            client.add_secret_version(
-                parent=f"projects/{described['project']}/secrets/{secret}",
-                payload=SecretPayload(data=value.encode()),
-            )
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +102,10 @@ def test_a_secret_that_is_no_credential_is_named_but_not_shown(doctor: Doctor) -
     secrets = json.loads((doctor.stack.state / "secrets.json").read_text())
     canary = "hunter2-canary"
     try:
-        doctor.put("e2e-espf-webhook", json.dumps({"user": canary}))
+        doctor.stack.put_secret("e2e-espf-webhook", json.dumps({"user": canary}))
         status, found = doctor.finds()
     finally:
-        doctor.put("e2e-espf-webhook", secrets["e2e-espf-webhook"])
+        doctor.stack.put_secret("e2e-espf-webhook", secrets["e2e-espf-webhook"])
     assert status == 1
     assert found["secret e2e-espf-webhook"]["state"] == "bad"
     assert "gcloud secrets versions add e2e-espf-webhook" in found["secret e2e-espf-webhook"]["do"]
@@ -133,10 +115,10 @@ def test_a_secret_that_is_no_credential_is_named_but_not_shown(doctor: Doctor) -
 def test_a_secret_with_a_byte_order_mark_is_tried_and_works(doctor: Doctor) -> None:
     secrets = json.loads((doctor.stack.state / "secrets.json").read_text())
     try:
-        doctor.put("e2e-espf-webhook", "\ufeff" + secrets["e2e-espf-webhook"] + "\r\n")
+        doctor.stack.put_secret("e2e-espf-webhook", "\ufeff" + secrets["e2e-espf-webhook"] + "\r\n")
         status, found = doctor.finds()
     finally:
-        doctor.put("e2e-espf-webhook", secrets["e2e-espf-webhook"])
+        doctor.stack.put_secret("e2e-espf-webhook", secrets["e2e-espf-webhook"])
     assert status == 0
     assert found["secret e2e-espf-webhook"]["state"] == "good"
     assert found["e2e-espf-webhook: a webhook with it"]["state"] == "good"

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import random
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import grpc
 import pytest
@@ -33,6 +29,8 @@ from nsps_local.pubsub.server import PubSubServer
 from nsps_local.secretmanager import SecretManagerServer
 from nsps_testing.faults import ChaosProxy
 
+from tests.end_to_end.function_process import FunctionProcess
+
 pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately flag")
 
 ROOT = Path(__file__).parents[2]
@@ -45,12 +43,6 @@ PASSWORD, NEXT_PASSWORD, WRONG = "c4nary-secret", "c4nary-next", "c4nary-wrong"
 
 def basic(password: str) -> str:
     return "Basic " + base64.b64encode(f"espf:{password}".encode()).decode()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class Cloud:
@@ -105,15 +97,12 @@ class Cloud:
         self.pubsub.stop()
 
 
-class Function:
-    """The ingress under functions-framework, in a process of its own."""
+class Function(FunctionProcess):
+    """The ingress."""
 
     def __init__(self, folder: Path, cloud: Cloud, auth: dict[str, Any], **env: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / f"ingress-{self.port}.log"
-        environ = {
-            "PATH": os.environ["PATH"],
+        super().__init__(ROOT / "functions" / "ingress" / "main.py", folder)
+        self.environ = {
             "PUBSUB_EMULATOR_HOST": f"{cloud.proxy.host}:{cloud.proxy.port}",
             "SECRET_MANAGER_EMULATOR_HOST": cloud.secrets.target,
             "GOOGLE_CLOUD_PROJECT": "demo",
@@ -126,34 +115,6 @@ class Function:
             "THREADS": "20",
             **env,
         }
-        command = ["--target", "main", "--signature-type", "http", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port)]
-        source = str(ROOT / "functions" / "ingress" / "main.py")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "functions_framework", "--source", source, *command],
-            env=environ,
-            stdout=self.log.open("wb"),
-            stderr=subprocess.STDOUT,
-        )
-
-    def __enter__(self) -> Self:
-        ends = time.monotonic() + 20
-        while time.monotonic() < ends:
-            try:
-                if requests.get(f"{self.url}/health", timeout=2).status_code == 200:
-                    return self
-            except requests.ConnectionError:
-                assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.05)
-        raise AssertionError(self.log.read_text())
-
-    def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
     def post(
         self, body: bytes = BODY, headers: dict[str, str] | None = None, path: str = "/"
@@ -357,6 +318,7 @@ def test_without_secrets_nothing_is_refused_for_good(cloud: Cloud, tmp_path: Pat
 
 def test_a_wrong_environment_stops_the_process_and_is_named(cloud: Cloud, tmp_path: Path) -> None:
     function = Function(tmp_path, cloud, {"method": "basic", "credentials": []})
+    function.start()
     assert function.process.wait(20) != 0
     assert "NSPS_ESPF_AUTH.credentials" in function.log.read_text()
 

@@ -15,8 +15,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import grpc
 import requests
 import yaml
+from google.cloud import secretmanager_v1
+from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
+    SecretManagerServiceGrpcTransport,
+)
+from google.cloud.secretmanager_v1.types import SecretPayload
 from nsps.delivery.timeline import EventHistory
 from nsps.domain.outcome import Transient
 from nsps_local.cli.running import Running
@@ -284,6 +290,17 @@ class WholeStack:
         return ticked
 
     # ---- what a test does -----------------------------------------------------------------
+
+    def put_secret(self, name: str, value: str) -> None:
+        """A new version, as `gcloud secrets versions add` makes it."""
+        described = self.description
+        with grpc.insecure_channel(described["secret_manager"]["host"]) as channel:
+            transport = SecretManagerServiceGrpcTransport(channel=channel)
+            client = secretmanager_v1.SecretManagerServiceClient(transport=transport)
+            client.add_secret_version(
+                parent=f"projects/{described['project']}/secrets/{name}",
+                payload=SecretPayload(data=value.encode()),
+            )
 
     def send(self, event_type: str, **variables: Any) -> requests.Response:
         """A webhook straight to the ingress."""
