@@ -17,6 +17,7 @@ from unittest import mock
 import grpc
 import pytest
 from google.api_core.exceptions import GoogleAPICallError
+from google.auth.credentials import Credentials
 from google.cloud.firestore import (
     ArrayRemove,
     ArrayUnion,
@@ -257,3 +258,20 @@ def test_what_is_never_stored_is_refused(server: Server) -> None:
 def test_the_time_of_a_write_is_the_server_s(server: Server) -> None:
     (updated,) = server.ours.commit([Write("events/e", {"n": 1})])
     assert updated.ToDatetime(UTC) == datetime.fromtimestamp(1, UTC)
+
+
+def test_without_an_emulator_calls_carry_the_credentials_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Up to the network, which the tests have not."""
+    monkeypatch.delenv("FIRESTORE_EMULATOR_HOST", raising=False)
+    credentials = mock.Mock(spec=Credentials)
+    with (
+        mock.patch("google.auth.default", return_value=(credentials, PROJECT)) as default,
+        mock.patch("grpc.secure_channel") as channel,
+    ):
+        assert Documents(PROJECT, DATABASE)._channel
+    (target, _), given = channel.call_args
+    assert target.startswith("firestore.googleapis.com")
+    assert ("grpc.keepalive_time_ms", 30_000) in given["options"]
+    assert "https://www.googleapis.com/auth/datastore" in default.call_args.kwargs["default_scopes"]

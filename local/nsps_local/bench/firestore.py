@@ -32,8 +32,9 @@ Work = Callable[[], object]
 
 def measure(world: World, rounds: int, calls: int) -> Section:
     """Rounds of each in turn; medians. The load on other cores does not count."""
-    os.environ["FIRESTORE_EMULATOR_HOST"] = world.description["firestore"]["host"]
-    store = open_store(world.description["project"], "(default)")
+    firestore = world.description["firestore"]
+    os.environ["FIRESTORE_EMULATOR_HOST"] = firestore["host"]
+    store = open_store(world.description["project"], firestore["database"])
     places = [store.client.document("bench", str(number)) for number in range(3)]
     section = Section(f"Processor time of a Firestore call ({rounds} rounds of {calls} in turns)")
     pairs: list[tuple[str, Work, Work]] = [
