@@ -14,7 +14,7 @@ from pulumi.runtime import config as pulumi_config
 from infra.components.accounts import PushIdentity
 from infra.components.alerts import AlertPolicies
 from infra.components.apis import Apis
-from infra.components.console import Proxy, members
+from infra.components.console import Proxy, QueueFigures, members
 from infra.components.dashboard import Dashboard
 from infra.components.encryption import Encryption
 from infra.components.firestore import Database, read_layout
@@ -283,6 +283,7 @@ class Deployment:
         self._database.grant("console", console.member)
         self._events.grant_publisher("console", console.member)
         self._jobs.grant_publisher("console", console.member)
+        QueueFigures(platform, "console", console.member)
         Subscription(
             self._around.platform,
             self._around.pushes,

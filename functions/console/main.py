@@ -10,6 +10,7 @@ import google.pubsub_v1  # noqa: F401 (while the instance starts, not at its fir
 from nsps.cloud.identity_token import IdentityTokens
 from nsps.cloud.messages import MalformedMessage, PushMessage
 from nsps.cloud.push import PushGuard
+from nsps.cloud.queues import Queues
 from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
 from nsps.cloud.subscriptions import Subscriptions
 from nsps.console.accounts import Lists
@@ -54,6 +55,8 @@ class Function:
             context.http,
             IdentityTokens(),
         )
+        monitoring = settings.console.monitoring_url
+        queues = Queues(settings.project, settings.deployment, monitoring, context.http)
         lists = Lazy(lambda: Lists(context.portabilling()))
 
         def make_workers() -> Mapping[str, Worker]:
@@ -82,6 +85,7 @@ class Function:
                 turn=maintenance.bring,
                 now=Now(handlers, reader, context.redactor),
                 masking=Masking(context.redactor),
+                queues=queues.read,
                 sees_subscribers=Role.viewer if shown else Role.operator,
             )
         )

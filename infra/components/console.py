@@ -31,6 +31,33 @@ def _member(person: str) -> str:
     return f"{'serviceAccount' if person.endswith(_ACCOUNTS) else 'user'}:{person}"
 
 
+class QueueFigures(pulumi.ComponentResource):
+    """Lets the console read how much waits in Pub/Sub, by a role of the deployment's own: Google's
+    narrowest shows alerts and dashboards, too."""
+
+    def __init__(self, platform: Platform, part: str, member: pulumi.Input[str]) -> None:
+        super().__init__("nsps:index:QueueFigures", platform.name("queue-figures"))
+        options = platform.below(self)
+        role_id = f"{platform.deployment}_time_series"
+        role = projects.IAMCustomRole(
+            platform.name("time-series"),
+            project=platform.project,
+            role_id=role_id,
+            title=f"NSPS {platform.deployment}: time series",
+            description="Read the figures of Cloud Monitoring",
+            permissions=["monitoring.timeSeries.list"],
+            opts=options,
+        )
+        projects.IAMMember(
+            platform.name(f"{part}-reads-time-series"),
+            project=platform.project,
+            role=f"projects/{platform.project}/roles/{role_id}",
+            member=member,
+            opts=pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(depends_on=[role])),
+        )
+        self.register_outputs({})
+
+
 class Proxy(pulumi.ComponentResource):
     """A load balancer with the Identity-Aware Proxy, before the function ``service``.
 

@@ -430,3 +430,11 @@ def newest(console: Console, i_account: int) -> dict[str, Any]:
     found = console.get(f"events?account={i_account}&limit=100")["events"]
     sent: list[dict[str, Any]] = [e for e in found if e["event_type"] != "NSPS/Reconcile"]
     return sent[-1]
+
+
+def test_what_waits_in_pubsub_is_measured_for_every_handler(console: Console) -> None:
+    """By the way of a deployment: an access token, and Cloud Monitoring's API."""
+    found = console.get("overview")
+    assert found["queues"]["error"] is None
+    assert all(row["queue"]["messages"] >= 0 for row in found["handlers"])
+    assert found["portabilling"]["queue"]["messages"] >= 0

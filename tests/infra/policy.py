@@ -25,9 +25,13 @@ IN_THE_PROJECT = {
     "roles/secretmanager.secretAccessor": "a subscriber's secret may come later; by its name's "
     "beginning, which a condition names",
     "roles/cloudbuild.builds.builder": "Google's own role for building; there is no narrower one",
+    "time_series": "Cloud Monitoring has nothing narrower than the project's figures",
 }
 PRIMITIVE = {"roles/owner", "roles/editor", "roles/viewer"}
-OWN_ROLES = {"push_endpoint": {"pubsub.subscriptions.get", "pubsub.subscriptions.update"}}
+OWN_ROLES = {
+    "push_endpoint": {"pubsub.subscriptions.get", "pubsub.subscriptions.update"},
+    "time_series": {"monitoring.timeSeries.list"},
+}
 """Roles of the deployment's own, where Google's narrowest is too wide, and all that they allow."""
 ROLES = {
     "function": {"roles/run.invoker"},

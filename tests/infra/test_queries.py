@@ -107,7 +107,7 @@ def _overview(store: Store) -> object:
     handler = SimpleNamespace(connector="c", kind="state", group=None)
     handlers = cast(Any, SimpleNamespace(by_name={"hss": handler}))
     try:
-        return Overview(store, handlers, Switches(store), list).read()
+        return Overview(store, handlers, Switches(store), list, dict).read()
     finally:
         switch.resume(store, "hss", "me", "a test")
 

@@ -1,4 +1,5 @@
 """Google's metadata server on one machine: gives a function tokens of its own service account.
+Beside it the part of Cloud Monitoring that tells what waits in Pub/Sub.
 
 A function finds it as GCE_METADATA_HOST, with its account in the path: that is how we know who
 asks. (Source: Google Cloud docs, metadata server, identity tokens.)
@@ -7,15 +8,19 @@ asks. (Source: Google Cloud docs, metadata server, identity tokens.)
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_PATH = "/computeMetadata/v1/instance/service-accounts/default/identity"
+_PATH = "/computeMetadata/v1/instance/service-accounts/default"
+_SERIES = re.compile(r"/v3/projects/[^/]+/timeSeries")
 CERTS = "/certs"
 """Where the certificates for these tokens are: {key id: PEM}, without the header."""
+_ACCESS = "access of "
 _FLAVOR = ("Metadata-Flavor", "Google")
 
 
@@ -27,34 +32,29 @@ class _Server(ThreadingHTTPServer):
 class MetadataServer:
     """Serves on ``host:port`` until stopped. ``token``: (service account, audience) -> token.
 
-    ``certs``: what the tokens are verified with.
+    ``certs``: what the tokens are verified with; ``series``: Monitoring's answer to a filter.
     """
 
     def __init__(
-        self, host: str, port: int, token: Callable[[str, str], str], certs: Mapping[str, str]
+        self,
+        host: str,
+        port: int,
+        token: Callable[[str, str], str],
+        certs: Mapping[str, str],
+        series: Callable[[str], dict[str, Any]],
     ) -> None:
-        lock = threading.Lock()
+        self._token, self._certs, self._series = token, dict(certs), series
+        self._lock = threading.Lock()
+        answer_of = self._answer
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 30
 
             def do_GET(self) -> None:
-                url = urlsplit(self.path)
-                account, _, path = url.path.lstrip("/").partition("/")
-                audience = parse_qs(url.query).get("audience", [""])[0]
-                if url.path == CERTS:
-                    self._answer(200, json.dumps(dict(certs)), "application/json")
-                elif self.headers.get(_FLAVOR[0]) != _FLAVOR[1]:
-                    self._answer(403, "the header Metadata-Flavor: Google is missing")
-                elif f"/{path}" != _PATH or not audience:
-                    self._answer(404, "only identity tokens are given here, for an audience")
-                else:
-                    with lock:
-                        self._answer(200, token(unquote(account), audience))
-
-            def _answer(self, status: int, text: str, kind: str = "text/plain") -> None:
-                body = text.encode()
+                status, content = answer_of(self.path, self.headers)
+                body = (content if isinstance(content, str) else json.dumps(content)).encode()
+                kind = "text/plain" if isinstance(content, str) else "application/json"
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header(*_FLAVOR)
@@ -77,3 +77,22 @@ class MetadataServer:
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
+
+    def _answer(self, path: str, headers: Message) -> tuple[int, str | dict[str, Any]]:
+        url = urlsplit(path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if url.path == CERTS:
+            return 200, self._certs
+        if _SERIES.fullmatch(url.path):
+            if not headers.get("Authorization", "").startswith(f"Bearer {_ACCESS}"):
+                return 401, "an access token of this machine is missing"
+            return 200, self._series(query.get("filter", ""))
+        if headers.get(_FLAVOR[0]) != _FLAVOR[1]:
+            return 403, "the header Metadata-Flavor: Google is missing"
+        account, _, asked = url.path.lstrip("/").partition("/")
+        if f"/{asked}" == f"{_PATH}/token":
+            return 200, {"access_token": f"{_ACCESS}{unquote(account)}", "expires_in": 3600}
+        if f"/{asked}" == f"{_PATH}/identity" and "audience" in query:
+            with self._lock:
+                return 200, self._token(unquote(account), query["audience"])
+        return 404, "only access tokens, and identity tokens for an audience, are given here"

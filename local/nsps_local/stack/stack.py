@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +28,7 @@ from nsps_local.stack import cloud, daemons, secret_values
 from nsps_local.stack.emulators import Emulators
 from nsps_local.stack.errors import CannotStart
 from nsps_local.stack.metadata import CERTS, MetadataServer
+from nsps_local.stack.monitoring import time_series
 from nsps_local.stack.ports import HOST, Ports, check_base, check_free
 from nsps_local.stack.processes import Child, Processes
 from nsps_local.stack.scheduler import Scheduler
@@ -286,12 +288,19 @@ class Stack:
         settings: dict[str, Any] = json.loads(function.env["NSPS_CONSOLE"])
         certs = f"http://{HOST}:{self._ports.metadata}{CERTS}"
         roles = {role: [f"{role}@localhost"] for role in ROLES}
-        return settings | {"certs_url": certs, "roles": roles}
+        monitoring = f"http://{HOST}:{self._ports.metadata}"
+        return settings | {"certs_url": certs, "roles": roles, "monitoring_url": monitoring}
 
     def _start_metadata(self) -> None:
         (self._state / "pubsub").mkdir(parents=True, exist_ok=True)
         issuer = TokenIssuer(self._state / "pubsub")
-        self._metadata = MetadataServer(HOST, self._ports.metadata, issuer.token, issuer.certs)
+        self._metadata = MetadataServer(
+            HOST,
+            self._ports.metadata,
+            issuer.token,
+            issuer.certs,
+            partial(time_series, self._emulators.pubsub_control),
+        )
         self._metadata.start()
 
     def _start_scheduler(self) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from nsps.cloud import audit
 from nsps.cloud.messages import ENRICHMENT
+from nsps.cloud.queues import Queue
 from nsps.cloud.receiver import Reply
 from nsps.cloud.store import Store
 from nsps.console import erase
@@ -102,6 +103,7 @@ class ConsoleContext:
     """Brings a handler's subscription to its switch at once."""
     now: Now
     masking: Masking
+    queues: Callable[[], Mapping[str, Queue]]
     sees_subscribers: Role = Role.operator
     """From this role on numbers and names are shown as they are."""
     parked: Parked = field(init=False)
@@ -112,7 +114,7 @@ class ConsoleContext:
         switches = Switches(self.store)
         object.__setattr__(self, "parked", Parked(self.store))
         object.__setattr__(self, "switches", switches)
-        overview = Overview(self.store, self.handlers, switches, self.jobs.failed)
+        overview = Overview(self.store, self.handlers, switches, self.jobs.failed, self.queues)
         object.__setattr__(self, "overview", overview)
 
 

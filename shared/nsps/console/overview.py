@@ -8,19 +8,22 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.cloud.firestore import FieldFilter, Query
 
+from nsps.cloud.messages import ENRICHMENT
+from nsps.cloud.queues import Queue
 from nsps.cloud.store import Store
 from nsps.console.handlers import Handlers
 from nsps.delivery import switch
 from nsps.delivery.switch import State, Switch, Switches, kept_until
 from nsps.delivery.timeline import plain
 from nsps.domain.event import parse_delivery_id
-from nsps.domain.outcome import Outcome
+from nsps.domain.outcome import Outcome, Transient
+from nsps.domain.retry_table import duration
 from nsps.runtime.settings import PORTABILLING, HandlerSummary
 
 AT_ONCE = 16
@@ -30,6 +33,8 @@ MENDED_LOOKED = 50
 """Failed events that are looked at for whether they still need a person."""
 REMEMBERED_SECONDS = 5.0
 """How old the figures may be: many who look at once ask Firestore once."""
+QUEUES_SECONDS = 30.0
+"""Cloud Monitoring measures each minute: it need not be asked more often."""
 WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 KINDS: Mapping[str, tuple[Outcome, ...]] = {
     "done": (Outcome.DELIVERED, Outcome.UNCHANGED),
@@ -54,6 +59,8 @@ class _Shared:
     statuses_refused: int
     last_tick: datetime | None
     portabilling: Switch = field(default_factory=Switch)
+    queues: Mapping[str, Queue] = field(default_factory=dict)
+    queues_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +72,19 @@ class Overview:
     switches: Switches
     failed_jobs: Callable[[], Sequence[Mapping[str, Any]]]
     """The newest jobs that have failed."""
+    queues: Callable[[], Mapping[str, Queue]]
+    """What waits in Pub/Sub, by handler and for enrichment."""
     clock: Callable[[], float] = time.monotonic
     _pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(AT_ONCE, thread_name_prefix="overview")
     )
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _kept: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+    _kept_queues: list[tuple[float, Mapping[str, Queue], str | None]] = field(default_factory=list)
 
     def read(self) -> dict[str, Any]:
-        """{"at", "handlers", "portabilling", "espf", "dead_letters", "scheduler", "problems"}.
+        """{"at", "handlers", "portabilling", "espf", "dead_letters", "scheduler", "queues",
+        "problems"}.
 
         Raises Transient.
         """
@@ -89,9 +100,13 @@ class Overview:
         names = sorted(self.handlers.by_name)
         asked = {name: self._ask_handler(name, switches[name], now) for name in names}
         shared = self._ask_shared()
-        jobs = self._pool.submit(self.failed_jobs)
+        jobs, queues = self._pool.submit(self.failed_jobs), self._pool.submit(self._queues)
         rows = [self._row(name, switches[name], now, asked[name]) for name in names]
-        common = _Shared(**{name: each.result() for name, each in shared.items()})
+        waiting, queues_error = queues.result()
+        for row in rows:
+            row["queue"] = _queue(waiting.get(row["name"]))
+        found = {name: each.result() for name, each in shared.items()}
+        common = _Shared(**found, queues=waiting, queues_error=queues_error)
         return {
             "at": plain(now),
             "handlers": rows,
@@ -101,12 +116,28 @@ class Overview:
                 "since": plain(common.unread_since),
                 "parked": common.unread_parked,
                 "error": common.unread_error,
+                "queue": _queue(common.queues.get(ENRICHMENT)),
             },
+            "queues": {"error": common.queues_error},
             "espf": {"due": common.statuses_due, "refused": common.statuses_refused},
             "dead_letters": {"parked": common.unread_parked + sum(row["parked"] for row in rows)},
             "scheduler": {"last_tick": plain(common.last_tick)},
             "problems": [each.to_json() for each in problems(rows, common, jobs.result(), now)],
         }
+
+    def _queues(self) -> tuple[Mapping[str, Queue], str | None]:
+        """What waits in Pub/Sub, or why that is not known: the page is shown all the same."""
+        now = self.clock()
+        if self._kept_queues and now - self._kept_queues[0][0] < QUEUES_SECONDS:
+            return self._kept_queues[0][1:]
+        found: Mapping[str, Queue] = {}
+        error = None
+        try:
+            found = self.queues()
+        except Transient as failure:
+            error = str(failure)
+        self._kept_queues[:] = [(now, found, error)]
+        return found, error
 
     # ---- one handler -------------------------------------------------------------------------
 
@@ -230,7 +261,7 @@ class Overview:
             "unread": submit(self._count, unread),
             "unread_since": submit(self._unread_since, unread),
             "unread_error": submit(self._unread_error, unread),
-            "unread_parked": submit(self._count, self._parked("enrichment")),
+            "unread_parked": submit(self._count, self._parked(ENRICHMENT)),
             "statuses_due": submit(self._count, self.store.statuses_due()),
             "statuses_refused": submit(self._count, refused),
             "portabilling": submit(lambda: self.switches.read(PORTABILLING)),
@@ -256,6 +287,10 @@ class Overview:
     def _first(self, query: Any, fields: Iterable[str]) -> dict[str, Any] | None:
         found = self.store.find(query.select(list(fields)).limit(1))
         return found[0] if found else None
+
+
+def _queue(queue: Queue | None) -> dict[str, Any] | None:
+    return plain(asdict(queue)) if queue else None
 
 
 def _newest(query: Any, name: str) -> Any:
@@ -416,6 +451,10 @@ def _of_handler(row: Mapping[str, Any]) -> Iterable[Problem]:
         yield Problem(70, f"{name} is {row['why']}{waits}", "resume", name)
     elif row["state"] == "down":
         yield Problem(30, f"{name}: its system is down{waits}", "look", name, error=row["reason"])
+    elif row["queue"] and row["queue"]["oldest_seconds"] > LATE.total_seconds():
+        since = duration(timedelta(seconds=row["queue"]["oldest_seconds"]))
+        text = f"{_waits(row['queue']['messages'])} in Pub/Sub for {name}, the oldest for {since}"
+        yield Problem(32, text, "look", name)
     if row["to_mend"]:
         many = "at least " if row["to_mend"] == MENDED_LOOKED else ""
         text = f"{name} failed for good at {many}{_events(row['to_mend'])} in the last day"

@@ -168,6 +168,7 @@ class ConsoleSettings(_Part):
     ``audiences``: of Google ID tokens (a person's from gcloud has gcloud's own);
     ``iap_audience``: of the Identity-Aware Proxy, where it stands before the function.
     ``viewers_see_subscribers``: numbers and names are masked for viewers otherwise.
+    ``monitoring_url``: of Cloud Monitoring's API, which knows how much waits in Pub/Sub.
     """
 
     audiences: Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -176,6 +177,7 @@ class ConsoleSettings(_Part):
     certs_url: WebUrl = GOOGLE_CERTS_URL
     iap_certs_url: WebUrl = IAP_CERTS_URL
     viewers_see_subscribers: bool = False
+    monitoring_url: WebUrl = "https://monitoring.googleapis.com"
 
 
 class HandlerLocation(_Part):

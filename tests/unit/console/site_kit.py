@@ -84,6 +84,7 @@ class Pages:
                 turn=lambda name: None,
                 now=Now(handlers, none, lambda: REDACTOR),
                 masking=Masking(lambda: REDACTOR),
+                queues=dict,
                 sees_subscribers=sees,
             )
         )

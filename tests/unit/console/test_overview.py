@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from nsps.cloud.queues import Queue
 from nsps.cloud.store import Store
 from nsps.console.overview import (
+    QUEUES_SECONDS,
     REMEMBERED_SECONDS,
     Overview,
     Problem,
@@ -37,10 +39,21 @@ class Desk:
     def __init__(self, store: Store) -> None:
         self.now = 0.0
         self.failed_jobs: list[dict[str, Any]] = []
+        self.queues: dict[str, Queue] | Transient = {}
         handlers: Any = _Handlers()
         self.overview = Overview(
-            store, handlers, Switches(store), lambda: self.failed_jobs, lambda: self.now
+            store,
+            handlers,
+            Switches(store),
+            lambda: self.failed_jobs,
+            self.ask_queues,
+            lambda: self.now,
         )
+
+    def ask_queues(self) -> dict[str, Queue]:
+        if isinstance(self.queues, Transient):
+            raise self.queues
+        return self.queues
 
     def read(self) -> dict[str, Any]:
         self.now += REMEMBERED_SECONDS
@@ -140,6 +153,25 @@ def test_what_portabilling_could_not_be_read_for(rig: Rig, desk: Desk, store: St
     assert problem["text"] == "PortaBilling cannot be read; 1 event waits for it"
 
 
+def test_what_waits_in_pubsub_is_shown_and_is_a_problem_when_it_is_old(desk: Desk) -> None:
+    desk.queues = {"hss": Queue(7, 200, NOW), "enrichment": Queue(1, 4, NOW)}
+    found = desk.read()
+    assert next(r for r in found["handlers"] if r["name"] == "hss")["queue"]["messages"] == 7
+    assert (found["portabilling"]["queue"]["oldest_seconds"], found["problems"]) == (4, [])
+    desk.queues = {"hss": Queue(7, 720, NOW)}
+    assert desk.read()["problems"] == []  # Monitoring measures each minute: asked half as often
+    desk.now += QUEUES_SECONDS
+    (problem,) = desk.read()["problems"]
+    assert problem["text"] == "7 events wait in Pub/Sub for hss, the oldest for 12 min"
+
+
+def test_without_monitoring_everything_else_is_shown(desk: Desk) -> None:
+    desk.queues = Transient("Cloud Monitoring answered HTTP 403")
+    found = desk.read()
+    assert found["queues"]["error"] == "Cloud Monitoring answered HTTP 403"
+    assert found["handlers"] and found["handlers"][0]["queue"] is None
+
+
 def test_many_who_look_at_once_ask_once(rig: Rig, desk: Desk) -> None:
     event(rig, 1)
     before = desk.read()
@@ -165,7 +197,7 @@ def test_the_last_error_is_the_newer_one() -> None:
 
 def row(**changes: Any) -> dict[str, Any]:
     quiet = {"name": "hss", "state": "in service", "why": "", "reason": None, "warning": None}
-    numbers = {"waiting": 0, "parked": 0, "to_mend": 0, "last_error": None}
+    numbers = {"queue": None, "waiting": 0, "parked": 0, "to_mend": 0, "last_error": None}
     return {**quiet, **numbers, **changes}
 
 
