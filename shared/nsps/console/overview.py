@@ -43,7 +43,7 @@ KINDS: Mapping[str, tuple[Outcome, ...]] = {
 }
 """What the deliveries of a time are counted as."""
 LATE = timedelta(minutes=5)
-"""After so long somebody should look: the scheduler comes every minute."""
+"""After so long a person should look: the scheduler comes every minute."""
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -304,7 +304,7 @@ def _outcomes(outcomes: Sequence[Outcome]) -> FieldFilter:
 
 
 def _replayed(event: Mapping[str, Any], handler: str, run: int) -> bool:
-    """Whether somebody has sent the event again after this run."""
+    """Whether the event was sent again after this run."""
     return bool((event.get("runs") or {}).get(handler, {}).get("n", 0) > run)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -135,20 +135,24 @@ def _resource(
         "doubt": ledger is not None and not ledger["sure"] and ledger["owner"] is not None,
         "changed_at": (ledger or {}).get("changed_at"),
         "by": (ledger or {}).get("by"),
+        "differs": bool(differs),
         "rows": sorted(rows, key=lambda each: each[0]),
     }
 
 
-def facts(says: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
-    """What PortaBilling says, as (block, field, value): what is empty is left out."""
-    found = []
-    for block, values in sorted((says or {}).items()):
-        if not isinstance(values, Mapping):
-            continue
-        for name, value in sorted(values.items()):
-            if value not in (None, "", [], {}) and not isinstance(value, list | dict):
-                found.append((block, name, str(value)))
-    return found
+def facts(says: Mapping[str, Any] | None) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What PortaBilling says, as (block, [(field, value)]): what is empty is left out."""
+    return [
+        (block, fields)
+        for block, values in sorted((says or {}).items())
+        if isinstance(values, Mapping) and (fields := list(_fields(values)))
+    ]
+
+
+def _fields(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in sorted(values.items()):
+        if value not in (None, "", [], {}) and not isinstance(value, list | dict):
+            yield name, str(value)
 
 
 def _page(owner: str | None) -> str:
