@@ -18,7 +18,7 @@ import pytest
 from google.api_core.exceptions import FailedPrecondition
 from google.cloud.firestore import FieldFilter
 from nsps.cloud.store import Store
-from nsps.console.api import Api
+from nsps.console.api import overview
 from nsps.console.ended import Ended
 from nsps.console.erase import _Search
 from nsps.console.jobs import Job, Jobs
@@ -114,8 +114,8 @@ def _overview(store: Store) -> object:
 
 def _audit(**query: Any) -> Callable[[Store], object]:
     def ask(store: Store) -> object:
-        api = Api(cast(Any, SimpleNamespace(store=store)))
-        return api._audit_page(AuditQuery(**query), None)
+        context = cast(Any, SimpleNamespace(store=store))
+        return overview._audit_page(context, AuditQuery(**query), None)
 
     return ask
 
@@ -188,7 +188,7 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
         lambda store: _erase(store)._where("events", "i_account", 1),
         lambda store: _erase(store)._where("statuses", "i_account", 1),
     ],
-    "console/api._audit_page": [_audit(), _audit(since=NOW), _audit(since=NOW, until=NOW)],
+    "console/api/overview._audit_page": [_audit(), _audit(since=NOW), _audit(since=NOW, until=NOW)],
     **{
         where: [_overview]
         for where in (

@@ -399,12 +399,15 @@ def test_nothing_is_granted_in_the_whole_project_but_what_cannot_be_narrower(
     acme: Topology,
 ) -> None:
     database = 'resource.name == "projects/acme-provisioning/databases/nsps-acme"'
+    figures = "projects/acme-provisioning/roles/acme_time_series"
     project = [b for b in acme.bindings if b.kind == "project"]
     assert {(b.role, b.condition) for b in project} == {
         ("roles/datastore.user", database),  # Firestore has no narrower resource
         ("roles/cloudbuild.builds.builder", None),  # the builder's own role
         ("roles/secretmanager.secretAccessor", SIM_SECRETS),  # they are made later, by others
+        (figures, None),  # Cloud Monitoring has no narrower resource
     }
+    assert {who for _, who in of(acme, "project", figures)} == {"console"}
     builders = of(acme, "project", "roles/cloudbuild.builds.builder")
     assert {who.partition("@")[0] for _, who in builders} == {"serviceAccount:acme-builder"}
 
