@@ -240,6 +240,23 @@ def test_many_are_sent_again_by_a_filter_stopped_and_gone_on_with(
     assert "stopped" in page.inner_text("#job h2")
 
 
+def test_many_are_previewed_then_sent_at_a_pace_and_stopped(
+    world: World, sit_down: Callable[..., Reader], hand: Hand
+) -> None:
+    page = sit_down().open("/jobs?open=replay")
+    form = page.locator('form[action="/replays"]')
+    hand.choose(form.get_by_label("Handler"), "subscribers")
+    hand.write(form.get_by_label("A second"), "1")
+    hand.press(form.get_by_role("button", name="Start"))
+    finished(page)
+    assert "only shown, nothing is written" in page.inner_text("#job")
+    hand.press(button(page, "Send it again"))
+    until(page, "#job", "Ends about")
+    assert page.locator("#job progress").get_attribute("max")
+    hand.press(button(page, "Stop"))
+    assert "stopped" in page.inner_text("#job h2")
+
+
 def test_what_is_parked_is_seen_and_sent_now(
     world: World, sit_down: Callable[..., Reader], hand: Hand
 ) -> None:

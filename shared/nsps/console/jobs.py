@@ -22,9 +22,18 @@ from google.cloud.firestore import FieldFilter, Query
 
 from nsps.cloud import audit, cursor
 from nsps.cloud.messages import Publisher
-from nsps.cloud.store import HISTORY_DAYS, Store, Tx, as_json, from_json
+from nsps.cloud.store import HISTORY_DAYS, Store, Tx, as_json
 from nsps.console.identity import Person
-from nsps.delivery.timeline import changes
+from nsps.console.job_documents import (
+    findings_of,
+    is_name,
+    job_place,
+    kinds,
+    read_resources,
+    seen_place,
+    seen_positions,
+    with_bits,
+)
 from nsps.domain.outcome import Terminal, Transient
 from nsps.runtime import log
 
@@ -37,8 +46,6 @@ DEFAULT_RATE = 20.0
 MAX_RATE = 1000.0
 KEPT_FINDINGS = 2000
 """Findings that a job keeps to be read; all of them are counted."""
-SEEN_BITS = 80_000
-"""Accounts that one document of a job's seen accounts stands for."""
 
 
 class JobState(StrEnum):
@@ -148,9 +155,9 @@ class Jobs:
         ident = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
 
         def body(tx: Tx) -> None:
-            tx.read([_job(self._store, ident)])
+            tx.read([job_place(self._store, ident)])
             tx.merge(
-                _job(self._store, ident),
+                job_place(self._store, ident),
                 {
                     "kind": kind,
                     "spec": dict(spec),
@@ -200,7 +207,7 @@ class Jobs:
                 raise JobConflict(f"job {ident} is not running: it is {data['state']}")
             ended = {"state": JobState.STOPPED.value, "ended_at": tx.now, "eta": None}
             stop = {"by": person.email, "at": tx.now, "reason": reason}
-            tx.merge(_job(self._store, ident), {"stop": stop, "updated_at": tx.now, **ended})
+            tx.merge(job_place(self._store, ident), {"stop": stop, "updated_at": tx.now, **ended})
             audit.note(self._store, tx, person.email, person.role.name, "stop", ident, reason)
 
         self._store.transact(body)
@@ -216,7 +223,7 @@ class Jobs:
             run = {"run_at": tx.now, "run_done": data["done"]}
             number = int(data["slice"]) + 1
             tx.merge(
-                _job(self._store, ident),
+                job_place(self._store, ident),
                 {**fields, **run, "ended_at": None, "slice": number, "updated_at": tx.now},
             )
             audit.note(self._store, tx, person.email, person.role.name, "resume job", ident, reason)
@@ -228,7 +235,7 @@ class Jobs:
 
     def get(self, ident: str) -> dict[str, Any]:
         """A job's document with ``id``. Raises UnknownJob, Transient."""
-        data = self._store.read(_job(self._store, ident)) if _is_name(ident) else None
+        data = self._store.read(job_place(self._store, ident)) if is_name(ident) else None
         if data is None or data["expire_at"] <= datetime.now(UTC):
             raise UnknownJob(f"there is no job {ident}: `nsps jobs` lists them")
         return _shown(ident, data)
@@ -266,7 +273,7 @@ class Jobs:
 
         ``what``: only findings of this kind (missing, different, ...).
         """
-        query: Any = _findings(self._store, ident)
+        query: Any = findings_of(self._store, ident)
         if what:
             query = query.where(filter=FieldFilter("kinds", "array_contains", what))
         query = query.order_by("name")
@@ -274,7 +281,7 @@ class Jobs:
             query = query.start_after({"name": after})
         found = self._store.find(query.limit(limit))
         following = str(found[-1]["name"]) if len(found) == limit else None
-        shown = [{**each, "resources": _resources(each.get("resources"))} for each in found]
+        shown = [{**each, "resources": read_resources(each.get("resources"))} for each in found]
         return shown, following
 
     # ---- work --------------------------------------------------------------------------------
@@ -322,7 +329,7 @@ class Jobs:
 
     def _take(self, tx: Tx, ident: str, number: int, token: str) -> Job | None:
         """The job, with its lease; None if this slice is over. Raises Transient if it is held."""
-        reference = _job(self._store, ident)
+        reference = job_place(self._store, ident)
         data = tx.read([reference])[reference.path]
         if data is None or data["state"] != JobState.RUNNING or number < data["slice"]:
             return None
@@ -334,9 +341,9 @@ class Jobs:
 
     def _commit(self, tx: Tx, job: Job, token: str, page: Page) -> Job | None:
         """Write a page down; the job as it goes on, or None if it is over, stopped or not ours."""
-        reference = _job(self._store, job.id)
-        chunks = _chunks(page.seen)
-        places = {number: _seen(self._store, job.id, number) for number in chunks}
+        reference = job_place(self._store, job.id)
+        positions = seen_positions(page.seen)
+        places = {number: seen_place(self._store, job.id, number) for number in positions}
         found = tx.read([reference, *places.values()])
         data = found[reference.path]
         if data is None or data["lease"] != token:
@@ -344,7 +351,8 @@ class Jobs:
         for number, place in places.items():
             before = (found[place.path] or {}).get("bits", b"")
             tx.merge(
-                place, {"bits": _joined(before, chunks[number]), "expire_at": data["expire_at"]}
+                place,
+                {"bits": with_bits(before, positions[number]), "expire_at": data["expire_at"]},
             )
         kept = self._keep(tx, job, page, data)
         total = page.total if page.total is not None else data["total"]
@@ -376,9 +384,9 @@ class Jobs:
         for name, finding in page.findings.items():
             if kept >= KEPT_FINDINGS:
                 break
-            place = _findings(self._store, job.id).document(quote(name, safe=":"))
+            place = findings_of(self._store, job.id).document(quote(name, safe=":"))
             resources = finding.get("resources", [])
-            kept_as = {**finding, "resources": as_json(resources), "kinds": _kinds(resources)}
+            kept_as = {**finding, "resources": as_json(resources), "kinds": kinds(resources)}
             tx.merge(place, {"name": name, **kept_as, "expire_at": data["expire_at"]})
             kept += 1
         return kept
@@ -387,7 +395,7 @@ class Jobs:
         """Give the lease back with what went wrong."""
 
         def body(tx: Tx) -> None:
-            reference = _job(self._store, ident)
+            reference = job_place(self._store, ident)
             data = tx.read([reference])[reference.path] or {}
             if data.get("lease") != token:
                 return
@@ -405,7 +413,7 @@ class Jobs:
         """The next slice is due: written down first, then published."""
 
         def body(tx: Tx) -> bool:
-            reference = _job(self._store, job.id)
+            reference = job_place(self._store, job.id)
             data = tx.read([reference])[reference.path] or {}
             if data.get("lease") != token:
                 return False
@@ -417,82 +425,22 @@ class Jobs:
 
     def _hand_over_again(self, ident: str) -> None:
         """An old slice came again: the next one's message may have been cut off before it left."""
-        data = self._store.read(_job(self._store, ident))
+        data = self._store.read(job_place(self._store, ident))
         if data and data["state"] == JobState.RUNNING and data["published"] < data["slice"]:
             self._publish(ident, data["slice"])
 
     def _publish(self, ident: str, number: int) -> None:
         attributes = {"job": ident, "slice": str(number)}
         self._publisher().publish(self._topic, b"{}", attributes)
-        reference = _job(self._store, ident)
+        reference = job_place(self._store, ident)
         self._store.call(lambda: reference.set({"published": number}, merge=True))
 
     def _existing(self, tx: Tx, ident: str) -> dict[str, Any]:
-        reference = _job(self._store, ident)
-        data = tx.read([reference])[reference.path] if _is_name(ident) else None
+        reference = job_place(self._store, ident)
+        data = tx.read([reference])[reference.path] if is_name(ident) else None
         if data is None:
             raise UnknownJob(f"there is no job {ident}: `nsps jobs` lists them")
         return data
-
-
-# ---- seen accounts: one bit each ---------------------------------------------------------------
-
-
-def seen_among(store: Store, ident: str, accounts: Iterable[int]) -> set[int]:
-    """Those of the accounts that the job has seen."""
-    wanted = set(accounts)
-    numbers = sorted({account // SEEN_BITS for account in wanted})
-    bits = {
-        number: (store.read(_seen(store, ident, number)) or {}).get("bits", b"")
-        for number in numbers
-    }
-    return {account for account in wanted if _has(bits[account // SEEN_BITS], account % SEEN_BITS)}
-
-
-def _chunks(accounts: Iterable[int]) -> dict[int, list[int]]:
-    chunks: dict[int, list[int]] = {}
-    for account in accounts:
-        chunks.setdefault(account // SEEN_BITS, []).append(account % SEEN_BITS)
-    return chunks
-
-
-def _joined(before: bytes, positions: Iterable[int]) -> bytes:
-    bits = bytearray(before.ljust(SEEN_BITS // 8, b"\0"))
-    for position in positions:
-        bits[position // 8] |= 1 << position % 8
-    return bytes(bits)
-
-
-def _has(bits: bytes, position: int) -> bool:
-    return position // 8 < len(bits) and bool(bits[position // 8] >> position % 8 & 1)
-
-
-# ---- documents ---------------------------------------------------------------------------------
-
-
-def _job(store: Store, ident: str) -> Any:
-    return store.client.document("jobs", ident)
-
-
-def _resources(kept: Any) -> list[dict[str, Any]]:
-    found = from_json(kept) or []
-    return [{**each, "fields": changes(each.get("fields"))} for each in found]
-
-
-def _kinds(resources: Iterable[Mapping[str, Any]]) -> list[str]:
-    return sorted({str(each["what"]) for each in resources})
-
-
-def _findings(store: Store, ident: str) -> Any:
-    return store.client.collection("jobs", ident, "findings")
-
-
-def _seen(store: Store, ident: str, number: int) -> Any:
-    return store.client.document("jobs", ident, "seen", str(number))
-
-
-def _is_name(ident: str) -> bool:
-    return bool(ident) and "/" not in ident and ident not in (".", "..")
 
 
 def _added(before: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

@@ -18,19 +18,17 @@ from nsps.cloud.messages import ENRICHMENT
 from nsps.cloud.queues import Queue
 from nsps.cloud.store import Store
 from nsps.console.handlers import Handlers
+from nsps.console.problems import MENDED_LOOKED, Shared, problems
 from nsps.delivery import switch
 from nsps.delivery.switch import State, Switch, Switches, kept_until
 from nsps.delivery.timeline import plain
 from nsps.domain.event import parse_delivery_id
 from nsps.domain.outcome import Outcome, Transient
-from nsps.domain.retry_table import duration
 from nsps.runtime.settings import PORTABILLING, HandlerSummary
 
 AT_ONCE = 16
 SAMPLE = 100
 """Deliveries from which the times are computed: the newest."""
-MENDED_LOOKED = 50
-"""Failed events that are looked at for whether they still need a person."""
 REMEMBERED_SECONDS = 5.0
 """How old the figures may be: many who look at once ask Firestore once."""
 QUEUES_SECONDS = 30.0
@@ -42,25 +40,7 @@ KINDS: Mapping[str, tuple[Outcome, ...]] = {
     "failed": (Outcome.REJECTED, Outcome.EXPIRED),
 }
 """What the deliveries of a time are counted as."""
-LATE = timedelta(minutes=5)
-"""After so long a person should look: the scheduler comes every minute."""
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """What all handlers share: counts and moments, see ``Overview.read``."""
-
-    unread: int
-    unread_since: datetime | None
-    unread_parked: int
-    unread_error: str | None
-    statuses_due: int
-    statuses_refused: int
-    last_tick: datetime | None
-    portabilling: Switch = field(default_factory=Switch)
-    queues: Mapping[str, Queue] = field(default_factory=dict)
-    queues_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +86,7 @@ class Overview:
         for row in rows:
             row["queue"] = _queue(waiting.get(row["name"]))
         found = {name: each.result() for name, each in shared.items()}
-        common = _Shared(**found, queues=waiting, queues_error=queues_error)
+        common = Shared(**found, queues=waiting, queues_error=queues_error)
         return {
             "at": plain(now),
             "handlers": rows,
@@ -368,106 +348,3 @@ def last_error(
         return None
     at, text = max(found)
     return {"at": plain(at), "text": text}
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that needs a person. ``action``: what can be done about it, see ``problems``.
-
-    ``error``: what a system said, which may name a subscriber.
-    """
-
-    level: int
-    text: str
-    action: str
-    handler: str | None = None
-    job: str | None = None
-    error: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "level": "bad" if self.level < _WARN else "wait",
-            "text": self.text,
-            "error": self.error,
-            "action": self.action,
-            "handler": self.handler,
-            "job": self.job,
-        }
-
-
-_WARN = 40
-
-
-def problems(
-    rows: Iterable[Mapping[str, Any]],
-    shared: _Shared,
-    failed_jobs: Iterable[Mapping[str, Any]],
-    now: datetime,
-) -> list[Problem]:
-    """What needs a person now, the worst first.
-
-    ``action``: resume (the handler), look (at the handler), failed (its failed events), health
-    (ask how everything is), parked (its parked events), job (resume it).
-    """
-    found = [*_of_all(shared, now)]
-    for row in rows:
-        found += _of_handler(row)
-    for job in failed_jobs:
-        text = f"The {job['kind']} {job['id']} has failed"
-        found.append(Problem(60, text, "job", job=str(job["id"]), error=job.get("error")))
-    return sorted(found, key=lambda each: each.level)
-
-
-def _of_all(shared: _Shared, now: datetime) -> Iterable[Problem]:
-    if shared.last_tick is not None and now - shared.last_tick > LATE:
-        when = f"{shared.last_tick:%Y-%m-%d %H:%M} UTC"
-        text = f"The scheduler came last at {when}: nothing is tried again by itself"
-        yield Problem(10, text, "health")
-    late = shared.unread_since is not None and now - shared.unread_since > LATE
-    if late or shared.portabilling.off:
-        text = f"PortaBilling cannot be read; {_waits(shared.unread)} for it"
-        error = shared.portabilling.breaker.reason if shared.portabilling.off else None
-        yield Problem(20, text, "health", error=error or shared.unread_error)
-    if shared.statuses_due > MANY_STATUSES:
-        yield Problem(50, f"{shared.statuses_due} statuses wait for PortaBilling", "health")
-    if shared.statuses_refused:
-        text = f"PortaBilling refused {shared.statuses_refused} statuses: is each group registered?"
-        yield Problem(55, text, "health")
-
-
-MANY_STATUSES = 20
-"""Statuses on their way are nothing unusual; so many are."""
-
-
-def _of_handler(row: Mapping[str, Any]) -> Iterable[Problem]:
-    name = str(row["name"])
-    waits = f"; {_waits(row['waiting'])}" if row["waiting"] else ""
-    paused = row["state"] == "paused"
-    if row["warning"]:
-        text = f"{name} has been switched off for very long{waits}"
-        action = "resume" if paused else "look"
-        yield Problem(15, text, action, name, error=str(row["warning"]))
-    elif paused:
-        yield Problem(70, f"{name} is {row['why']}{waits}", "resume", name)
-    elif row["state"] == "down":
-        yield Problem(30, f"{name}: its system is down{waits}", "look", name, error=row["reason"])
-    elif row["queue"] and row["queue"]["oldest_seconds"] > LATE.total_seconds():
-        since = duration(timedelta(seconds=row["queue"]["oldest_seconds"]))
-        text = f"{_waits(row['queue']['messages'])} in Pub/Sub for {name}, the oldest for {since}"
-        yield Problem(32, text, "look", name)
-    if row["to_mend"]:
-        many = "at least " if row["to_mend"] == MENDED_LOOKED else ""
-        text = f"{name} failed for good at {many}{_events(row['to_mend'])} in the last day"
-        error = row["last_error"]["text"] if row["last_error"] else None
-        yield Problem(35, text, "failed", name, error=error)
-    if row["parked"]:
-        are = "is" if row["parked"] == 1 else "are"
-        yield Problem(65, f"{_events(row['parked'])} {are} parked for {name}", "parked", name)
-
-
-def _events(number: int) -> str:
-    return "1 event" if number == 1 else f"{number} events"
-
-
-def _waits(number: int) -> str:
-    return f"{_events(number)} {'waits' if number == 1 else 'wait'}"

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nsps.cloud.messages import Publisher
 from nsps.cloud.store import Store
+from nsps.console import job_documents
 from nsps.console import jobs as jobs_module
 from nsps.console.identity import Person, Role
-from nsps.console.jobs import Job, JobConflict, Jobs, Page, UnknownJob, Worker, seen_among
+from nsps.console.job_documents import seen_among
+from nsps.console.jobs import Job, JobConflict, Jobs, Page, UnknownJob, Worker
 from nsps.domain.outcome import Terminal, Transient
 
 OPS = Person("ops@acme.example", Role.operator)
@@ -295,12 +297,12 @@ def test_expired_jobs_never_show(store: Store) -> None:
 def test_seen_accounts_are_a_bit_each(one: set[int], two: set[int]) -> None:
     bits: dict[int, bytes] = {}
     for accounts in (one, two):
-        for number, positions in jobs_module._chunks(accounts).items():
-            bits[number] = jobs_module._joined(bits.get(number, b""), positions)
-    size = jobs_module.SEEN_BITS
+        for number, positions in job_documents.seen_positions(accounts).items():
+            bits[number] = job_documents.with_bits(bits.get(number, b""), positions)
+    size = job_documents.SEEN_BITS
 
     def has(account: int) -> bool:
-        return jobs_module._has(bits.get(account // size, b""), account % size)
+        return job_documents._has(bits.get(account // size, b""), account % size)
 
     assert {account for account in one | two | {7, 80_000} if has(account)} == one | two
     assert all(len(each) == size // 8 for each in bits.values())

@@ -12,13 +12,11 @@ from nsps.console.overview import (
     QUEUES_SECONDS,
     REMEMBERED_SECONDS,
     Overview,
-    Problem,
     _overtaken,
-    _Shared,
     last_error,
-    problems,
     took,
 )
+from nsps.console.problems import Problem, Shared, problems
 from nsps.delivery import switch
 from nsps.delivery.switch import Switches
 from nsps.domain.outcome import Terminal, Transient
@@ -201,10 +199,10 @@ def row(**changes: Any) -> dict[str, Any]:
     return {**quiet, **numbers, **changes}
 
 
-def shared(**changes: Any) -> _Shared:
+def shared(**changes: Any) -> Shared:
     quiet: dict[str, Any] = {"unread": 0, "unread_since": None, "unread_parked": 0}
     quiet |= {"unread_error": None, "statuses_due": 0, "statuses_refused": 0, "last_tick": NOW}
-    return _Shared(**{**quiet, **changes})
+    return Shared(**{**quiet, **changes})
 
 
 def test_the_worst_comes_first() -> None:
@@ -241,7 +239,7 @@ def test_the_worst_comes_first() -> None:
     "quiet",
     [shared(), shared(last_tick=None), shared(statuses_due=3), shared(unread=3, unread_since=NOW)],
 )
-def test_what_passes_by_itself_is_no_problem(quiet: _Shared) -> None:
+def test_what_passes_by_itself_is_no_problem(quiet: Shared) -> None:
     assert problems([row(waiting=3)], quiet, [], NOW) == []
 
 

@@ -102,11 +102,13 @@ def systems(
         compared = asked.get(name)
         if not held and compared is None:
             continue
+        shown = _resources(held, compared)
         found.append(
             {
                 "name": name,
                 "error": compared["error"] if compared else None,
-                "resources": _resources(held, compared),
+                "resources": shown,
+                "differs": any(each["differs"] for each in shown),
             }
         )
     return found
