@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PEER := local/nsps_local/bench/peer
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint types bench scoreboard clean
@@ -21,14 +22,19 @@ lint: $(READY)  ## style, and whether the documents that are made are up to date
 types: $(READY)  ## strict types
 	@$(BIN)/mypy
 
-bench: $(READY)  ## measure: pace, latency, imports, memory; prints tables
-	@$(BIN)/python -m nsps_local.bench
+bench: $(READY) $(PEER)/.venv/.ready  ## measure: pace, latency, memory, beside a peer; writes docs/performance.md
+	@$(BIN)/python -m nsps_local.bench --page
 
 scoreboard: $(READY)  ## measure and check everything, and write docs/scoreboard.md; LONG=--long for the long run
 	@$(BIN)/python -m nsps_local.scoreboard $(LONG)
 
 clean:  ## forget the virtual environment and the local state
 	rm -rf .venv .nsps
+
+$(PEER)/.venv/.ready: $(PEER)/requirements.txt
+	@$(PYTHON) -m venv $(PEER)/.venv
+	@$(PEER)/.venv/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

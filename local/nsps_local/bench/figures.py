@@ -58,6 +58,16 @@ class Section:
     def as_json(self) -> dict[str, Any]:
         return {"title": self.title, "figures": [figure.as_json() for figure in self.figures]}
 
+    def as_markdown(self) -> str:
+        """A table; aims that were not reached are in bold."""
+        lines = [f"**{self.title}**", "", "| figure | measured | aim | |", "|---|---|---|---|"]
+        for figure in self.figures:
+            missed = figure.aim is not None and not figure.aim.reached(figure.value)
+            value = f"{figure.value:g} {figure.unit}".strip()
+            shown = f"**{value}**" if missed else value
+            lines.append(f"| {figure.name} | {shown} | {figure.aim or ''} | {figure.note} |")
+        return "\n".join(lines)
+
     def show(self, console: Console) -> None:
         table = Table(title=self.title, title_justify="left", box=None, header_style="bold")
         table.add_column("figure", min_width=34)

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from nsps_local.bench import processor
 from nsps_local.bench.figures import Aim, Section, percentile
 from nsps_local.bench.load import Sent, open_loop
 from nsps_local.bench.system import System
-from nsps_local.bench.world import HANDLER, SERVICES, World
+from nsps_local.bench.world import HANDLER, LOAD, SERVICES
 from nsps_local.pubsub.http_client import PushClient
 
 MEDIAN_AIM = Aim("at_most", 60)
@@ -22,6 +23,19 @@ BEHIND_SECONDS = 0.5
 """A pace lasts if, when the last event has been sent, less than this much of it is still open."""
 
 Events = Iterator[tuple[int, int]]
+
+
+class Pipeline(Protocol):
+    """What is measured: takes webhooks, calls the external system, keeps a status of each event."""
+
+    @property
+    def ingress(self) -> str: ...
+    @property
+    def headers(self) -> dict[str, str]: ...
+    @property
+    def system_port(self) -> int: ...
+    def groups(self) -> dict[str, int]: ...
+    def statuses(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +63,12 @@ class Step:
 
 
 class Flow:
-    """Drives one world with one load client and one external system, on one event loop."""
+    """Drives one pipeline with one load client and one external system, on one event loop."""
 
-    def __init__(self, world: World, events: Events) -> None:
-        self._world, self._events = world, events
-        self._headers = world.headers
-        self._groups = world.groups()
+    def __init__(self, pipeline: Pipeline, events: Events) -> None:
+        self._pipeline, self.events = pipeline, events
+        self._headers = pipeline.headers
+        self._groups = pipeline.groups()
 
     def first(self) -> float:
         """Seconds from the first webhook that this stack ever gets until it is provisioned."""
@@ -65,12 +79,12 @@ class Flow:
 
     async def _step(self, rate: float, seconds: float) -> Step:
         system, client = System(), PushClient()
-        await system.start(self._world.system_port)
-        statuses = self._world.statuses()
+        await system.start(self._pipeline.system_port)
+        statuses = self._pipeline.statuses()
         before, own = processor.seconds_of(self._groups), processor.own_seconds()
         sent = await open_loop(
-            lambda body: client.post(self._world.ingress, self._headers, body),
-            self._events,
+            lambda body: client.post(self._pipeline.ingress, self._headers, body),
+            self.events,
             rate,
             seconds,
         )
@@ -83,7 +97,7 @@ class Flow:
         spent = processor.seconds_of(self._groups)
         events = len(sent.scheduled)
         cost = {name: (spent[name] - before[name]) * 1000 / events for name in spent}
-        cost["load client and external system"] = (processor.own_seconds() - own) * 1000 / events
+        cost[LOAD] = (processor.own_seconds() - own) * 1000 / events
         return Step(
             rate=rate,
             seconds=seconds,
@@ -108,7 +122,7 @@ class Flow:
 
     def _all_posted(self, count: int) -> None:
         ends = time.monotonic() + DRAIN_SECONDS
-        while self._world.statuses() < count and time.monotonic() < ends:
+        while self._pipeline.statuses() < count and time.monotonic() < ends:
             time.sleep(0.2)
 
 
@@ -149,7 +163,7 @@ def cost(steps: list[Step]) -> list[Section]:
 def _cost(step: Step) -> Section:
     section = Section(f"Processor time per event at {step.rate:g} events/s")
     names = {"ingress": "ingress", "enrichment": "enrichment", HANDLER: "handler", **SERVICES}
-    names["load client and external system"] = "load client and external system"
+    names[LOAD] = LOAD
     product = 0.0
     for part, name in names.items():
         section.add(name, step.cost[part], "ms")

@@ -11,17 +11,23 @@ _PROC = Path("/proc")
 
 
 def seconds_of(groups: Mapping[str, int]) -> dict[str, float]:
-    """Processor seconds, so far, of each process group: name -> id of its first process.
+    """Processor seconds, so far, of each process with its descendants: name -> its id.
 
-    A function is a group: gunicorn's arbiter and its workers. Processes that have ended no longer
-    count.
+    A function is gunicorn's arbiter and its workers; PostgreSQL has a process for each session,
+    each in a group of its own. Processes that have ended no longer count.
     """
     spent = dict.fromkeys(groups, 0.0)
-    names = {group: name for name, group in groups.items()}
+    names = {first: name for name, first in groups.items()}
+    parents, used = {}, {}
     for fields in _processes():
-        name = names.get(int(fields[2]))
-        if name is not None:
-            spent[name] += (int(fields[11]) + int(fields[12])) / _TICK
+        parents[int(fields[-1])] = int(fields[1])
+        used[int(fields[-1])] = (int(fields[11]) + int(fields[12])) / _TICK
+    for pid, seconds in used.items():
+        above = pid
+        while above in parents and above not in names:
+            above = parents[above]
+        if above in names:
+            spent[names[above]] += seconds
     return spent
 
 
@@ -46,7 +52,7 @@ def _resident(pid: int) -> float:
 
 
 def _processes() -> Iterable[list[str]]:
-    """The fields of /proc/PID/stat from the state on (2: group, 11 and 12: times); the id last."""
+    """/proc/PID/stat from the state on, and its id (1: parent, 2: group, 11 and 12: times)."""
     for folder in _PROC.iterdir():
         if folder.name.isdigit():
             try:

@@ -23,6 +23,9 @@ HANDLER = "measured"
 READ_MILLISECONDS = 20
 READS = ("Account/get_account_info", "SIMCard/get_card_info")
 SERVICES = {"pubsub": "Pub/Sub", "firestore": "Firestore", "sandbox": "sandbox"}
+LOAD = "load client and external system"
+FAKES = {"sandbox", LOAD}
+"""What stands for the world around: not counted where NSPS is compared with others."""
 _ELSEWHERE = ["Customer/Blocked"]
 """An event that the bench never sends: these handlers only stand there, to be weighed."""
 

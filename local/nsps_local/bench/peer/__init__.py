@@ -1,0 +1,3 @@
+"""What an engineer would build instead of NSPS, to measure both in one run: FastAPI, Celery,
+Redis and PostgreSQL.
+"""
