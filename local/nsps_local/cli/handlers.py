@@ -81,7 +81,7 @@ def _list(options: argparse.Namespace) -> int:
         table.add_column(column, no_wrap=True)
     for each in handlers:
         kept = _clock(each["kept_until"])
-        state, since, why = _told(each["switch"])
+        state, since, why = _columns(each["switch"])
         table.add_row(each["name"], each["connector"], state, since, kept, one_line(why))
     # The terminal wraps a long reason itself, so that an address in it can still be copied.
     console.print(table, width=UNWRAPPED, crop=False)
@@ -110,7 +110,7 @@ def print_warnings(answer: Mapping[str, Any]) -> None:
         console.print(said, style="red", markup=False, soft_wrap=True)
 
 
-def _told(switch: Mapping[str, Any]) -> tuple[Text, str, str]:
+def _columns(switch: Mapping[str, Any]) -> tuple[Text, str, str]:
     pause, breaker = switch["pause"], switch["breaker"]
     if pause is not None:
         return (

@@ -93,7 +93,7 @@ class _Search:
         for status in self._where("statuses", "i_account", self._i_account):
             yield status.reference
             if (status.to_dict() or {}).get("due"):
-                self.against.append("ESPF has not heard everything of it yet")
+                self.against.append("a status of it has still to be sent to ESPF")
         yield from self._findings()
 
     def _deliveries(self, handler: str, event_id: str) -> Iterator[DocumentReference]:

@@ -90,7 +90,8 @@ def systems(
     now: Mapping[str, Any] | None,
     handlers: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Each system with what it holds: by the ledger, or as it said at this moment.
+    """Each system with what it holds: by the ledger, or as it said at this moment. Those that
+    differ come first.
 
     ``rows`` of a resource: (field, it has, it should have), the last None where they agree.
     """
@@ -111,7 +112,7 @@ def systems(
                 "differs": any(each["differs"] for each in shown),
             }
         )
-    return found
+    return sorted(found, key=lambda each: not each["differs"])
 
 
 def _resources(
