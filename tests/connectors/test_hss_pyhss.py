@@ -14,7 +14,12 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
-from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unclear
+import requests
+from nsps.connector.base import Call
+from nsps.domain.event import RECONCILE
+from nsps.domain.outcome import NoAnswer, Outcome, Terminal, Transient, Unclear
+from nsps.domain.snapshot import Block
+from nsps.transport.transcript import Transcript, writing
 from nsps_testing.standard import (
     ChaosProxy,
     HttpStandardTests,
@@ -22,13 +27,15 @@ from nsps_testing.standard import (
     ScriptedHttp,
     Seen,
     StateStandardTests,
+    UnderTheKit,
     enriched,
     make_call,
     make_context,
 )
 from pydantic import ValidationError
 
-from functions.connectors.hss_pyhss.connector import PyHss, Settings
+from functions.connectors.hss_pyhss.connector import PyHss
+from functions.connectors.hss_pyhss.settings import Settings
 
 IMSI, OTHER_IMSI = "001010000000003", "001010000000004"
 KI, OPC = "00112233445566778899aabbccddeeff", "FFEEDDCCBBAA99887766554433221100"
@@ -36,10 +43,15 @@ PROVISIONING_KEY = "provisioning-7f3a"
 AUC = {IMSI: {"ki": KI, "opc": OPC}, OTHER_IMSI: {"ki": OPC, "opc": KI}}
 SECRETS = {"provisioning_key": PROVISIONING_KEY, "auc": json.dumps(AUC)}
 SETTINGS = {"default_apn": 1, "apn_list": "1", "ue_ambr_dl": 50000, "ue_ambr_ul": 10000}
+IMS = {"ims": {"ifc_path": "default_ifc.xml"}}
+QUOTA = {"service": "Internet Access", "plan": "Slow"}
 
-UNIQUE = {"auc": ("imsi", "iccid"), "subscriber": ("imsi", "msisdn")}
+UNIQUE = {"auc": ("imsi", "iccid"), "subscriber": ("imsi", "msisdn"), "ims_subscriber": ("msisdn",)}
 NEEDED = {"auc": ("ki", "opc", "amf"), "subscriber": ("imsi", "auc_id", "default_apn", "apn_list")}
 TYPES = {"enabled": bool, "ue_ambr_dl": int, "ue_ambr_ul": int, "default_apn": int, "auc_id": int}
+LOOKUPS = {"ims_subscriber_imsi": "imsi"}
+NULL = Reply(200, "null")
+KINDS = ("auc", "subscriber", "ims_subscriber", "apn", "charging_rule", "tft")
 
 
 class PyHssDouble:
@@ -50,8 +62,10 @@ class PyHssDouble:
 
     def __init__(self, *, locked: bool = True, loaded: bool = False) -> None:
         self._locked, self._loaded = locked, loaded
-        self.held: dict[str, dict[int, dict[str, Any]]] = {"auc": {}, "subscriber": {}}
-        self.held["apn"] = {1: {"apn_id": 1, "apn": "internet"}}
+        self.held: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in KINDS}
+        self.held["apn"] = {1: {"apn_id": 1, "apn": "internet", "charging_rule_list": None}}
+        self.sessions: set[tuple[str, int]] = set()
+        """IMSI and apn_id of each live Gx session."""
         self._next, self._lock = 0, threading.Lock()
 
     def __call__(self, request: Seen) -> Reply:
@@ -60,6 +74,9 @@ class PyHssDouble:
         if self._locked and request.method != "GET" and not shown:
             return Reply(401, {"Result": "Unauthorized - Provisioning-Key Invalid"})
         kind, *rest = request.path.strip("/").split("/")
+        if kind in ("pcrf", "geored"):
+            with self._lock:
+                return (self._pcrf if kind == "pcrf" else self._geored)(request.json())
         if kind not in self.held:
             return Reply(404, {"Result": "Not Found"})
         with self._lock:
@@ -81,10 +98,30 @@ class PyHssDouble:
     def _find(self, kind: str, path: list[str]) -> dict[str, Any] | None:
         if len(path) == 1:
             return self.held[kind].get(int(path[0]))
-        return next((each for each in self.held[kind].values() if each[path[0]] == path[1]), None)
+        name = LOOKUPS.get(path[0], path[0])
+        return next((each for each in self.held[kind].values() if each[name] == path[1]), None)
+
+    def _geored(self, body: dict[str, Any]) -> Reply:
+        """A session begins, by the first of the subscriber's APNs that has the name."""
+        subscriber = self.of("subscriber", body["imsi"])
+        assert subscriber
+        ids = [subscriber["default_apn"], *map(int, subscriber["apn_list"].split(","))]
+        [apn, *_] = [each for each in ids if self.held["apn"][each]["apn"] == body["serving_apn"]]
+        self.sessions.add((body["imsi"], apn))
+        return Reply(200, [])
+
+    def _pcrf(self, body: dict[str, Any]) -> Reply:
+        """A RAR that was only queued; any exception on the way is the same 500."""
+        session = (body["imsi"], body["apn_id"])
+        if (
+            session not in self.sessions
+            or body["charging_rule_id"] not in self.held["charging_rule"]
+        ):
+            return Reply(500, {"message": "Internal Server Error"})
+        return Reply(200, {"Result": "Successfully sent Gx RAR", "destinationClients": "pgw01"})
 
     def _put(self, kind: str, body: dict[str, Any]) -> Reply:
-        missing = [name for name in NEEDED[kind] if body.get(name) is None]
+        missing = [name for name in NEEDED.get(kind, ()) if body.get(name) is None]
         if missing:
             return _integrity(f"NOT NULL constraint failed: {kind}.{missing[0]}", body)
         if _wrong(body):
@@ -106,7 +143,7 @@ class PyHssDouble:
         return Reply(200, found)
 
     def _taken(self, kind: str, body: dict[str, Any], besides: Any = None) -> Reply | None:
-        for name in UNIQUE[kind]:
+        for name in UNIQUE.get(kind, ()):
             for each in self.held[kind].values():
                 if each is not besides and body.get(name) and each.get(name) == body[name]:
                     return _integrity(f"UNIQUE constraint failed: {kind}.{name}", body)
@@ -123,25 +160,175 @@ def _integrity(what: str, body: dict[str, Any]) -> Reply:
     return Reply(400, {"result": "Failed", "reason": reason})
 
 
-def snapshot(imsi: Any = IMSI, **account: Any) -> dict[str, Any]:
+def snapshot(imsi: Any = IMSI, product: str = "Gold", **account: Any) -> dict[str, Any]:
     """An account with a SIM card, as in pb_data of the NSPS contract."""
     usual = {"i_account": 1000889, "id": "420777000003@msisdn", "bill_status": "open"}
     return {
         "account_info": {**usual, "blocked": False, **account},
         "sim_info": {"i_sim_card": 5, "imsi": imsi},
+        "product_info": {"name": product},
     }
 
 
+def later(number: int) -> dict[str, Any]:
+    """What makes an event the owner's event of that number."""
+    return {"variables": {"i_event": number}, "t": f"2026-11-21T02:{number:02}:00.000000Z"}
+
+
 class _PyHssTests(StateStandardTests):
+    """Needs an APN in PyHSS, 1 or ``apn``. What is made besides is removed."""
+
     connector_class = PyHss
+    requires = (Block.PRODUCT_INFO,)
     pb = snapshot()
-    changed_pb = snapshot(blocked=True, id="420777000033@msisdn")
+    changed_pb = snapshot(product="Silver", id="420777000033@msisdn")
     gone_pb = ({"account_info": pb["account_info"]}, {"sim_info": pb["sim_info"]})
     secrets: ClassVar = SECRETS
     canaries = (KI.upper(), OPC.lower())
+    apn = 1
 
     def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        return {"url": f"http://{system.host}:{system.port}", **SETTINGS}
+        apns = {"default_apn": self.apn, "apn_list": str(self.apn)}
+        own = {"plans": {"Silver": {"ue_ambr_dl": 20000}}, **IMS}
+        return {"url": f"http://{system.host}:{system.port}", **SETTINGS, **apns, **own}
+
+    def act(self, connector: Any, call: Call) -> object:
+        """Bring the first subscriber there, with what follows the write."""
+        key, state = self.first(connector, self.pb)
+        connector.create(key, state, call)
+        return connector.after_write(key, state, None, call)
+
+    @pytest.fixture
+    def apns(self, system: ChaosProxy) -> Iterator[dict[str, dict[str, int]]]:
+        """An APN for each product, all of one name, and the charging rule of each."""
+        made: list[tuple[str, int]] = []
+
+        def make(kind: str, body: dict[str, Any]) -> int:
+            ident: int = self.send(system, "PUT", f"{kind}/", body)[f"{kind}_id"]
+            made.append((kind, ident))
+            return ident
+
+        apns, rules = {}, {}
+        for name, rate in (("Gold", 100_000_000), ("Silver", 20_000_000), ("Slow", 256_000)):
+            rule = {"rule_name": "nsps", "qci": 9, "arp_priority": 4, "precedence": 100}
+            rates = {"mbr_dl": rate, "mbr_ul": rate, "gbr_dl": 0, "gbr_ul": 0}
+            rules[name] = make("charging_rule", {**rule, **rates, "tft_group_id": 1})
+            apn = {"apn": "nsps-test", "apn_ambr_dl": 0, "apn_ambr_ul": 0}
+            apns[name] = make("apn", {**apn, "charging_rule_list": str(rules[name])})
+        yield {"apn": apns, "rule": rules}
+        for kind, ident in reversed(made):
+            self.send(system, "DELETE", f"{kind}/{ident}")
+
+    def send(self, system: ChaosProxy, method: str, path: str, body: Any = None) -> Any:
+        """What an operator, or another part of the network, does to PyHSS."""
+        url = f"http://{system.host}:{system.port}/{path}"
+        key = {"Provisioning-Key": self.secrets["provisioning_key"]}
+        answer = requests.request(method, url, json=body, headers=key, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def planned(self, system: ChaosProxy, apns: dict[str, dict[str, int]]) -> Any:
+        """A connector whose products are APNs, with one for whose quota is used up."""
+        plans = {name: {"default_apn": i, "apn_list": str(i)} for name, i in apns["apn"].items()}
+        return self.make({**self.settings(system), "plans": plans, "quota": QUOTA})
+
+    def test_a_live_session_follows_product_and_quota(
+        self, connector: Any, system: ChaosProxy, apns: dict[str, dict[str, int]]
+    ) -> None:
+        connector = self.planned(system, apns)
+        kit = UnderTheKit(self, connector)
+        read = (*self.required(), Block.FULL_VD_COUNTER_INFO)
+        numbers = iter(range(1, 60))
+
+        def pushed(product: str, left: float) -> list[tuple[int, int, int | None]]:
+            """APN, rule and status of each push of an event with this product and quota."""
+            counter = {"service_name": QUOTA["service"], "remaining": left}
+            pb = {**snapshot(product=product), "full_vd_counter_info": [counter]}
+            with writing(Transcript(send=True)) as transcript:
+                kit.deliver(enriched(pb, read=read, **later(next(numbers))))
+            puts = [each for each in transcript.exchanges if each.url.endswith("/pcrf/")]
+            return [
+                (each.body["apn_id"], each.body["charging_rule_id"], each.status) for each in puts
+            ]
+
+        apn, rule = apns["apn"], apns["rule"]
+        # No session yet: PyHSS answers 500, and all is well.
+        assert {status for _, _, status in pushed("Gold", 5)} == {500}
+        session = {"imsi": IMSI, "serving_apn": "nsps-test", "pcrf_session_id": "nsps;1"}
+        pgw = {"serving_pgw": "pgw01", "serving_pgw_realm": "r", "serving_pgw_peer": "pgw01;hss"}
+        routing = {"subscriber_routing": "10.0.0.1", "serving_pgw_timestamp": None}
+        self.send(system, "PATCH", "geored/", {**session, **pgw, **routing})
+        assert pushed("Gold", 5) == []
+        for product, left, plan in (
+            ("Silver", 5, "Silver"),
+            ("Silver", 0, "Slow"),
+            ("Silver", 7, "Silver"),
+            ("Gold", 7, "Gold"),
+        ):
+            expected = [
+                (each, rule[plan], 200 if each == apn["Gold"] else 500)
+                for each in sorted(apn.values())
+            ]
+            assert pushed(product, left) == expected, plan
+            held = connector.read(IMSI, make_call())
+            assert (held["default_apn"], held["apn_list"]) == (apn[plan], str(apn[plan]))
+        self.remove(connector, IMSI)
+
+    def test_a_rule_that_is_not_there_is_no_missing_session(
+        self, connector: Any, system: ChaosProxy, apns: dict[str, dict[str, int]]
+    ) -> None:
+        gold = f"apn/{apns['apn']['Gold']}"
+        connector = self.planned(system, apns)
+        read = (*self.required(), Block.FULL_VD_COUNTER_INFO)
+        [state] = connector.desired(enriched(snapshot(), read=read)).values()
+        self.send(system, "PATCH", gold, {"charging_rule_list": "999999"})
+        with pytest.raises(Transient, match="no charging rule 999999"):
+            connector.after_write(IMSI, state, None, make_call())
+        self.send(system, "PATCH", gold, {"charging_rule_list": "gold"})
+        with pytest.raises(Transient, match="no list of ids"):
+            connector.after_write(IMSI, state, None, make_call())
+
+    def test_the_ims_subscriber_is_there_while_the_subscriber_is_served(
+        self, connector: Any, system: ChaosProxy
+    ) -> None:
+        key, state = self.first(connector, self.pb)
+        connector.create(key, state, make_call())
+        ims = self.send(system, "GET", f"ims_subscriber/ims_subscriber_imsi/{key}")
+        assert (ims["msisdn"], ims["ifc_path"]) == ("420777000003", "default_ifc.xml")
+        _, barred = self.first(connector, snapshot(blocked=True))
+        self.bring(connector, key, barred)
+        self.assert_holds(connector, key, barred)
+        assert self.send(system, "GET", f"ims_subscriber/ims_subscriber_imsi/{key}") is None
+        assert self.send(system, "GET", f"subscriber/imsi/{key}")["msisdn"] == "420777000003"
+        self.bring(connector, key, state)
+        # Removed, or changed, by hand.
+        for by_hand in ("DELETE", "PATCH"):
+            ims = self.send(system, "GET", f"ims_subscriber/ims_subscriber_imsi/{key}")
+            other = {"ifc_path": "other.xml"}
+            self.send(system, by_hand, f"ims_subscriber/{ims['ims_subscriber_id']}", other)
+            assert connector.read(key, make_call()) != state
+            self.bring(connector, key, state)
+            self.assert_holds(connector, key, state)
+
+    def test_a_sim_is_swapped_and_a_number_moves(self, connector: Any) -> None:
+        """By the ledger, which knows the SIM that was there before; the number is given back."""
+        kit = UnderTheKit(self, connector)
+        assert kit.deliver(self.enriched(snapshot(), **later(1))) is Outcome.DELIVERED
+        assert kit.deliver(self.enriched(snapshot(OTHER_IMSI), **later(2))) is Outcome.DELIVERED
+        assert connector.read(IMSI, make_call()) is None
+        held = connector.read(OTHER_IMSI, make_call())
+        assert held["msisdn"] == held["ims"]["msisdn"] == "420777000003"
+        # Another account with the first SIM gets the number, and waits until it is given back.
+        second = snapshot(i_account=1000890)
+        arriving = self.enriched(second, **later(3))
+        assert kit.attempt(arriving).outcome is Outcome.RETRYING
+        leaving = snapshot(OTHER_IMSI, id="420777000044@msisdn")
+        assert kit.deliver(self.enriched(leaving, **later(4))) is Outcome.DELIVERED
+        assert kit.deliver(arriving) is Outcome.DELIVERED
+        assert connector.read(IMSI, make_call())["ims"]["msisdn"] == "420777000003"
+        assert connector.read(OTHER_IMSI, make_call())["ims"]["msisdn"] == "420777000044"
+        for imsi in (IMSI, OTHER_IMSI):
+            self.remove(connector, imsi)
 
 
 class TestPyHss(_PyHssTests, HttpStandardTests):
@@ -199,6 +386,19 @@ class TestPyHss(_PyHssTests, HttpStandardTests):
         self.bring(connector, key, state)
         self.assert_holds(connector, key, state)
 
+    def test_a_database_that_was_lost_is_filled_again(
+        self, connector: Any, double: PyHssDouble
+    ) -> None:
+        kit = UnderTheKit(self, connector)
+        assert kit.deliver(self.enriched(self.pb, **later(1))) is Outcome.DELIVERED
+        flowing, asked = (2, "SIM/Updated", self.changed_pb), (3, RECONCILE, self.changed_pb)
+        for number, event_type, pb in (flowing, asked):
+            for kind in ("auc", "subscriber", "ims_subscriber"):
+                double.held[kind].clear()
+            event = self.enriched(pb, event_type=event_type, **later(number))
+            assert kit.deliver(event) is Outcome.DELIVERED
+            self.assert_holds(connector, *self.first(connector, pb))
+
     def test_half_a_subscriber_is_removed_too(self, connector: Any, double: PyHssDouble) -> None:
         key, state = self.first(connector, self.pb)
         connector.create(key, state, make_call())
@@ -224,7 +424,8 @@ class TestPyHss(_PyHssTests, HttpStandardTests):
         with pytest.raises(Transient, match="still has the MSISDN") as busy:
             connector.create(other, same, make_call())
         assert not isinstance(busy.value, NoAnswer)
-        connector.create(other, {**same, "msisdn": "420777000099"}, make_call())
+        [own] = connector.desired(enriched(snapshot(OTHER_IMSI, id="420777000099"))).values()
+        connector.create(other, own, make_call())
         with pytest.raises(Transient, match="still has the MSISDN"):
             connector.change(other, same, same, make_call())
         self.remove(connector, key)
@@ -244,8 +445,9 @@ class TestPyHss(_PyHssTests, HttpStandardTests):
         self, towards: Any, scripted: ScriptedHttp
     ) -> None:
         key, state = self.first(towards, self.pb)
-        auc = {"auc_id": 1, "ki": KI, "opc": OPC}
-        scripted.script(Reply(200, auc), Reply(200, {"subscriber_id": 1, "imsi": key}))
+        auc = {"auc_id": 1, "imsi": key, "ki": KI, "opc": OPC, "amf": "8000", "sqn": 0}
+        made = Reply(200, {"subscriber_id": 1, "imsi": key})
+        scripted.script(NULL, NULL, Reply(200, auc), made)
         with pytest.raises(Terminal, match="msisdn"):
             towards.create(key, state, make_call())
 
@@ -258,7 +460,7 @@ class TestPyHss(_PyHssTests, HttpStandardTests):
     def test_keys_in_an_error_are_not_repeated(self, towards: Any, scripted: ScriptedHttp) -> None:
         key, state = self.first(towards, self.pb)
         leak = _integrity("NOT NULL constraint failed: auc.amf", {"ki": KI, "opc": OPC.lower()})
-        scripted.script(Reply(200, "null"), leak)
+        scripted.script(NULL, NULL, leak)
         error = self.provoke(lambda: towards.create(key, state, make_call()))
         assert isinstance(error, Terminal) and "NOT NULL" in str(error)
 
@@ -318,7 +520,17 @@ class TestWithoutKeys:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"url": "hss"}, {"default_apn": 0}, {"apn_list": "internet"}, {"apn": 1}]
+    "wrong",
+    [
+        {"url": "hss"},
+        {"default_apn": 0},
+        {"apn_list": "internet"},
+        {"apn": 1},
+        {"plan": "no.such"},
+        {"plans": {"Gold": {"apn": 1}}},
+        {"quota": QUOTA},
+        {"ims": {}},
+    ],
 )
 def test_settings_that_are_wrong(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -332,6 +544,7 @@ def test_settings_that_are_wrong(wrong: dict[str, Any]) -> None:
 class TestRealPyHss(_PyHssTests):
     """A PyHSS that runs already; what is written is removed."""
 
+    apn = int(os.environ.get("NSPS_IT_PYHSS_APN", "1"))
     secrets: ClassVar = {
         **SECRETS,
         "provisioning_key": os.environ.get("NSPS_IT_PYHSS_KEY", PROVISIONING_KEY),
@@ -343,7 +556,3 @@ class TestRealPyHss(_PyHssTests):
         assert url.scheme == "http" and url.hostname, "write http://HOST:PORT"
         with ChaosProxy((url.hostname, url.port or 80)) as proxy:
             yield proxy
-
-    def settings(self, system: ChaosProxy) -> dict[str, Any]:
-        apn = os.environ.get("NSPS_IT_PYHSS_APN", "1")
-        return {**super().settings(system), "default_apn": int(apn), "apn_list": apn}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from nsps.domain.counters import amount_left
 from nsps.domain.fields import Fields
 from nsps.domain.outcome import Terminal
-from nsps.domain.snapshot import Block, PbData, as_amount
+from nsps.domain.snapshot import Block, PbData
 
 from .attributes import Attributes
-from .settings import ANY_PLAN, Given, Quota, Settings
+from .settings import ANY_PLAN, Given, Settings
 
 Row = dict[str, Any]
 """``attribute``, ``op`` and ``value`` of radcheck or radreply; ``groupname`` and ``priority``."""
@@ -78,9 +79,10 @@ class Policy:
 
     def _of_quota(self, pb: PbData) -> Given:
         quota = self._settings.quota
-        left = None if quota is None else _left(quota, pb)
-        if quota is None or left is None:
+        amount = None if quota is None else amount_left(pb, quota.service, quota.group)
+        if quota is None or amount is None:
             return {}
+        left = int(amount * quota.octets_per_unit)
         if left == 0:
             return quota.exhausted  # and no limit of 0, which many a NAS takes for none
         given: Given = {}
@@ -89,19 +91,6 @@ class Policy:
         if quota.gigawords:
             given[quota.gigawords] = str(left // _GIGAWORD)
         return given
-
-
-def _left(quota: Quota, pb: PbData) -> int | None:
-    """Octets left in the counters; None where there is none of them, or one without a limit."""
-    found = [
-        as_amount(each.remaining)
-        for each in pb.full_vd_counter_info or ()
-        if each.service_name == quota.service and quota.group in (None, each.dg_name)
-    ]
-    known = [each for each in found if each is not None]
-    if not known or len(known) < len(found):
-        return None
-    return int(max(0.0, sum(known)) * quota.octets_per_unit)
 
 
 def _text(value: Any) -> str:

@@ -16,8 +16,8 @@ from nsps.transport.rest import NoAuthentication, Rest
 
 from .keys import NAMES, without_keys
 
-Kind = Literal["auc", "subscriber"]
-KINDS: tuple[Kind, ...] = ("subscriber", "auc")
+Kind = Literal["auc", "subscriber", "ims_subscriber"]
+KINDS: tuple[Kind, ...] = ("ims_subscriber", "subscriber", "auc")
 """In the order in which they are removed."""
 Object = Mapping[str, Any]
 
@@ -29,7 +29,15 @@ ANSWERS = AnswerRules(
         AnswerRule(Meaning.LATER, status="404", hint="no such route: is the address PyHSS's API?"),
     )
 )
-TAKEN = "another subscriber of PyHSS still has the MSISDN: tried again until it is given back"
+# Told by nothing but an exception that PyHSS did not expect: there is no session.
+NO_SESSION = AnswerRule(
+    Meaning.ABSENT, status="500", member="message", equals="Internal Server Error"
+)
+PUSHED = (
+    NO_SESSION,
+    AnswerRule(Meaning.DONE, status="200", text="Successfully sent Gx RAR"),
+    AnswerRule(Meaning.UNCLEAR, status="2xx", hint="was the RAR sent?"),
+)
 
 
 class PyHssApi:
@@ -45,27 +53,45 @@ class PyHssApi:
         return self._rest.get(f"apn/{ident}", call)
 
     def find(self, kind: Kind, imsi: str, call: Call) -> Object | None:
-        return self._rest.get(f"{kind}/imsi/{imsi}", call)
+        lookup = "ims_subscriber_imsi" if kind == "ims_subscriber" else "imsi"
+        return self._rest.get(f"{kind}/{lookup}/{imsi}", call)
 
-    def create(self, kind: Kind, body: Object, call: Call) -> Object | None:
-        """What was made; None if PyHSS has its IMSI or MSISDN already."""
-        made = self._rest.create(f"{kind}/", call, body, method="PUT")
-        if made is not None:
+    def bring(self, kind: Kind, held: Object | None, body: Object, call: Call) -> int:
+        """Make the object, or change the one that is there; its id. Raises Transient if another
+        has its MSISDN."""
+        if held is None:
+            made = self._rest.create(f"{kind}/", call, body, method="PUT")
+            if made is None:
+                raise _taken(kind)
             _assert_kept(body, made)
-        return made
+            return ident(kind, made)
+        if any(held.get(name) != value for name, value in body.items()):
+            self._change(f"{kind}/{ident(kind, held)}", kind, body, call)
+        return ident(kind, held)
 
-    def change(self, kind: Kind, number: int, body: Object, call: Call) -> None:
-        """Change what is there; refused for good if it is there and PyHSS does not take it."""
-        path = f"{kind}/{number}"
+    def _change(self, path: str, kind: Kind, body: Object, call: Call) -> None:
+        """Refused for good if it is there and PyHSS does not take the values."""
         said = self._rest.request("PATCH", path, call, body=body)
         if said.rule.meaning is Meaning.EXISTS:
-            raise Transient(TAKEN)
+            raise _taken(kind)
         if said.is_done(Meaning.ABSENT):
             _assert_kept(body, said.written())
         elif self._rest.get(path, call) is None:
             raise Unclear(f"PATCH {path}: it was removed meanwhile: read again")
         else:
             raise Terminal(f"PATCH {path}: PyHSS does not take the values, and does not say why")
+
+    def push_rule(self, imsi: str, apn: int, rule: int, call: Call) -> None:
+        """Install a charging rule in the session that the subscriber has by the APN, if any.
+
+        That the RAR was sent is all that PyHSS says of it. Raises Transient if the rule is not
+        there, for which PyHSS answers as for a session that is not.
+        """
+        body = {"imsi": imsi, "apn_id": apn, "charging_rule_id": rule}
+        said = self._rest.request("PUT", "pcrf/", call, body=body, rules=PUSHED)
+        if said.is_done(Meaning.ABSENT) or self._rest.get(f"charging_rule/{rule}", call):
+            return
+        raise Transient(f"PyHSS has no charging rule {rule}: correct charging_rule_list of the APN")
 
     def delete(self, kind: Kind, number: int, call: Call) -> None:
         self._rest.delete(f"{kind}/{number}", call)
@@ -77,6 +103,12 @@ def ident(kind: Kind, held: Object) -> int:
     if not isinstance(found, int):
         raise Unclear(f"the answer has no {kind}_id: is the address PyHSS's API?")
     return found
+
+
+def _taken(kind: Kind) -> Transient:
+    return Transient(
+        f"another {kind} of PyHSS still has the MSISDN or IMSI: tried again until it is given back"
+    )
 
 
 def _assert_kept(sent: Object, answer: Object) -> None:
