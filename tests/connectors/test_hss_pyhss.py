@@ -366,15 +366,42 @@ class TestPyHss(_PyHssTests, HttpStandardTests):
         with pytest.raises(Terminal, match=r"sim_info\.imsi"):
             connector.desired(enriched(snapshot(imsi)))
 
-    def test_the_subscriber_names_its_auc(self, connector: Any, double: PyHssDouble) -> None:
+    def test_what_others_name_is_written_first_and_removed_last(
+        self, connector: Any, double: PyHssDouble
+    ) -> None:
         key, state = self.first(connector, self.pb)
-        connector.create(key, state, make_call())
-        auc, subscriber = double.of("auc"), double.of("subscriber")
-        assert auc and subscriber
-        assert (auc["ki"], auc["opc"]) == (KI, OPC.lower())
-        assert subscriber["auc_id"] == auc["auc_id"]
-        self.remove(connector, key)
-        assert double.of("auc") is None and double.of("subscriber") is None
+        with writing(Transcript(send=True)) as transcript:
+            connector.create(key, state, make_call())
+            auc, subscriber = double.of("auc"), double.of("subscriber")
+            assert auc and subscriber and subscriber["auc_id"] == auc["auc_id"]
+            assert (auc["ki"], auc["opc"]) == (KI, OPC.lower())
+            self.remove(connector, key)
+        writes = [each for each in transcript.exchanges if each.method != "GET"]
+        order = ["auc", "subscriber", "ims_subscriber"]
+        assert [urlsplit(each.url).path.split("/")[1] for each in writes] == order + order[::-1]
+        assert not any(map(double.of, order))
+
+    @pytest.mark.parametrize(
+        ("reply", "error"),
+        [
+            (NULL, Unclear),
+            (Reply(200, {"result": "Failed"}), Unclear),
+            (Reply(500, "out of memory"), Unclear),
+            (Reply(503), Transient),
+        ],
+    )
+    def test_a_push_that_was_not_clearly_made(
+        self, scripted: ScriptedHttp, reply: Reply, error: type[Transient]
+    ) -> None:
+        connector = self.make({**self.http_settings(scripted.url), "plans": {"Gold": {}}})
+        _, state = self.first(connector, self.pb)
+        self.make(self.http_settings(scripted.url)).after_write(IMSI, state, None, make_call())
+        assert not scripted.requests  # nothing is pushed where no plan is set
+        scripted.script(Reply(200, {"apn_id": 1, "apn": "x", "charging_rule_list": "1"}), reply)
+        assert (
+            type(self.provoke(lambda: connector.after_write(IMSI, state, None, make_call())))
+            is error
+        )
 
     def test_a_subscriber_whose_auc_is_gone_gets_it_back(
         self, connector: Any, double: PyHssDouble

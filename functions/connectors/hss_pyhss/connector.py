@@ -29,7 +29,7 @@ from .settings import GIVEN, Settings
 _IMSI = re.compile(r"[0-9]{6,15}")
 _FIELDS = ("msisdn", "enabled", *GIVEN)
 _IMS_FIELDS = ("msisdn", "msisdn_list", "ifc_path")
-_RULED = ("enabled", "default_apn", "apn_list")
+_RULED = ("default_apn", "apn_list")
 """What a live session's charging rules follow from."""
 
 
@@ -133,8 +133,6 @@ class PyHss(StateConnector[Settings]):
         values: dict[str, Any] = {name: key.reveal() for name, key in keys.items()}
         if held is None:
             values.update(imsi=imsi, amf="8000", sqn=0)
-        elif held_keys(held) == keys:
-            values = {}  # PyHSS may show them in upper case
         return self._api.bring("auc", held, values, call)
 
     def delete(self, key: str, was: State | None, call: Call) -> None:
@@ -144,7 +142,7 @@ class PyHss(StateConnector[Settings]):
 
     def after_write(self, key: str, state: State | None, was: State | None, call: Call) -> None:
         """Charging rules of another APN, into the sessions that began with the one before."""
-        if state is None or not state["enabled"] or not self.settings.plans:
+        if state is None or not self.settings.plans:
             return
         if was is None or any(was.get(name) != state[name] for name in _RULED):
             self._policy.push(key, state, self._api, call)
