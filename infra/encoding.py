@@ -44,6 +44,7 @@ def summary_json(handler: Handler) -> dict[str, object]:
         "retries": handler.retries.model_dump(mode="json"),
         "answer_within_hours": handler.answer_within_hours,
         "receipts": handler.receipts,
+        "scheduled": handler.scheduled,
         "quality": handler.quality,
     }
 
@@ -84,6 +85,7 @@ def console_json(console: Console, url: str, iap_audience: str | None) -> dict[s
     return {
         "audiences": [url, GCLOUD],
         "roles": console.model_dump(mode="json", include={"viewer", "operator", "admin"}),
+        "interception": list(console.interception),
         "iap_audience": iap_audience,
         "viewers_see_subscribers": console.viewers_see_subscribers,
     }

@@ -63,6 +63,8 @@ class Handler:
     """Its events may have to go through enrichment again before they are delivered."""
     receipts: bool
     """Its system reports later what became of a message."""
+    scheduled: bool
+    """Its function is called every minute."""
     quality: Tier
 
     @property
@@ -395,6 +397,7 @@ def _handler(keys: HandlerKeys, manifest: Manifest) -> Handler:
         answer_within_hours=keys.answer_within_hours or 24.0,
         reads_again=manifest.reads_again,
         receipts=manifest.receipts,
+        scheduled=manifest.scheduled,
         quality=manifest.quality.tier,
     )
 

@@ -135,11 +135,15 @@ class Console(_Keys):
 
     ``domain``: where people find it in a browser; an Identity-Aware Proxy stands there.
     ``viewers_see_subscribers``: numbers and names are masked for viewers otherwise.
+    ``interception``: who may also see warrants; person by person, never a domain.
     """
 
     viewer: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
     operator: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
     admin: tuple[Who, ...] = Field(default=(), description="a list of e-mail addresses")
+    interception: tuple[Annotated[str, Field(pattern=r"^[^\s@:]+@[^\s@]+$")], ...] = Field(
+        default=(), description="a list of e-mail addresses"
+    )
     domain: str | None = Field(
         default=None,
         pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,}$",

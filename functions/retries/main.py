@@ -14,6 +14,7 @@ from nsps.cloud.push import PushGuard, PushRefused
 from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
 from nsps.cloud.subscriptions import Subscriptions
 from nsps.connector.load import late_connectors
+from nsps.console.handlers import Handlers
 from nsps.delivery.instance import InstanceContext
 from nsps.delivery.resend import Resend
 from nsps.delivery.switch import Switches
@@ -21,6 +22,7 @@ from nsps.flows.callbacks import Answers
 from nsps.flows.deadlines import Deadlines
 from nsps.flows.maintenance import Maintenance
 from nsps.flows.retries import Retries, Upkeep
+from nsps.flows.schedules import Schedules
 from nsps.runtime.lazy import Lazy
 from nsps.runtime.settings import RetriesSettings
 
@@ -72,7 +74,9 @@ def _upkeep(settings: RetriesSettings, context: InstanceContext) -> Upkeep:
     connectors = Lazy(lambda: late_connectors(_FUNCTIONS, settings.late, context))
     resend = Resend(context.publisher, settings.events_topic)
     answers = Answers(store, poster, resend, context.redactor)
-    return Upkeep(poster, maintenance, Deadlines(settings.late, connectors, store, answers))
+    deadlines = Deadlines(settings.late, connectors, store, answers)
+    schedules = Schedules(Handlers(settings.handlers, settings.functions, context.http))
+    return Upkeep(poster, maintenance, deadlines, schedules)
 
 
 _function = Lazy(Function)

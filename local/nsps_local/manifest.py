@@ -94,7 +94,8 @@ class Manifest(_Part):
     handler gets that does not say. ``groups``: the
     ESPF group or groups it usually reports to. ``reads_again``: its events may have to go through
     enrichment again before they are delivered, so its function may publish them. ``receipts``: its
-    system reports later what became of a message, through the callbacks function. ``tls``: it
+    system reports later what became of a message, through the callbacks function. ``scheduled``:
+    its function is called every minute. ``tls``: it
     speaks through the kit's HTTP or TCP, so a handler may have the secrets of ``TLS_SECRETS``.
     """
 
@@ -113,6 +114,7 @@ class Manifest(_Part):
     rate: float | None = Field(default=None, gt=0)
     reads_again: bool = False
     receipts: bool = False
+    scheduled: bool = False
     tls: bool = False
     quality: Quality
 

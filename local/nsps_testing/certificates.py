@@ -43,12 +43,16 @@ class Issued:
     def pem(self) -> str:
         return self.cert_pem + self.key_pem()
 
-    def server_side(self, folder: Path) -> ssl.SSLContext:
-        """For a server that shows this certificate; ``folder``: where its file may be written."""
+    def server_side(self, folder: Path, clients: Issued | None = None) -> ssl.SSLContext:
+        """For a server that shows this certificate; ``folder``: where its file may be written.
+        ``clients``: the authority of the certificate that it wants of a client."""
         file = folder / "server.pem"
         file.write_text(self.pem)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(file)
+        if clients is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cadata=clients.cert_pem)
         return context
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import select
 import socket
+import ssl
 import struct
 import threading
 from collections import deque
@@ -310,15 +311,24 @@ class ScriptedHttp:
     """An HTTP system on loopback that answers what it is told, and keeps what it was asked.
 
     Scripted replies are used up in order; then ``otherwise`` answers: one reply for ever, or a
-    function of the request (a small system of its own).
+    function of the request (a small system of its own). With ``tls`` it speaks HTTPS, as localhost.
     """
 
-    def __init__(self, otherwise: Reply | Callable[[Seen], Reply] | None = None) -> None:
+    def __init__(
+        self,
+        otherwise: Reply | Callable[[Seen], Reply] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.otherwise: Reply | Callable[[Seen], Reply] = otherwise or Reply(200, {})
         self.requests: list[Seen] = []
         self._script: deque[Reply] = deque()
         self._closed = threading.Event()
         self._server = _Server(self)
+        self._scheme = "https" if tls else "http"
+        if tls:  # the handshake is the connection's own thread's
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
@@ -331,7 +341,8 @@ class ScriptedHttp:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        host = "localhost" if self._scheme == "https" else "127.0.0.1"
+        return f"{self._scheme}://{host}:{self._server.server_port}"
 
     def script(self, *replies: Reply) -> None:
         """Answer the next requests with these, in order."""

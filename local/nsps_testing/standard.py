@@ -58,6 +58,7 @@ from nsps.connector.base import (
     MessageConnector,
     Order,
     Receipt,
+    Scheduled,
     State,
     StateConnector,
 )
@@ -281,6 +282,9 @@ class StandardTests(ABC):
             "asynchronous": AsynchronousConnector,
         }
         assert any(issubclass(self.connector_class, kinds[kind]) for kind in manifest.kind)
+
+    def test_the_manifest_says_whether_it_has_a_schedule(self) -> None:
+        assert self.manifest().scheduled == issubclass(self.connector_class, Scheduled)
 
     def test_the_secrets_are_those_of_the_manifest(self) -> None:
         declared = self.manifest().secrets

@@ -287,6 +287,7 @@ def function(ours: Ours, folder: Path, settings: dict[str, Any]) -> Iterator[tup
         "connector": ours.name,
         "kind": manifest.kind[0],
         "receipts": manifest.receipts,
+        "scheduled": manifest.scheduled,
         "events": ["*/*", "*/*/*"],
         "requires": ours.requires,
         "settings": settings,

@@ -21,6 +21,7 @@ from nsps.cloud.messages import (
 )
 from nsps.cloud.store import Store
 from nsps.connector.base import Enriched
+from nsps.console.handlers import Handlers
 from nsps.delivery.resend import Resend
 from nsps.delivery.switch import Switch
 from nsps.domain.event import Owner, SnapshotTime
@@ -28,7 +29,9 @@ from nsps.domain.outcome import Transient
 from nsps.domain.retry import LONG_RETRIES
 from nsps.domain.snapshot import PbData
 from nsps.flows.retries import SEND_SECONDS, Retries, Ticked, Upkeep
+from nsps.flows.schedules import Schedules
 from nsps.runtime.settings import HandlerSummary
+from nsps.transport.http import Http
 from nsps_local.firestore import FirestoreServer
 
 from tests.unit.connector.systems import IMSI, Box, Kit, new_store
@@ -101,7 +104,7 @@ class Rig:
             HANDLERS,
             store,
             Resend(lambda: publisher, "events"),
-            Upkeep(self.kit.poster, rest, orders),
+            Upkeep(self.kit.poster, rest, orders, Schedules(Handlers([], {}, Http()))),
             sleep=lambda _: None,
         )
 

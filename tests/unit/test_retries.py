@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from nsps.cloud.messages import ENRICHMENT, MalformedMessage, PushMessage
 from nsps.cloud.store import Store, Tx
+from nsps.console.handlers import Handlers
 from nsps.console.identity import Person, Role
 from nsps.console.parked import CannotSendNow, NotParked, Parked
 from nsps.delivery import switch
@@ -26,9 +27,11 @@ from nsps.espf.poster import Poster
 from nsps.flows import retries
 from nsps.flows.deadlines import Deadlines
 from nsps.flows.retries import SOURCE, TICK_SECONDS, Retries, Upkeep
+from nsps.flows.schedules import Schedules
 from nsps.runtime import log
 from nsps.runtime.redact import Redactor
 from nsps.runtime.settings import HandlerSummary, LongSchedule, RetrySettings
+from nsps.transport.http import Http
 
 from tests.unit.connector.systems import Espf, new_store
 
@@ -93,7 +96,7 @@ class World:
             self.handlers,
             self.store,
             Resend(lambda: publisher, "topic"),
-            Upkeep(poster, kept, deadlines),
+            Upkeep(poster, kept, deadlines, Schedules(Handlers([], {}, Http()))),
             clock=lambda: self.now,
             sleep=self.sleep,
         )

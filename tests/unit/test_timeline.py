@@ -11,6 +11,7 @@ import pytest
 from nsps.cloud.messages import ENRICHMENT, RawEventMessage
 from nsps.cloud.store import Store
 from nsps.connector.base import Enriched
+from nsps.console.handlers import Handlers
 from nsps.delivery import timeline
 from nsps.delivery.history import History
 from nsps.delivery.ledger.orders import LateAnswer, Orders
@@ -20,7 +21,9 @@ from nsps.domain.event import SnapshotTime, owner_of
 from nsps.domain.outcome import AnswerState, NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import PbData
 from nsps.flows.retries import Retries, Upkeep
+from nsps.flows.schedules import Schedules
 from nsps.runtime.settings import HandlerSummary, PushSchedule, RetrySettings
+from nsps.transport.http import Http
 
 from tests.unit.connector.systems import IMSI, REDACTOR, Box, Clerk, Kit, Letters, new_store
 from tests.unit.flow_parts import Topics, dead_letter, raw
@@ -50,7 +53,7 @@ class Rig:
             [summary("hss", "HSS")],
             store,
             Resend(lambda: publisher, "t"),
-            Upkeep(self.hss.poster, rest, rest),
+            Upkeep(self.hss.poster, rest, rest, Schedules(Handlers([], {}, Http()))),
         )
 
     def opened(self, *handlers: str, **variables: Any) -> RawEventMessage:

@@ -52,6 +52,7 @@ __all__ = [
     "CallbackInvalid",
     "CallbackRefused",
     "CallbackRequest",
+    "Confidential",
     "Connector",
     "Context",
     "Enriched",
@@ -59,6 +60,7 @@ __all__ = [
     "MessageConnector",
     "Order",
     "Receipt",
+    "Scheduled",
     "State",
     "StateConnector",
     "not_given",
@@ -164,6 +166,27 @@ class Connector(ABC, Generic[SettingsT]):
 
     def close(self) -> None:
         """Give back connections; called when the instance ends."""
+
+
+class Scheduled(ABC):
+    """A connector with work that is due at a time, whether an event comes or not.
+
+    Its manifest says ``scheduled: true``. The scheduler's tick calls it every minute, also while
+    the handler is paused or its system down; two calls may overlap.
+    """
+
+    @abstractmethod
+    def on_schedule(self, call: Call) -> None:
+        """Do what is due; what is not done is done next time. Raises Transient, which is logged:
+        it must name nobody."""
+
+
+class Confidential(ABC):
+    """A connector that holds what only the console's role ``interception`` may see."""
+
+    @abstractmethod
+    def confidential(self, call: Call) -> Sequence[Mapping[str, Any]]:
+        """What it is, as JSON; each look is noted in the audit. Raises Transient."""
 
 
 def not_read(

@@ -22,11 +22,13 @@ from nsps.connector import contract
 from nsps.connector.base import (
     AnswersLater,
     Call,
+    Confidential,
     Connector,
     Context,
     Enriched,
     MessageConnector,
     Ordering,
+    Scheduled,
     not_given,
     not_read,
 )
@@ -58,8 +60,11 @@ if TYPE_CHECKING:
 _log = log.get(__name__)
 
 CONTRACT_PATH = "/process-event"
-CONSOLE_PATHS = ("/preview", "/compare", "/keys", "/try")
+CONSOLE_PATHS = ("/preview", "/compare", "/keys", "/try", "/confidential")
+SCHEDULED_PATH = "/scheduled"
 CHECK_SECONDS = 5.0
+SCHEDULED_SECONDS = 40.0
+CONFIDENTIAL_SECONDS = 60.0
 
 
 def serve(
@@ -131,6 +136,8 @@ class HandlerFunction:
             return _contract(request, started)
         if request.path.rstrip("/") in CONSOLE_PATHS:
             return _for_console(request, started)
+        if request.path.rstrip("/") == SCHEDULED_PATH:
+            return _scheduled(request, started)
         if request.path != "/":
             return _reply(contract.not_found())
         if request.method != "POST":
@@ -171,6 +178,11 @@ class _Started:
                 f"handler {self.handler.name}: its receipts would never come in: "
                 "write receipts: true into the connector's manifest"
             )
+        if isinstance(self.connector, Scheduled) and not self.handler.scheduled:
+            raise SettingsError(
+                f"handler {self.handler.name}: its schedule would never be kept: "
+                "write scheduled: true into the connector's manifest"
+            )
 
     def _make_pipeline(self) -> Pipeline:
         context = self.context
@@ -199,6 +211,13 @@ class _Started:
             known = isinstance(error, Transient)
             return redact(str(error)) if known else type(error).__name__
         return None
+
+    def confidential(self) -> dict[str, Any]:
+        """What only the role ``interception`` may see. Raises NoState where there is nothing."""
+        if not isinstance(self.connector, Confidential):
+            raise NoState(f"{self.handler.name}: its connector keeps nothing confidential")
+        call = Call(Deadline(CONFIDENTIAL_SECONDS), reference=f"{self.handler.name}/confidential")
+        return {"confidential": list(self.connector.confidential(call))}
 
     def deliver_push(self, push: PushMessage) -> Reply:
         message = EnrichedMessage.from_push(push)
@@ -286,8 +305,28 @@ def _health(request: flask.Request, started: _Started) -> Reply:
     return healthy(name)
 
 
+def _scheduled(request: flask.Request, started: _Started) -> Reply:
+    """POST /scheduled, by the scheduler's tick: what is due now."""
+    connector, name = started.connector, started.handler.name
+    if request.method != "POST":
+        return _reply(contract.method_not_allowed("POST"))
+    try:
+        started.guard.check(request.headers)
+        if not isinstance(connector, Scheduled):
+            return Reply(409, {"error": f"{name}: its connector has no schedule"})
+        connector.on_schedule(Call(Deadline(SCHEDULED_SECONDS), reference=f"{name}/scheduled"))
+    except PushRefused as refused:
+        return Reply(refused.status, {"error": str(refused)})
+    except DeliveryError as error:
+        return Reply(503, {"error": started.context.redactor().text_for_store(str(error))})
+    except Exception as error:
+        _log.error("an unexpected error", error=error)
+        return Reply(500, {"error": "unexpected error; see the connector's log"})
+    return Reply(200, {})
+
+
 def _for_console(request: flask.Request, started: _Started) -> Reply:
-    """POST /preview, /compare, /keys and /try: for the console. Only /try can write."""
+    """POST to one of CONSOLE_PATHS: for the console. Only /try can write."""
     try:
         started.guard.check(request.headers)
         asked = read_request(request.get_data(cache=False))
@@ -313,6 +352,8 @@ def _answer_to(asked: ConsoleRequest, path: str, started: _Started) -> dict[str,
         return asked.tried(started.trial())
     if path == "/keys":
         return asked.foreign(started.inspector())
+    if path == "/confidential":
+        return started.confidential()
     return asked.compare(started.inspector())
 
 

@@ -31,10 +31,14 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who asks: a verified e-mail address, and what it may do."""
+    """Who asks: a verified e-mail address, and what it may do.
+
+    ``interception``: may also see what is confidential; no other role includes that.
+    """
 
     email: str
     role: Role
+    interception: bool = False
 
 
 class NotAllowed(Exception):
@@ -62,7 +66,8 @@ class Identity:
         role = self.role_of(email)
         if role is None:
             raise NotAllowed(403, f"{email} has no role in this console: ask an admin for one")
-        return Person(email, role)
+        watchers = {each.lower() for each in self._settings.interception}
+        return Person(email, role, email in watchers)
 
     def role_of(self, email: str) -> Role | None:
         """The highest role that the address has."""

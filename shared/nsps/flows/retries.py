@@ -50,6 +50,7 @@ from nsps.espf import outbox
 from nsps.espf.poster import Poster, note_status
 from nsps.flows.deadlines import Deadlines
 from nsps.flows.maintenance import Maintenance
+from nsps.flows.schedules import Schedules
 from nsps.runtime import log
 from nsps.runtime.settings import HandlerSummary
 from nsps.runtime.trace import from_attributes
@@ -85,6 +86,7 @@ class Upkeep:
     poster: Poster
     maintenance: Maintenance
     deadlines: Deadlines
+    schedules: Schedules
 
 
 class Retries:
@@ -208,6 +210,11 @@ class Retries:
         Each handler's part is done beside the others': none waits for another. What is due is
         decided by Firestore's clock, which also set the times: an instance's own may be wrong.
         """
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(_guarded, "the schedules", self._upkeep.schedules.tick)
+            return self._ticked()
+
+    def _ticked(self) -> Ticked:
         ends = self._clock() + TICK_SECONDS
         kept = _guarded("the switches", self._upkeep.maintenance.tick)
         statuses = _guarded("the statuses", self._poster.send_due) or 0

@@ -165,6 +165,7 @@ class ConsoleSettings(_Part):
     """Who may use the console's API, and as what.
 
     ``roles``: viewer, operator or admin -> e-mail addresses, or ``domain:example.com``.
+    ``interception``: who may besides see what is confidential, an admin no more than others.
     ``audiences``: of Google ID tokens (a person's from gcloud has gcloud's own);
     ``iap_audience``: of the Identity-Aware Proxy, where it stands before the function.
     ``viewers_see_subscribers``: numbers and names are masked for viewers otherwise.
@@ -173,6 +174,7 @@ class ConsoleSettings(_Part):
 
     audiences: Annotated[tuple[Text, ...], Field(min_length=1)]
     roles: dict[Literal["viewer", "operator", "admin"], tuple[Text, ...]]
+    interception: tuple[Text, ...] = ()
     iap_audience: Text | None = None
     certs_url: WebUrl = GOOGLE_CERTS_URL
     iap_certs_url: WebUrl = IAP_CERTS_URL
@@ -248,6 +250,7 @@ class HandlerSummary(_Part):
 
     ``max_rate``: calls a second that it bears; None: not known. ``answer_within_hours``: how
     long one that answers later may take. ``receipts``: it reports what became of messages.
+    ``scheduled``: its function is called every minute.
     ``quality``: the tier of its connector's manifest.
     """
 
@@ -261,6 +264,7 @@ class HandlerSummary(_Part):
     retries: RetrySettings = RetrySettings()
     answer_within_hours: Annotated[float, Field(gt=0, le=2160)] = 24.0
     receipts: bool = False
+    scheduled: bool = False
     quality: Tier | None = None
 
     @property

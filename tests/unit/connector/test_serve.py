@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from ssl import TLSVersion
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from flask import Request
 from nsps.cloud.messages import EnrichedMessage, PushMessage
 from nsps.cloud.receiver import Reply
-from nsps.connector.base import Call, Context
+from nsps.connector.base import Call, Confidential, Context, Scheduled
 from nsps.connector.serve import HandlerFunction
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime
 from nsps.domain.outcome import Transient
@@ -65,6 +66,8 @@ def function(
     project: str,
     requires: Iterable[str] = BLOCKS,
     secrets: Mapping[str, str] | None = None,
+    *,
+    scheduled: bool = False,
 ) -> HandlerFunction:
     """``secrets``: of the handler, name -> value."""
     values = {f"SECRET_{name}": value for name, value in (secrets or {}).items()}
@@ -75,6 +78,7 @@ def function(
         "requires": [*requires],
         "secrets": {name: f"env:SECRET_{name}" for name in secrets or {}},
         "contract_token": "env:TOKEN",
+        "scheduled": scheduled,
     }
     portabilling = {"url": "http://portabilling.test", "credentials": "env:API"}
     push = {"audience": "http://f.test", "service_account": "push@f.test", "unsigned": True}
@@ -202,3 +206,54 @@ def test_an_answer_of_the_contract_repeats_no_imsi(
     reply = made.handle(request)
     assert reply.code == 500, reply.body
     assert "503 busy" in json.dumps(reply.body) and IMSI not in json.dumps(reply.body)
+
+
+# ---- what is due, and what is confidential -------------------------------------------------------
+
+
+class Watcher(Calling, Scheduled, Confidential):
+    """Its schedule fails with what the test says."""
+
+    fails: ClassVar[Exception | None] = None
+
+    def on_schedule(self, call: Call) -> None:
+        if self.fails:
+            raise self.fails
+
+    def confidential(self, call: Call) -> list[dict[str, Any]]:
+        return [{"target": IMSI}]
+
+
+def asked(box: type[Box], path: str, method: str = "POST", **more: Any) -> Reply:
+    made, welcome = function(box, "p", **more), SimpleNamespace(check=lambda headers: None)
+    setattr(made.start(), "guard", welcome)  # noqa: B010  (the real one is tested elsewhere)
+    request = EnvironBuilder(method=method, path=path, json={} if method == "POST" else None)
+    return made.handle(Request(request.get_environ()))
+
+
+@pytest.mark.parametrize(
+    ("fails", "status"),
+    [(None, 200), (Transient("not all could be followed"), 503), (ValueError(IMSI), 500)],
+)
+def test_the_schedule_is_kept_or_not(
+    monkeypatch: pytest.MonkeyPatch, fails: Exception | None, status: int
+) -> None:
+    monkeypatch.setattr(Watcher, "fails", fails)
+    reply = asked(Watcher, "/scheduled", scheduled=True)
+    assert reply.code == status and IMSI not in json.dumps(reply.body)
+
+
+def test_what_a_connector_keeps_confidential_is_its_own() -> None:
+    told = asked(Watcher, "/confidential", scheduled=True)
+    assert told.body == {"confidential": [{"target": IMSI}]}
+    assert asked(Calling, "/confidential").code == 409
+    assert asked(Calling, "/scheduled").code == 409
+    assert asked(Watcher, "/scheduled", method="GET", scheduled=True).code == 405
+    for path in ("/scheduled", "/confidential"):
+        stranger = Request(EnvironBuilder(method="POST", path=path, json={}).get_environ())
+        assert function(Watcher, "p", scheduled=True).handle(stranger).code == 401
+
+
+def test_a_schedule_that_the_manifest_does_not_name_is_refused() -> None:
+    with pytest.raises(SettingsError, match="scheduled: true"):
+        function(Watcher, "p").start()

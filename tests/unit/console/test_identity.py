@@ -62,6 +62,7 @@ def identity(issuer: TokenIssuer) -> Iterator[Identity]:
             "operator": ("Ops@acme.example",),
             "admin": ("boss@acme.example",),
         },
+        interception=("Ann@acme.example",),
         iap_audience=IAP_AUDIENCE,
         certs_url=f"{url}/certs",
         iap_certs_url=f"{url}/iap",
@@ -102,6 +103,7 @@ def test_the_highest_role_counts(
 ) -> None:
     person = identity.who(bearer(issuer.token(email, AUDIENCE)))
     assert (person.email, person.role) == (email, role)
+    assert person.interception is (email == "ann@acme.example"), "no role includes it"
     assert identity.who(bearer(issuer.token(email, "gcloud"))).role == role
 
 

@@ -85,6 +85,8 @@ class Api:
             raise NotAllowed(
                 403, f"{person.email} is {person.role.name}: this needs {route.role.name}"
             )
+        if route.interception and not person.interception:
+            raise NotAllowed(403, f"{person.email} does not have the role interception")
         if len(body) > MAX_BODY_BYTES:
             raise BadRequest(f"the body is larger than {MAX_BODY_BYTES} bytes")
         with log.fields(by=person.email):
@@ -111,6 +113,7 @@ class _Route:
     path: str
     role: Role
     answer: Answering
+    interception: bool = False
 
 
 ROUTES = (
@@ -136,6 +139,10 @@ ROUTES = (
     _Route("POST", "/api/handlers/{name}/pause", Role.operator, handlers.pause),
     _Route("POST", "/api/handlers/{name}/resume", Role.operator, handlers.resume),
     _Route("POST", "/api/handlers/{name}/try", Role.operator, handlers.try_handler),
+    _Route(
+        "GET", "/api/handlers/{name}/confidential", Role.viewer, handlers.confidential,
+        interception=True,
+    ),  # fmt: skip
     _Route("GET", "/api/accounts/{name}/kept", Role.viewer, subscribers.kept),
     _Route("POST", "/api/accounts/{name}/erase", Role.admin, subscribers.erase),
     _Route("POST", "/api/parked/{name}/send", Role.operator, jobs.send_parked),

@@ -97,3 +97,13 @@ def try_handler(context: ConsoleContext, request: ConsoleRequest) -> dict[str, A
         return context.handlers.ask(name, "/try", {"owner": owner, "send": body.send})
     except Terminal as error:
         raise HandlerRefuses(str(error)) from None
+
+
+def confidential(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
+    """What a handler shows to the role interception alone; noted before it is shown."""
+    name, who = context.handlers.get(request.name).name, request.person.email
+    audit.note_alone(context.store, who, "interception", "look at confidential", name)
+    try:
+        return context.handlers.ask(name, "/confidential", {})
+    except Terminal as error:
+        raise HandlerRefuses(str(error)) from None
