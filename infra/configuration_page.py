@@ -20,7 +20,6 @@ MORE = {
     "viewer": "May read.",
     "operator": "May also pause, resume, replay and reconcile.",
     "admin": "May do everything, except what `interception` may.",
-    "interception": "May also see warrants; besides one of the other roles.",
     "emails": "Who is written to.",
     "max_instances": "No more than these, whatever comes.",
     "when_installed": "On the local stack the handler is left out where this is not installed.",

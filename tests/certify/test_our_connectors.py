@@ -45,6 +45,7 @@ SECRETS = {
     "NSPS_TEST_PARTNER": PARTNERS_TOKEN,
     "NSPS_TEST_TRYTON": "nsps:password-canary",
     "NSPS_TEST_KANNEL": "kannel-password-4711",
+    "NSPS_TEST_WARRANTS": '{"key": "a-key-for-the-identifiers-of-tasks-0001", "warrants": []}',
     "NSPS_TEST_SIP_KEY": "a-key-for-sip-passwords-of-40-characters",
 }
 
@@ -95,6 +96,16 @@ def _partner(_folder: Path) -> Iterator[Host]:
 def _kannel(_folder: Path) -> Iterator[Host]:
     with ScriptedHttp(import_module("tests.connectors.test_sms_kannel").kannel) as system:
         yield system.address
+
+
+@contextmanager
+def _network_element(_folder: Path) -> Iterator[Host]:
+    with ScriptedHttp(_network().NetworkElement()) as system:
+        yield system.address
+
+
+def _network() -> Any:
+    return import_module("tests.connectors.network_element")
 
 
 @contextmanager
@@ -197,6 +208,19 @@ OURS = [
         ["account_info", "sim_info", "access_policy_info"],
         _wtl,
         {"token": "env:NSPS_TEST_PARTNER"},
+    ),
+    Ours(
+        "li_x1",
+        lambda host, port: {
+            "url": f"http://{host}:{port}",
+            "admf": _network().ADMF,
+            "ne": _network().NE,
+            "event_seconds": 0.05,
+            "allow_http": True,
+        },
+        ["account_info", "sim_info"],
+        _network_element,
+        {"warrants": "env:NSPS_TEST_WARRANTS"},
     ),
     Ours(
         "notification",
