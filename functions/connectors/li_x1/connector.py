@@ -1,6 +1,6 @@
 """Lawful interception over ETSI X1: the tasks that a list of warrants calls for, and no others.
 
-Whether an account is a target must not show in what an event leaves behind (decision 27). So
+Whether an account is a target must not show in what an event leaves behind (decision 28). So
 every account has one resource, whose state is known by a keyed hash; every event asks the network
 element how it is, takes the same time and ends alike. What is done for a target in that time may
 fail unseen: the schedule activates, repairs and deactivates.
