@@ -140,9 +140,12 @@ ROUTES = (
     _Route("POST", "/api/handlers/{name}/resume", Role.operator, handlers.resume),
     _Route("POST", "/api/handlers/{name}/try", Role.operator, handlers.try_handler),
     _Route(
-        "GET", "/api/handlers/{name}/confidential", Role.viewer, handlers.confidential,
+        "GET",
+        "/api/handlers/{name}/confidential",
+        Role.viewer,
+        handlers.confidential,
         interception=True,
-    ),  # fmt: skip
+    ),
     _Route("GET", "/api/accounts/{name}/kept", Role.viewer, subscribers.kept),
     _Route("POST", "/api/accounts/{name}/erase", Role.admin, subscribers.erase),
     _Route("POST", "/api/parked/{name}/send", Role.operator, jobs.send_parked),
