@@ -547,6 +547,27 @@ class TestWithoutKeys:
 
 
 @pytest.mark.parametrize(
+    ("policy", "given"),
+    [
+        ("fast", {"default_apn": 2, "apn_list": "2,9", "ue_ambr_dl": 50000, "ue_ambr_ul": 70000}),
+        ("other", {"default_apn": 1, "apn_list": "1", "ue_ambr_dl": 50000, "ue_ambr_ul": 10000}),
+        (None, {"default_apn": 1, "apn_list": "1", "ue_ambr_dl": 50000, "ue_ambr_ul": 10000}),
+    ],
+)
+def test_apns_and_speeds_by_access_policy(policy: str | None, given: dict[str, Any]) -> None:
+    plans = {"fast": {"default_apn": 2, "apn_list": "2,9", "ue_ambr_ul": 70000}}
+    own = {"url": "http://hss.example.net", "plan": "policy.eps_profile", "plans": plans}
+    settings = Settings.model_validate({**SETTINGS, **own})
+    attribute = {"group_name": "HSS", "name": "eps_profile", "value": policy}
+    attributes = [] if policy is None else [attribute]
+    pb = {**snapshot(), "access_policy_info": {"name": "LTE", "attributes": attributes}}
+    connector = PyHss(settings, make_context())
+    [state] = connector.desired(enriched(pb)).values()
+    assert {name: state[name] for name in given} == given
+    assert [block for _, block in connector.reads(settings)] == [Block.ACCESS_POLICY_INFO]
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"url": "hss"},
