@@ -5,13 +5,16 @@ READY := .venv/.ready
 PEER := local/nsps_local/bench/peer
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types bench scoreboard clean
+.PHONY: help run demo test lint types bench scoreboard clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: $(READY)  ## start the whole system on this machine and play a scenario
 	@$(BIN)/nsps up --scenario
+
+demo: $(READY)  ## one subscriber's life through every real system that is installed here
+	@$(BIN)/python -m nsps_local.demo
 
 test: $(READY)  ## install what the tests need and run every one of them
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile

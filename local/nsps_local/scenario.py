@@ -39,6 +39,17 @@ class Sandbox:
         document: dict[str, Any] = answer.json()
         return document
 
+    def settings(self, **settings: Any) -> None:
+        """Change how the sandbox behaves."""
+        answer = requests.post(f"{self._url}/sandbox/settings", json=settings, timeout=20)
+        answer.raise_for_status()
+
+    def statuses(self, i_account: int) -> dict[str, str]:
+        """What ESPF was told last about an account, by group."""
+        url = f"{self._url}/sandbox/statuses"
+        answer = requests.get(url, params={"i_account": i_account}, timeout=20)
+        return {told["group"]: told["status"] for told in answer.json()["statuses"]}
+
     def state(self) -> dict[str, Any]:
         answer = requests.get(f"{self._url}/sandbox/state", timeout=20)
         document: dict[str, Any] = answer.json()
@@ -53,7 +64,7 @@ def play(running: Running, stopped: threading.Event) -> None:
             return
         console.print(f"\n[bold]{title}[/]")
         for event in change()["events"]:
-            _print(_finished(running, str(event["i_event"]), stopped))
+            _print(finished(running, str(event["i_event"]), stopped))
 
 
 def _print(history: EventHistory) -> None:
@@ -108,7 +119,7 @@ def _steps(sandbox: Sandbox) -> Iterator[tuple[str, Callable[[], dict[str, Any]]
     )
 
 
-def _finished(running: Running, i_event: str, stopped: threading.Event) -> EventHistory:
+def finished(running: Running, i_event: str, stopped: threading.Event) -> EventHistory:
     """The event's history once nothing more will happen and its status was sent."""
     ends = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < ends and not stopped.is_set():

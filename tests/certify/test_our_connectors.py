@@ -25,6 +25,8 @@ from nsps_local.certify.run import Run
 from nsps_local.certify.samples import Samples
 from nsps_local.certify.send import Sender
 from nsps_local.certify.system import System
+from nsps_local.daemons.osmo_hlr import osmo_hlr
+from nsps_local.daemons.postgresql import postgresql
 from nsps_local.firestore import FirestoreServer
 from nsps_local.manifest import load
 from nsps_local.order_manager import running as order_manager
@@ -36,7 +38,6 @@ from tests.connectors.test_hss_pyhss import SETTINGS as PYHSS_SETTINGS
 from tests.connectors.test_hss_pyhss import PyHssDouble
 from tests.connectors.test_notification import Inbox, Server
 from tests.end_to_end.function_process import FunctionProcess
-from tests.systems.daemons import osmo_hlr, postgresql
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "c0ntract-token-of-ours"

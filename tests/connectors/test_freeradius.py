@@ -18,6 +18,7 @@ from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import Block
 from nsps.runtime.mistakes import sentences
 from nsps.runtime.secrets import SecretValue
+from nsps_local.daemons.postgresql import postgresql
 from nsps_testing.standard import (
     ChaosProxy,
     Reply,
@@ -33,7 +34,6 @@ from pyrad.packet import CoAACK, CoAPacket, CoARequest, DisconnectACK, Disconnec
 
 from functions.connectors.freeradius.connector import REJECT, Freeradius
 from functions.connectors.freeradius.settings import Settings
-from tests.systems.daemons import postgresql
 from tests.unit.test_radius import SECRET, NasDouble, answering, silent
 
 KEY = "a-sample-key-of-sufficient-length-51c7"

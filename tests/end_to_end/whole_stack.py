@@ -120,15 +120,17 @@ def program(name: str) -> str | None:
 class WholeStack:
     """`nsps up` in a process of its own, with its own state and ports."""
 
-    def __init__(self, state: Path, config: Path, secrets: Path | None = None) -> None:
+    def __init__(
+        self, state: Path, config: Path, secrets: Path | None = None, port_base: int = 0
+    ) -> None:
         self.state = state
         self._command = [sys.executable, "-m", "nsps_local.cli", "up", "--state", str(state)]
-        self._command += ["--config", str(config), "--port-base", str(reserve_base())]
+        self._command += ["--config", str(config), "--port-base", str(port_base or reserve_base())]
         if secrets is not None:
             self._command += ["--secrets", str(secrets)]
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> WholeStack:
+    def start(self, seconds: float = START_SECONDS) -> WholeStack:
         output = (self.state.parent / f"{self.state.name}.out").open("ab")
         self.process = subprocess.Popen(self._command, cwd=ROOT, stdout=output, stderr=output)
         file = self.state / "stack.json"
@@ -138,7 +140,7 @@ class WholeStack:
             assert self.process.poll() is None, self.output()
             return file.exists() and json.loads(file.read_text())["pid"] == self.process.pid
 
-        wait_for(up, START_SECONDS, "the stack to be up")
+        wait_for(up, seconds, "the stack to be up")
         self.running = Running(self.state)
         self.description = self.running.description
         self.sandbox = Sandbox(self.description["sandbox"]["url"])

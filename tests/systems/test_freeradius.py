@@ -4,7 +4,6 @@ what becomes of a live session."""
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,8 @@ from nsps.domain.outcome import NoAnswer, Outcome
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.deadline import Deadline
 from nsps.transport.radius import Nas, RadiusClient
+from nsps_local.daemons.freeradius import RADIUS_SCHEMA, FreeRadius, freeradius, radclient
+from nsps_local.daemons.postgresql import new_database, postgresql
 from nsps_testing.standard import Reply, ScriptedHttp, UnderTheKit, enriched, make_call
 from pyrad.packet import (
     CoAACK,
@@ -32,7 +33,6 @@ from pyrad.packet import (
 from functions.connectors.freeradius.attributes import Attributes
 from tests.connectors import test_freeradius as of_connector
 from tests.connectors.test_freeradius import PASSWORD, USER, counter, snapshot
-from tests.systems.daemons import RADIUS_SCHEMA, FreeRadius, freeradius, postgresql
 from tests.unit.test_radius import Behaviour, NasDouble, answering
 
 GOLD = {"Mikrotik-Rate-Limit": "50M/10M", "Session-Timeout": "3600"}
@@ -50,11 +50,7 @@ class World:
     port: int
 
     def make_database(self) -> None:
-        with self.session("postgres") as session:
-            session.execute("DROP DATABASE IF EXISTS radius WITH (FORCE)")
-            session.execute("CREATE DATABASE radius")
-        with self.session() as session:
-            session.execute(RADIUS_SCHEMA.read_bytes())
+        new_database((self.host, self.port), "radius", RADIUS_SCHEMA)
 
     @contextmanager
     def session(self, database: str = "radius") -> Iterator[psycopg.Connection[Any]]:
@@ -146,16 +142,6 @@ def provisioned(world: World) -> Iterator[Any]:
     yield make
     for each in made:
         each.close()
-
-
-def radclient(port: int, kind: str, secret: str, attributes: dict[str, str]) -> str:
-    """What it shows of the answer; empty if none came."""
-    lines = "".join(f'{name} = "{value}"\n' for name, value in attributes.items())
-    command = ["radclient", "-x", "-r", "1", "-t", "5", f"127.0.0.1:{port}", kind, secret]
-    done = subprocess.run(
-        command, input=lines, capture_output=True, text=True, timeout=20, check=False
-    )
-    return done.stdout.partition("Received ")[2]
 
 
 def login(

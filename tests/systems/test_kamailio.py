@@ -12,13 +12,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, ClassVar
 
 import psycopg
 import pytest
 import requests
 from nsps.domain.outcome import Outcome
+from nsps_local.daemons.kamailio import kamailio, kamailio_database
+from nsps_local.daemons.postgresql import postgresql
+from nsps_local.daemons.sip_phone import Phone
 from nsps_testing.standard import ChaosProxy, UnderTheKit, make_context
 
 from functions.connectors.voip_kamailio.connector import VoipKamailio
@@ -31,13 +33,10 @@ from tests.connectors.test_voip_kamailio import (
     snapshot,
 )
 from tests.end_to_end.whole_stack import ROOT, WholeStack, configuration, wait_for
-from tests.systems.daemons import kamailio, postgresql
-from tests.systems.sip_phone import Phone
 
 pytestmark = pytest.mark.timeout(240)
 
 PASSWORD = "kamailio-database-canary"
-SCHEMAS = Path("/usr/share/kamailio/postgres")
 
 
 class Kamailio:
@@ -50,17 +49,8 @@ class Kamailio:
 
     def start(self) -> None:
         """With an empty database, at the same ports as before."""
-        with self.session("postgres") as session:
-            session.execute("CREATE DATABASE kamailio")
         ports = (self.sip, self.rpc) if self.sip else None
-        host, port = self.database
-        url = f"postgres://postgres@{host}:{port}/kamailio"
-        with self.session() as session:
-            for name in ("standard", "auth_db"):
-                session.execute((SCHEMAS / f"{name}-create.sql").read_bytes())
-            session.execute("ALTER TABLE subscriber ADD status varchar(16), ADD display text")
-            session.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON subscriber TO nsps")
-            session.execute("GRANT USAGE ON subscriber_id_seq TO nsps")
+        url = kamailio_database(self.database)
         self.sip, self.rpc = self._running.enter_context(kamailio(url, ports))
 
     def lose(self) -> None:

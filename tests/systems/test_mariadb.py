@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps_local.daemons.mariadb import mariadb
 from nsps_testing.standard import (
     ChaosProxy,
     StateStandardTests,
@@ -22,7 +23,6 @@ from sqlalchemy import URL, Connection, create_engine
 
 from functions.connectors.database.connector import Database
 from functions.connectors.database.settings import Settings
-from tests.systems.daemons import mariadb
 from tests.systems.database_kit import (
     PASSWORD,
     Address,

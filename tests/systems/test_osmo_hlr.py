@@ -10,6 +10,7 @@ import pytest
 from nsps.connector.base import Call
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.runtime.secrets import SecretValue
+from nsps_local.daemons.osmo_hlr import osmo_hlr
 from nsps_testing.standard import (
     ChaosProxy,
     StateStandardTests,
@@ -19,7 +20,6 @@ from nsps_testing.standard import (
 )
 
 from functions.connectors.hss_osmocom.connector import OsmoHlr
-from tests.systems.daemons import osmo_hlr
 
 IMSI, OTHER_IMSI = "001010000000003", "001010000000004"
 KI, OPC = "00112233445566778899aabbccddeeff", "FFEEDDCCBBAA99887766554433221100"

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from email import message_from_bytes
 from email.message import Message
-from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,148 +15,27 @@ from typing import Any
 import pytest
 from nsps.connector.base import Answer, AnswerState, CallbackRequest, Receipt
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps_local.daemons.postfix import NOBODY, Postfix
+from nsps_local.daemons.postfix import postfix as new_postfix
 from nsps_testing.standard import enriched, make_call, make_context
 
 from functions.connectors.notification import connector as notification
 from functions.connectors.notification.connector import NotificationConnector, Settings
 from tests.connectors.test_notification import Inbox, Server
 
-POSTFIX = shutil.which("postfix", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-MASTER = Path("/usr/share/postfix/master.cf.dist")
-NOBODY = 65534
 
-pytestmark = [
-    pytest.mark.skipif(
-        POSTFIX is None or not MASTER.exists(),
-        reason="Postfix is not installed: apt-get install --no-install-recommends postfix",
-    ),
-    pytest.mark.skipif(os.geteuid() != 0, reason="Postfix is started by root only"),
-]
-
-MAIN = """\
-compatibility_level = 3.6
-queue_directory = {folder}/spool
-data_directory = {folder}/data
-mail_owner = postfix
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-myhostname = mx.example.net
-mydestination =
-maillog_file = {folder}/maillog
-maillog_file_prefixes = {folder}
-virtual_mailbox_domains = example.net, xn--bcher-kva.example
-virtual_mailbox_base = {folder}/mail
-virtual_mailbox_maps = texthash:{folder}/boxes
-virtual_uid_maps = static:65534
-virtual_gid_maps = static:65534
-smtpd_recipient_restrictions = reject_unauth_destination
-smtpd_relay_restrictions = permit_mynetworks reject_unauth_destination
-default_transport = error:no outside mail
-message_size_limit = 20000
-smtpd_tls_security_level = may
-smtpd_tls_received_header = yes
-smtpd_tls_cert_file = {folder}/cert.pem
-smtpd_tls_key_file = {folder}/key.pem
-"""
-
-
-class Postfix:
-    """A Postfix with mailboxes of example.net, in a folder of its own."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.port = folder, port
-
-    def mails(self, box: str) -> list[Message]:
-        """What was delivered, oldest first."""
-        files = sorted((self.folder / "mail" / box / "new").glob("*"), key=os.path.getmtime)
-        return [message_from_bytes(each.read_bytes(), policy=default) for each in files]
-
-    def wait_for_mail(self, box: str, count: int) -> Message:
-        end = time.monotonic() + 15
-        while len(self.mails(box)) < count:
-            assert time.monotonic() < end, (self.folder / "maillog").read_text()[-2000:]
-            time.sleep(0.05)
-        return self.mails(box)[-1]
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        assert POSTFIX is not None
-        command = [POSTFIX, "-c", str(self.folder), "start-fg"]
-        with (self.folder / "output").open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output)
-        try:
-            self._wait_until(lambda: answers(self.port), process)
-            yield
-        finally:
-            stop = [POSTFIX, "-c", str(self.folder), "stop"]
-            subprocess.run(stop, capture_output=True, timeout=20, check=False)
-            process.wait(20)
-            self._wait_until(lambda: not answers(self.port))  # its children end a moment later
-
-    def _wait_until(
-        self, ready: Callable[[], bool], process: subprocess.Popen[bytes] | None = None
-    ) -> None:
-        end = time.monotonic() + 40
-        while not ready():
-            if (process and process.poll() is not None) or time.monotonic() > end:
-                pytest.fail(f"Postfix: {(self.folder / 'output').read_text()}")
-            time.sleep(0.05)
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as attempt:
-        return attempt.connect_ex(("127.0.0.1", port)) == 0
-
-
-def prepare(folder: Path) -> int:
-    """Write the configuration; returns the port. Postfix's own users must reach the folder."""
-    folder.chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    for name in ("spool", "data", "mail"):
-        (folder / name).mkdir()
-    shutil.chown(folder / "data", "postfix")
-    os.chown(folder / "mail", NOBODY, NOBODY)
-    (folder / "main.cf").write_text(MAIN.format(folder=folder))
-    lines = MASTER.read_text().splitlines()
-    services = [line for line in lines if line and not line.startswith(("#", " ", "smtp  "))]
-    plain = [chroot_free(line) for line in services]
-    outgoing = "smtp unix - - n - - smtp"
-    listening = f"127.0.0.1:{port} inet n - n - - smtpd"
-    (folder / "master.cf").write_text("\n".join([listening, outgoing, *plain]) + "\n")
-    boxes = {"ann@example.net": "ann/", "jörg@example.net": "joerg/"}
-    boxes["ann@xn--bcher-kva.example"] = "buecher/"
-    text = "".join(f"{address} {box}\n" for address, box in boxes.items())
-    (folder / "boxes").write_text(text, encoding="utf-8")
-    certify(folder)
-    return port
-
-
-def chroot_free(line: str) -> str:
-    fields = line.split()
-    if len(fields) >= 8:
-        fields[4] = "n"
-    return " ".join(fields)
-
-
-def certify(folder: Path) -> None:
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    subprocess.run(command, check=True, capture_output=True)
-
-
-@contextmanager
-def installed() -> Iterator[Postfix]:
-    with tempfile.TemporaryDirectory(prefix="nsps-postfix-") as name:
-        folder = Path(name)
-        yield Postfix(folder, prepare(folder))
+def wait_for_mail(postfix: Postfix, box: str, count: int) -> Message:
+    """The newest mail, once there are so many."""
+    end = time.monotonic() + 15
+    while len(postfix.mails(box)) < count:
+        assert time.monotonic() < end, (postfix.folder / "maillog").read_text()[-2000:]
+        time.sleep(0.05)
+    return postfix.mails(box)[-1]
 
 
 @pytest.fixture(scope="module")
 def postfix() -> Iterator[Postfix]:
-    with installed() as made, made.running():
+    with new_postfix() as made, made.running():
         yield made
 
 
@@ -195,7 +67,7 @@ def test_a_mail_is_delivered_as_written(postfix: Postfix) -> None:
     before = len(postfix.mails("ann"))
     said = send(connector(postfix), "ann@example.net", text)
     assert said.startswith("250 2.0.0 Ok: queued as ")
-    mail = postfix.wait_for_mail("ann", before + 1)
+    mail = wait_for_mail(postfix, "ann", before + 1)
     assert mail["Subject"] == "Grüße"
     assert mail["To"] == "ann@example.net"
     assert mail["Return-Path"] == "<no-reply@example.net>"
@@ -208,16 +80,16 @@ def test_by_starttls(postfix: Postfix) -> None:
     made.check(make_call())
     before = len(postfix.mails("ann"))
     send(made, "ann@example.net")
-    assert "using TLSv1." in postfix.wait_for_mail("ann", before + 1)["Received"]
+    assert "using TLSv1." in wait_for_mail(postfix, "ann", before + 1)["Received"]
     with pytest.raises(Transient, match="certificate"):
         send(connector(postfix, security="starttls"), "ann@example.net")
 
 
 def test_international_addresses(postfix: Postfix) -> None:
     send(connector(postfix), "jörg@example.net")
-    assert postfix.wait_for_mail("joerg", 1)["To"] == "jörg@example.net"
+    assert wait_for_mail(postfix, "joerg", 1)["To"] == "jörg@example.net"
     send(connector(postfix), "ann@bücher.example")
-    postfix.wait_for_mail("buecher", 1)
+    wait_for_mail(postfix, "buecher", 1)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +170,7 @@ def returning() -> Iterator[Returning]:
     far = Inbox()
     server = Server(far)
     server.start()
-    with installed() as postfix:
+    with new_postfix() as postfix:
         made = connector(postfix, {"callback": TOKEN}, bounces_to="bounces@example.net")
         place = Returning(postfix, made, far)
 
@@ -374,7 +246,7 @@ def test_a_delayed_mail_has_not_failed(returning: Returning) -> None:
 
 
 def test_it_recovers_with_postfix() -> None:
-    with installed() as other:
+    with new_postfix() as other:
         made = connector(other)
         for _ in range(2):
             with pytest.raises(Transient, match="cannot be reached") as error:

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps_local.daemons.postgresql import postgresql
 from nsps_testing.standard import (
     ChaosProxy,
     StateStandardTests,
@@ -21,7 +22,6 @@ from nsps_testing.standard import (
 
 from functions.connectors.database.connector import Database
 from functions.connectors.database.settings import Settings
-from tests.systems.daemons import postgresql
 from tests.systems.database_kit import (
     PASSWORD,
     Address,

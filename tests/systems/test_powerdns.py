@@ -6,7 +6,6 @@ What was written is asked for by ``dig``, as a network that routes a call would.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -17,14 +16,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import requests
 from nsps.domain.outcome import Terminal, Unclear
+from nsps_local.daemons.powerdns import add_zone, naptr, powerdns
 from nsps_local.described import load_connector_file
 from nsps_testing.standard import ChaosProxy, StateStandardTests, enriched, make_call
 
 from functions.connectors.rest.connector import RestSystem
 from tests.end_to_end.whole_stack import ROOT, WholeStack, configuration, wait_for
-from tests.systems.daemons import powerdns
 
 KEY = "powerdns-key-canary"
 ENUM = load_connector_file(ROOT / "functions/connectors/rest/systems/enum_powerdns.yaml")
@@ -68,14 +66,7 @@ class PowerDns(ChaosProxy):
 
     def answers(self, name: str = NAME) -> list[str]:
         """What the DNS says of a name's NAPTR records."""
-        dig = shutil.which("dig")
-        if dig is None:
-            pytest.skip("dig is not installed: apt-get install bind9-dnsutils")
-        asked = subprocess.run(
-            [dig, "+short", "+tries=3", "-p", str(self.dns), "@127.0.0.1", name, "NAPTR"],
-            capture_output=True, text=True, timeout=30, check=True,
-        )  # fmt: skip
-        return asked.stdout.splitlines()
+        return naptr(self.dns, name)
 
 
 @contextmanager
@@ -83,12 +74,7 @@ def running(ports: tuple[int, int] | None = None) -> Iterator[tuple[int, int]]:
     """A PowerDNS with the zones, and nothing in them."""
     with powerdns(KEY, ports) as given:
         for name in ("e164.arpa.", ZONE):
-            zone = {"name": name, "kind": "Native", "nameservers": ["ns1.example.net."]}
-            made = requests.post(
-                f"http://127.0.0.1:{given[0]}/api/v1/servers/localhost/zones",
-                json=zone, headers={"X-API-Key": KEY}, timeout=10,
-            )  # fmt: skip
-            assert made.status_code == 201, made.text
+            add_zone(given[0], KEY, name)
         yield given
 
 

@@ -12,10 +12,10 @@ from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.sql.client import SqlClient
 from nsps.transport.sql.table import Table
+from nsps_local.daemons.mariadb import mariadb
+from nsps_local.daemons.postgresql import postgresql
 from nsps_testing.standard import make_call, make_context
 from sqlalchemy import Connection, create_engine
-
-from tests.systems.daemons import mariadb, postgresql
 
 SUBSCRIBER = Table(
     "subscriber",

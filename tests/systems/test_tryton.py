@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import psycopg
 import pytest
-import requests
 from nsps.domain.outcome import Terminal, Transient, Unclear
-from nsps.transport.rest import base64_of
+from nsps_local.daemons.postgresql import postgresql
+from nsps_local.daemons.tryton import add_user, as_admin, tryton, tryton_database
 from nsps_testing.standard import (
     ChaosProxy,
     StateStandardTests,
@@ -25,13 +25,6 @@ from nsps_testing.standard import (
 from functions.connectors.crm_tryton.connector import CrmTryton
 from functions.connectors.crm_tryton.settings import Settings
 from tests.end_to_end.whole_stack import WholeStack, configuration, wait_for
-from tests.systems.daemons import (
-    TRYTON_PASSWORD,
-    TRYTON_USER,
-    postgresql,
-    tryton,
-    tryton_database,
-)
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -70,7 +63,7 @@ def server() -> Iterator[Address]:
 @pytest.fixture(scope="module")
 def port(server: Address) -> Iterator[int]:
     with tryton(server) as port:
-        add_user(port)
+        add_user(port, PASSWORD)
         yield port
 
 
@@ -85,25 +78,6 @@ def sql(server: Address, port: int) -> Iterator[psycopg.Connection[Any]]:
 def database(server: Address) -> psycopg.Connection[Any]:
     host, port = server
     return psycopg.connect(host=host, port=port, user="postgres", dbname="crm", autocommit=True)
-
-
-def as_admin(port: int, method: str, *params: Any) -> Any:
-    """What a method returns to the administrator."""
-    url = f"http://127.0.0.1:{port}/crm/rpc/"
-
-    def call(method: str, *params: Any, **headers: str) -> Any:
-        body = {"id": 1, "method": method, "params": params}
-        return requests.post(url, json=body, headers=headers, timeout=30).json()["result"]
-
-    ident, token, _ = call("common.db.login", TRYTON_USER, {"password": TRYTON_PASSWORD}, "en")
-    session = base64_of(f"{TRYTON_USER}:{ident}:{token}")
-    return call(method, *params, Authorization=f"Session {session}")
-
-
-def add_user(port: int) -> None:
-    """The user of NSPS, as a deployment makes one: no administrator."""
-    user = {"name": "NSPS", "login": "nsps", "password": PASSWORD}
-    as_admin(port, "model.res.user.create", [user], {})
 
 
 class TestTryton(StateStandardTests):
@@ -283,7 +257,7 @@ def test_a_tryton_whose_database_is_lost_is_filled_again(server: Address, tmp_pa
         tryton_database(server)
         crm = ends.enter_context(ExitStack())
         port = crm.enter_context(tryton(server))
-        add_user(port)
+        add_user(port, PASSWORD)
         # The sandbox's numbers are of no country, so no phone numbers to Tryton.
         settings = {"url": f"http://127.0.0.1:{port}/crm/rpc/", "allow_http": True}
         settings["contacts"] = {"other": "msisdn"}
@@ -307,7 +281,7 @@ def test_a_tryton_whose_database_is_lost_is_filled_again(server: Address, tmp_pa
         events = stack.sandbox.do("close_account", i_account=closed)["events"]
         tryton_database(server)
         crm.enter_context(tryton(server, port))
-        add_user(port)
+        add_user(port, PASSWORD)
         stack.all_finished(each["i_event"] for each in events)
         assert held() == {}
         done = stack.nsps("reconcile", "crm", "--all", "--fix")

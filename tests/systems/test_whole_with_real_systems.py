@@ -13,10 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 from nsps.domain.outcome import Outcome
+from nsps_local.daemons.osmo_hlr import osmo_hlr
+from nsps_local.daemons.postgresql import postgresql
 from psycopg.rows import dict_row
 
 from tests.end_to_end.whole_stack import DATABASE, SIMS, WholeStack, configuration, wait_for
-from tests.systems.daemons import osmo_hlr, postgresql
 
 pytestmark = pytest.mark.timeout(240)
 

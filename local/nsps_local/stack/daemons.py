@@ -11,24 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nsps_local.daemons import osmo_hlr
 from nsps_local.recording.topology import Topology
 
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
-_CTRL = 4259
-
-_OSMO_HLR = """\
-log stderr
- logging filter all 1
- logging color 0
- logging level main notice
-line vty
- bind {host}
-ctrl
- bind {host}
-hlr
- gsup
-  bind ip {host}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +50,6 @@ def _osmo_hlr(host: str, folder: Path) -> Daemon | None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "osmo-hlr.cfg"
-    config.write_text(_OSMO_HLR.format(host=host))
+    config.write_text(osmo_hlr.CONFIG.format(address=host))
     command = (program, "-c", str(config), "-l", str(folder / "hlr.db"))
-    return Daemon("osmo-hlr", "osmo-hlr", command, (host, _CTRL))
+    return Daemon("osmo-hlr", "osmo-hlr", command, (host, osmo_hlr.CTRL_PORT))

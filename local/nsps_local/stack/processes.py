@@ -54,7 +54,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 (it only calls prctl)
+            preexec_fn=end_with_parent,  # noqa: PLW1509 (it only calls prctl)
             process_group=0,  # a Ctrl-C in the terminal is for us; we end the children in order
         )
 
@@ -132,6 +132,6 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,6 +1,6 @@
 """A mobile network behind Kannel: an SMSC that speaks SMPP 3.4, and what its phones show.
 
-What becomes of a message, and when the network says so, is the test's to decide. (SMPP v3.4,
+What becomes of a message, and when the network says so, is the caller's to decide. (SMPP v3.4,
 sections 4.1, 4.4 and 4.6, and appendix B for the text of a delivery receipt.)
 """
 
