@@ -84,7 +84,7 @@ def _lease_is_given_back(self: Ledger, *given: Any, **named: Any) -> Any:
     return _not_done(self, *given, **{**named, "call": CallEnd.NOT_DONE})
 
 
-def _without_a_watermark(delivery: Any, watermark: Any, t: Any) -> Any:
+def _without_a_watermark(delivery: Any, watermark: Any, t: Any, **_: Any) -> Any:
     return _begin(delivery, Watermark(), t)
 
 
@@ -97,7 +97,7 @@ def _any_newer_takes_over(real: Callable[..., Work]) -> Callable[..., Work]:
     return lambda self, event: replace(real(self, event), meaning=None)
 
 
-def _as_if_new(delivery: Any, watermark: Any, t: Any) -> Any:
+def _as_if_new(delivery: Any, watermark: Any, t: Any, **_: Any) -> Any:
     return _begin(replace(delivery, outcome=None), watermark, t)
 
 

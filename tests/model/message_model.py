@@ -168,7 +168,7 @@ class Model:
         if rules.copy and delivery.t > t:
             return Step(("stops: a newer copy has begun", who, t), gone)
         mark = state.marks[kind] if rules.same else max(state.marks)
-        if mark > t:
+        if mark > t or (mark == t and delivery.t != t):     # newer, or the same data in another one's hands
             return Step(("is superseded", who, t), self.decide(gone, who, delivery._replace(outcome=SUPERSEDED)))
         begun = self.decide(state, who, delivery._replace(t=t))
         begun = begun._replace(marks=swapped(state.marks, kind, t))

@@ -186,7 +186,8 @@ class Model:
                 return [Step(("already final", me), self.end(state, me))]
             if delivery.t > slot.t:
                 return [Step(("newer copy", me), self.end(state, me))]
-            if state.watermarks[who] > slot.t:
+            shared = state.watermarks[who] == slot.t and delivery.t != slot.t    # another one began with it
+            if state.watermarks[who] > slot.t or shared:
                 doc = delivery._replace(outcome=SUPERSEDED)
                 return [Step(("superseded at begin", me), self.end(self.put_delivery(state, job.delivery, doc), me))]
             todo = [("release", k) for k in (0, 1) if state.ledger[k].owner == job.owner and SIMS[k] != slot.sim]

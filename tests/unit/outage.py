@@ -332,6 +332,9 @@ class Outage:
 
     def _attempt(self, gate: Gate, event: Event, push: Push) -> Outcome | None:
         """None: to come again."""
+        mark = self._watermarks.get(event.owner, Watermark())
+        if gate.slow and protocol.begin(Delivery(), mark, event.t) is Begun.SUPERSEDED:
+            return Outcome.SUPERSEDED
         if gate.admit() is not None:
             return None
         mark = self._watermarks.get(event.owner, Watermark())

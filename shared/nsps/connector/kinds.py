@@ -73,6 +73,7 @@ class _Kind(ABC):
     def work(self, event: Enriched) -> Work:
         """The attempt as the ledger knows it, before it is known what is wanted."""
         handler = self._context.handler
+        requested = event.run > 0 or event.event.event_type == RECONCILE
         return Work(
             handler=handler.name,
             delivery=event.delivery_id,
@@ -85,7 +86,8 @@ class _Kind(ABC):
             group=handler.group,
             call_seconds=handler.call_timeout_seconds,
             answer_seconds=handler.answer_within_hours * 3600,
-            asked=event.run > 0 or event.event.event_type == RECONCILE,
+            asked=requested,
+            own_way=requested,
         )
 
     @abstractmethod

@@ -85,6 +85,13 @@ class Gate:
         self._asked_at = float("-inf")
         self._entries, self._calls = _Pace(handler.instance_rate), _Pace(handler.instance_rate)
 
+    @property
+    def slow(self) -> bool:
+        """Whether calls wait for their turn, as far as this instance knows."""
+        with self._lock:
+            back = self._switch.breaker.state is State.HALF_OPEN
+            return not self._switch.off and (back or self._handler.instance_rate is not None)
+
     def admit(self) -> Held | None:
         """Whether a delivery may go on to the system: None, or why not. May wait for its turn.
 

@@ -113,8 +113,10 @@ class Pipeline:
     def deliver(self, event: Enriched) -> Verdict:
         """Make one attempt; the verdict says whether the event's message is done with."""
         try:
+            work = self._kind.work(event)
+            self._give_way(event, work)
             self._admit()
-            desired = self._desired(event)
+            desired = self._desired(event, work)
             patient_until = self._clock() + self._patience
             progress = self._begin(event, desired)
             while progress.at in (Stage.CALL, Stage.BUSY, Stage.LOST):
@@ -131,15 +133,20 @@ class Pipeline:
 
     # ---- the steps, in their order -----------------------------------------------------------
 
+    def _give_way(self, event: Enriched, work: Work) -> None:
+        """Where calls wait for their turn, an event that needs none takes none from others."""
+        ended = self._ledger.ended(work, record_of(event)) if self._gate.slow else None
+        if ended is not None:
+            raise _Ended(self._report(ended))
+
     def _admit(self) -> None:
         """Go on unless the handler is switched off, or its system must be left alone for now."""
         held = self._gate.admit()
         if held is not None:
             raise _Ended(Verdict(False, Outcome.WAITING, held.reason, held.retry_after, held=True))
 
-    def _desired(self, event: Enriched) -> Desired:
+    def _desired(self, event: Enriched, work: Work) -> Desired:
         """What the system should hold; where that cannot be said, the delivery ends here."""
-        work = self._kind.work(event)
         try:
             return self._kind.desired(event, work)
         except Terminal as error:

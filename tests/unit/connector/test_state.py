@@ -54,6 +54,8 @@ def test_a_new_subscriber_is_created_and_espf_hears_ok(store: Store) -> None:
 class NotedGate(Gate):
     """Notes what it is asked, among the calls of a system; ``held``: nothing may pass."""
 
+    slow = False
+
     def __init__(self, calls: list[tuple[Any, ...]]) -> None:
         self.calls = calls
         self.held: Held | None = None
@@ -228,6 +230,42 @@ def test_an_older_snapshot_is_superseded_and_espf_hears_nothing_of_it(store: Sto
     assert box.holds[IMSI]["active"] is False
     assert kit.delivery(older)["superseded_by"] == newer.event_id
     assert kit.espf.statuses == ["OK"]
+
+
+def test_of_events_with_one_snapshot_the_first_to_begin_is_delivered(store: Store) -> None:
+    """The others are over at once, and wait for no lease; it is the first one's to try again."""
+    box = Box()
+    kit = Kit(store, box)
+    first = sim_event(1)
+    second, third = (replace(sim_event(1), t=first.t) for _ in range(2))
+    box.seen.before = [Transient("503 not now")]
+    assert kit.deliver(first).outcome is Outcome.RETRYING
+    assert kit.deliver(second).outcome is Outcome.SUPERSEDED
+    assert kit.delivery(second)["superseded_by"] == first.event_id
+    assert kit.deliver(first).outcome is Outcome.DELIVERED
+    assert kit.deliver(third).outcome is Outcome.SUPERSEDED
+    assert box.seen.names() == ["read", "read", "create"]
+    assert kit.deliver(replace(third, run=1)).outcome is Outcome.UNCHANGED
+    assert box.seen.names()[3:] == ["read"], "what somebody asked for gives way to nothing"
+    assert kit.espf.statuses == ["RETRY", "OK"]
+
+
+def test_where_calls_wait_for_their_turn_who_gives_way_takes_none(store: Store) -> None:
+    box = Box()
+    gate = NotedGate(box.seen.calls)
+    gate.slow = True
+    kit = Kit(store, box, gate=gate)
+    newest = sim_event(2)
+    assert kit.deliver(newest).outcome is Outcome.DELIVERED
+    assert box.seen.names() == ["admit", "turn", "read", "create", "well"]
+    for late in (sim_event(1), replace(sim_event(2), t=newest.t)):
+        assert kit.deliver(late).outcome is Outcome.SUPERSEDED
+        assert kit.delivery(late)["superseded_by"] == newest.event_id
+    assert kit.deliver(newest).outcome is Outcome.DELIVERED  # its message, brought once more
+    assert box.seen.names()[5:] == []
+    gate.slow = False
+    kit.deliver(sim_event(1))
+    assert box.seen.names()[5:] == ["admit"]
 
 
 def test_a_card_that_moved_is_not_undone_by_its_former_owner(store: Store) -> None:

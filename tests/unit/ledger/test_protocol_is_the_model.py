@@ -282,6 +282,11 @@ MUTANTS: dict[str, tuple[str, Any]] = {
     "copy (begin)": ("begin", lambda doc, mark, t: _begin(replace(doc, t=BEFORE_ALL), mark, t)),
     "copy (finish)": ("may_finish", lambda doc, t: doc.outcome is None),
     "final (finish)": ("may_finish", lambda doc, t: doc.t == t),
+    "own": (
+        "begin",
+        lambda doc, mark, t: _begin(replace(doc, t=BEFORE_ALL) if doc.t == t else doc, mark, t),
+    ),
+    "shared": ("begin", lambda doc, mark, t: _begin(doc, mark, t, yields=False)),
     "watermark": ("begin", lambda doc, mark, t: _begin(doc, Watermark(), t)),
     "recheck": ("take", _take_of(lambda doc, mark, owner: (doc, Watermark()))),
     "lease": ("take", _take_of(lambda doc, mark, owner: (replace(doc, lease=None), mark))),

@@ -71,6 +71,8 @@ class Work:
     overtaken by another one, its event is read again. None: any newer one of the owner may."""
     asked: bool = False
     """A replay or a repair: write even what the ledger takes to be so already."""
+    own_way: bool = False
+    """A replay or a repair: another delivery with the same snapshot does not do for it."""
     receipts: bool = False
     """The system may report later what became of a message: until then it is only accepted."""
     effects: bool = False
@@ -155,16 +157,12 @@ class Ledger:
         def body(tx: Tx) -> Progress:
             sent = self._clock()
             view = self._view(tx, work, listing=True)
-            begun = protocol.begin(view.delivery, view.watermark, work.t)
-            if begun in (Begun.ALREADY_FINAL, Begun.NEWER_COPY):
-                outcome = view.delivery.outcome or Outcome.WAITING
-                return Progress(Stage.STOPPED, outcome)
-            if begun is not Begun.SUPERSEDED and (wait := view.asked_to_wait()) > 0:
+            ended = view.ended(record)
+            if ended is not None:
+                return ended
+            if (wait := view.asked_to_wait()) > 0:
                 return Progress(Stage.HELD, Outcome.WAITING, wait=wait)
             view.record(record)
-            if begun is Begun.SUPERSEDED:
-                view.record({"attempts": Increment(1), "superseded_by": view.watermark.by})
-                return view.finish(Progress(Stage.FINISHED, Outcome.SUPERSEDED), check=False)
             view.start()
             progress = Progress(Stage.FINISHED, todo=tuple(protocol.plan(view.owned, work.wanted)))
             went = view.go_on(progress, sent)
@@ -173,6 +171,11 @@ class Ledger:
             return went
 
         return self._went(None, body)
+
+    def ended(self, work: Work, record: Mapping[str, Any]) -> Progress | None:
+        """Step 1 alone, as far as it ends the attempt: the system need not be called. Else None,
+        and nothing is written."""
+        return self._store.transact(lambda tx: self._view(tx, work).ended(record))
 
     def may_call(self, work: Work, progress: Progress) -> bool:
         """Step 4: whether enough of the lease is left for the longest call (local)."""
@@ -352,7 +355,7 @@ class Ledger:
 
         def body(tx: Tx) -> Progress:
             view = self._view(tx, work)
-            begun = protocol.begin(view.delivery, view.watermark, work.t)
+            begun = view.begun()
             if begun in (Begun.ALREADY_FINAL, Begun.NEWER_COPY):
                 return Progress(Stage.STOPPED, view.delivery.outcome or Outcome.WAITING)
             view.record(dict(record) | {"attempts": Increment(1), "t": work.t})
@@ -367,7 +370,7 @@ class Ledger:
 
         def body(tx: Tx) -> outbox.Post | None:
             view = self._view(tx, work)
-            begun = protocol.begin(view.delivery, view.watermark, work.t)
+            begun = view.begun()
             if begun is not Begun.GO:
                 return None
             view.record(dict(record) | {"attempts": Increment(1), "t": work.t})
@@ -461,6 +464,20 @@ class _View:
         self.owned = [str(data["key"]) for data in owned.values()]
         self.delivery = Delivery.read(documents[self._delivery.path])
         self.watermark = Watermark.read(documents.get(self._owner.path), work.meaning)
+
+    def begun(self) -> Begun:
+        work = self._work
+        return protocol.begin(self.delivery, self.watermark, work.t, yields=not work.own_way)
+
+    def ended(self, record: Mapping[str, Any]) -> Progress | None:
+        """How step 1 ends the attempt; None where it goes on."""
+        begun = self.begun()
+        if begun in (Begun.ALREADY_FINAL, Begun.NEWER_COPY):
+            return Progress(Stage.STOPPED, self.delivery.outcome or Outcome.WAITING)
+        if begun is not Begun.SUPERSEDED:
+            return None
+        self.record(dict(record) | {"attempts": Increment(1), "superseded_by": self.watermark.by})
+        return self.finish(Progress(Stage.FINISHED, Outcome.SUPERSEDED), check=False)
 
     def resource(self, key: str) -> Resource:
         return Resource.read(

@@ -82,14 +82,22 @@ class Lease:
     reference: str = ""
 
 
-def begin(delivery: Delivery, watermark: Watermark, t: SnapshotTime) -> Begun:
-    """Step 1. The caller writes delivery.t := t and watermark := max(watermark, t) on GO."""
+def begin(
+    delivery: Delivery, watermark: Watermark, t: SnapshotTime, *, yields: bool = True
+) -> Begun:
+    """Step 1. The caller writes delivery.t := t and watermark := max(watermark, t) on GO.
+
+    ``yields``: another delivery that began with the same snapshot does for this one as well; not
+    where somebody asks for this very one.
+    """
     if delivery.outcome is not None and delivery.outcome.final:
         return Begun.ALREADY_FINAL  # rule final: the watermark is not moved
     if delivery.t > t:
         return Begun.NEWER_COPY  # rule copy
     if watermark.t > t:
         return Begun.SUPERSEDED  # rule watermark
+    if yields and watermark.t == t and delivery.t != t:
+        return Begun.SUPERSEDED  # rule own: who has begun with this snapshot never yields to itself
     return Begun.GO
 
 
