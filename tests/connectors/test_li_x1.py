@@ -193,6 +193,7 @@ class TestWarrants:
             else:
                 network.event(now)
             assert network.targets == {xid(): {"e164Number": number, "imsi": imsi}}
+        assert network.element.operations.count("ActivateTask") == 1
         network.has(snapshot(imsi=None))  # the card may be another's soon
         network.tick()
         assert network.targets == {xid(): {"e164Number": NUMBER}}
