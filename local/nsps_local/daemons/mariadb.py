@@ -25,9 +25,9 @@ def mariadb() -> Iterator[tuple[str, int]]:
     user = pwd.getpwuid(os.geteuid()).pw_name
     with tempfile.TemporaryDirectory(prefix="nsps-mariadb-") as name:
         folder = Path(name)
-        (folder / "tmp").mkdir()
+        (folder / "temporary").mkdir()
         # A MariaDB that starts removes all temporary tables from its tmpdir: let it be its own.
-        data = [f"--datadir={folder}/data", f"--tmpdir={folder}/tmp", f"--user={user}"]
+        data = [f"--datadir={folder}/data", f"--tmpdir={folder}/temporary", f"--user={user}"]
         options = ["--auth-root-authentication-method=normal", "--skip-test-db"]
         run([install, "--no-defaults", *data, *options])
         port = free_port()
