@@ -45,6 +45,8 @@ SECRETS = {
     "NSPS_TEST_TOKEN": TOKEN,
     "NSPS_TEST_PARTNER": PARTNERS_TOKEN,
     "NSPS_TEST_TRYTON": "nsps:password-canary",
+    "NSPS_TEST_MINISTRA": "nsps:ministra-canary",
+    "NSPS_TEST_TVHEADEND": "nsps:tvheadend-canary",
     "NSPS_TEST_KANNEL": "kannel-password-4711",
     "NSPS_TEST_WARRANTS": '{"key": "a-key-for-the-identifiers-of-tasks-0001", "warrants": []}',
     "NSPS_TEST_SIP_KEY": "a-key-for-sip-passwords-of-40-characters",
@@ -153,6 +155,26 @@ def _trytons() -> Any:
     return import_module("tests.connectors.test_crm_tryton")
 
 
+@contextmanager
+def _ministra(_folder: Path) -> Iterator[Host]:
+    with ScriptedHttp(_ministras().MinistraDouble()) as system:
+        yield system.address
+
+
+def _ministras() -> Any:
+    return import_module("tests.connectors.test_iptv_ministra")
+
+
+@contextmanager
+def _tvheadend(_folder: Path) -> Iterator[Host]:
+    with ScriptedHttp(_tvheadends().TvheadendDouble()) as system:
+        yield system.address
+
+
+def _tvheadends() -> Any:
+    return import_module("tests.connectors.test_iptv_tvheadend")
+
+
 @dataclass(frozen=True)
 class Ours:
     """How one of ours is set up. ``settings``: given where its system is to be reached."""
@@ -209,6 +231,28 @@ OURS = [
         ["account_info", "sim_info", "access_policy_info"],
         _wtl,
         {"token": "env:NSPS_TEST_PARTNER"},
+    ),
+    Ours(
+        "iptv_ministra",
+        lambda host, port: {
+            "url": f"http://{host}:{port}{_ministras().BASE}",
+            "allow_http": True,
+            "tariffs": {"Pay as you go": "basic"},
+        },
+        ["account_info", "sim_info", "product_info"],
+        _ministra,
+        {"credentials": "env:NSPS_TEST_MINISTRA"},
+    ),
+    Ours(
+        "iptv_tvheadend",
+        lambda host, port: {
+            "url": f"http://{host}:{port}",
+            "allow_http": True,
+            "tariffs": {"Pay as you go": {"channel_tags": [_tvheadends().BASIC]}},
+        },
+        ["account_info", "sim_info", "product_info"],
+        _tvheadend,
+        {"credentials": "env:NSPS_TEST_TVHEADEND"},
     ),
     Ours(
         "li_x1",

@@ -42,6 +42,8 @@ VALUES = {
     "rpc_url": "https://system.acme.example/RPC",
     "domain": "acme.example",
     "apn_list": "1",
+    "iptv_ministra.tariffs": {"TV": "basic"},
+    "iptv_tvheadend.tariffs": {"TV": {"channel_tags": "all"}},
     "authentication": {"type": "none"},
     "resources": [
         {

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
@@ -83,6 +83,27 @@ class Answer:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         return max(0.0, (moment - now()).total_seconds())
+
+
+class Client(Protocol):
+    """What a REST client sends its requests with: ``Http``, or one that logs in over it."""
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        deadline: Deadline,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        data: Mapping[str, Any] | str | bytes | None = None,
+        idempotent: bool = False,
+    ) -> Answer:
+        """As ``Http.request``."""
+
+    def renew_certificates(self) -> bool:
+        """As ``Http.renew_certificates``."""
 
 
 class Http:

@@ -25,11 +25,15 @@ from nsps.domain.outcome import DeliveryError, Terminal, Transient, Unclear
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.answers import AnswerRule, AnswerRules, Meaning, member_of, words_of
 from nsps.transport.call import Call
-from nsps.transport.http import Answer, Http
+from nsps.transport.http import Answer, Client
 from nsps.transport.transcript import Exchange, current
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _PAGES = 10_000
+
+
+class Form(dict[str, Any]):
+    """A body that is sent as a form instead of JSON; a list is given value by value."""
 
 
 class Authentication(Protocol):
@@ -54,7 +58,7 @@ class Rest:
     further secrets, besides those of the authentication, out of what the system says.
     """
 
-    http: Http
+    http: Client
     url: str
     authentication: Authentication
     rules: AnswerRules = field(default_factory=AnswerRules)
@@ -146,7 +150,7 @@ class Rest:
         dead is replaced at once. ``reads``: a POST that changes nothing (JSON-RPC, a search).
         """
         reads = reads or method in READING
-        content = {"data": body} if isinstance(body, str | bytes) else {"json": body}
+        content = {"data": body} if isinstance(body, str | bytes | Form) else {"json": body}
 
         url = f"{self.url.rstrip('/')}/{path.lstrip('/')}" if path else self.url
 
