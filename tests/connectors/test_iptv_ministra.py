@@ -77,6 +77,8 @@ class MinistraDouble:
             found = [each for each in self.accounts if each["account_number"] in path[1:]]
             if request.method != "POST" and not found:
                 return error("Account not found")
+            if request.method in ("POST", "PUT") and not form:
+                return error(f"HTTP {request.method} data is empty")
             if path[0] == "account_subscription":
                 return self._subscribe(found[0], form)
             return self._account(request.method, found, {n: v[0] for n, v in form.items()})

@@ -260,6 +260,11 @@ class TestTvheadend(OfTvheadend, HttpStandardTests):
         self.bring_to(connector, self.pb)
         assert [len(each) for each in double.held.values()] == [1, 1]
         assert double.watches(USER, PASSWORD) == [BASIC, SPORT]
+        for kind, entries in double.held.items():
+            [same] = entries.values()
+            double.add(kind, **{n: v for n, v in same.items() if n != "uuid"})
+            self.bring_to(connector, self.pb)
+            assert len(entries) == 1
         double.add("passwd", USER, password="another")
         self.remove(connector, USER)
         assert double.by_uuid() == {}
