@@ -148,7 +148,7 @@ _OUTCOMES = {
 def _outcome(each: Delivered) -> str:
     if each.outcome == "superseded":
         by = f" (event {each.superseded_by})" if each.superseded_by else ""
-        return f"not needed: a newer event for the same owner took over{by}"
+        return f"not needed: another event of the owner, with the same data or newer, took over{by}"
     text = _OUTCOMES.get(each.outcome or "", str(each.outcome))
     if each.attempts > 1:
         text += f", at attempt {each.attempts}"
