@@ -170,19 +170,12 @@ class LocalStack:
 
     def _groups(self, api: EspfStatusApi, there: set[str], register: bool) -> Iterator[Finding]:
         for handler in json.loads(self._topology.function("retries").env["NSPS_HANDLERS"]):
-            group, what = handler["group"], f"{handler['name']}: ESPF group"
-            if group is None:
-                yield good(what, "none: PortaBilling is told nothing of it")
-            elif group in there:
-                yield good(what, f"{group} is registered")
-            elif register:
-                yield _registered(api, what, group)
+            name, group = handler["name"], handler["group"]
+            if group is not None and group not in there and register:
+                yield _registered(api, _group_of(name), group)
             else:
-                yield bad(
-                    what,
-                    f"{group} is not registered: PortaBilling refuses its statuses",
-                    "nsps doctor --register-groups, or POST /espf/v1/group/create "
-                    f'{{"name": "{group}"}}',
+                yield group_finding(
+                    name, group, group in there, "nsps doctor --register-groups, or "
                 )
 
     # ---- queues ------------------------------------------------------------------------------
@@ -252,12 +245,26 @@ def reached(health: Mapping[str, Any]) -> Iterator[Finding]:
             yield bad(f"{name}: its system", str(handler["system"]), do)
         else:
             yield good(f"{name}: its system", "answers")
-        if handler["registered"] is False:
-            yield bad(
-                f"{name}: ESPF group",
-                f"{group} is not registered: PortaBilling refuses its statuses",
-                f'POST /espf/v1/group/create {{"name": "{group}"}}',
-            )
+        if group is None or handler["registered"] is not None:
+            yield group_finding(name, group, bool(handler["registered"]))
+
+
+def group_finding(name: str, group: str | None, registered: bool, before: str = "") -> Finding:
+    """Whether a handler's ESPF group is registered. ``before``: another remedy, put first."""
+    what = _group_of(name)
+    if group is None:
+        return good(what, "none: nothing of this handler is reported to PortaBilling")
+    if registered:
+        return good(what, f"{group} is registered")
+    return bad(
+        what,
+        f"{group} is not registered: PortaBilling refuses its statuses",
+        f'{before}POST /espf/v1/group/create {{"name": "{group}"}}',
+    )
+
+
+def _group_of(name: str) -> str:
+    return f"{name}: ESPF group"
 
 
 def clock(what: str, url: str) -> Finding:
