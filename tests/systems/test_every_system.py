@@ -216,3 +216,14 @@ def test_every_system_converges_although_each_daemon_is_killed_once(place: Place
 def test_no_log_holds_a_secret(place: Place) -> None:
     for name, text in place.stack.logs().items():
         assert not [each for each in SECRETS.values() if each in text], name
+
+
+def test_what_is_not_installed_is_left_out_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nsps_local.daemons.process.shutil.which", lambda *_, **__: None)
+    said: list[str] = []
+    with ExitStack() as ends:
+        assert Daemons(ends, "http://127.0.0.1:1").start(said.append) == []
+    assert len(said) == len(SYSTEMS)
+    assert all("is left out:" in line and "apt-get install" in line for line in said)

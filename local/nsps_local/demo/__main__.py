@@ -5,6 +5,7 @@ Exit status 0 when every event came to its end, 1 when one did not, 2 when nothi
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import threading
@@ -28,9 +29,14 @@ from nsps_local.stack.stack import Options, Stack
 
 def main() -> int:
     """Start, play, stop; returns the exit status."""
+    stopped = threading.Event()
+    # Not an exception: raised while Python forks for one of our processes, it would be ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     try:
         with ExitStack() as ends:
-            status = _show(ends)
+            status = _show(ends, stopped)
+            _say("stopping ...")
     except CannotStart as error:
         sys.stderr.write(f"the demo cannot start: {error}\n")
         status = 2
@@ -43,31 +49,36 @@ def main() -> int:
     return status
 
 
-def _show(ends: ExitStack) -> int:
+def _show(ends: ExitStack, stopped: threading.Event) -> int:
+    def go_on() -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+
+    def say(text: str) -> None:
+        _say(text)
+        go_on()
+
     folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="nsps-demo-")))
     base = reserve_base()
-    systems = Daemons(ends, callbacks_url(base)).start(_say)
+    systems = Daemons(ends, callbacks_url(base)).start(say)
     if not systems:
         _say("no system is installed: there is nothing to show")
         return 2
     config, secrets = write_configuration(folder, systems)
-    stack = Stack(Options(config, folder / "state", base, secrets=secrets), _say, _say)
+    stack = Stack(Options(config, folder / "state", base, secrets=secrets), say, _say, go_on)
     description = stack.up()
     ends.callback(stack.down)
-    _play(Running(folder / "state"), Sandbox(description["sandbox"]["url"]), systems)
-    _say("stopping ...")
-    return 0
-
-
-def _play(running: Running, sandbox: Sandbox, systems: Sequence[System]) -> None:
-    life, stopped = Life(sandbox, "Ada", "447700900101"), threading.Event()
+    running, sandbox = Running(folder / "state"), Sandbox(description["sandbox"]["url"])
+    life = Life(sandbox, "Ada", "447700900101")
     for number, (title, change) in enumerate(life.steps(), 1):
         started = time.monotonic()
         for i_event in change():
+            go_on()
             finished(running, i_event, stopped)
         took = time.monotonic() - started
         statuses = sandbox.statuses(life.who.i_account)
         console.print(_table(f"{number}. {title} ({took:.1f} s)", systems, life.who, statuses))
+    return 0
 
 
 def _table(
