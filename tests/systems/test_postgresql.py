@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
 import pytest
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
-from nsps_local.daemons.postgresql import postgresql
+from nsps_local.daemons.postgresql import PostgresqlNode, postgresql, postgresql_cluster
 from nsps_testing.standard import (
     ChaosProxy,
     StateStandardTests,
@@ -419,3 +422,107 @@ class TestWhatTheTableMakesOfAValue:
             self.write(connector, i_account=16_777_217)
         assert connector.read(ident, make_call()) == state  # as it was
         connector.close()
+
+
+class _Events:
+    """Rows written one after the other, each again until it is there."""
+
+    def __init__(self, connector: Database) -> None:
+        self._connector = connector
+        [self._state] = connector.desired(enriched(snapshot())).values()
+        self._ended = threading.Event()
+        self.written = self.failed = 0
+
+    def write(self, key: int, connector: Database, seconds: float = 10) -> None:
+        connector.create(str(key), self._state, make_call(seconds))
+
+    @contextmanager
+    def flowing(self) -> Iterator[None]:
+        self._ended.clear()
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(self._flow)
+            try:
+                yield
+            finally:
+                self._ended.set()
+            work.result(20)
+
+    def _flow(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self.write(self.written, self._connector)
+                self.written += 1
+            except Transient:
+                self.failed += 1
+                self._ended.wait(0.05)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def hosts(*addresses: Address) -> str:
+    each = "&".join(f"host={host}:{port}" for host, port in addresses)
+    return f"postgresql://postgres@/postgres?{each}&target_session_attrs=read-write"
+
+
+def replicate(primary: PostgresqlNode) -> None:
+    """From now on a commit is confirmed when the standby has it too."""
+    with admin(primary.address) as session:
+        session.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        session.execute("SELECT pg_reload_conf()")
+        query = "SELECT sync_state FROM pg_stat_replication"
+        wait_for(lambda: session.execute(query).fetchall() == [("sync",)])
+
+
+def test_a_switchover_and_back_and_a_standby_that_the_pool_still_points_to() -> None:
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(postgresql_cluster()) for _ in range(2))
+
+        def start(node: PostgresqlNode, stop: signal.Signals = signal.SIGINT) -> ExitStack:
+            runs = stack.enter_context(ExitStack())
+            runs.enter_context(node.running(stop))
+            return runs
+
+        def connect(url: str, **settings: Any) -> Database:
+            connector = Database(Settings(url=url, **settings), make_context({}))
+            stack.callback(connector.close)
+            return connector
+
+        runs = start(first, stop=signal.SIGQUIT)  # first a crash, then as planned
+        url = hosts(first.address, second.address)
+        events = _Events(connect(url, create_table=True))
+        for primary, standby in ((first, second), (second, first)):
+            standby.follow(primary)
+            standby_runs = start(standby)
+            replicate(primary)
+            before = events.written, events.failed
+            with events.flowing():
+                wait_for(lambda: events.written > before[0] + 20)
+                runs.close()
+                wait_for(lambda: events.failed > before[1])
+                with admin(standby.address) as session:
+                    session.execute("SELECT pg_promote()")
+                at_promotion = events.written
+                wait_for(lambda: events.written > at_promotion + 20)
+            with admin(standby.address) as session:
+                rows = session.execute("SELECT i_account FROM subscribers ORDER BY 1").fetchall()
+            assert rows == [(number,) for number in range(events.written)]
+            runs = standby_runs
+
+        second.follow(first)
+        start(second)
+        events.write(1001, connect(hosts(second.address, first.address)))
+        with ChaosProxy(second.address) as address:
+            moved = connect("postgresql://postgres@{}:{}/postgres".format(*address.address))
+            assert moved.read("0", make_call()) is not None
+            address.target = first.address  # the pool's connection stays with the standby
+            with pytest.raises(Transient, match="25006") as error:
+                events.write(1002, moved)
+            assert not isinstance(error.value, NoAnswer)
+            events.write(1002, moved)
+            address.hang()
+            events.write(1003, connect(hosts(address.address, first.address)), seconds=4)

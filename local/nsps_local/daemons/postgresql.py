@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from nsps_local.daemons.process import free_port, installed, process, run
@@ -19,34 +21,63 @@ def postgresql() -> Iterator[tuple[str, int]]:
 
     User ``postgres`` needs no password, user ``nsps`` (if created) does.
     """
+    with postgresql_cluster() as node, node.running():
+        yield node.address
+
+
+@contextmanager
+def postgresql_cluster() -> Iterator[PostgresqlNode]:
+    """As ``postgresql``, but not started; it can follow another node."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    initdb = installed("initdb", "postgresql", *map(str, folders))
-    user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+    programs = Path(installed("initdb", "postgresql", *map(str, folders))).parent
     # Not below pytest's folder: that is root's alone, and another run may make it so again.
-    with tempfile.TemporaryDirectory(prefix="nsps-postgresql-") as folder:
-        data = Path(folder)
-        if user:
-            shutil.chown(data, user, pwd.getpwnam(user).pw_gid)
-        yield from _cluster(initdb, data, user)
+    with tempfile.TemporaryDirectory(prefix="nsps-postgresql-") as name:
+        node = PostgresqlNode(Path(name), programs)
+        node.run("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+        rules = node.data / "pg_hba.conf"
+        rules.write_text("host all nsps 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+        yield node
 
 
-def _cluster(initdb: str, data: Path, user: str | None) -> Iterator[tuple[str, int]]:
-    options_of_initdb = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
-    run([initdb, "-D", str(data), *options_of_initdb], user=user, cwd=data)
-    rules = data / "pg_hba.conf"
-    rules.write_text("host all nsps 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
-    port = free_port()
-    options = {
-        "port": str(port),
-        "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": "",
-        "fsync": "off",
-        "max_connections": "30",
-    }
-    command = [str(Path(initdb).with_name("postgres")), "-D", str(data)]
-    command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-    with process(command, data, lambda: _speaks_postgresql(port), user=user):
-        yield "127.0.0.1", port
+class PostgresqlNode:
+    """A PostgreSQL on 127.0.0.1, at the same port whenever it runs; ``data``: its folder."""
+
+    def __init__(self, data: Path, programs: Path) -> None:
+        self.data, self._programs = data, programs
+        self._user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+        if self._user:
+            shutil.chown(data, self._user, pwd.getpwnam(self._user).pw_gid)
+        self.address = ("127.0.0.1", free_port())
+
+    def run(self, program: str, *arguments: str) -> None:
+        """One of PostgreSQL's programs on the folder. Raises CannotStart where it fails."""
+        command = [str(self._programs / program), "-D", str(self.data), *arguments]
+        run(command, user=self._user, cwd=self.data)
+
+    def follow(self, primary: PostgresqlNode) -> None:
+        """Become a standby, with a copy of the primary's data instead of its own."""
+        for each in self.data.iterdir():
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        host, port = primary.address
+        source = f"host={host} port={port} user=postgres"
+        self.run("pg_basebackup", "-d", source, "-R", "-c", "fast", "--no-sync")
+
+    @contextmanager
+    def running(self, stop: signal.Signals = signal.SIGINT) -> Iterator[None]:
+        """``stop``: SIGINT ends its sessions and shuts it down; SIGQUIT as a crash does."""
+        port = self.address[1]
+        options = {
+            "port": str(port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "max_connections": "30",
+        }
+        command = [str(self._programs / "postgres"), "-D", str(self.data)]
+        command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        ready = partial(_speaks_postgresql, port)
+        with process(command, self.data, ready, user=self._user, stop=stop):
+            yield
 
 
 def run_client(name: str, postgres: tuple[str, int], *arguments: str) -> str:

@@ -20,14 +20,20 @@ from nsps.transport.deadline import Deadline
 from nsps.transport.sql.errors import concerns_node, refusal, unreached
 
 PASSWORD = "password"  # noqa: S105 (a secret's name)
+_SEVERAL_HOSTS = (
+    "postgresql://USER@/DATABASE?host=HOST1:5432&host=HOST2:5432&target_session_attrs=read-write"
+)
 
 
 def check_url(text: str) -> str:
     """The URL of a database that can be used, without a password. Raises ValueError."""
     try:
         url = make_url(text)
-    except ArgumentError:
-        raise ValueError("not a database URL: write postgresql://USER@HOST/DATABASE") from None
+    except (ArgumentError, ValueError):
+        raise ValueError(
+            "not a database URL: write postgresql://USER@HOST:PORT/DATABASE, or for several hosts "
+            + _SEVERAL_HOSTS
+        ) from None
     if url.drivername not in _KINDS:
         raise ValueError(
             "write sqlite:///FILE or postgresql://USER@HOST/DATABASE, or mysql:// or mariadb:// "
@@ -37,6 +43,7 @@ def check_url(text: str) -> str:
         raise ValueError("holds a password: leave it out and put it into the secret password")
     if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
         raise ValueError("names no file: write sqlite:////FOLDER/FILE.db")
+    _KINDS[url.drivername].check(url)
     return text
 
 
@@ -118,6 +125,10 @@ class _Kind(ABC):
 
     def __init__(self, secret: OptionalSecret, watch: Callable[[], _Watch]) -> None:
         self._secret, self._watch = secret, watch
+
+    @classmethod
+    def check(cls, url: URL) -> None:
+        """Raises ValueError for what this kind of database does not understand."""
 
     @abstractmethod
     def engine(self, url: URL) -> Engine:
@@ -204,8 +215,31 @@ class _Postgresql(_Server):
         "connect_args": {"prepare_threshold": None},  # poolers between here and there
     }
 
+    @classmethod
+    def check(cls, url: URL) -> None:
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import make_conninfo
+
+        try:
+            given = _connect_args(url, cls.driver)
+            make_conninfo(**given)
+        except (ArgumentError, ValueError):
+            raise ValueError(f"hosts or ports cannot be read: write {_SEVERAL_HOSTS}") from None
+        except ProgrammingError as error:
+            raise ValueError(f"{str(error).strip()}: correct or remove it") from None
+        allowed = ["read-write", "primary"]
+        if _hosts(given) == 1:
+            allowed.append("any")
+        if given.get("target_session_attrs", "any") not in allowed:
+            raise ValueError(
+                "a node that takes writes is needed: with several hosts, or where "
+                f"target_session_attrs is given, let it be one of {', '.join(allowed)}"
+            )
+
     def connect(self, dialect: Any, given: dict[str, Any], watch: _Watch) -> tuple[Any, int]:
-        given["connect_timeout"] = max(2, math.ceil(watch.deadline.remaining()))
+        # The driver gives each host so long: one that is dead must leave time for the others.
+        each = watch.deadline.remaining() / _hosts(given)
+        given["connect_timeout"] = max(2, math.ceil(each))
         connection = dialect.connect(**given)
         number: int = connection.fileno()
         watch.add(number)
@@ -227,6 +261,14 @@ class _Mysql(_Server):
     driver = "mysql+pymysql"
     options = {}  # noqa: RUF012
 
+    @classmethod
+    def check(cls, url: URL) -> None:
+        if _hosts(_connect_args(url, cls.driver)) > 1:
+            raise ValueError(
+                "MariaDB and MySQL are given one host: name a proxy or an address that moves to "
+                "the primary"
+            )
+
     def connect(self, dialect: Any, given: dict[str, Any], watch: _Watch) -> tuple[Any, int]:
         connection = dialect.connect(**given, defer_connect=True)
         try:
@@ -243,6 +285,19 @@ class _Mysql(_Server):
         if getattr(connection.dialect, "is_mariadb", False):
             limits += f", max_statement_time = {seconds:.3f}"
         connection.exec_driver_sql(f"SET {limits}")
+
+
+def _connect_args(url: URL, driver: str) -> dict[str, Any]:
+    """What the driver is given of the URL."""
+    whole = url.set(drivername=driver)
+    given: dict[str, Any] = whole.get_dialect()().create_connect_args(whole)[1]
+    return given
+
+
+def _hosts(given: dict[str, Any]) -> int:
+    """How many hosts the driver is given."""
+    host = given.get("host", "")
+    return len(host.split(",") if isinstance(host, str) else host)
 
 
 def _showing(password: SecretValue | None, given: dict[str, Any]) -> dict[str, Any]:
