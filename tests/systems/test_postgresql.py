@@ -447,6 +447,14 @@ class _Events:
                 self._ended.set()
             work.result(20)
 
+    def wait_until_written(self, more: int) -> None:
+        goal = self.written + more
+        wait_for(lambda: self.written >= goal)
+
+    def wait_until_refused(self) -> None:
+        before = self.failed
+        wait_for(lambda: self.failed > before)
+
     def _flow(self) -> None:
         while not self._ended.is_set():
             try:
@@ -499,15 +507,13 @@ def test_a_switchover_and_back_and_a_standby_that_the_pool_still_points_to() -> 
             standby.follow(primary)
             standby_runs = start(standby)
             replicate(primary)
-            before = events.written, events.failed
             with events.flowing():
-                wait_for(lambda: events.written > before[0] + 20)
+                events.wait_until_written(20)
                 runs.close()
-                wait_for(lambda: events.failed > before[1])
+                events.wait_until_refused()
                 with admin(standby.address) as session:
                     session.execute("SELECT pg_promote()")
-                at_promotion = events.written
-                wait_for(lambda: events.written > at_promotion + 20)
+                events.wait_until_written(20)
             with admin(standby.address) as session:
                 rows = session.execute("SELECT i_account FROM subscribers ORDER BY 1").fetchall()
             assert rows == [(number,) for number in range(events.written)]

@@ -34,7 +34,8 @@ class Settings(BaseModel):
     url: str = Field(
         default="sqlite:///subscribers.db",
         description="The database, without a password: postgresql://USER@HOST:PORT/DATABASE, "
-        "mariadb://... or mysql://... likewise, or sqlite:////FOLDER/FILE.db.",
+        "mariadb://... or mysql://... likewise, or sqlite:////FOLDER/FILE.db. For several hosts of "
+        "PostgreSQL see Switchover in the connector's README.",
     )
     table: str = Field(default="subscribers", description="The table, TABLE or SCHEMA.TABLE.")
     columns: dict[str, str] = Field(

@@ -41,8 +41,6 @@ def check_url(text: str) -> str:
         )
     if url.password is not None or "password" in url.query:
         raise ValueError("holds a password: leave it out and put it into the secret password")
-    if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ValueError("names no file: write sqlite:////FOLDER/FILE.db")
     _KINDS[url.drivername].check(url)
     return text
 
@@ -127,6 +125,7 @@ class _Kind(ABC):
         self._secret, self._watch = secret, watch
 
     @classmethod
+    @abstractmethod
     def check(cls, url: URL) -> None:
         """Raises ValueError for what this kind of database does not understand."""
 
@@ -143,6 +142,11 @@ class _Kind(ABC):
 
 
 class _Sqlite(_Kind):
+    @classmethod
+    def check(cls, url: URL) -> None:
+        if url.database in (None, "", ":memory:"):
+            raise ValueError("names no file: write sqlite:////FOLDER/FILE.db")
+
     def engine(self, url: URL) -> Engine:
         engine = create_engine(
             url, isolation_level="AUTOCOMMIT", hide_parameters=True, max_overflow=-1
