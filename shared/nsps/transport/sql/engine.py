@@ -294,8 +294,7 @@ class _Mysql(_Server):
 def _connect_args(url: URL, driver: str) -> dict[str, Any]:
     """What the driver is given of the URL."""
     whole = url.set(drivername=driver)
-    given: dict[str, Any] = whole.get_dialect()().create_connect_args(whole)[1]
-    return given
+    return dict(whole.get_dialect()().create_connect_args(whole)[1])
 
 
 def _hosts(given: dict[str, Any]) -> int:
