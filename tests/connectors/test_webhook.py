@@ -365,14 +365,15 @@ class TestAConnectorThatIgnoresTypes:
         assert handler.bring(read_at(2, "SIM/Updated", blocked=False)) == 204
         assert len(handler.published) == 1
 
-    def test_a_replay_and_a_parked_event_stay_what_they_are(self, handler: Handler) -> None:
+    @pytest.mark.parametrize("more", [{"run": 2}, {"retry_round": 3}])
+    def test_a_replay_and_a_parked_event_stay_what_they_are(
+        self, handler: Handler, more: dict[str, int]
+    ) -> None:
         assert handler.bring(read_at(3, "Account/Blocked", blocked=True)) == 204
-        for more in ({"run": 2}, {"retry_round": 3}):
-            assert handler.bring(read_at(2, "SIM/Updated", blocked=False, **more)) == 204
-            assert (handler.published[-1].run, handler.published[-1].retry_round) == (
-                more.get("run"),
-                more.get("retry_round"),
-            )
+        assert handler.bring(read_at(2, "SIM/Updated", blocked=False, **more)) == 204
+        (published,) = handler.published
+        kept = (published.run, published.retry_round)
+        assert kept == (more.get("run"), more.get("retry_round"))
 
     def test_where_only_the_data_counts_nothing_is_read_again(
         self, firestore: None, sample: Sample

@@ -375,8 +375,9 @@ class Ordering(StrEnum):
     one that says the same; overtaken by another one, it is read again, and its message goes out
     with the newest data. For systems of which it is not known which types of events they heed."""
     STATE = "state"
-    """One at a time per owner; an event gives way to any newer one of the owner. Only for systems
-    that look at the data alone, whatever the type of the event."""
+    """One at a time per owner; an event gives way to any newer one of the owner, and data that the
+    system has already are not sent again, but by a replay (and where reports are awaited). Only for
+    systems that look at the data alone, whatever the type of the event."""
 
 
 class MessageConnector(Connector[SettingsT]):

@@ -157,12 +157,15 @@ class MessageKind(_Kind):
     """Each event counts once: the delivery itself is the resource.
 
     Where messages are ordered, the owner is the resource: one message at a time, and never older
-    data after newer.
+    data after newer. Of a system that looks at the data alone, the data are the state: what it has
+    already is not sent again, unless somebody asks for it.
     """
 
     def __init__(self, connector: MessageConnector[Any], context: DeliveryContext) -> None:
         super().__init__(context)
         self._connector = connector
+        # Where reports come, each message is waited for under a name of its own.
+        self._receipts = isinstance(connector, AnswersLater)
 
     def work(self, event: Enriched) -> Work:
         work = super().work(event)
@@ -171,8 +174,8 @@ class MessageKind(_Kind):
         return replace(
             work,
             owner=Owner("event", work.delivery) if ordering is Ordering.EVERY else event.owner,
-            asked=False,
-            receipts=isinstance(self._connector, AnswersLater),
+            asked=work.asked and self._sends_state,
+            receipts=self._receipts,
             lasting=False,
             meaning=meaning if ordering is Ordering.NEWEST else None,
         )
@@ -185,8 +188,15 @@ class MessageKind(_Kind):
             alone = Owner("event", work.delivery)
             nothing = replace(work, owner=alone, group=None, meaning=None)
             return Desired(nothing, calls, {"summary": "nothing to send"})
-        wanted = {f"{MESSAGE_KEY}{work.owner}": work.delivery}
+        content = work.delivery
+        if self._sends_state:
+            content = self._context.redactor().digest(event.pb.to_contract())
+        wanted = {f"{MESSAGE_KEY}{work.owner}": content}
         return Desired(replace(work, wanted=wanted), calls, {"summary": redact(message.summary)})
+
+    @property
+    def _sends_state(self) -> bool:
+        return self._connector.ordering is Ordering.STATE and not self._receipts
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,10 +180,13 @@ def may_read_again(delivery: Delivery, resource: Resource) -> bool:
 
 
 def over(resource: Resource, token: str) -> Resource | None:
-    """A message was refused: its call is over, and no other waits for it (rule over)."""
+    """A message was refused: its call is over, and no other waits for it (rule over).
+
+    What the system holds now is not known: whatever comes next is sent.
+    """
     if not resource.held_by(token):
         return None
-    return replace(resource, dirty=False, lease=None, lease_until=None)
+    return replace(resource, dirty=False, confirmed=None, lease=None, lease_until=None)
 
 
 def confirm(resource: Resource, step: Step, token: str) -> Resource | None:
