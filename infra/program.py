@@ -196,14 +196,14 @@ class Deployment:
         return made
 
     def _callbacks(self) -> Function:
-        """Hears what asynchronous systems answer; each proves itself by its connector's rule."""
+        """Receives what asynchronous systems answer; each proves itself by its connector's rule."""
         waiting, credentials = self._waiting, self._config.portabilling.credentials
         callbacks = self._function(
             FunctionArgs(
                 part="callbacks",
                 folder="functions/callbacks",
                 also=tuple(connector_folder(handler) for handler in waiting),
-                purpose="Hears the late answers of asynchronous systems",
+                purpose="Receives the late answers of asynchronous systems",
                 environment={
                     **self._portabilling,
                     **self._late,

@@ -153,7 +153,7 @@ class Console(_Keys):
 
 
 class Alerts(_Keys):
-    """``nsps:alerts``: who is told when something is wrong.
+    """``nsps:alerts``: who is notified when something is wrong.
 
     ``channels``: notification channels that there are already (a pager, a chat), by their names.
     """

@@ -27,7 +27,7 @@ class Condition:
 
     ``metric``: one of ours, or a whole type of Google's. ``also``: further clauses of the filter.
     ``per``: labels by which it is looked at apart. ``of``: the number is the share of these.
-    ``absent``: instead, that nothing was heard for ``seconds``.
+    ``absent``: instead, that nothing was measured for ``seconds``.
     """
 
     metric: str

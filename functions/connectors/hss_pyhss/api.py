@@ -29,7 +29,7 @@ ANSWERS = AnswerRules(
         AnswerRule(Meaning.LATER, status="404", hint="no such route: is the address PyHSS's API?"),
     )
 )
-# Told by nothing but an exception that PyHSS did not expect: there is no session.
+# PyHSS fails with an exception that it did not expect: that is how it says "no session".
 NO_SESSION = AnswerRule(
     Meaning.ABSENT, status="500", member="message", equals="Internal Server Error"
 )

@@ -1,7 +1,7 @@
 """Ministra (Stalker Portal): an IPTV account per account of PortaBilling, over its REST API v1.
 
 A resource's key is the account number, ``i_account``. Its state: the fields of the settings, tariff
-and packages by external ID, ``status`` (served or not), and the password, which is not told.
+and packages by external ID, ``status`` (served or not), and the password, which cannot be read.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class LiX1(StateConnector[Settings], Scheduled, Confidential):
             raise Transient("not every warrant could be followed: the role interception sees why")
 
     def confidential(self, call: Call) -> list[dict[str, Any]]:
-        return self._tasks.told(self._read_now(), call)
+        return self._tasks.listed(self._read_now(), call)
 
     def _read_now(self) -> Warrants:
         return Warrants.read((self.context.refresh or self.context.secret)("warrants"))

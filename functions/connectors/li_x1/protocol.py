@@ -27,8 +27,8 @@ ElementTree.register_namespace("xsi", XSI)
 CODES: Mapping[int, tuple[Meaning, str]] = {
     1000: (Meaning.LATER, "a generic error: its own log says why"),
     1010: (Meaning.REFUSED, "it does not take the message's form: see the setting version"),
-    1020: (Meaning.LATER, "it speaks another version: correct the setting version"),
-    1030: (Meaning.LATER, "admf does not stand in our certificate: correct either"),
+    1020: (Meaning.LATER, "it has another version of X1: correct the setting version"),
+    1030: (Meaning.LATER, "the setting admf is not in our certificate: correct one of them"),
     1040: (Meaning.LATER, "it does not know this ADMF: correct the setting admf"),
     1060: (Meaning.LATER, "it is another network element: correct the setting ne"),
     1080: (Meaning.REFUSED, "it does not know this request"),

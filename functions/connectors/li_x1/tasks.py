@@ -59,17 +59,17 @@ class Tasks:
             failed += _fails(partial(self._bring, warrants, each, held, call))
         return failed
 
-    def told(self, warrants: Warrants, call: Call) -> list[dict[str, Any]]:
+    def listed(self, warrants: Warrants, call: Call) -> list[dict[str, Any]]:
         """Each warrant, and how it stands in the network. Raises Transient."""
         held = self.x1.held(call)
-        told = [self._told(warrants, each, held, call) for each in warrants.warrants]
+        listed = [self._shown(warrants, each, held, call) for each in warrants.warrants]
         left = held - {warrants.xid(each) for each in warrants.warrants}
-        return told + [
+        return listed + [
             {"xid": xid, "network": "not on the list, and still there"}
             for xid in sorted(filter(warrants.owns, left))
         ]
 
-    def _told(
+    def _shown(
         self, warrants: Warrants, each: Warrant, held: frozenset[str], call: Call
     ) -> dict[str, Any]:
         now, xid = datetime.now(UTC), warrants.xid(each)

@@ -85,7 +85,7 @@ class Warrants(BaseModel):
         return (each for each in self.warrants if each.runs(now))
 
     def xid(self, warrant: Warrant) -> str:
-        """The task's identifier: a UUID that tells nothing of the warrant to who has no key."""
+        """The task's identifier: a UUID that says nothing of the warrant without the key."""
         first = bytearray(self._digest("task", warrant.liid.encode()))
         first[6] = first[6] & 0x0F | 0x40  # version 4
         return str(uuid.UUID(bytes=bytes(first) + self._mark(bytes(first))))

@@ -74,7 +74,7 @@ class Settings(SmtpSettings, Wordings[Wording]):
 
 
 class NotificationConnector(MessageConnector[Settings], AnswersLater):
-    """Sends one e-mail per event, by SMTP, and hears of those that come back."""
+    """Sends one e-mail per event, by SMTP, and takes the reports of those that come back."""
 
     settings_model = Settings
 

@@ -1,4 +1,4 @@
-"""Who we are to the system, by the setting ``authentication`` and the secret ``credentials``."""
+"""How NSPS proves who it is, by the setting ``authentication`` and the secret ``credentials``."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class RestSystem(StateConnector[Settings]):
         )
 
     def _written(self, said: RestAnswer, key: str, state: State, call: Call) -> None:
-        """Raises unless the system has written it, and, where it is to be looked at, tells so."""
+        """Raises unless it is written and, with ``verify_after_write``, reads back the same."""
         said.is_done()
         if not self.settings.verify_after_write:
             said.written()

@@ -37,7 +37,7 @@ class SignIn(_Part):
 
 
 class Authentication(_Part):
-    """Who we are. All but ``none`` need the secret ``credentials``."""
+    """How NSPS proves who it is. All but ``none`` need the secret ``credentials``."""
 
     type: Literal["none", "bearer", "basic", "api_key", "sign_in"] = Field(
         description="none, bearer, basic, api_key or sign_in"
@@ -85,7 +85,7 @@ class Reading(_Part):
 class FieldOf(_Part):
     """A field: ``from`` a source of the snapshot, or a ``value`` made of other fields.
 
-    ``at``: its place in what is read; its own name unless given, empty where it is not told.
+    ``at``: its place in what is read; its own name unless given, empty where the answer lacks it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -126,7 +126,7 @@ class FieldOf(_Part):
         raise Terminal(f"{self.source} has a value that the setting values does not list: add it")
 
     def as_read(self, value: Any) -> Any:
-        """What the system tells, in the type in which the field is written."""
+        """What the system returned, in the type in which the field is written."""
         if self.source is None or self.values:
             return value
         kind = "text" if self.format else Source.parse(self.source).kind
@@ -198,7 +198,7 @@ class Resource(_Part):
         }
 
     def _is_part_of_others(self, name: str) -> bool:
-        """Whether a field is neither told nor written itself, but within the value of another."""
+        """Whether a field is neither read nor written itself, but within the value of another."""
         requests = [self.create, self.change or self.create]
         written = (each for one in requests for each in (one.path, one.query, one.body))
         return (
@@ -213,11 +213,11 @@ class Resource(_Part):
 
     def with_all(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values of a template: the fields', and what stands for all of them."""
-        told = (name for name, field in self.fields.items() if field.at != "" and name != self.key)
-        return {**values, ALL: {name: values.get(name) for name in told}}
+        read = (name for name, field in self.fields.items() if field.at != "" and name != self.key)
+        return {**values, ALL: {name: values.get(name) for name in read}}
 
     def state_of(self, key: Mapping[str, Any], item: Any) -> dict[str, Any]:
-        """The fields that an answer tells, as they would be written; the key it was asked by."""
+        """The fields that an answer has, as they would be written; the key it was asked by."""
         state = {self.key: key[self.key]}
         item = member_of(item, self.read.object) if self.read.object else item
         for name, field in self.fields.items():
@@ -233,7 +233,7 @@ class Settings(_Part):
 
     url: str = Field(description="The address below which all paths are, https://HOST/PATH.")
     authentication: Authentication = Field(
-        description="Who we are there, {type: none, bearer, basic, api_key or sign_in}."
+        description="How NSPS proves who it is, {type: none, bearer, basic, api_key or sign_in}."
     )
     check: str = Field(description="A path that answers with 2xx while the system is well.")
     resources: tuple[Resource, ...] = Field(

@@ -1,6 +1,6 @@
 """Texts with places for fields' values: ``{name}``, or ``{name:format}``. There is no more to it.
 
-``{*}`` stands for a map of all fields that the system tells, but for the key.
+``{*}`` stands for a map of all fields that the system returns, but for the key.
 A text that is one place alone takes the value as it is, with its type. Any other becomes a text,
 or nothing (None) where a value that it needs is missing.
 """

@@ -1,4 +1,4 @@
-"""Kamailio: subscribers of a SIP registrar, in its table ``subscriber``; told over JSON-RPC.
+"""Kamailio: a SIP registrar's table ``subscriber``, and its registrations over JSON-RPC.
 
 A resource's key is USERNAME@DOMAIN. Its state: ``ha1`` and ``ha1b`` (SecretValue), the status where
 it has a column, and the columns of the deployment's own. The row says who may register. A phone

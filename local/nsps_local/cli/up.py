@@ -107,7 +107,7 @@ def _where(description: dict[str, Any]) -> Table:
         group = f", tells ESPF group {handler['group']}" if handler["group"] else ""
         rows.append((name, f"handler: {handler['connector']}{group}", handler["url"]))
     rows += [
-        ("callbacks", "hears late answers", description["callbacks"]["url"]),
+        ("callbacks", "receives late answers", description["callbacks"]["url"]),
         ("retries", "dead letters, statuses, every minute", description["retries"]["url"]),
         ("console", "pages for operators; choose a role", description["console"]["pages"]),
         ("", "its JSON API, for the commands", description["console"]["url"]),

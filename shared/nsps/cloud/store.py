@@ -131,7 +131,7 @@ class Store:
         return self.client.document("statuses", f"{i_account}.{quote(group, safe='')}")
 
     def statuses_due(self) -> Query:
-        """What ESPF has still to hear."""
+        """The statuses that ESPF has still to get."""
         return _where(self.client.collection("statuses"), "due", True)
 
     def parked(self, name: str) -> DocumentReference:

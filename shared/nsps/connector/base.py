@@ -326,7 +326,7 @@ class AnswersLater(ABC):
 
     @property
     def silence(self) -> AnswerState:
-        """What it means that nothing was heard in time: FAILED, or DONE where only failures are
+        """What it means that no report came in time: FAILED, or DONE where only failures are
         reported (a bounce)."""
         return AnswerState.FAILED
 

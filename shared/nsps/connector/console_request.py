@@ -1,4 +1,4 @@
-"""What the console wants of a handler's function: the body of /preview, /compare, /keys or /try."""
+"""What the console asks a handler's function for: the body of /preview, /compare, /keys or /try."""
 
 from __future__ import annotations
 

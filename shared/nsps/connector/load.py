@@ -1,4 +1,4 @@
-"""Finds the connector class of a connector's folder, for those who serve several connectors."""
+"""Finds the connector class in a connector's folder, for code that serves several connectors."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The way of one event to one system: history, ledger, attempts, switch."""
+"""How one event reaches one system: history, ledger, attempts, switch."""

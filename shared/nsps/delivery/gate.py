@@ -1,7 +1,7 @@
 """What stands before a handler's system, in each of its instances: switch, breaker and rate.
 
 The switch is read from Firestore, at most two seconds old. Failures in a row open the breaker at
-once; the attempts that wait ask the system how it is when the next probe is due; while it comes
+once; the waiting attempts probe the system when that is due; while it comes
 back, every instance asks Firestore for its share of the calls. An attempt waits here a little for
 its turn: given back to Pub/Sub, it would cost the message an attempt.
 """

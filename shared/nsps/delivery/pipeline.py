@@ -1,9 +1,9 @@
-"""The way of one delivery, from the handler's gate to what ESPF is told: ``Pipeline.deliver``.
+"""One delivery, step by step, from the handler's gate to ESPF's status: ``Pipeline.deliver``.
 
 The kinds of connector differ only in what they want of an event and in how they call their system
 (``Kind`` and ``Calls``; connector/kinds.py). Admission, leases, refusals, retries and the status
-are the same for all. An attempt may be cut off between any two steps: the ledger knows then where
-the next one goes on.
+are the same for all. An attempt may be cut off between any two steps: from the ledger the next one
+knows where to go on.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Pipeline:
         """Make one attempt; the verdict says whether the event's message is done with."""
         try:
             work = self._kind.work(event)
-            self._give_way(event, work)
+            self._end_if_settled(event, work)
             self._admit()
             desired = self._desired(event, work)
             patient_until = self._clock() + self._patience
@@ -129,12 +129,12 @@ class Pipeline:
         except _Ended as ended:
             return ended.verdict
         except Transient as error:  # Firestore
-            return _again(str(error), error)
+            return _retrying(str(error), error)
 
     # ---- the steps, in their order -----------------------------------------------------------
 
-    def _give_way(self, event: Enriched, work: Work) -> None:
-        """Where calls wait for their turn, an event that needs none takes none from others."""
+    def _end_if_settled(self, event: Enriched, work: Work) -> None:
+        """End here, where calls wait for their turn, an event that needs no call."""
         ended = self._ledger.ended(work, record_of(event)) if self._gate.slow else None
         if ended is not None:
             raise _Ended(self._report(ended))
@@ -175,10 +175,10 @@ class Pipeline:
                 desired.calls.after_write(step, performed.was, call)
         except Terminal as error:
             self._gate.well()
-            reason = self._redact(_owes(error) if written else str(error))
+            reason = self._redact(_effect_failed(error) if written else str(error))
             return self._ledger.refused(work, progress, reason, wrote=call.wrote, written=written)
         except Transient as error:
-            self._give_back(work, progress, _of_all(call, error, written=written))
+            self._give_back(work, progress, _of_whole_call(call, error, written=written))
         except Exception as error:
             self._give_back(work, progress, _unexpected(error))
         self._gate.well()
@@ -205,10 +205,10 @@ class Pipeline:
         self._poster.send(progress.post, progress.known)
         return Verdict(True, progress.outcome, "; ".join(progress.errors))
 
-    # ---- where the way ends before -----------------------------------------------------------
+    # ---- where an attempt ends early ----------------------------------------------------------
 
     def _reject(self, event: Enriched, work: Work, error: Terminal) -> NoReturn:
-        """It can never be provisioned: known before anything is touched."""
+        """The event can never be provisioned, and that is known before any call."""
         reason = self._redact(str(error))
         progress = self._ledger.reject(work, record_of(event), reason)
         self._poster.send(progress.post, progress.known)
@@ -229,13 +229,13 @@ class Pipeline:
         self._sleep(random.uniform(0.02, 0.1))  # noqa: S311
 
     def _give_back(self, work: Work, progress: Progress, error: Transient) -> NoReturn:
-        """The call was not carried out, or nobody knows: the message comes again."""
+        """The call was not carried out, or it is not known whether: the message comes again."""
         reason = self._redact(str(error))
         if not isinstance(error, StoreUnavailable):
             self._gate.failed(str(work.owner), reason, error.retry_after)
         self._end_later(
             lambda: self._ledger.not_done(
-                work, progress, reason, call=_end_of(error), retry_after=error.retry_after
+                work, progress, reason, call=_call_end(error), retry_after=error.retry_after
             ),
             reason,
             error,
@@ -248,7 +248,7 @@ class Pipeline:
             self._poster.send(record())
         except Transient as unrecorded:  # the message comes again all the same
             _log.warning("the failure could not be recorded", reason=str(unrecorded))
-        raise _Ended(_again(reason, error, error.retry_after))
+        raise _Ended(_retrying(reason, error, error.retry_after))
 
 
 def record_of(event: Enriched) -> dict[str, Any]:
@@ -279,22 +279,22 @@ def _unexpected(error: Exception) -> Unexpected:
     return Unexpected(f"the connector failed unexpectedly ({name}): its log says where")
 
 
-def _of_all(call: Call, error: Transient, *, written: bool) -> Transient:
+def _of_whole_call(call: Call, error: Transient, *, written: bool) -> Transient:
     """What an error says of a whole call: a part of it that was written stays written."""
     if written:
         kind = type(error) if isinstance(error, NoAnswer) else Unclear
-        return kind(_owes(error), error.retry_after)
+        return kind(_effect_failed(error), error.retry_after)
     if not call.wrote or isinstance(error, NoAnswer):
         return error
     return Unclear(f"a part was written before this: {error}", error.retry_after)
 
 
-def _owes(error: DeliveryError) -> str:
-    """The error is of what has to follow a write."""
+def _effect_failed(error: DeliveryError) -> str:
+    """The text for an error in what has to follow a write."""
     return f"the state is written, and what has to follow it is owed: {error}"
 
 
-def _end_of(error: Transient) -> CallEnd:
+def _call_end(error: Transient) -> CallEnd:
     if isinstance(error, Unclear):
         return CallEnd.UNCLEAR
     return CallEnd.UNDER_WAY if isinstance(error, NoAnswer) else CallEnd.NOT_DONE
@@ -308,5 +308,5 @@ class _Ended(Exception):
         self.verdict = verdict
 
 
-def _again(reason: str, error: BaseException, retry_after: float | None = None) -> Verdict:
+def _retrying(reason: str, error: BaseException, retry_after: float | None = None) -> Verdict:
     return Verdict(False, Outcome.RETRYING, reason, retry_after, error)

@@ -1,4 +1,4 @@
-"""How a handler's system is: the connector's own check, asked of the handler's function."""
+"""Whether a handler's system is well: the connector's own check, by the handler's function."""
 
 from __future__ import annotations
 

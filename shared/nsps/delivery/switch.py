@@ -4,7 +4,7 @@ Document handlers/{handler} is the truth. The handler's function looks at it bef
 system, and asks soon after the breaker has opened how the system is. The retries function takes the
 push endpoint off the subscription of a handler that stays switched off (Pub/Sub then keeps the
 messages and counts no attempts), asks how the system is, and puts the endpoint back. A pause and
-the breaker know nothing of each other: neither undoes the other.
+the breaker are independent: neither undoes the other.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def kept_until(switch: Switch) -> datetime | None:
 
 
 def warning(handler: str, switch: Switch, now: datetime) -> str | None:
-    """What an operator must hear of a handler that has been switched off for long."""
+    """What an operator must know of a handler that has been switched off for long."""
     since, until = switch.off_since, kept_until(switch)
     if since is None or until is None or now < since + timedelta(days=WARN_DAYS):
         return None

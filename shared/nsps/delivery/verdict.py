@@ -1,4 +1,4 @@
-"""What a handler's function answers to whoever brought the event."""
+"""What a handler's function answers to the push, or the partner, that brought the event."""
 
 from __future__ import annotations
 

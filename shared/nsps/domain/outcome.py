@@ -1,6 +1,6 @@
-"""What can become of a delivery, what ESPF hears of it, and the errors that decide about retries.
+"""The outcomes of a delivery, the status that ESPF gets, and the errors that decide on retries.
 
-A connector raises one of three things; the kit looks at nothing else. Pure.
+A connector raises one of four errors; the kit looks at nothing else. Pure.
 """
 
 from __future__ import annotations

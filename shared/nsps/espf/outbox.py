@@ -1,4 +1,4 @@
-"""What ESPF is to hear, per (account, group): noted with the outcome, posted from here. Pure.
+"""What status ESPF is to get, per (account, group): noted with the outcome, posted from here. Pure.
 
 The protocol is tests/model/status_model.py. A status is noted in the transaction that records the
 outcome, so that no crash can come between the two; whoever noted it posts it, and a tick posts
@@ -67,7 +67,7 @@ class Status:
 
     @property
     def due(self) -> bool:
-        """Whether ESPF has still to hear the newest revision."""
+        """Whether ESPF has still to get the newest revision."""
         return self.posted != self.revision
 
 

@@ -1,4 +1,4 @@
-"""Notes what ESPF is to hear, and posts it: whoever noted it at once, the rest by a tick."""
+"""Notes what status ESPF is to get, and posts it: at once where it was noted, else by a tick."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def note_status(
     outcome: Outcome,
     reason: str,
 ) -> outbox.Post | None:
-    """Note what ESPF is to hear, in the caller's transaction; the post, if it is free to go out.
+    """Note ESPF's status in the caller's transaction; return the post if it is free to go out.
 
     ``documents``: what the transaction has read, the status's document among them.
     """

@@ -296,7 +296,7 @@ class Retries:
         return Outcome.RETRYING
 
     def _end(self, name: str, token: str, held: Mapping[str, Any]) -> Outcome | None:
-        """The end of the long retries: the event expires, and ESPF hears FAILED."""
+        """The end of the long retries: the event expires, and ESPF gets FAILED."""
         received = self._received(held)
         ended = self._store.transact(lambda tx: self._expire(tx, name, token, received))
         if ended is None:
@@ -347,7 +347,7 @@ class Retries:
     def _expire(
         self, tx: Tx, name: str, token: str, received: SnapshotTime
     ) -> tuple[str, str, tuple[outbox.Post, ...]] | None:
-        """Stage, event_id and what ESPF is to hear; None if another tick has it or it is done."""
+        """Stage, event_id and the status for ESPF; None if another tick has it or it is done."""
         at = self._store.parked(name)
         data = tx.read([at])[at.path] or {}
         if data.get("held") != token:

@@ -5,7 +5,7 @@
 
 Whatever goes wrong before the final dot has changed nothing: Unreachable, Transient, or Terminal
 where the server refuses the mail. After the dot, only the server knows: NoAnswer. A refusal that
-speaks of the mail is final; one that speaks of our set-up is tried again, for an operator can
+concerns the mail is final; one that concerns our set-up is tried again, for an operator can
 correct it and the mail must still go out. No text holds an address.
 """
 

@@ -617,7 +617,7 @@ class _View:
         return [each for each in kept if each["result"] in _DONE and each not in progress.results]
 
     def finish(self, progress: Progress, *, check: bool = True) -> Progress:
-        """Step 6: the outcome, and in the same transaction what ESPF is to hear."""
+        """Step 6: the outcome, and in the same transaction the status for ESPF."""
         work, now = self._work, self._tx.now
         if check and not protocol.may_finish(self.delivery, work.t):
             if self.delivery.outcome is None or not self.delivery.outcome.final:
@@ -667,7 +667,7 @@ class _View:
         return (not_before - self._tx.now).total_seconds() if not_before else 0.0
 
     def retrying(self, error: str, retry_after: float | None) -> outbox.Post | None:
-        """Record a failure that is to be tried again; ESPF hears RETRY."""
+        """Record a failure that is to be tried again; ESPF gets RETRY."""
         if not protocol.may_finish(self.delivery, self._work.t):
             return None
         retry: dict[str, Any] = {"error": error, "at": self._tx.now}
