@@ -336,7 +336,7 @@ class TestAConnectorThatTakesItsTime:
 
 
 class TestAConnectorThatIgnoresTypes:
-    """Only the partner knows which events it heeds. A block came as two, in the wrong order."""
+    """Only the partner knows which events it processes. A block came as two, in the wrong order."""
 
     @pytest.fixture
     def handler(self, firestore: None, sample: Sample) -> Handler:

@@ -156,8 +156,8 @@ def _sent_twice(ended: Ended, handler: str) -> Iterator[str]:
 
 
 def _not_newest(ended: Ended, handler: str) -> Iterator[str]:
-    """8. Of each type of event the newest data, whatever types the system heeds; never older data
-    after newer."""
+    """8. Of each type of event the newest data, whatever types the system processes; never older
+    data after newer."""
     sent = [each for each in ended.seen[handler] if each.what == SEND]
     newest: dict[str, Seen] = {}
     for each in sent:

@@ -101,7 +101,7 @@ class Tryton:
         return SecretValue(str(session[1])), None
 
     def _log_in(self, secret: SecretValue, call: Call) -> RestAnswer:
-        """Not by ``Rest``, which writes down what it sends for who tries a handler."""
+        """Not by ``Rest``, which shows what it sends to whoever runs ``nsps try``."""
         user, _, password = secret.reveal().partition(":")
         answer = self._context.http.request(
             "POST",

@@ -1,4 +1,4 @@
-"""How a subscriber's password stands in radcheck.
+"""The forms of a subscriber's password in radcheck.
 
 Which of PAP, CHAP and MS-CHAP a form allows: README.md, "Passwords".
 """

@@ -37,7 +37,7 @@ class Policy:
             yield "quota", Block.FULL_VD_COUNTER_INFO
 
     def rows(self, pb: PbData, served: bool) -> dict[str, list[Row]]:
-        """``reply``, and ``group`` where NSPS looks after it; empty for who is not served. Raises
+        """``reply``, and ``group`` where NSPS looks after it; empty where not served. Raises
         Terminal for what FreeRADIUS would not take."""
         made = {"reply": self._reply_rows(pb) if served else []}
         for name, source in self._group.sources.items():

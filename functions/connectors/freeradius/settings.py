@@ -81,7 +81,7 @@ class Settings(BaseModel):
     )
     password: PasswordForm | None = Field(
         default=None,
-        description="How the password stands in radcheck: nt, ssha, clear, none (who proves "
+        description="The form of the password in radcheck: nt, ssha, clear, none (who proves "
         "themselves otherwise, as by certificate), accept (any password is taken). Unless given "
         "nt, for wimax none, for policy accept.",
     )

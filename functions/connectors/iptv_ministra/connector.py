@@ -120,7 +120,7 @@ class IptvMinistra(StateConnector[Settings]):
 
     def _subscribe(self, key: str, state: State, call: Call) -> None:
         """The packages, after the tariff that they belong to. Raises Transient where something else
-        is kept: Ministra says nothing of a tariff or package that it does not know."""
+        is kept: Ministra reports no error for a tariff or package that it does not know."""
         held = self.read(key, call) or {}
         want, have = set(state["packages"]), set(held.get("packages", ()))
         if want != have:

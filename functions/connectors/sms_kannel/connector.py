@@ -116,7 +116,7 @@ class SmsConnector(MessageConnector[Settings], AnswersLater):
         return Receipt(name, said)
 
     def check(self, call: Call) -> None:
-        """A message to nobody: Kannel looks at user and password before it misses the number."""
+        """A message without a number: Kannel checks user and password before it misses that."""
         self._post("", {}, call, CHECK_ANSWERS)
 
     def _post(

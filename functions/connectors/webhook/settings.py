@@ -22,10 +22,10 @@ class Settings(BaseModel):
     ordering: Ordering = Field(
         default=Ordering.NEWEST,
         description="newest: one event at a time per account, never older data after newer, and "
-        "an event gives way only to a newer one that says the same. every: each event is passed "
-        "on, in no order. state: an event gives way to any newer one of the account, and equal "
-        "pb_data are not sent again; only for a connector that looks at pb_data alone, whatever "
-        "the type of the event.",
+        "an event is left out only for a newer one that says the same. every: each event is "
+        "passed on, in no order. state: an event is left out for any newer one of the account, and "
+        "equal pb_data are not sent again; only for a connector that looks at pb_data alone, "
+        "whatever the type of the event.",
     )
     permanent_codes: list[Annotated[int, Field(ge=400, le=499)]] = Field(
         default=[],

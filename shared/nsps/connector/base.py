@@ -178,7 +178,7 @@ class Scheduled(ABC):
     @abstractmethod
     def on_schedule(self, call: Call) -> None:
         """Do what is due; what is not done is done next time. Raises Transient, which is logged:
-        it must name nobody."""
+        it must name no person."""
 
 
 class Confidential(ABC):
@@ -238,14 +238,14 @@ class StateConnector(Connector[SettingsT]):
 
         Depends on ``event.owner`` and ``event.pb`` alone. Empty: the owner should have nothing
         (account gone, no SIM): whatever the ledger knows of the owner is removed.
-        Raises Terminal if the data can never be provisioned (an IMSI that is none).
+        Raises Terminal if the data can never be provisioned (an invalid IMSI).
         """
 
     def read(self, key: str, call: Call) -> State | None:
         """What the system holds for the key; None if nothing at all, not even a part of it: then
         there is nothing to delete.
 
-        Fields that the system does not tell (secrets) are left out: they count as different
+        Fields that the system does not return (secrets) are left out: they count as different
         unless the ledger is sure.
         """
         raise NotImplementedError(f"{type(self).__name__} is readable but has no read()")
@@ -371,12 +371,12 @@ class Ordering(StrEnum):
     EVERY = "every"
     """Each event's, in no order."""
     NEWEST = "newest"
-    """One at a time per owner, and never older data after newer. An event gives way only to a newer
-    one that says the same; overtaken by another one, it is read again, and its message goes out
-    with the newest data. For systems of which it is not known which types of events they heed."""
+    """One at a time per owner, and never older data after newer. An event is superseded only by a
+    newer one that says the same; overtaken by another one, it is read again, and its message goes
+    out with the newest data. For systems of which it is unknown which types they process."""
     STATE = "state"
-    """One at a time per owner; an event gives way to any newer one of the owner, and data that the
-    system has already are not sent again, but by a replay (and where reports are awaited). Only for
+    """One at a time per owner; an event is superseded by any newer one of the owner; data that the
+    system has already are sent again only by a replay (or where reports are awaited). Only for
     systems that look at the data alone, whatever the type of the event."""
 
 

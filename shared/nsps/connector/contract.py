@@ -25,7 +25,7 @@ ACCEPTED = "Event accepted for processing"
 # What can name a document: no path, and none of the names that Firestore keeps for itself.
 _EVENT_ID = re.compile(r"(?!\.{1,2}$|__.*__$)[A-Za-z0-9_.:@+=-]{1,200}")
 
-# Which member tells whose a block is; one without it says nothing of anybody.
+# Which member says whose a block is; a block without it cannot be used.
 _IDENTITY: Mapping[Block, tuple[str, ...]] = {
     Block.ACCOUNT_INFO: ("i_account", "id"),
     Block.SIM_INFO: ("imsi",),
@@ -201,7 +201,7 @@ def authorized(header: str | None, token: str) -> bool:
 
 
 def answer_for(verdict: Verdict) -> ContractAnswer:
-    """The code that tells NSPS whether to send the event again."""
+    """The code that says to NSPS whether to send the event again."""
     if verdict.ack and verdict.outcome is not Outcome.REJECTED:
         return ContractAnswer(202, {"message": ACCEPTED, "outcome": verdict.outcome.value}, {})
     if verdict.outcome is Outcome.REJECTED:

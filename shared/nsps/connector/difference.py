@@ -18,7 +18,7 @@ MOST_SHOWN = 2000
 
 
 def changed(was: State, state: State) -> set[str]:
-    """The fields that differ from ``was``, or that it does not tell."""
+    """The fields that differ from ``was``, or that it does not have."""
     return {name for name, value in state.items() if not _same(was, name, value)}
 
 
@@ -72,7 +72,7 @@ def _same(was: State, name: str, value: Any) -> bool:
 
 
 def _masked_like(wanted: Any, was: Any) -> Any:
-    """What a system tells, masked where we know that a secret is: there it may tell it as text."""
+    """What a system returned, masked where we know of a secret: it may return that as text."""
     if was is None or not _holds_secret(wanted):
         return masked(was)
     if isinstance(wanted, Mapping) and isinstance(was, Mapping):

@@ -240,7 +240,7 @@ class Inspector:
         if was is None:
             return Compared(key, Comparison.MISSING, "system", differences({}, state, redactor))
         differs = changed(was, state)
-        if sure:  # what the system does not tell (a key) is as it was last written
+        if sure:  # what the system does not return (a key) is as it was last written
             differs &= set(was)
         if differs:
             fields = {name: state[name] for name in state if name in differs}

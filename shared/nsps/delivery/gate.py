@@ -1,9 +1,9 @@
-"""What stands before a handler's system, in each of its instances: switch, breaker and rate.
+"""What guards a handler's system, in each instance of its function: switch, breaker and rate.
 
 The switch is read from Firestore, at most two seconds old. Failures in a row open the breaker at
-once; the waiting attempts probe the system when that is due; while it comes
-back, every instance asks Firestore for its share of the calls. An attempt waits here a little for
-its turn: given back to Pub/Sub, it would cost the message an attempt.
+once; the waiting attempts probe the system when that is due; while it comes back, every instance
+asks Firestore for its share of the calls. An attempt waits here a little for its turn: given back
+to Pub/Sub, it would cost the message an attempt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = log.get(__name__)
 
 CACHE_SECONDS = 2.0
 OFF_CACHE_SECONDS = 0.5
-"""While nothing may be called: who resumes a handler waits for its first call."""
+"""While nothing may be called: whoever resumes a handler waits for its first call."""
 PATIENCE_SECONDS = 20.0
 """How long an attempt waits for its turn."""
 TURN_SECONDS = 2.0
@@ -32,7 +32,7 @@ TURN_SECONDS = 2.0
 ASK_SECONDS = 0.5
 """How often an instance asks for its share while the handler comes back."""
 CLAIM_SECONDS = 1.0
-"""How often an instance whose attempts wait looks whether the system is to be asked how it is."""
+"""How often an instance whose attempts wait looks whether a probe is due."""
 OFF_SECONDS = 60.0
 """After so long a tick has taken the endpoint off: a push makes no sense before."""
 

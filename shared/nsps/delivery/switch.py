@@ -66,13 +66,13 @@ class ProbeGaps:
     longest: float = 600.0
 
     def after(self, probes: int) -> float:
-        """Seconds until the next probe after so many in vain."""
+        """Seconds until the next probe after so many that failed."""
         return float(min(self.first * 2.0 ** min(probes, 16), self.longest))
 
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """``failures``, ``reason``: what opened it last. ``probes``: asked in vain since it opened.
+    """``failures``, ``reason``: what opened it last. ``probes``: failed ones since it opened.
 
     ``next_probe``: when the system is asked how it is; once more, while it is half open. ``wait``:
     seconds until then from when that was decided. ``gaps``: between the probes, as the handler has
@@ -262,7 +262,7 @@ def opened(
 def probe_due(switch: Switch, now: datetime) -> bool:
     """Whether to ask the system how it is; never while a person keeps it paused.
 
-    While it comes back too, once the rate has risen: without events nobody else closes it.
+    While it comes back too, once the rate has risen: without events nothing else closes it.
     """
     breaker = switch.breaker
     if switch.pause is not None or breaker.state is State.CLOSED:

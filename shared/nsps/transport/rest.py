@@ -262,7 +262,7 @@ class RestAnswer:
 
 @dataclass(frozen=True, slots=True)
 class NoAuthentication:
-    """The system takes whoever reaches it."""
+    """The system asks for no credentials."""
 
     def headers(self, call: Call) -> Mapping[str, str]:
         return {}

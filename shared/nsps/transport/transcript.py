@@ -1,4 +1,4 @@
-"""What was asked of a system and what it answered, written down for whoever tries a handler.
+"""What was asked of a system and what it answered, written down for ``nsps try``.
 
 Only while a Transcript is open in this thread (``writing``); no delivery has one.
 """

@@ -33,7 +33,7 @@ MAX_ANSWERS = 20
 MOST_DUE = 200
 """How many orders a tick deals with for each handler."""
 COMPLETE_SECONDS = 60.0
-"""After so long a tick completes what whoever took an answer in did not."""
+"""After so long a tick completes what the call that took the answer in did not."""
 
 
 class AnswerEffect(StrEnum):

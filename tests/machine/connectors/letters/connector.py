@@ -25,7 +25,7 @@ class Letters(MessageConnector[SystemSettings]):
 
 
 class Partner(Letters):
-    """The same to a system that heeds nobody knows which events: never older data after newer."""
+    """The same to a system whose event types are unknown: never older data after newer."""
 
     @property
     def ordering(self) -> Ordering:
