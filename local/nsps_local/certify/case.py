@@ -17,7 +17,7 @@ class Level(StrEnum):
     ROBUST = "robust"
     """It stands what real networks, real data and real failures bring."""
     EXEMPLARY = "exemplary"
-    """It is a pleasure to operate."""
+    """It is easy to operate."""
 
 
 class Target(Enum):
