@@ -213,16 +213,16 @@ class Timeline:
 
     def around(self, history: EventHistory, limit: int) -> list[EventHistory]:
         """The events of the same owner that came next before and after it, newest first."""
-        if not history.opened_at:
+        # Its history says the time to the millisecond only, which events of a burst share.
+        at = (self._store.read(self._store.event(history.event_id)) or {}).get("opened_at")
+        if at is None:
             return []
-        at = datetime.fromisoformat(history.opened_at)
         mine = self._store.events().where(filter=FieldFilter("owner", "==", history.owner))
         before = mine.where(filter=FieldFilter("opened_at", "<", at))
-        after = mine.where(filter=FieldFilter("opened_at", ">", at + _MILLISECOND))
+        after = mine.where(filter=FieldFilter("opened_at", ">", at))
         earlier = before.order_by("opened_at", direction=Query.DESCENDING).limit(limit)
         later = self._histories(after.order_by("opened_at").limit(limit))
-        found = [*later[::-1], *self._histories(earlier)]
-        return [each for each in found if each.event_id != history.event_id]
+        return [*later[::-1], *self._histories(earlier)]
 
     def _histories(self, query: Query) -> list[EventHistory]:
         return self._loaded(self._snapshots(query))
@@ -370,7 +370,6 @@ class Timeline:
 SEARCHED = 2000
 """Events that one page looks through at the most."""
 _SEARCH_PAGE = 200
-_MILLISECOND = timedelta(milliseconds=1)  # what a history's times are cut to
 
 
 def _cursor(snapshots: Iterable[DocumentSnapshot[Any]], ident: str) -> str:
