@@ -36,11 +36,11 @@ PIECES = (
     Piece(
         "Load: pace, latency, processor time, memory",
         "how fast it is, beside the aims",
-        ("-m", "nsps_local.bench"),
+        ("-m", "nsps_local.bench", "--quick"),
     ),
     Piece(
         "SIGKILL at random under load, judged by the history checker",
-        "nothing lost, nothing stale, PortaBilling hears the truth",
+        "nothing lost, nothing stale, and PortaBilling is told what is so",
         _tests("tests/end_to_end/test_random_kills.py"),
         {"NSPS_KILLS": "20"},
         {"NSPS_KILLS": "200"},
