@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nsps_local.scoreboard.pieces import Piece
 
-_LINES = 60
+_LINES = 200
 _DOTS = re.compile(r"^[.sxFE]+\s*(\[\s*\d+%\])?$")
 _CONTROL = re.compile(r"\x1b\[[0-9;]*m")
 
