@@ -8,15 +8,13 @@ each write that concerns it.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nsps.connector.base import Call, Context, Enriched, State, StateConnector
 from nsps.connector.credentials import SubscriberCredentials
 from nsps.domain.fields import Fields, Kind
-from nsps.domain.outcome import Terminal, Transient
+from nsps.domain.outcome import Terminal
 from nsps.domain.snapshot import Block
 from nsps.domain.subscriber import is_open, is_served, msisdn, service_word
 from nsps.runtime.secrets import SecretValue
@@ -25,9 +23,9 @@ from nsps.transport.rest import NoAuthentication, Rest
 from nsps.transport.sql.client import SqlClient
 from nsps.transport.sql.table import Table
 
+from .passwords import derived, digests
 from .settings import OURS, Settings
 
-_KEY_LENGTH = 32
 _NOT_RPC = "is rpc_url the address of the JSON-RPC interface?"
 
 # Every error of Kamailio's JSON-RPC is a 500: only its message says what it means.
@@ -92,17 +90,14 @@ class VoipKamailio(StateConnector[Settings]):
             return {}  # barred, and the password cannot be read: without a row, barred all the same
         values = self._fields.values(event.pb)
         own = self._table.storable({**values, column: service_word(account)} if column else values)
-        return {user: {**_digests(user, password), **own}}
+        return {user: {**digests(user, password), **own}}
 
     def _password(self, event: Enriched, user: str, *, needed: bool) -> str | None:
         """The subscriber's own, or one made from the handler's secret."""
         if self.settings.credentials is not None:
             found = self._looked_up.of(event, lambda each: each.secret("password"), needed=needed)
             return found.reveal() if found else None
-        key = self.context.secret("password_key").reveal()
-        if len(key) < _KEY_LENGTH:
-            raise Transient(f"the secret password_key has less than {_KEY_LENGTH} characters")
-        return hmac.new(key.encode(), user.encode(), hashlib.sha256).hexdigest()[:32]
+        return derived(self.context.secret("password_key"), user)
 
     def read(self, key: str, call: Call) -> State | None:
         with self._sql.reading(call) as session:
@@ -146,16 +141,3 @@ class VoipKamailio(StateConnector[Settings]):
 def _row(key: str) -> dict[str, Any]:
     username, _, domain = key.rpartition("@")
     return {"username": username, "domain": domain}
-
-
-def _digests(user: str, password: str) -> dict[str, SecretValue]:
-    """What Kamailio compares with."""
-    username, domain = user.split("@")
-    return {
-        "ha1": _md5(f"{username}:{domain}:{password}"),
-        "ha1b": _md5(f"{user}:{domain}:{password}"),
-    }
-
-
-def _md5(text: str) -> SecretValue:
-    return SecretValue(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest())
