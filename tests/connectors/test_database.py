@@ -72,6 +72,11 @@ class TestSqlite(_OnSqlite):
         )
         assert row[9] is not None and mode == "wal"
 
+    def test_a_number_that_no_integer_column_takes(self, connector: Database) -> None:
+        [(key, state)] = connector.desired(enriched(self.pb)).items()
+        with pytest.raises(Terminal, match="too large"):
+            connector.create(key, {**state, "i_customer": 2**70}, make_call())
+
     def test_all_keys_page_by_page(self, connector: Database) -> None:
         [(_, state)] = connector.desired(enriched(self.pb)).items()
         for number in (7, 30, 200):

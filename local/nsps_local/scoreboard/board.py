@@ -94,7 +94,7 @@ def page(about: Mapping[str, str], outcomes: Sequence[Outcome], long: bool) -> s
 def _lines(about: Mapping[str, str], outcomes: Sequence[Outcome], long: bool) -> Iterator[str]:
     yield "# Scoreboard"
     yield ""
-    yield f"Written by `make scoreboard{' LONG=--long' if long else ''}`. What each promise means, "
+    yield f"Written by `make scoreboard{' LONG=--long' if long else ''}`. What each promise means,"
     yield "and what else tries to break it: [promises.md](promises.md)."
     yield ""
     yield "| | |\n|---|---|"

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from nsps.domain.outcome import NoAnswer, Transient
+from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.runtime.secrets import OptionalSecret, SecretValue
 from nsps.transport.deadline import Deadline
 from nsps.transport.sql.errors import concerns_node, refusal, unreached
@@ -91,6 +91,9 @@ class Transactions:
             except SQLAlchemyError as error:
                 _roll_back(connection)
                 raise Transient(f"the database call failed: {type(error).__name__}") from None
+            except OverflowError:  # SQLite's driver, of an integer with more than 64 bits
+                _roll_back(connection)
+                raise Terminal("the table refuses the values: a number is too large") from None
             except BaseException:
                 _roll_back(connection)
                 raise
