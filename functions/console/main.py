@@ -13,7 +13,6 @@ from nsps.cloud.push import PushGuard
 from nsps.cloud.queues import Queues
 from nsps.cloud.receiver import Reply, acknowledged, healthy, receive
 from nsps.cloud.subscriptions import Subscriptions
-from nsps.console.accounts import Lists
 from nsps.console.api import Api, ConsoleContext
 from nsps.console.find import Finding
 from nsps.console.handlers import Handlers
@@ -31,6 +30,7 @@ from nsps.delivery.instance import InstanceContext
 from nsps.delivery.resend import Resend
 from nsps.delivery.switch import Switches
 from nsps.flows.maintenance import Maintenance
+from nsps.portabilling.lists import Lists
 from nsps.portabilling.reader import Reader
 from nsps.runtime.lazy import Lazy
 from nsps.runtime.settings import ConsoleFunctionSettings

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from nsps.connector.base import Context
-from nsps.console.accounts import Lists
 from nsps.domain.event import Owner
 from nsps.domain.snapshot import Block, PbData
 from nsps.domain.subscriber import is_closed, msisdn
 from nsps.portabilling.client import PortaBilling
+from nsps.portabilling.lists import Lists
 from nsps.portabilling.reader import Reader
 from nsps.runtime.lazy import Lazy
 

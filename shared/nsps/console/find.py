@@ -10,7 +10,6 @@ from typing import Any
 from google.cloud.firestore import FieldFilter
 
 from nsps.cloud.store import Store, from_json
-from nsps.console.accounts import Lists
 from nsps.console.handlers import Handlers
 from nsps.delivery.timeline import (
     EventHistory,
@@ -19,6 +18,7 @@ from nsps.delivery.timeline import (
     plain,
 )
 from nsps.domain.event import Owner
+from nsps.portabilling.lists import Lists
 
 EVENTS = 20
 

@@ -15,13 +15,13 @@ from functools import partial
 from typing import Any
 
 from nsps.cloud.store import Store
-from nsps.console.accounts import LIST_PAGE, Listed, Lists
 from nsps.console.handlers import Handlers
 from nsps.console.job_documents import seen_among
 from nsps.console.jobs import Job, Page
 from nsps.console.sending import Sending
 from nsps.domain.event import Owner
 from nsps.domain.outcome import Terminal
+from nsps.portabilling.lists import LIST_PAGE, Listed, Lists
 from nsps.runtime.settings import HandlerSummary
 
 AT_ONCE = 8

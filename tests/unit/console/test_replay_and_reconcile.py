@@ -11,7 +11,6 @@ from typing import Any, cast
 import pytest
 from google.cloud.firestore import DELETE_FIELD
 from nsps.cloud.store import Store
-from nsps.console.accounts import Listed, Lists
 from nsps.console.find import Finding
 from nsps.console.handlers import Handlers
 from nsps.console.jobs import Job, JobState, Page, Worker
@@ -22,6 +21,7 @@ from nsps.delivery.resend import Resend
 from nsps.delivery.timeline import Timeline
 from nsps.domain.event import RECONCILE, Owner
 from nsps.domain.outcome import Terminal
+from nsps.portabilling.lists import Listed, Lists
 from nsps.runtime.settings import HandlerSummary
 from nsps.transport.http import Http
 

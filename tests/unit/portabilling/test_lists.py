@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from nsps.console.accounts import Listed, Lists
 from nsps.domain.outcome import Terminal, Transient
 from nsps.portabilling.client import PortaBilling
+from nsps.portabilling.lists import Listed, Lists
 from nsps.portabilling.login import ApiCredentials
 
 from tests.unit.portabilling.fake_api import Answer, FakeApi, fault, html, in_json
