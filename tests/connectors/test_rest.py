@@ -400,7 +400,8 @@ def test_a_secret_that_is_not_configured_is_refused_with_the_configuration() -> 
     [
         ({"url": "ftp://x"}, "url: write https://"),
         ({"allow_http": False}, "url: write https://"),
-        ({"url": "https://u:p@x"}, "url: holds a user"),
+        ({"url": "https://u:p@x"}, "url: write it without user"),
+        ({"url": "https://x/?key=1"}, "url: write it without a query"),
         ({"authentication": {"type": "api_key"}}, "header: missing: write the header"),
         ({"authentication": {"type": "sign_in"}}, "sign_in goes with type sign_in"),
         ({"resources": resource(key="uri")}, "key: uri is no field with a source: write one of"),

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from nsps.domain.fields import Fields
-from nsps.transport.address import check_web_address
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from nsps.transport.address import HttpSettings
+from pydantic import Field, field_validator
 
 PHONES = ("phone", "mobile", "fax")
 TYPES = (*PHONES, "email", "website", "skype", "sip", "irc", "jabber", "other")
 """The types of a contact mechanism, as Tryton names them."""
 
 
-class Settings(BaseModel):
+class Settings(HttpSettings):
     """Where Tryton is, and what a party holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str = Field(
         description="The JSON-RPC of the database, for example https://crm.example.net/crm/rpc/."
@@ -38,10 +36,6 @@ class Settings(BaseModel):
         pattern=r"^[A-Za-z0-9.-]{1,20}$",
         description="A party's code is this and `account_info.i_account`: never change it.",
     )
-    allow_http: bool = Field(
-        default=False,
-        description="Whether url may be http, without TLS; only on a network of your own.",
-    )
 
     @field_validator("fields")
     @classmethod
@@ -60,8 +54,3 @@ class Settings(BaseModel):
         if unknown := value.keys() - set(TYPES):
             raise ValueError(f"{', '.join(sorted(unknown))}: no type: write {', '.join(TYPES)}")
         return value
-
-    @model_validator(mode="after")
-    def _address(self) -> Settings:
-        check_web_address("url", self.url, self.allow_http)
-        return self

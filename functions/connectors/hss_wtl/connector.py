@@ -15,10 +15,10 @@ from nsps.connector.base import Call, Context, Enriched, State, StateConnector
 from nsps.domain.outcome import Terminal
 from nsps.domain.snapshot import PbData
 from nsps.domain.subscriber import is_open, is_served, msisdn
-from nsps.transport.address import check_web_address
+from nsps.transport.address import HttpSettings
 from nsps.transport.answers import AnswerRule, AnswerRules, Meaning
 from nsps.transport.rest import Rest
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
 GRANTED, BARRED = "serviceGranted", "operatorDeterminedBarring"
 PROFILES = ("cs_profile", "eps_profile")
@@ -37,10 +37,8 @@ ANSWERS = (
 HEALTH = (AnswerRule(Meaning.DONE, status="2xx,400,404,405"),)
 
 
-class Settings(BaseModel):
+class Settings(HttpSettings):
     """Where the API is, and what a subscriber gets whose access policy does not say."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str = Field(description="The API's base, like https://HOST/wtl/hlr/v1; POSTs go to /prov.")
     cs_profile: str = Field(
@@ -54,14 +52,6 @@ class Settings(BaseModel):
         description="Texts in a refusal (result false) after which it is tried again; every other "
         "refusal is final.",
     )
-    allow_http: bool = Field(
-        default=False, description="Whether url may be http, on a network of your own."
-    )
-
-    @model_validator(mode="after")
-    def _address(self) -> Settings:
-        check_web_address("url", self.url, self.allow_http)
-        return self
 
 
 class WtlHss(StateConnector[Settings]):

@@ -7,8 +7,8 @@ import re
 from nsps.connector.credentials import CredentialSettings
 from nsps.domain.fields import Fields
 from nsps.domain.outcome import Terminal
-from nsps.transport.address import check_web_address
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from nsps.transport.address import HttpSettings
+from pydantic import Field, field_validator
 
 FIELDS = ("login", "full_name", "phone", "stb_mac", "comment")
 _MAC = re.compile(r"([0-9A-F]{2}:){5}[0-9A-F]{2}")
@@ -23,10 +23,8 @@ def as_mac(text: str) -> str:
     return mac
 
 
-class Settings(BaseModel):
+class Settings(HttpSettings):
     """Where Ministra is, and what an account gets there."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str = Field(description="The REST API v1, for example https://HOST/stalker_portal/api.")
     tariffs: dict[str, str] = Field(
@@ -49,10 +47,6 @@ class Settings(BaseModel):
         "{source: secret_manager, name: tv-{i_account}} or {source: http, url}; passwords are "
         "left alone without it.",
     )
-    allow_http: bool = Field(
-        default=False,
-        description="Whether url may be http, without TLS; only on a network of your own.",
-    )
 
     @field_validator("tariffs")
     @classmethod
@@ -70,8 +64,3 @@ class Settings(BaseModel):
         if "login" not in value:
             raise ValueError("login: missing: Ministra needs one, such as login: msisdn")
         return value
-
-    @model_validator(mode="after")
-    def _address(self) -> Settings:
-        check_web_address("url", self.url, self.allow_http)
-        return self

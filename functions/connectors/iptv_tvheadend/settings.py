@@ -7,14 +7,13 @@ from typing import Annotated, Literal
 
 from nsps.connector.credentials import CredentialSettings
 from nsps.domain.fields import Source
-from nsps.transport.address import check_web_address
+from nsps.transport.address import HttpSettings
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     StringConstraints,
     field_validator,
-    model_validator,
 )
 
 Tag = Annotated[str, StringConstraints(pattern=re.compile(r"^[0-9a-f]{32}$"))]
@@ -35,10 +34,8 @@ class Tariff(BaseModel):
     conn_limit: int = Field(0, ge=0, description="streams at a time; 0 for any number")
 
 
-class Settings(BaseModel):
+class Settings(HttpSettings):
     """Where Tvheadend is, and who may watch what."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str = Field(description="Tvheadend's address, for example https://tv.example.net:9981.")
     tariffs: dict[str, Tariff] = Field(
@@ -62,18 +59,9 @@ class Settings(BaseModel):
         "{source: secret_manager, name: tv-{i_account}} or {source: http, url}; passwords are "
         "left alone without it.",
     )
-    allow_http: bool = Field(
-        default=False,
-        description="Whether url may be http, without TLS; only on a network of your own.",
-    )
 
     @field_validator("username")
     @classmethod
     def _source(cls, value: str) -> str:
         Source.parse(value)
         return value
-
-    @model_validator(mode="after")
-    def _address(self) -> Settings:
-        check_web_address("url", self.url, self.allow_http)
-        return self

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from nsps.connector.base import (
     Call,
@@ -26,8 +26,8 @@ from nsps.connector.base import (
 )
 from nsps.domain.outcome import Transient
 from nsps.runtime.secrets import SecretValue
-from nsps.transport.address import check_web_address
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from nsps.transport.address import HttpSettings
+from pydantic import Field
 
 from .protocol import Names, X1Client
 from .targets import Identities, Targets, identities
@@ -38,9 +38,7 @@ SHARE = 0.8
 """Of an event's time, for what is done in it: nothing may end late."""
 
 
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class Settings(HttpSettings):
     url: str = Field(description="The network element's X1 address: https://HOST[:PORT]/PATH.")
     admf: str = Field(min_length=1, description="The name of this administration function (ADMF).")
     ne: str = Field(min_length=1, description="The network element's name.")
@@ -58,12 +56,6 @@ class Settings(BaseModel):
     event_seconds: float = Field(
         default=1.0, ge=0.05, le=5, description="How long an event takes, target or not."
     )
-    allow_http: bool = Field(default=False, description="Allows http://, for tests.")
-
-    @model_validator(mode="after")
-    def _address(self) -> Self:
-        check_web_address("url", self.url, self.allow_http)
-        return self
 
 
 class LiX1(StateConnector[Settings], Scheduled, Confidential):

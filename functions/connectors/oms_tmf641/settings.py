@@ -7,8 +7,8 @@ from typing import Literal
 from nsps.connector.base import AnswerState, AuthenticationKind
 from nsps.connector.proof import ProofKind
 from nsps.domain.fields import Fields
-from nsps.transport.address import check_web_address
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from nsps.transport.address import HttpSettings
+from pydantic import Field, field_validator
 
 from .notifications import letters
 
@@ -22,9 +22,7 @@ CHARACTERISTICS = {
 }
 
 
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class Settings(HttpSettings):
     url: str = Field(
         description="The order manager: for tmf641 what stands before /tmf-api, for plain the "
         "whole address that orders are POSTed to.",
@@ -77,10 +75,6 @@ class Settings(BaseModel):
         description="How the order manager proves itself to us, with the secret callback; "
         "signature: X-Signature: sha256=HEX, the HMAC-SHA256 of the body.",
     )
-    allow_http: bool = Field(
-        default=False,
-        description="Whether url may be http, without TLS; only on a network of your own.",
-    )
 
     @field_validator("characteristics")
     @classmethod
@@ -92,11 +86,6 @@ class Settings(BaseModel):
     @classmethod
     def _words(cls, states: dict[str, AnswerState]) -> dict[str, AnswerState]:
         return {letters(word): state for word, state in states.items()}
-
-    @model_validator(mode="after")
-    def _address(self) -> Settings:
-        check_web_address("url", self.url, self.allow_http)
-        return self
 
     @property
     def sources(self) -> Fields:

@@ -9,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 from nsps.domain.fields import READ, Source
 from nsps.domain.outcome import Terminal
 from nsps.domain.snapshot import PbData
+from nsps.transport.address import HttpSettings, check_web_address
 from nsps.transport.answers import AnswerRule, is_there, member_of
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -228,7 +229,7 @@ class Resource(_Part):
         return state
 
 
-class Settings(_Part):
+class Settings(HttpSettings):
     """A REST system, as the deployment describes it."""
 
     url: str = Field(description="The address below which all paths are, https://HOST/PATH.")
@@ -252,16 +253,15 @@ class Settings(_Part):
         "hide failures in a 200. Without it a write must be answered with a JSON object, or 202 or "
         "204 with nothing.",
     )
-    allow_http: bool = Field(
-        default=False,
-        description="Whether url may be http, without TLS; only on a network of your own.",
-    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _web_address("url", self.url, self.allow_http)
+        sign_in = "authentication.sign_in.url"
         if self.sign_in_url:
-            _web_address("authentication.sign_in.url", self.sign_in_url, self.allow_http)
+            check_web_address(sign_in, self.sign_in_url, self.allow_http)
+        for key, url in (("url", self.url), (sign_in, self.sign_in_url)):
+            if urlsplit(url).query:
+                raise ValueError(f"{key}: write it without a query: https://HOST[:PORT][/PATH]")
         names = [resource.name for resource in self.resources]
         for name in names:
             if names.count(name) > 1:
@@ -284,16 +284,6 @@ def _is_one_of(value: Any, wanted: list[Any] | Literal["any"]) -> bool:
     if wanted == "any":
         return value not in (None, "")
     return word(value) in map(word, wanted)
-
-
-def _web_address(key: str, url: str, allow_http: bool) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"{key}: write https://HOST[:PORT][/PATH]")
-    if parts.username is not None:
-        raise ValueError(f"{key}: holds a user: write it without, and a secret credentials")
-    if parts.scheme == "http" and not allow_http:
-        raise ValueError(f"{key}: write https://..., or allow_http: true on a network of your own")
 
 
 def _checked(where: str, template: Any, known: Mapping[str, Any] | set[str]) -> None:

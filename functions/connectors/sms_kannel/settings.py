@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from nsps.connector.wording import Wordings, check_template
-from nsps.transport.address import check_web_address
-from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+from nsps.transport.address import HttpSettings, check_web_address
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 Template = Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(check_template)]
 
@@ -28,9 +28,7 @@ DEFAULT_TEXTS: Mapping[str, str] = {
 """Each says a state only while it is so: nothing is left of it where the state has changed."""
 
 
-class Settings(Wordings[Template]):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class Settings(Wordings[Template], HttpSettings):
     url: str = Field(
         description="Kannel's sendsms, for example https://HOST:13013/cgi-bin/sendsms."
     )
@@ -68,15 +66,10 @@ class Settings(Wordings[Template]):
         le=10_080,
         description="How long the network tries to deliver a message.",
     )
-    allow_http: bool = Field(
-        default=False,
-        description="Whether url and reports_url may be http; only on a network of your own.",
-    )
 
     _to = field_validator("to")(check_template)
 
     @model_validator(mode="after")
-    def _addresses(self) -> Settings:
-        check_web_address("url", self.url, self.allow_http)
+    def _other_address(self) -> Settings:
         check_web_address("reports_url", self.reports_url, self.allow_http)
         return self

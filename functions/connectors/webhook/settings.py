@@ -6,15 +6,13 @@ from typing import Annotated
 from urllib.parse import urljoin
 
 from nsps.connector.base import Ordering
-from nsps.transport.address import check_web_address
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from nsps.transport.address import HttpSettings, check_web_address
+from pydantic import Field, field_validator, model_validator
 
 _PASSING = frozenset({401, 403, 408, 425, 429})
 
 
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class Settings(HttpSettings):
     url: str = Field(description="The connector's address; events are POSTed to it.")
     health_url: str | None = Field(
         default=None, description="Its health page; /health beside url unless given."
@@ -32,10 +30,6 @@ class Settings(BaseModel):
         description='The 4xx codes by which the connector says "never"; every other failure is '
         "tried again.",
     )
-    allow_http: bool = Field(
-        default=False,
-        description="Whether url may be http, without TLS; only on a network of your own.",
-    )
 
     @field_validator("permanent_codes")
     @classmethod
@@ -46,8 +40,7 @@ class Settings(BaseModel):
         return codes
 
     @model_validator(mode="after")
-    def _addresses(self) -> Settings:
-        check_web_address("url", self.url, self.allow_http)
+    def _other_address(self) -> Settings:
         check_web_address("health_url", self.health, self.allow_http)
         return self
 

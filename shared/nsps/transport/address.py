@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 def check_web_address(setting: str, url: str, allow_http: bool) -> None:
@@ -16,3 +19,23 @@ def check_web_address(setting: str, url: str, allow_http: bool) -> None:
         raise ValueError(
             f"{setting}: write https://..., or allow_http: true on a network of your own"
         )
+
+
+class HttpSettings(BaseModel):
+    """Settings of a connector whose system is called at ``url``.
+
+    A connector's own settings inherit them, describe ``url`` and check further addresses alike.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    allow_http: bool = Field(
+        default=False,
+        description="Whether addresses may be http, without TLS; only on a network of your own.",
+    )
+
+    @model_validator(mode="after")
+    def _url_is_an_address(self) -> Self:
+        check_web_address("url", self.url, self.allow_http)
+        return self
