@@ -56,15 +56,27 @@ class Masking:
 
     def handler(self, handler: Mapping[str, Any]) -> dict[str, Any]:
         """How a handler is. Who paused it, and why, stays; what its system said does not."""
-        breaker = handler["switch"]["breaker"]
         paused = handler["switch"]["pause"] is not None
-        reason = {**breaker, "reason": hidden(breaker["reason"])}
         return {
             **handler,
             "why": handler["why"] if paused else hidden(handler["why"]),
-            "switch": {**handler["switch"], "breaker": reason},
+            "switch": self.switch(handler["switch"]),
             "warning": handler["warning"] if paused else hidden(handler["warning"]),
         }
+
+    def switch(self, switch: Mapping[str, Any]) -> dict[str, Any]:
+        """A handler's switch, or PortaBilling's."""
+        breaker = switch["breaker"]
+        return {**switch, "breaker": {**breaker, "reason": hidden(breaker["reason"])}}
+
+    def parked(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """A parked event. Of a message that cannot be read nothing tells what it holds."""
+        letter = event["letter"] and HIDDEN
+        return {**event, "reason": hidden(event["reason"]), "letter": letter}
+
+    def job(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """A job, without what it found."""
+        return {**job, "error": hidden(job["error"])}
 
     def overview(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """How everything is."""

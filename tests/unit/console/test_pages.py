@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import re
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from nsps.console.pages.forms import SECONDS
 from nsps.console.pages.routes import ROUTES
 from nsps.delivery.switch import Switches
 from nsps.domain.outcome import Terminal
+from nsps.runtime.settings import PORTABILLING
 
 from tests.unit.connector.systems import IMSI
 from tests.unit.console.site_kit import Pages, said
@@ -207,6 +209,27 @@ def test_a_viewer_sees_no_button_and_a_forged_form_is_refused(pages: Pages, rig:
     assert pages.get("/health-of-all", "viewer").code == 403
     page = pages.text("/accounts/9?ask=now", "viewer")
     assert "as NSPS wrote it last" in page
+
+
+def test_what_a_system_or_a_message_said_is_shown_to_no_viewer(pages: Pages) -> None:
+    said, at = f"subscriber {IMSI} is not there", datetime.now(UTC) + timedelta(hours=4)
+    kept: dict[str, Any] = {"stage": "hss", "handler": "hss", "only": None, "run": None}
+    kept |= {
+        "tries": 1,
+        "body": None,
+        "event_id": "e1",
+        "delivery": "e1",
+        "reason": said,
+        "next_try": at,
+        "parked_at": at,
+    }
+    pages.store.parked("hss.e1").set({**kept, "letter": zlib.compress(said.encode())})
+    Switches(pages.store).open(PORTABILLING, 3, said)
+    job = pages.send("/reconciles", {"handler": "hss", "all": "yes"}).headers["Location"]
+    pages.store.client.document(job.strip("/")).update({"error": said})
+    for path in ("parked", "handlers", "jobs", job.strip("/")):
+        assert IMSI in str(pages.api_get(path, "operator").body), path
+        assert IMSI not in str(pages.api_get(path, "viewer").body), path
 
 
 def _viewers(pages: Pages) -> str:

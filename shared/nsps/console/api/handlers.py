@@ -20,11 +20,13 @@ from nsps.runtime.settings import PORTABILLING
 
 def handlers(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
     switches, now = context.switches.read_all(context.handlers.by_name)
-    portabilling = context.switches.read(PORTABILLING)
+    portabilling: dict[str, Any] = plain(context.switches.read(PORTABILLING).write())
+    if not sees(context, request):
+        portabilling = context.masking.switch(portabilling)
     found = [_handler(context, name, switches[name], now) for name in sorted(switches)]
     return {
         "handlers": [_handler_masked(context, request, each) for each in found],
-        "portabilling": plain(portabilling.write()),
+        "portabilling": portabilling,
     }
 
 

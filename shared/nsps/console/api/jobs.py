@@ -11,7 +11,6 @@ from nsps.console.api.common import sees
 from nsps.console.api.context import ConsoleContext, ConsoleRequest, no_event
 from nsps.console.find import EVENTS
 from nsps.console.jobs import JobConflict
-from nsps.console.masking import hidden
 from nsps.console.requests import ReasonBody, ReconcileBody, ReplayBody
 from nsps.delivery.timeline import plain
 
@@ -24,7 +23,7 @@ def parked(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
     page = at_cursor(lambda: context.parked.page(stage, limit, after))
     events = page.events
     if not sees(context, request):
-        events = [{**each, "reason": hidden(each["reason"])} for each in events]
+        events = list(map(context.masking.parked, events))
     return {"parked": events, "next": page.next}
 
 
@@ -38,7 +37,7 @@ def send_parked(context: ConsoleContext, request: ConsoleRequest) -> dict[str, A
 def jobs(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
     limit, after = limit_of(request.query, 20), request.query.get("after", "")
     found, following = at_cursor(lambda: context.jobs.latest(limit, after))
-    return {"jobs": [plain_job(job) for job in found], "next": following}
+    return {"jobs": [_job(context, request, job) for job in found], "next": following}
 
 
 def job(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def job(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
     shown = [plain(without(each, "expire_at")) for each in findings]
     if not sees(context, request):
         shown = [context.masking.resources(each) for each in shown]
-    return {**plain_job(job), "findings": shown, "next": following}
+    return {**_job(context, request, job), "findings": shown, "next": following}
 
 
 def replays(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
@@ -90,15 +89,16 @@ def reconciles(context: ConsoleContext, request: ConsoleRequest) -> dict[str, An
 
 def stop_job(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
     context.jobs.stop(request.name, request.person, body_of(request, ReasonBody).reason)
-    return plain_job(context.jobs.get(request.name))
+    return _job(context, request, context.jobs.get(request.name))
 
 
 def resume_job(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
     context.jobs.resume(request.name, request.person, body_of(request, ReasonBody).reason)
-    return plain_job(context.jobs.get(request.name))
+    return _job(context, request, context.jobs.get(request.name))
 
 
-def plain_job(job: Mapping[str, Any]) -> dict[str, Any]:
-    """A job as JSON."""
+def _job(
+    context: ConsoleContext, request: ConsoleRequest, job: Mapping[str, Any]
+) -> dict[str, Any]:
     shown: dict[str, Any] = plain(without(job, "expire_at"))
-    return shown
+    return shown if sees(context, request) else context.masking.job(shown)
