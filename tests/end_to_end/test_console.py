@@ -147,8 +147,8 @@ def test_what_nsps_never_wrote_is_told_and_not_touched(
     change(stack, "insert into subscribers (i_account, name) values (5, 'Mallory')")
     found = console.reconcile(handler="subscribers", all=True, fix=True)
     assert found["found"]["foreign"] == 1
-    shown = next(each for each in found["findings"] if each["name"] == "~5")
-    assert "did not write it" in shown["resources"][0]["reason"]
+    (resource,) = next(each for each in found["findings"] if not each["owner"])["resources"]
+    assert resource["key"] == "5" and "did not write it" in resource["reason"]
     assert rows(stack)[5]["name"] == "Mallory"
     change(stack, "delete from subscribers where i_account = 5")
 

@@ -183,8 +183,9 @@ class Reconcile:
         except Terminal:  # the connector cannot list its system
             return Page(None)
         foreign = [str(key) for key in answer["foreign"]]
+        first = int(job.cursor.get("number", 0))
         findings = {
-            f"~{key}": {
+            f"~{number:07}": {  # not by its key: a name is in cursors, and a key names a subscriber
                 "owner": "",
                 "resources": [
                     {
@@ -196,10 +197,11 @@ class Reconcile:
                     }
                 ],
             }
-            for key in foreign
+            for number, key in enumerate(foreign, first)
         }
         found = {"foreign": len(foreign)} if foreign else {}
-        cursor = {"phase": _SYSTEM, "after": answer["last"]} if answer["last"] else None
+        more = {"phase": _SYSTEM, "after": answer["last"], "number": first + len(foreign)}
+        cursor = more if answer["last"] else None
         return Page(cursor, 0, found, findings)
 
 

@@ -34,6 +34,8 @@ class RecordedHandlers(Handlers):
 
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
+    keys: tuple[str, ...] | None = None
+    """What each system holds that NSPS did not write; None: it cannot list."""
 
     def __post_init__(self) -> None:
         summaries = [
@@ -43,8 +45,11 @@ class RecordedHandlers(Handlers):
 
     def ask(self, name: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         self.requests.append((name, path, body))
-        if path == "/keys":
+        if path == "/keys" and self.keys is None:
             raise Terminal("cannot list")
+        if path == "/keys":
+            page = [each for each in self.keys or () if each > body["after"]][: body["limit"]]
+            return {"foreign": page, "last": page[-1] if len(page) == body["limit"] else None}
         if path == "/preview":
             return {"owner": "account:1", "resources": [], "message": None}
         answer = [
@@ -273,3 +278,12 @@ def test_what_the_ledger_knows_and_portabilling_does_not(store: Store) -> None:
     whole(worker, job({"handler": "hss"}, cursor={"phase": "ledger"}), 2)
     asked = [o for _, path, q in handlers.requests if path == "/compare" for o in q["owners"]]
     assert sorted(asked) == ["account:0", "account:3"]
+
+
+def test_what_nsps_did_not_write_is_named_by_no_number_of_a_subscriber(store: Store) -> None:
+    keys = ("001010000000001", "001010000000002", "001010000000003")
+    worker = Reconcile(store, RecordedHandlers(keys=keys), Accounts([], 9), Sent())
+    pages = whole(worker, job({"handler": "hss"}, cursor={"phase": "system"}), 2)
+    found = {name: each for page in pages for name, each in page.findings.items()}
+    assert [found[name]["resources"][0]["key"] for name in sorted(found)] == list(keys)
+    assert not any(key in name for key in keys for name in found)
