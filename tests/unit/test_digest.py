@@ -100,6 +100,20 @@ def test_a_challenge_is_used_until_it_is_over() -> None:
         assert urlsplit(system.requests[-1].path).query == "q=a+b"
 
 
+def test_a_query_is_added_to_that_of_the_address() -> None:
+    with ScriptedHttp(Door()) as system:
+        made, params = client("new:secret"), {"q": "a b", "none": None}
+        made.request("GET", f"{system.url}/api?v=1", deadline=Deadline(5), params=params)
+        assert [each.path for each in system.requests] == ["/api?v=1&q=a+b"] * 2
+
+
+@pytest.mark.parametrize("address", ["nonsense hunter2", "ftp://user:hunter2@tv.example"])
+def test_what_is_no_web_address_is_said_without_its_credentials(address: str) -> None:
+    with pytest.raises(Transient, match="not a web address") as refused:
+        client("new:secret").request("GET", address, deadline=Deadline(5))
+    assert "hunter2" not in str(refused.value)
+
+
 @pytest.mark.parametrize("refusal", [401, 403])
 def test_a_refused_secret_is_read_again(refusal: int) -> None:
     door = Door()

@@ -11,17 +11,13 @@ import hashlib
 import itertools
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
-from urllib.parse import urlencode
-
-from urllib3.util import parse_url
+from typing import Self, Unpack
 
 from nsps.domain.outcome import Transient
 from nsps.runtime.secrets import SecretValue
-from nsps.transport.deadline import Deadline
-from nsps.transport.http import Answer, Client
+from nsps.transport.http import Answer, Client, RequestOptions, full_address
 
 _SCHEME = re.compile(r"\bDigest\s+(.*?)(?=,?\s*\b(?:Digest|Basic)\s|$)", re.IGNORECASE | re.DOTALL)
 _PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
@@ -83,33 +79,15 @@ class DigestHttp:
         self._http, self._secret, self._again = http, secret, again
         self._challenge: Challenge | None = None
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        deadline: Deadline,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, Any] | None = None,
-        json: Any = None,
-        data: Mapping[str, Any] | str | bytes | None = None,
-        idempotent: bool = False,
-    ) -> Answer:
+    def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> Answer:
         """As ``Http.request``; what is refused for want of a proof was not carried out."""
-        given = {name: value for name, value in (params or {}).items() if value is not None}
-        address = parse_url(f"{url}?{urlencode(given, doseq=True)}" if given else url)
+        address = full_address(url, options.pop("params", None))
+        headers = options.pop("headers", None) or {}
 
         def send(secret: SecretValue) -> Answer:
             proof = self._proof(secret, method.upper(), address.request_uri)
-            answer = self._http.request(
-                method,
-                address.url,
-                deadline=deadline,
-                headers={**(headers or {}), **proof},
-                json=json,
-                data=data,
-                idempotent=idempotent,
-            )
+            options["headers"] = {**headers, **proof}
+            answer = self._http.request(method, address.url, **options)
             if answer.status == 401:
                 self._challenge = Challenge.of(answer) or self._challenge
             return answer

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Required, TypedDict, Unpack
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
@@ -85,21 +85,21 @@ class Answer:
         return max(0.0, (moment - now()).total_seconds())
 
 
+class RequestOptions(TypedDict, total=False):
+    """What a request takes besides method and address, see ``Http.request``."""
+
+    deadline: Required[Deadline]
+    headers: Mapping[str, str] | None
+    params: Mapping[str, Any] | None
+    json: Any
+    data: Mapping[str, Any] | str | bytes | None
+    idempotent: bool
+
+
 class Client(Protocol):
     """What a REST client sends its requests with: ``Http``, or one that logs in over it."""
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        deadline: Deadline,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, Any] | None = None,
-        json: Any = None,
-        data: Mapping[str, Any] | str | bytes | None = None,
-        idempotent: bool = False,
-    ) -> Answer:
+    def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> Answer:
         """As ``Http.request``."""
 
     def renew_certificates(self) -> bool:
@@ -124,18 +124,7 @@ class Http:
         self._pools = urllib3.PoolManager(num_pools=16, maxsize=threads)
         self._pools.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        deadline: Deadline,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, Any] | None = None,
-        json: Any = None,
-        data: Mapping[str, Any] | str | bytes | None = None,
-        idempotent: bool = False,
-    ) -> Answer:
+    def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> Answer:
         """Call, and return the answer whatever its status; redirects are not followed.
 
         The deadline holds for everything: name look-up, connection, TLS, a slow body. ``params``:
@@ -146,14 +135,15 @@ class Http:
         Raises Transient (never sent), NoAnswer (sent, no whole answer), AddressRefused,
         AnswerTooLarge. Messages hold the address without query and credentials.
         """
-        where = f"{method.upper()} {_shown(url)}"
+        where, address = f"{method.upper()} {_shown(url)}", full_address(url, options.get("params"))
         try:
-            body, brought = _body(json, data)
-            headers = _headers({**brought, **(headers or {})})
-            request = _Request(method.upper(), _address(url, params or {}), headers, body)
+            body, brought = _body(options.get("json"), options.get("data"))
+            headers = _headers({**brought, **(options.get("headers") or {})})
         except ValueError as error:
             raise Transient(f"{where}: {_reason(error)}") from None
-        return self._send_trusted(request, where, deadline, idempotent)
+        request = _Request(method.upper(), address, headers, body)
+        again = options.get("idempotent", False)
+        return self._send_trusted(request, where, options["deadline"], again)
 
     def close(self) -> None:
         """Close every idle connection."""
@@ -252,11 +242,15 @@ _public = cache(tls_context)
 """For systems whose certificates public authorities have signed."""
 
 
-def _address(url: str, params: Mapping[str, Any]) -> Url:
-    parsed = parse_url(url)
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise LocationParseError(url)
-    query = "&".join(filter(None, [parsed.query, _encoded(params)]))
+def full_address(url: str, params: Mapping[str, Any] | None) -> Url:
+    """The address of a request with its whole query. Raises Transient: it is none."""
+    try:
+        parsed = parse_url(url)
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise LocationParseError(url)
+        query = "&".join(filter(None, [parsed.query, _encoded(params or {})]))
+    except ValueError as error:
+        raise Transient(f"{_shown(url)}: {_reason(error)}") from None
     return parsed._replace(query=query or None)
 
 
