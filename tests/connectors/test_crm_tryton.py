@@ -25,6 +25,7 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
+from functions.connectors.crm_tryton.api import ANSWERS
 from functions.connectors.crm_tryton.connector import CrmTryton
 from functions.connectors.crm_tryton.settings import Settings
 
@@ -127,6 +128,7 @@ class TestCrmTryton(StateStandardTests, HttpStandardTests):
     gone_pb = ({"sim_info": pb["sim_info"]}, snapshot(bill_status="terminated"))
     secrets: ClassVar = {"credentials": CREDENTIALS}
     canaries = (PASSWORD,)
+    rules = ANSWERS
     hidden_failures = (
         _user_error("No."), _error("'nosuch'", ""), Reply(200, {}), Reply(202, {}), Reply(204),
     )  # fmt: skip

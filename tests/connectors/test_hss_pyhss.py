@@ -34,6 +34,7 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
+from functions.connectors.hss_pyhss.api import ANSWERS
 from functions.connectors.hss_pyhss.connector import PyHss
 from functions.connectors.hss_pyhss.settings import Settings
 
@@ -332,6 +333,7 @@ class _PyHssTests(StateStandardTests):
 
 
 class TestPyHss(_PyHssTests, HttpStandardTests):
+    rules = ANSWERS
     hidden_failures = (Reply(200, "null"), Reply(200, {"result": "Failed"}))
 
     @pytest.fixture

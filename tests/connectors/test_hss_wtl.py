@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from nsps.connector.base import State
 from nsps.domain.outcome import Terminal, Transient
+from nsps.transport.answers import AnswerRules
 from nsps_testing.standard import (
     ChaosProxy,
     HttpStandardTests,
@@ -21,7 +22,7 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
-from functions.connectors.hss_wtl.connector import BARRED, GRANTED, Settings, WtlHss
+from functions.connectors.hss_wtl.connector import ANSWERS, BARRED, GRANTED, Settings, WtlHss
 
 IMSI = "001010000000003"
 TOKEN = "wtl-token-5a7c"
@@ -79,6 +80,7 @@ class TestWtlHss(StateStandardTests, HttpStandardTests):
     changed_pb = snapshot(blocked=True, policy={"cs_profile": "cs-gold"})
     gone_pb = ({**pb, "account_info": None}, {**pb, "sim_info": None})
     secrets: ClassVar = {"token": TOKEN}
+    rules = AnswerRules(ANSWERS)
     hidden_failures = (
         Reply(200, {"result": False, "error": "NO_SUCH_PROFILE"}),
         Reply(200, {"message": "accepted"}),

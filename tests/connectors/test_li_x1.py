@@ -16,6 +16,7 @@ from nsps.connector.base import State
 from nsps.domain.event import Owner
 from nsps.domain.outcome import Outcome, Terminal, Transient, Unclear
 from nsps.runtime.secrets import SecretValue
+from nsps.transport.answers import AnswerRule, AnswerRules, Meaning
 from nsps.transport.http import Http
 from nsps.transport.tls import Tls
 from nsps_testing.certificates import issued
@@ -134,6 +135,7 @@ class TestLiX1(StateStandardTests, HttpStandardTests):
     secrets: ClassVar = {"warrants": listed(warrant())}
     canaries = (NUMBER, IMSI, NEW_IMSI, xid())
     hidden_failures = (Reply(200, {}), Reply(204), Reply(200, "<X1Response/>"))
+    rules = AnswerRules((AnswerRule(Meaning.UNCLEAR, status="5xx"),))
 
     @pytest.fixture
     def system(self) -> Iterator[ChaosProxy]:

@@ -32,6 +32,7 @@ from nsps.connector.base import (
 from nsps.domain.event import Owner
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import Block, BlockNotRead
+from nsps.transport.answers import AnswerRules
 from nsps_local.order_manager import BEHAVIOURS, running
 from nsps_testing.standard import (
     AsynchronousStandardTests,
@@ -46,6 +47,7 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
+from functions.connectors.oms_tmf641 import tmf641
 from functions.connectors.oms_tmf641.connector import OrderManagement
 from functions.connectors.oms_tmf641.settings import Settings
 
@@ -106,6 +108,7 @@ def manager_process() -> Iterator[str]:
 
 class TestTmf641(AsynchronousStandardTests, HttpStandardTests):
     connector_class = OrderManagement
+    rules = AnswerRules(tmf641.ORDER_ANSWERS)
     pb = PB
     changed_pb = BLOCKED
     gone_pb = (

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from nsps.domain.outcome import DeliveryError, Outcome, Terminal, Transient, Unclear
+from nsps.transport.answers import AnswerRule, AnswerRules, Meaning
 from nsps_local.described import load_connector_file
 from nsps_testing.standard import (
     ChaosProxy,
@@ -157,6 +158,7 @@ class _Salesforce(_Described):
 
 
 class TestSalesforce(_Salesforce, _OnADouble):
+    rules = AnswerRules((AnswerRule(Meaning.REFUSED, status="300"),))
     secrets: ClassVar = {"credentials": SALESFORCE_SECRET}
     hidden_failures = (Reply(201, {"id": None, "success": False, "errors": [{"message": "no"}]}),)
 

@@ -6,13 +6,13 @@ tests/systems/test_kannel.py runs it against Kannel itself.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from nsps.connector.base import AnswerState, CallbackInvalid, CallbackRefused, CallbackRequest
 from nsps.connector.proof import proof_of
-from nsps.domain.outcome import NoAnswer, Terminal, Transient
+from nsps.domain.outcome import NoAnswer, Terminal
 from nsps.domain.snapshot import Block
 from nsps_testing.standard import (
     ChaosProxy,
@@ -28,7 +28,7 @@ from nsps_testing.standard import (
 from pydantic import ValidationError
 
 from functions.connectors.sms_kannel import reports
-from functions.connectors.sms_kannel.connector import SmsConnector
+from functions.connectors.sms_kannel.connector import ANSWERS, SmsConnector
 from functions.connectors.sms_kannel.settings import DEFAULT_TEXTS, Settings
 from functions.connectors.sms_kannel.text import coded
 
@@ -81,7 +81,7 @@ class TestStandard(MessageStandardTests, HttpStandardTests):
         ("Account/BalanceChanged", PB),
     )
     hidden_failures = (Reply(202, "nonsense"), Reply(200, "0: Accepted for delivery"), Reply(204))
-    expected: ClassVar = {404: Transient, 409: Transient, 410: Transient}
+    rules = ANSWERS
 
     @pytest.fixture
     def system(self) -> Iterator[ChaosProxy]:

@@ -30,7 +30,7 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
-from functions.connectors.voip_kamailio.connector import VoipKamailio
+from functions.connectors.voip_kamailio.connector import ANSWERS, VoipKamailio
 from functions.connectors.voip_kamailio.settings import Settings
 
 KEY = "a-sample-key-of-sufficient-length-51c7"
@@ -112,6 +112,7 @@ def settings_of(url: str, rpc: str) -> dict[str, Any]:
 class TestVoipKamailio(OfKamailio, HttpStandardTests):
     """What breaks here is the JSON-RPC; the database is a file."""
 
+    rules = ANSWERS
     hidden_failures = (
         Reply(200, {"jsonrpc": "2.0", "error": {"code": 500, "message": "AOR not found"}}),
         Reply(200, {}),

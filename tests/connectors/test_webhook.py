@@ -44,6 +44,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from werkzeug.test import EnvironBuilder
 
 from functions.connectors.webhook import connector as webhook
+from functions.connectors.webhook import contract
 from functions.connectors.webhook.connector import WebhookConnector
 from functions.connectors.webhook.settings import Settings
 
@@ -117,6 +118,7 @@ def sample(sample_process: Sample) -> Sample:
 class TestStandard(MessageStandardTests, HttpStandardTests):
     connector_class = WebhookConnector
     pb = PB
+    rules = contract.answers(())
     secrets: ClassVar = {"token": TOKEN}
     deadline = 0.5
     hidden_failures = ()
