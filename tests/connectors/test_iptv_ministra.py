@@ -28,6 +28,7 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
+from functions.connectors.iptv_ministra.answers import ANSWERS
 from functions.connectors.iptv_ministra.connector import IptvMinistra
 from functions.connectors.iptv_ministra.settings import Settings
 
@@ -155,6 +156,7 @@ class OfMinistra(StateStandardTests):
 
 
 class TestMinistra(OfMinistra, HttpStandardTests):
+    rules = ANSWERS
     hidden_failures = (
         error("Database is locked"), error("Login required"), ok(results=False), Reply(200, {}),
         Reply(204),

@@ -31,7 +31,7 @@ from nsps_testing.standard import (
 )
 from pydantic import ValidationError
 
-from functions.connectors.iptv_tvheadend.api import PAGE
+from functions.connectors.iptv_tvheadend.api import ANSWERS, PAGE
 from functions.connectors.iptv_tvheadend.connector import IptvTvheadend
 from functions.connectors.iptv_tvheadend.settings import Settings
 
@@ -181,6 +181,7 @@ class OfTvheadend(StateStandardTests):
 
 
 class TestTvheadend(OfTvheadend, HttpStandardTests):
+    rules = ANSWERS
     canaries = (ADMIN_PASSWORD,)
     hidden_failures = (Reply(200, {}), Reply(204), Reply(200, {"entries": []}))
 
