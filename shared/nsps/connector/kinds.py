@@ -112,7 +112,8 @@ class StateKind(_Kind):
     def desired(self, event: Enriched, work: Work) -> Desired:
         states = self._connector.desired(event)
         work = replace(self._wanting(work, states), effects=self._effects)
-        return Desired(work, _StateCalls(self._connector, states, self._context.redactor()))
+        calls = _StateCalls(self._connector, states, self._context.redactor())
+        return Desired(work, calls, after_write=calls.after_write if self._effects else None)
 
 
 @dataclass(frozen=True, slots=True)

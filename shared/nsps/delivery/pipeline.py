@@ -68,18 +68,19 @@ class Calls(ABC):
     def perform(self, work: Work, step: Step, resource: Resource, call: Call) -> Performed:
         """Bring one resource to what is wanted, or remove it."""
 
-    def after_write(self, step: Step, was: Mapping[str, Any] | None, call: Call) -> None:
-        """What has to follow a write, where ``Work.effects`` says that something has."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What an event should bring about. ``record``: more for the delivery document."""
+    """What an event should bring about. ``record``: more for the delivery document.
+
+    ``after_write``: does what has to follow a write of a step, given what was there before; None
+    where nothing has to (``Work.effects`` is then False).
+    """
 
     work: Work
     calls: Calls
     record: Mapping[str, Any] = field(default_factory=dict)
+    after_write: Callable[[Step, Mapping[str, Any] | None, Call], None] | None = None
 
 
 class Kind(Protocol):
@@ -170,9 +171,9 @@ class Pipeline:
         written = False
         try:
             performed = desired.calls.perform(work, step, progress.resource, call)
-            if work.effects and (performed.changed or progress.resource.owed):
+            if desired.after_write and (performed.changed or progress.resource.owed):
                 written = call.wrote = True
-                desired.calls.after_write(step, performed.was, call)
+                desired.after_write(step, performed.was, call)
         except Terminal as error:
             self._gate.well()
             reason = self._redact(_effect_failed(error) if written else str(error))
