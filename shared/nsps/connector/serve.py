@@ -207,9 +207,11 @@ class _Started:
             redact = self.context.redactor().text_for_store
             reference = f"{self.handler.name}/health"
             self.connector.check(Call(Deadline(CHECK_SECONDS), reference=reference))
+        except DeliveryError as error:
+            return redact(str(error))
         except Exception as error:
-            known = isinstance(error, Transient)
-            return redact(str(error)) if known else type(error).__name__
+            _log.error("the check failed in a way the connector does not name", error=error)
+            return f"its check failed unexpectedly ({type(error).__name__}): its log says where"
         return None
 
     def confidential(self) -> dict[str, Any]:

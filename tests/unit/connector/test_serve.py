@@ -116,6 +116,21 @@ def test_a_handler_has_its_certificates_on_its_own_connections(
     server.close()
 
 
+class Mistaken(Subscribers):
+    def check(self, call: Call) -> None:
+        raise KeyError("hunter2")
+
+
+def test_a_mistake_in_a_connectors_check_is_found_in_its_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made: Any = function(Mistaken, "p").start()
+    reason = made.ask_system()
+    assert "KeyError" in reason and "its log" in reason and "hunter2" not in reason
+    (line,) = [json.loads(each) for each in capsys.readouterr().out.splitlines()]
+    assert line["severity"] == "ERROR" and ", in check" in line["stack_trace"]
+
+
 def message(number: int, pb_data: Any, read: Iterable[Block] | None) -> PushMessage:
     data, attributes = EnrichedMessage(
         event_id=f"e-{number}",
