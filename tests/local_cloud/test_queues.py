@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -45,14 +46,20 @@ def control() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture
-def google(control: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@contextmanager
+def monitoring(series: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     port = reserve_base()
-    stand_in = MetadataServer(HOST, port, lambda *_: "", {}, partial(time_series, control))
+    stand_in = MetadataServer(HOST, port, lambda *_: "", {}, series)
     stand_in.start()
     monkeypatch.setenv("GCE_METADATA_HOST", f"{HOST}:{port}/console@p")
     yield f"http://{HOST}:{port}"
     stand_in.stop()
+
+
+@pytest.fixture
+def google(control: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with monitoring(partial(time_series, control), monkeypatch) as url:
+        yield url
 
 
 def test_each_subscription_of_the_deployment_is_measured(google: str) -> None:
@@ -66,3 +73,14 @@ def test_each_subscription_of_the_deployment_is_measured(google: str) -> None:
 def test_a_monitoring_that_refuses_is_not_known(google: str) -> None:
     with pytest.raises(Transient, match="Cloud Monitoring answered HTTP 403"):
         Queues("p/nothing", "acme", google, Http()).read()
+
+
+@pytest.mark.parametrize(
+    "answer", [[], {"timeSeries": [{}]}, {"timeSeries": None}, {"timeSeries": [{"points": []}]}]
+)
+def test_an_answer_of_another_shape_leaves_the_queues_unknown(
+    answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monitoring(lambda _filter: answer, monkeypatch) as url:
+        with pytest.raises(Transient, match="Cloud Monitoring's answer"):
+            Queues("p", "acme", url, Http()).read()

@@ -65,7 +65,10 @@ class Queues:
         )
         if answer.status != 200:
             raise Transient(f"Cloud Monitoring answered HTTP {answer.status}")
-        return dict(map(self._newest, answer.json().get("timeSeries", [])))
+        try:
+            return dict(map(self._newest, answer.json().get("timeSeries", [])))
+        except (AttributeError, LookupError, TypeError, ValueError):
+            raise Transient("Cloud Monitoring's answer is not what it must be") from None
 
     def _newest(self, series: Mapping[str, Any]) -> tuple[str, tuple[int, datetime]]:
         name = str(series["resource"]["labels"]["subscription_id"]).removeprefix(self._prefix)
