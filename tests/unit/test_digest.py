@@ -123,7 +123,7 @@ def test_a_refused_secret_is_read_again(refusal: int) -> None:
         assert status(client("old:secret"), system.url) == refusal
 
 
-def test_who_asks_for_no_digest_hears_nothing_of_us() -> None:
+def test_a_server_that_asks_for_no_digest_is_shown_no_user() -> None:
     with ScriptedHttp(Reply(401, "", headers={"WWW-Authenticate": "Basic"})) as system:
         assert status(client("new:secret"), system.url) == 401
         assert all("Authorization" not in each.headers for each in system.requests)

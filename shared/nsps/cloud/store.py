@@ -280,7 +280,7 @@ class Tx(ABC):
         documents = dict(self._found)
         for (path, fields), time_of in zip(self._merged.items(), updated, strict=True):
             before, _ = documents.get(path, (None, None))
-            documents[path] = ({**(before or {}), **_told(fields)}, time_of)
+            documents[path] = ({**(before or {}), **_ours(fields)}, time_of)
         return Known(documents, self.now, self.sent)
 
 
@@ -351,7 +351,7 @@ def _unavailable(error: Exception) -> StoreUnavailable:
     return StoreUnavailable(f"Firestore did not answer: {type(error).__name__}")
 
 
-def _told(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _ours(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields whose values are ours, and not computed by the server."""
     return {name: value for name, value in fields.items() if not isinstance(value, COMPUTED)}
 

@@ -1,4 +1,4 @@
-"""The flow of callbacks: a late answer in, its deliveries finished, ESPF told."""
+"""The flow of callbacks: a late answer in, its deliveries finished, the status posted to ESPF."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ class Callbacks:
 
 
 class Answers:
-    """Takes answers in: settles the order, tells ESPF, sends again who waited behind it."""
+    """Takes answers in: settles the order, posts the statuses, and sends again the events that
+    waited for it."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class Answers:
         return settlement.effect
 
     def finish(self, handler: str, reference: str) -> None:
-        """Complete an order whose answer was taken in, but not told to the end."""
+        """Complete an order whose answer was taken in, but whose statuses or followers are left."""
         self._complete(handler, self._orders.complete(handler, reference))
 
     def _complete(self, handler: str, settlement: Settlement) -> None:

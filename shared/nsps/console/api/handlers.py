@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from nsps.cloud import audit
+from nsps.cloud.store import Store
 from nsps.console.api.checks import body_of
 from nsps.console.api.common import note_look_up, sees
 from nsps.console.api.context import ConsoleContext, ConsoleRequest, HandlerRefuses
@@ -69,17 +71,21 @@ def handler_health(context: ConsoleContext, request: ConsoleRequest) -> dict[str
 
 
 def pause(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
-    name, body = context.handlers.get(request.name).name, body_of(request, ReasonBody)
-    person = request.person
-    switch.pause(context.store, name, person.email, body.reason, person.role.name)
-    context.turn(name)
-    return handler(context, request)
+    return _turn(context, request, switch.pause)
 
 
 def resume(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
+    return _turn(context, request, switch.resume)
+
+
+def _turn(
+    context: ConsoleContext,
+    request: ConsoleRequest,
+    how: Callable[[Store, str, str, str, str], Switch],
+) -> dict[str, Any]:
     name, body = context.handlers.get(request.name).name, body_of(request, ReasonBody)
     person = request.person
-    switch.resume(context.store, name, person.email, body.reason, person.role.name)
+    how(context.store, name, person.email, body.reason, person.role.name)
     context.turn(name)
     return handler(context, request)
 
@@ -95,17 +101,18 @@ def try_handler(context: ConsoleContext, request: ConsoleRequest) -> dict[str, A
         )  # fmt: skip
     else:
         note_look_up(context, request, owner, by=f"trying {name}")
-    try:
-        return context.handlers.ask(name, "/try", {"owner": owner, "send": body.send})
-    except Terminal as error:
-        raise HandlerRefuses(str(error)) from None
+    return _ask(context, name, "/try", {"owner": owner, "send": body.send})
 
 
 def confidential(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
     """What a handler shows to the role interception alone; noted before it is shown."""
     name, who = context.handlers.get(request.name).name, request.person.email
     audit.note_alone(context.store, who, "interception", "look at confidential", name)
+    return _ask(context, name, "/confidential", {})
+
+
+def _ask(context: ConsoleContext, name: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return context.handlers.ask(name, "/confidential", {})
+        return context.handlers.ask(name, path, body)
     except Terminal as error:
         raise HandlerRefuses(str(error)) from None

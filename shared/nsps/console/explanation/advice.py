@@ -56,7 +56,7 @@ def _for_delivery(history: EventHistory, each: Delivered, systems: Systems) -> I
 def _reconcile_its_owner(
     history: EventHistory, each: Delivered, systems: Systems
 ) -> Iterator[Advice]:
-    """Of an event that whose owner cannot be read."""
+    """Of an event whose owner cannot be read."""
     if not systems.gone(each.handler) and not systems.sends_messages(each.handler):
         yield _reconcile(each.handler, None)
 

@@ -105,7 +105,7 @@ class Orders:
         return Settlement(effect, reference, tuple(posts), tuple(order.get("followers", [])))
 
     def settle(self, handler: str, reference: str, followers: tuple[str, ...]) -> None:
-        """ESPF is told and followers are sent: nothing of this order is left to do."""
+        """Statuses are posted and followers are sent: nothing of this order is left to do."""
         fields: dict[str, Any] = {"settled": True, "due_at": None}
         if followers:
             fields["followers"] = ArrayRemove(list(followers))
