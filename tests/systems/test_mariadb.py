@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,11 @@ def server() -> Iterator[Address]:
 def sql(server: Address) -> Iterator[Connection]:
     with admin(server) as connection:
         yield connection
+
+
+def test_temporary_tables_are_where_no_other_server_clears_them(sql: Connection) -> None:
+    folder, data = sql.exec_driver_sql("SELECT @@tmpdir, @@datadir").one()
+    assert Path(folder).parent == Path(data).parent
 
 
 class _OnMariadb(DatabaseTests):
