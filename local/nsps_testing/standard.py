@@ -19,7 +19,8 @@ to hang, reset, refuse and cut. Everything else is here:
             return {"url": f"http://{system.host}:{system.port}"}
 
 Connectors over HTTP inherit HttpStandardTests too, and define ``http_settings`` instead of
-``settings``. This module needs pytest: import it in tests.
+``settings``; with a fixture ``double`` (what ScriptedHttp answers with) they need no ``system``.
+This module needs pytest: import it in tests.
 """
 
 from __future__ import annotations
@@ -850,6 +851,12 @@ class HttpStandardTests(FaultTests):
     """Replies with a 2xx status that are failures all the same; () if the system has none."""
     any_body: ClassVar[bool] = False
     """True where the body of a 2xx says nothing, and so may be anything."""
+
+    @pytest.fixture
+    def system(self, double: Any) -> Iterator[ChaosProxy]:
+        """``double``, a fixture of the connector's tests, served over HTTP."""
+        with ScriptedHttp(double) as served, ChaosProxy(served.address) as proxy:
+            yield proxy
 
     @abstractmethod
     def http_settings(self, url: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import pytest
 from nsps.domain.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unclear
 from nsps.transport.transcript import NotSent, Transcript, writing
 from nsps_testing.standard import (
-    ChaosProxy,
     HttpStandardTests,
     Reply,
     ScriptedHttp,
@@ -136,11 +135,6 @@ class TestCrmTryton(StateStandardTests, HttpStandardTests):
     @pytest.fixture
     def double(self) -> TrytonDouble:
         return TrytonDouble()
-
-    @pytest.fixture
-    def system(self, double: TrytonDouble) -> Iterator[ChaosProxy]:
-        with ScriptedHttp(double) as served, ChaosProxy(served.address) as proxy:
-            yield proxy
 
     def http_settings(self, url: str) -> dict[str, Any]:
         return {"url": f"{url}/crm/rpc/", "allow_http": True}

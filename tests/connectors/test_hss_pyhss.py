@@ -340,11 +340,6 @@ class TestPyHss(_PyHssTests, HttpStandardTests):
     def double(self) -> PyHssDouble:
         return PyHssDouble()
 
-    @pytest.fixture
-    def system(self, double: PyHssDouble) -> Iterator[ChaosProxy]:
-        with ScriptedHttp(double) as served, ChaosProxy(served.address) as proxy:
-            yield proxy
-
     def http_settings(self, url: str) -> dict[str, Any]:
         return {"url": url, **SETTINGS}
 

@@ -3,7 +3,6 @@ sample."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -11,7 +10,6 @@ from nsps.connector.base import State
 from nsps.domain.outcome import Terminal, Transient
 from nsps.transport.answers import AnswerRules
 from nsps_testing.standard import (
-    ChaosProxy,
     HttpStandardTests,
     Reply,
     ScriptedHttp,
@@ -88,13 +86,8 @@ class TestWtlHss(StateStandardTests, HttpStandardTests):
 
     @pytest.fixture
     def double(self) -> WtlDouble:
-        return WtlDouble()
-
-    @pytest.fixture
-    def system(self, double: WtlDouble) -> Iterator[ChaosProxy]:
-        self._double = double
-        with ScriptedHttp(double) as served, ChaosProxy(served.address) as proxy:
-            yield proxy
+        self._double = WtlDouble()
+        return self._double
 
     def http_settings(self, url: str) -> dict[str, Any]:
         return {"url": url, **SETTINGS}

@@ -166,11 +166,6 @@ class TestMinistra(OfMinistra, HttpStandardTests):
     def double(self) -> MinistraDouble:
         return MinistraDouble()
 
-    @pytest.fixture
-    def system(self, double: MinistraDouble) -> Iterator[ChaosProxy]:
-        with ScriptedHttp(double) as served, ChaosProxy(served.address) as proxy:
-            yield proxy
-
     def http_settings(self, url: str) -> dict[str, Any]:
         return self.complete({"url": url + BASE})
 

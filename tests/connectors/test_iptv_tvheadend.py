@@ -189,11 +189,6 @@ class TestTvheadend(OfTvheadend, HttpStandardTests):
     def double(self) -> TvheadendDouble:
         return TvheadendDouble()
 
-    @pytest.fixture
-    def system(self, double: TvheadendDouble) -> Iterator[ChaosProxy]:
-        with ScriptedHttp(double) as served, ChaosProxy(served.address) as proxy:
-            yield proxy
-
     def http_settings(self, url: str) -> dict[str, Any]:
         return self.complete({"url": url})
 

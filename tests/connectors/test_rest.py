@@ -13,7 +13,6 @@ from nsps.connector.base import not_given
 from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unclear
 from nsps.domain.snapshot import Block
 from nsps_testing.standard import (
-    ChaosProxy,
     HttpStandardTests,
     Reply,
     ScriptedHttp,
@@ -141,22 +140,17 @@ class TestRest(StateStandardTests, HttpStandardTests):
     hidden_failures: ClassVar[tuple[Reply, ...]] = ()
 
     @pytest.fixture
-    def parties(self) -> Parties:
+    def double(self) -> Parties:
         return Parties()
-
-    @pytest.fixture
-    def system(self, parties: Parties) -> Iterator[ChaosProxy]:
-        with ScriptedHttp(parties) as api, ChaosProxy(api.address) as proxy:
-            yield proxy
 
     def http_settings(self, url: str) -> dict[str, Any]:
         return {**DESCRIPTION, "url": url}
 
-    def test_what_is_written(self, connector: RestSystem, parties: Parties) -> None:
+    def test_what_is_written(self, connector: RestSystem, double: Parties) -> None:
         [(key, state)] = connector.desired(enriched(self.pb)).items()
         assert key == "party/1000889"
         connector.create(key, state, make_call())
-        assert parties.parties == {
+        assert double.parties == {
             "1000889": {
                 "externalId": 1000889,
                 "person": {"fullName": "Zoe Quick"},
@@ -169,13 +163,13 @@ class TestRest(StateStandardTests, HttpStandardTests):
         }
 
     def test_only_what_another_changed_differs(
-        self, connector: RestSystem, parties: Parties
+        self, connector: RestSystem, double: Parties
     ) -> None:
         [(key, state)] = connector.desired(enriched(self.pb)).items()
         connector.create(key, state, make_call())
         assert connector.read(key, make_call()) == state
-        del parties.parties["1000889"]["person"]
-        parties.parties["1000889"]["tariff"] = 8
+        del double.parties["1000889"]["person"]
+        double.parties["1000889"]["tariff"] = 8
         assert connector.read(key, make_call()) == {**state, "name": None, "tariff": 8}
 
 

@@ -17,7 +17,6 @@ from nsps.domain.outcome import DeliveryError, Outcome, Terminal, Transient, Unc
 from nsps.transport.answers import AnswerRule, AnswerRules, Meaning
 from nsps_local.described import load_connector_file
 from nsps_testing.standard import (
-    ChaosProxy,
     HttpStandardTests,
     LocalStateStandardTests,
     Reply,
@@ -67,11 +66,6 @@ class _Described(LocalStateStandardTests):
 
 
 class _OnADouble(_Described, StateStandardTests, HttpStandardTests):
-    @pytest.fixture
-    def system(self, double: Any) -> Iterator[ChaosProxy]:
-        with ScriptedHttp(double) as served, ChaosProxy(served.address) as proxy:
-            yield proxy
-
     def write(self, towards: RestSystem, scripted: ScriptedHttp, reply: Reply) -> None:
         [(key, state)] = towards.desired(enriched(self.pb)).items()
         scripted.always(reply)

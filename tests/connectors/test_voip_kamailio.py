@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -120,7 +119,7 @@ class TestVoipKamailio(OfKamailio, HttpStandardTests):
     )
 
     @pytest.fixture
-    def registrar(self) -> Registrar:
+    def double(self) -> Registrar:
         return Registrar()
 
     @pytest.fixture(autouse=True)
@@ -128,11 +127,6 @@ class TestVoipKamailio(OfKamailio, HttpStandardTests):
         self._file = tmp_path / "kamailio.db"
         make_database(self._file)
         return self._file
-
-    @pytest.fixture
-    def system(self, registrar: Registrar) -> Iterator[ChaosProxy]:
-        with ScriptedHttp(registrar) as rpc, ChaosProxy(rpc.address) as proxy:
-            yield proxy
 
     def http_settings(self, url: str) -> dict[str, Any]:
         return settings_of(f"sqlite:///{self._file}", url)
@@ -156,48 +150,48 @@ class TestVoipKamailio(OfKamailio, HttpStandardTests):
 
     @pytest.mark.parametrize("pb", [*OfKamailio.gone_pb, snapshot(status="customer_suspended")])
     def test_who_is_not_served_is_forgotten(
-        self, connector: Any, registrar: Registrar, pb: dict[str, Any]
+        self, connector: Any, double: Registrar, pb: dict[str, Any]
     ) -> None:
         kit, owner = UnderTheKit(self, connector), enriched(self.pb).owner
-        registrar.location = {USER, "another"}
+        double.location = {USER, "another"}
         assert kit.deliver(self.enriched(self.pb)) is Outcome.DELIVERED
-        registrar.location.add(USER)
+        double.location.add(USER)
         later = self.enriched(
             pb, owner=owner, variables={"i_event": 2}, t="2026-11-21T02:11:00.000000Z"
         )
         assert kit.deliver(later) is Outcome.DELIVERED
-        assert registrar.location == {"another"}
+        assert double.location == {"another"}
         assert connector.read(SUBSCRIBER, make_call()) is None
 
     @pytest.mark.parametrize("reply", [Reply(500, "out of memory"), fault("Method Not Found")])
     def test_a_removal_that_fails_once_is_repeated_until_it_is_done(
-        self, registrar: Registrar, reply: Reply
+        self, double: Registrar, reply: Reply
     ) -> None:
-        with ScriptedHttp(registrar) as rpc:
+        with ScriptedHttp(double) as rpc:
             connector = self.make(self.http_settings(rpc.url))
             kit, event = UnderTheKit(self, connector), self.enriched(self.pb)
             assert kit.deliver(event) is Outcome.DELIVERED
-            registrar.location, registrar.removed = {USER}, []
+            double.location, double.removed = {USER}, []
             later = {"owner": event.owner, "t": "2026-11-21T02:11:00.000000Z"}
             gone = self.enriched({}, **later)
             rpc.script(reply)
             assert kit.attempt(gone).outcome is Outcome.RETRYING
-            assert registrar.location == {USER}
+            assert double.location == {USER}
             assert connector.read(SUBSCRIBER, make_call()) is None  # the row went before
             assert kit.deliver(gone) in (Outcome.DELIVERED, Outcome.UNCHANGED)
-            assert registrar.location == set() and registrar.removed == [USER]
+            assert double.location == set() and double.removed == [USER]
             connector.close()
 
     def test_a_phone_stays_registered_while_its_password_is_the_same(
-        self, connector: Any, registrar: Registrar
+        self, connector: Any, double: Registrar
     ) -> None:
         key, was = self.first(connector, self.pb)
         _, state = self.first(connector, self.changed_pb)
         connector.after_write(key, state, was, make_call())
-        assert registrar.removed == []
+        assert double.removed == []
         connector.after_write(key, state, None, make_call())
         connector.after_write(key, state, {**was, "ha1": "another"}, make_call())
-        assert registrar.removed == [USER, USER]
+        assert double.removed == [USER, USER]
 
     def test_all_rows_of_the_domain_are_listed(self, connector: Any, database: Path) -> None:
         """Page by page; others may have written some, and other domains share the table."""
@@ -215,12 +209,10 @@ class TestVoipKamailio(OfKamailio, HttpStandardTests):
         connector.delete(f"a@b@{DOMAIN}", None, make_call())
         assert connector.read(f"a@b@{DOMAIN}", make_call()) is None
 
-    def test_contacts_that_are_kept_by_domain(
-        self, system: ChaosProxy, registrar: Registrar
-    ) -> None:
+    def test_contacts_that_are_kept_by_domain(self, system: ChaosProxy, double: Registrar) -> None:
         connector = self.make({**self.settings(system), "use_domain": True})
         connector.after_write(SUBSCRIBER, None, None, make_call())
-        assert registrar.removed == [SUBSCRIBER]
+        assert double.removed == [SUBSCRIBER]
         connector.close()
 
     def test_an_error_is_read_by_its_message(self, towards: Any, scripted: ScriptedHttp) -> None:
