@@ -75,7 +75,7 @@ class PostgresqlNode:
         }
         command = [str(self._programs / "postgres"), "-D", str(self.data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        ready = partial(_speaks_postgresql, port)
+        ready = partial(speaks_postgresql, port)
         with process(command, self.data, ready, user=self._user, stop=stop):
             yield
 
@@ -86,7 +86,7 @@ def run_client(name: str, postgres: tuple[str, int], *arguments: str) -> str:
     return run([name, "-h", host, "-p", str(port), "-U", "postgres", *arguments])
 
 
-def _speaks_postgresql(port: int) -> bool:
+def speaks_postgresql(port: int) -> bool:
     """Whether the server takes sessions (it listens before it has recovered)."""
     import psycopg
 

@@ -66,7 +66,7 @@ class _Outage:
 
 
 class Poster:
-    """Posts statuses; never raises, for what it cannot post stays due. ``clock``: monotonic."""
+    """Posts statuses; what it cannot post stays due. ``clock``: monotonic."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Poster:
         self._outage = _Outage(clock)
 
     def send(self, post: outbox.Post | None, known: Known | None = None) -> None:
-        """Post it, and whatever was noted for the same account and group meanwhile.
+        """Post it, and whatever was noted for the same account and group meanwhile. Never raises.
 
         ``known``: the documents as the transaction that noted it left them.
         """
@@ -93,9 +93,11 @@ class Poster:
         """The tick: post what is due and not being posted; returns how many were taken.
 
         In another order each time, so that those that fail do not keep the others from their turn.
+        Raises StoreUnavailable where it cannot be known what is due.
         """
         taken = 0
-        due = list(self._store.statuses_due().limit(MOST_DUE).stream())
+        query = self._store.statuses_due().limit(MOST_DUE)
+        due = self._store.call(lambda: list(query.stream()))
         random.shuffle(due)
         for snapshot in due:
             if self._outage.lasts:

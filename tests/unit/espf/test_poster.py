@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
-from nsps.cloud.store import Store
+from google.api_core.exceptions import ServiceUnavailable
+from nsps.cloud.store import Store, StoreUnavailable
 from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.espf import outbox
 from nsps.espf.poster import LONGEST_QUIET_SECONDS, QUIET_SECONDS, Poster
@@ -70,3 +73,14 @@ def test_a_refusal_of_one_status_is_no_outage(target: str) -> None:
     espf.down = Terminal("not known")
     espf.poster.send_due()
     assert espf.calls == 12
+
+
+def test_a_firestore_that_is_away_is_said_to_be(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    espf = Espf(new_store(target), 1)
+    away = Mock()
+    away.limit.return_value.stream.side_effect = ServiceUnavailable("away")  # type: ignore[no-untyped-call]
+    monkeypatch.setattr(Store, "statuses_due", lambda _: away)
+    with pytest.raises(StoreUnavailable):
+        espf.poster.send_due()

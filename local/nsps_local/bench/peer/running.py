@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,8 @@ from typing import Any
 
 import psycopg
 
+from nsps_local.daemons.postgresql import speaks_postgresql
+from nsps_local.daemons.process import accepts
 from nsps_local.stack.errors import CannotStart
 from nsps_local.stack.ports import HOST, reserve_base
 from nsps_local.stack.processes import Child, Processes
@@ -96,13 +97,13 @@ def running(portabilling: Mapping[str, Any], system_port: int) -> Iterator[Peer]
             child.wait_ready()
 
         try:
-            start("Redis", _redis(redis, folder), partial(_accepts, redis))
-            start("PostgreSQL", _postgres(postgres, folder), partial(_speaks, database))
+            start("Redis", _redis(redis, folder), partial(accepts, HOST, redis))
+            start("PostgreSQL", _postgres(postgres, folder), partial(speaks_postgresql, postgres))
             with psycopg.connect(database) as connection:
                 connection.execute(_TABLE)
             at = ["--app-dir", str(FOLDER), "--host", HOST, "--port", str(web)]
             served = [str(PROGRAMS / "uvicorn"), "pipeline:app", *at, "--no-access-log"]
-            start("web", served, partial(_accepts, web))
+            start("web", served, partial(accepts, HOST, web))
             celery = [str(PROGRAMS / "celery"), "--workdir", str(FOLDER), "-A", "pipeline:queue"]
             worker = [*celery, "worker", "-P", "threads", "-c", str(THREADS), "-l", "info"]
             log = folder / "worker.log"
@@ -142,18 +143,3 @@ def _postgres(port: int, folder: Path) -> list[str]:
 def _initdb() -> str | None:
     folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
     return shutil.which("initdb", path=os.pathsep.join([*folders, os.environ.get("PATH", "")]))
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((HOST, port)) == 0
-
-
-def _speaks(database: str) -> bool:
-    """Whether it takes sessions: it listens before it has recovered."""
-    try:
-        psycopg.connect(database, connect_timeout=2).close()
-    except psycopg.OperationalError:
-        return False
-    return True
