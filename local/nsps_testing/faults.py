@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 _CHUNK = 65536
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
@@ -64,6 +65,14 @@ class ChaosProxy:
         self._listener: socket.socket | None = None
         self.address: tuple[str, int] = (host, port)
         self._listen()
+
+    @classmethod
+    def before(cls, url: str) -> Self:
+        """A proxy before the system at a URL. Raises ValueError unless it is an http one."""
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ValueError(f"{url}: write http://HOST[:PORT], without TLS")
+        return cls((parts.hostname, parts.port or 80))
 
     @property
     def host(self) -> str:

@@ -53,6 +53,12 @@ def proxy(echo: Echo) -> Iterator[ChaosProxy]:
         yield made
 
 
+@pytest.mark.parametrize("url", ["https://127.0.0.1:8080", "127.0.0.1:8080", "http://:8080"])
+def test_a_url_that_it_cannot_stand_before_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="write http://"):
+        ChaosProxy.before(url)
+
+
 def connect(proxy: ChaosProxy) -> socket.socket:
     return socket.create_connection(proxy.address, timeout=5)
 

@@ -597,7 +597,5 @@ class TestRealPyHss(_PyHssTests):
 
     @pytest.fixture
     def system(self) -> Iterator[ChaosProxy]:
-        url = urlsplit(os.environ["NSPS_IT_PYHSS_URL"])
-        assert url.scheme == "http" and url.hostname, "write http://HOST:PORT"
-        with ChaosProxy((url.hostname, url.port or 80)) as proxy:
+        with ChaosProxy.before(os.environ["NSPS_IT_PYHSS_URL"]) as proxy:
             yield proxy

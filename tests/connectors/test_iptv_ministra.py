@@ -353,9 +353,7 @@ class TestRealMinistra(OfMinistra):
 
     @pytest.fixture
     def system(self) -> Iterator[ChaosProxy]:
-        parts = urlsplit(os.environ["NSPS_IT_MINISTRA_URL"])
-        assert parts.hostname, "write http://HOST:PORT/stalker_portal/api"
-        with ChaosProxy((parts.hostname, parts.port or 80)) as proxy:
+        with ChaosProxy.before(os.environ["NSPS_IT_MINISTRA_URL"]) as proxy:
             yield proxy
 
     def settings(self, system: ChaosProxy) -> dict[str, Any]:

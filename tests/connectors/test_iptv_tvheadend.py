@@ -395,9 +395,7 @@ class TestRealTvheadend(OfTvheadend):
 
     @pytest.fixture
     def system(self) -> Iterator[ChaosProxy]:
-        parts = urlsplit(os.environ["NSPS_IT_TVHEADEND_URL"])
-        assert parts.hostname, "write http://HOST:PORT"
-        with ChaosProxy((parts.hostname, parts.port or 9981)) as proxy:
+        with ChaosProxy.before(os.environ["NSPS_IT_TVHEADEND_URL"]) as proxy:
             yield proxy
 
     def settings(self, system: ChaosProxy) -> dict[str, Any]:

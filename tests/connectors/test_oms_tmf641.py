@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -125,7 +124,7 @@ class TestTmf641(AsynchronousStandardTests, HttpStandardTests):
 
     @pytest.fixture
     def system(self, manager_process: str) -> Iterator[ChaosProxy]:
-        with ChaosProxy(("127.0.0.1", urlsplit(manager_process).port or 0)) as proxy:
+        with ChaosProxy.before(manager_process) as proxy:
             yield proxy
 
     def http_settings(self, url: str) -> dict[str, Any]:
@@ -267,10 +266,9 @@ class TestWhatIsOrdered:
 
 class TestSubmitting:
     def test_a_lost_answer_never_makes_two_orders(self, manager_process: str) -> None:
-        target = ("127.0.0.1", urlsplit(manager_process).port or 0)
         for look_first, turn in ((True, 2), (False, 1)):
             order = an_order(reference=f"lost-{look_first}")
-            with ChaosProxy(target) as proxy:
+            with ChaosProxy.before(manager_process) as proxy:
                 made = connector(f"http://127.0.0.1:{proxy.port}", look_first=look_first)
                 proxy.lose_answer(turn)
                 with pytest.raises(NoAnswer):
