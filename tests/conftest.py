@@ -1,5 +1,6 @@
 """Before any test imports gRPC: tests start processes as `nsps` does, with its care for forks."""
 
+import os
 from collections.abc import Generator
 
 import nsps_local  # noqa: F401 (it sets what gRPC looks at when it is imported)
@@ -22,3 +23,12 @@ def pytest_runtest_setup() -> Generator[None]:
 
 
 pytest_runtest_call = pytest_runtest_setup  # where the test itself starts it
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment() -> Generator[None]:
+    """What a module sets (PUBSUB_EMULATOR_HOST, for the client libraries) ends with it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
