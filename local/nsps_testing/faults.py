@@ -1,7 +1,7 @@
 """Ways to make an external system misbehave in a test: at the socket, and over HTTP.
 
 ChaosProxy stands before any TCP system, real daemons included. ScriptedHttp is an HTTP system that
-answers what it is told. Both listen on loopback, on a port of their own.
+answers as scripted. Both listen on loopback, on a port of their own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Loss:
 
 
 class ChaosProxy:
-    """A TCP proxy before ``target`` that can be told to hang, reset, refuse or cut.
+    """A TCP proxy before ``target`` that hangs, resets, refuses or cuts when asked to.
 
     A *turn* is what the client sends before the system speaks: one request, in most protocols.
     Works for pooled connections too: a fault applies at once to those already open. ``pass_all()``
@@ -317,7 +317,7 @@ class Seen:
 
 
 class ScriptedHttp:
-    """An HTTP system on loopback that answers what it is told, and keeps what it was asked.
+    """An HTTP system on loopback that answers as scripted, and keeps the requests.
 
     Scripted replies are used up in order; then ``otherwise`` answers: one reply for ever, or a
     function of the request (a small system of its own). With ``tls`` it speaks HTTPS, as localhost.

@@ -88,14 +88,14 @@ class NetworkElement:
                 f"<errorCode>{done}</errorCode><errorDescription>{self._gossip(message)}"
                 "</errorDescription></errorInformation>"
             )
-        told = message.findtext(f"{X1}x1TransactionId")
+        transaction = message.findtext(f"{X1}x1TransactionId")
         return (
             '<?xml version="1.0" encoding="UTF-8"?>'
             '<X1Response xmlns="http://uri.etsi.org/03221/X1/2017/10" '
             'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
             f'<x1ResponseMessage xsi:type="{kind}"><admfIdentifier>{ADMF}</admfIdentifier>'
             f"<neIdentifier>{NE}</neIdentifier><messageTimestamp>2026-11-21T02:10:03.000000Z"
-            f"</messageTimestamp><version>v1.6.1</version><x1TransactionId>{told}"
+            f"</messageTimestamp><version>v1.6.1</version><x1TransactionId>{transaction}"
             f"</x1TransactionId>{content}</x1ResponseMessage></X1Response>"
         )
 

@@ -86,7 +86,7 @@ class MinistraDouble:
 
     def _account(self, method: str, found: list[Any], form: dict[str, str]) -> Reply:
         if method == "GET":
-            return ok([self._told(each) for each in found])
+            return ok([self._shown(each) for each in found])
         if method == "DELETE":
             self.accounts = [each for each in self.accounts if each not in found]
             return ok()
@@ -101,12 +101,12 @@ class MinistraDouble:
             account.update(form)
         return ok()
 
-    def _told(self, account: dict[str, Any]) -> dict[str, Any]:
-        told = {n: v for n, v in account.items() if n not in ("password", "packages")}
+    def _shown(self, account: dict[str, Any]) -> dict[str, Any]:
+        shown = {n: v for n, v in account.items() if n not in ("password", "packages")}
         plan = account["tariff_plan"] if account["tariff_plan"] in self.tariffs else "default"
         subscribed = sorted(account["packages"] & self.tariffs[plan])
         status = int(account["status"])
-        return {**told, "tariff_plan": plan, "status": status, "subscribed": subscribed}
+        return {**shown, "tariff_plan": plan, "status": status, "subscribed": subscribed}
 
     def _subscribe(self, account: dict[str, Any], form: dict[str, list[str]]) -> Reply:
         before = set(account["packages"])
@@ -119,11 +119,11 @@ class MinistraDouble:
 
 
 def snapshot(product: str = "TV Basic", *addons: str, **account: Any) -> dict[str, Any]:
-    told = {"i_account": int(KEY), "id": f"{LOGIN}@msisdn", "bill_status": "open"}
+    usual = {"i_account": int(KEY), "id": f"{LOGIN}@msisdn", "bill_status": "open"}
     box = {"name": "tv_box", "effective_flag_value": "001a.7900.0001"}
     return {
         "account_info": {
-            **told, "firstname": "Zoë", "lastname": "O'Hara & Söhne", "email": "zoe@example.net",
+            **usual, "firstname": "Zoë", "lastname": "O'Hara & Söhne", "email": "zoe@example.net",
             "assigned_addons": [{"name": each} for each in addons],
             "service_features": [box], **account,
         },
@@ -273,7 +273,7 @@ class TestMinistra(OfMinistra, HttpStandardTests):
         connector.close()
 
     @pytest.mark.parametrize(
-        ("reply", "meaning", "told"),
+        ("reply", "meaning", "message"),
         [
             (error("Login required"), Terminal, "Login required"),
             (error("Not valid mac address"), Terminal, "mac address"),
@@ -291,7 +291,7 @@ class TestMinistra(OfMinistra, HttpStandardTests):
         scripted: ScriptedHttp,
         reply: Reply,
         meaning: type[DeliveryError],
-        told: str,
+        message: str,
     ) -> None:
         [state] = towards.desired(enriched(self.pb)).values()
         scripted.always(reply)
@@ -300,12 +300,12 @@ class TestMinistra(OfMinistra, HttpStandardTests):
             lambda: towards.change(KEY, state, {}, make_call()),
         ]
         for act in acts:
-            with pytest.raises(meaning, match=told) as raised:
+            with pytest.raises(meaning, match=message) as raised:
                 act()
             assert type(raised.value) is meaning
 
     @pytest.mark.parametrize(
-        ("account", "told"),
+        ("account", "message"),
         [
             ({"id": "zoe@voip"}, "msisdn is missing"),
             ({"service_features": [{"name": "tv_box", "effective_flag_value": "7"}]}, "no MAC"),
@@ -313,9 +313,9 @@ class TestMinistra(OfMinistra, HttpStandardTests):
         ],
     )
     def test_an_account_that_cannot_be_written(
-        self, connector: IptvMinistra, account: dict[str, Any], told: str
+        self, connector: IptvMinistra, account: dict[str, Any], message: str
     ) -> None:
-        with pytest.raises(Terminal, match=told):
+        with pytest.raises(Terminal, match=message):
             connector.desired(enriched(snapshot(**account)))
 
 

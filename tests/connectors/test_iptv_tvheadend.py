@@ -146,9 +146,13 @@ class TvheadendDouble:
 
 
 def snapshot(product: str = "TV Basic", *addons: str, **account: Any) -> dict[str, Any]:
-    told = {"i_account": 1000889, "id": f"{USER}@msisdn", "bill_status": "open"}
+    usual = {"i_account": 1000889, "id": f"{USER}@msisdn", "bill_status": "open"}
     return {
-        "account_info": {**told, "assigned_addons": [{"name": each} for each in addons], **account},
+        "account_info": {
+            **usual,
+            "assigned_addons": [{"name": each} for each in addons],
+            **account,
+        },
         "sim_info": {"i_sim_card": 5, "imsi": "001010000000003"},
         "product_info": {"i_product": 7, "name": product},
     }
@@ -230,8 +234,9 @@ class TestTvheadend(OfTvheadend, HttpStandardTests):
             "prefix": "0.0.0.0/0,::/0", "streaming": ["basic", "htsp"], "conn_limit": 0,
             "channel_tag": [BASIC, PREMIUM, SPORT],
         }  # fmt: skip
-        told = {"uuid": password["uuid"], "username": USER, "enabled": True, "password": PASSWORD}
-        assert password == told
+        assert password == {
+            "uuid": password["uuid"], "username": USER, "enabled": True, "password": PASSWORD,
+        }  # fmt: skip
 
     def test_names_that_look_alike_are_others_on_whatever_page(
         self, connector: IptvTvheadend, double: TvheadendDouble
@@ -321,7 +326,7 @@ class TestTvheadend(OfTvheadend, HttpStandardTests):
         assert [*map(len, double.held.values())] == [0, 1]
 
     @pytest.mark.parametrize(
-        ("reply", "meaning", "told"),
+        ("reply", "meaning", "message"),
         [
             (Reply(200, {}), Unclear, "is url Tvheadend's"),
             (Reply(200, "[]"), Unclear, "is url Tvheadend's"),
@@ -337,12 +342,12 @@ class TestTvheadend(OfTvheadend, HttpStandardTests):
         scripted: ScriptedHttp,
         reply: Reply,
         meaning: type[DeliveryError],
-        told: str,
+        message: str,
     ) -> None:
         [state] = towards.desired(enriched(self.pb)).values()
         scripted.always(reply)
         scripted.script(Reply(200, {"entries": [], "total": 0}))
-        with pytest.raises(meaning, match=told) as raised:
+        with pytest.raises(meaning, match=message) as raised:
             towards.create(USER, state, make_call())
         assert type(raised.value) is meaning
 

@@ -211,7 +211,7 @@ class TestStandard(MessageStandardTests):
         assert isinstance(error, Transient)
         assert not isinstance(error, NoAnswer)
 
-    def test_wherever_it_is_cut_the_truth_is_told(
+    def test_wherever_it_is_cut_the_outcome_is_true(
         self, connector: Any, system: ChaosProxy, inbox: Inbox
     ) -> None:
         """Transient: no mail. NoAnswer: perhaps. Success: one mail."""

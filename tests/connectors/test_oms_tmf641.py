@@ -404,7 +404,7 @@ class TestSubmitting:
 
 
 class TestAsking:
-    def test_it_is_told_what_became_of_the_order(self, manager_process: str) -> None:
+    def test_the_answer_says_what_became_of_the_order(self, manager_process: str) -> None:
         requests.post(f"{manager_process}/control", json={"behaviour": "silent"}, timeout=5)
         try:
             made = connector(manager_process)
@@ -453,7 +453,7 @@ class TestHearing:
         assert answer.order == "ref-1"
         assert answer.at == datetime(2026, 11, 21, 2, 10, 3, 123000, tzinfo=UTC)
 
-    def test_why_it_failed_is_told(self) -> None:
+    def test_the_answer_says_why_it_failed(self) -> None:
         item = {"id": "1", "errorMessage": [{"code": "42", "message": "no port", "reason": "full"}]}
         body = state_change(
             "SO-1", "partial", errorMessage=[{"message": "half done"}], serviceOrderItem=[item]

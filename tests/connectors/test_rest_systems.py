@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -34,9 +34,9 @@ ID = "1000889"
 
 
 def snapshot(**account: Any) -> dict[str, Any]:
-    told = {"i_account": int(ID), "id": "420777000003@msisdn", "bill_status": "open"}
+    usual = {"i_account": int(ID), "id": "420777000003@msisdn", "bill_status": "open"}
     return {
-        "account_info": {**told, "firstname": "Zoë", "lastname": "O'Hara", **account},
+        "account_info": {**usual, "firstname": "Zoë", "lastname": "O'Hara", **account},
         "sim_info": {"i_sim_card": 5, "imsi": "001010000000003"},
     }
 
@@ -66,10 +66,18 @@ class _Described(LocalStateStandardTests):
 
 
 class _OnADouble(_Described, StateStandardTests, HttpStandardTests):
-    def write(self, towards: RestSystem, scripted: ScriptedHttp, reply: Reply) -> None:
+    answers: ClassVar[Sequence[tuple[Reply, type[DeliveryError], str]]]
+    """Answers to a write: the error that each ends in, and what its text says."""
+
+    def test_what_an_answer_to_a_write_means(
+        self, towards: RestSystem, scripted: ScriptedHttp
+    ) -> None:
         [(key, state)] = towards.desired(enriched(self.pb)).items()
-        scripted.always(reply)
-        towards.create(key, state, make_call())
+        for reply, meaning, message in self.answers:
+            scripted.always(reply)
+            with pytest.raises(meaning, match=message) as error:
+                towards.create(key, state, make_call())
+            assert type(error.value) is meaning
 
 
 # --- Salesforce -----------------------------------------------------------------------------------
@@ -155,6 +163,20 @@ class TestSalesforce(_Salesforce, _OnADouble):
     rules = AnswerRules((AnswerRule(Meaning.REFUSED, status="300"),))
     secrets: ClassVar = {"credentials": SALESFORCE_SECRET}
     hidden_failures = (Reply(201, {"id": None, "success": False, "errors": [{"message": "no"}]}),)
+    answers = (
+        (_salesforce(400, "REQUIRED_FIELD_MISSING", "missing: [Name]"), Terminal, "Name"),
+        (_salesforce(400, "DUPLICATES_DETECTED", "Use one of these"), Terminal, "duplicate rule"),
+        (_salesforce(400, "UNABLE_TO_LOCK_ROW", "unable to lock"), Transient, "lock"),
+        (_salesforce(400, "DUPLICATE_VALUE", "duplicate value"), Transient, "another"),
+        (_salesforce(400, "INVALID_FIELD", "No such column"), Transient, "all fields"),
+        (
+            _salesforce(404, "NOT_FOUND", "Provided external ID field does not exist"),
+            Transient,
+            "make the field PB_Id__c",
+        ),
+        (_salesforce(503, "SERVER_UNAVAILABLE", "too busy"), Transient, "too busy"),
+        (_salesforce(500, "UNKNOWN_EXCEPTION", "unexpected"), Unclear, "unexpected"),
+    )
 
     @pytest.fixture
     def double(self) -> SalesforceDouble:
@@ -224,39 +246,6 @@ class TestSalesforce(_Salesforce, _OnADouble):
         double.requests_left = 9
         connector.create(key, state, make_call())
 
-    @pytest.mark.parametrize(
-        ("reply", "meaning", "told"),
-        [
-            (_salesforce(400, "REQUIRED_FIELD_MISSING", "missing: [Name]"), Terminal, "Name"),
-            (
-                _salesforce(400, "DUPLICATES_DETECTED", "Use one of these"),
-                Terminal,
-                "duplicate rule",
-            ),
-            (_salesforce(400, "UNABLE_TO_LOCK_ROW", "unable to lock"), Transient, "lock"),
-            (_salesforce(400, "DUPLICATE_VALUE", "duplicate value"), Transient, "another"),
-            (_salesforce(400, "INVALID_FIELD", "No such column"), Transient, "all fields"),
-            (
-                _salesforce(404, "NOT_FOUND", "Provided external ID field does not exist"),
-                Transient,
-                "make the field PB_Id__c",
-            ),
-            (_salesforce(503, "SERVER_UNAVAILABLE", "too busy"), Transient, "too busy"),
-            (_salesforce(500, "UNKNOWN_EXCEPTION", "unexpected"), Unclear, "unexpected"),
-        ],
-    )
-    def test_what_an_answer_means(
-        self,
-        towards: RestSystem,
-        scripted: ScriptedHttp,
-        reply: Reply,
-        meaning: type[DeliveryError],
-        told: str,
-    ) -> None:
-        with pytest.raises(meaning, match=told) as error:
-            self.write(towards, scripted, reply)
-        assert type(error.value) is meaning
-
     def test_no_external_id_field_is_not_absence(
         self, towards: RestSystem, scripted: ScriptedHttp
     ) -> None:
@@ -324,8 +313,8 @@ class HubSpotDouble:
         if contact is None:
             return _hubspot(404, "OBJECT_NOT_FOUND", "resource not found")
         asked = query["properties"][0].split(",")
-        told = {name: contact.get(name) for name in [*asked, "hs_object_id"]}
-        return Reply(200, {"id": "512", "properties": told, "archived": False})
+        shown = {name: contact.get(name) for name in [*asked, "hs_object_id"]}
+        return Reply(200, {"id": "512", "properties": shown, "archived": False})
 
     def _upsert(self, asked: dict[str, Any]) -> Reply:
         ident, given = asked["id"], asked["properties"]
@@ -367,6 +356,17 @@ class TestHubSpot(_HubSpot, _OnADouble):
         Reply(207, _several({"category": "INTERNAL", "message": "no"})),
         Reply(200, _several()),
     )
+    answers = (
+        (_hubspot(400, "VALIDATION_ERROR", "phone is too long"), Terminal, "too long"),
+        (_hubspot(400, "VALIDATION_ERROR", "PROPERTY_DOESNT_EXIST"), Transient, "make the prop"),
+        (_hubspot(409, "CONFLICT", "Contact already exists"), Transient, "merge them"),
+        (_hubspot(403, "MISSING_SCOPES", "scopes"), Transient, "may this user"),
+        (_hubspot(423, "LOCKED", "wait"), Transient, "wait"),
+        (Reply(207, _several({"category": "VALIDATION_ERROR"})), Terminal, "207"),
+        (Reply(207, _several({"category": "INTERNAL"})), Transient, "took nothing"),
+        (Reply(200, _several()), Unclear, "names no contact"),
+        (_hubspot(502, "INTERNAL", "bad gateway"), Unclear, "bad gateway"),
+    )
 
     @pytest.fixture
     def double(self) -> HubSpotDouble:
@@ -376,9 +376,9 @@ class TestHubSpot(_HubSpot, _OnADouble):
         """As texts, a cleared one empty; what is removed is marked, and taken up again."""
         key, state = self.first(connector, self.pb)
         self.bring(connector, key, state)
-        told = {"pb_account_id": ID, "pb_status": "active", "nsps_served": "true"}
-        told |= {"firstname": "Zoë", "lastname": "O'Hara", "phone": "+420777000003"}
-        assert double.contacts == {ID: told}
+        written = {"pb_account_id": ID, "pb_status": "active", "nsps_served": "true"}
+        written |= {"firstname": "Zoë", "lastname": "O'Hara", "phone": "+420777000003"}
+        assert double.contacts == {ID: written}
         other = self.first(connector, self.changed_pb)[1]
         self.bring(connector, key, other)
         assert double.contacts[ID]["lastname"] == ""
@@ -387,52 +387,22 @@ class TestHubSpot(_HubSpot, _OnADouble):
         assert double.contacts[ID]["pb_status"] == "removed"
         assert connector.read(key, make_call()) is None
         self.bring(connector, key, state)
-        assert double.contacts == {ID: told}
+        assert double.contacts == {ID: written}
 
     @pytest.mark.parametrize(
-        ("policy", "told"),
+        ("policy", "message"),
         [("DAILY", "until midnight there"), ("TEN_SECONDLY_ROLLING", "You have reached it")],
     )
     def test_limits(
-        self, connector: RestSystem, double: HubSpotDouble, policy: str, told: str
+        self, connector: RestSystem, double: HubSpotDouble, policy: str, message: str
     ) -> None:
         key, state = self.first(connector, self.pb)
         double.policy = policy
-        with pytest.raises(Transient, match=told) as error:
+        with pytest.raises(Transient, match=message) as error:
             connector.create(key, state, make_call())
         assert type(error.value) is Transient
         double.policy = ""
         connector.create(key, state, make_call())
-
-    @pytest.mark.parametrize(
-        ("reply", "meaning", "told"),
-        [
-            (_hubspot(400, "VALIDATION_ERROR", "phone is too long"), Terminal, "too long"),
-            (
-                _hubspot(400, "VALIDATION_ERROR", "PROPERTY_DOESNT_EXIST"),
-                Transient,
-                "make the prop",
-            ),
-            (_hubspot(409, "CONFLICT", "Contact already exists"), Transient, "merge them"),
-            (_hubspot(403, "MISSING_SCOPES", "scopes"), Transient, "may this user"),
-            (_hubspot(423, "LOCKED", "wait"), Transient, "wait"),
-            (Reply(207, _several({"category": "VALIDATION_ERROR"})), Terminal, "207"),
-            (Reply(207, _several({"category": "INTERNAL"})), Transient, "took nothing"),
-            (Reply(200, _several()), Unclear, "names no contact"),
-            (_hubspot(502, "INTERNAL", "bad gateway"), Unclear, "bad gateway"),
-        ],
-    )
-    def test_what_an_answer_means(
-        self,
-        towards: RestSystem,
-        scripted: ScriptedHttp,
-        reply: Reply,
-        meaning: type[DeliveryError],
-        told: str,
-    ) -> None:
-        with pytest.raises(meaning, match=told) as error:
-            self.write(towards, scripted, reply)
-        assert type(error.value) is meaning
 
 
 @pytest.mark.skipif(

@@ -271,7 +271,8 @@ class TestReports:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"url": "http://kannel.example.net/", "allow_http": False},
+        {"allow_http": False, "reports_url": "https://callbacks.example.net/sms"},
+        {"allow_http": False, "url": "https://kannel.example.net/"},
         {"reports_url": "https://callbacks.example.net/sms?x=1"},
         {"sender": "A name too long"},
         {"sender": "Größe"},
