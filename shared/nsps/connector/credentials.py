@@ -108,22 +108,22 @@ class Credential:
 
     def has(self, name: str) -> bool:
         """Whether it says anything of a member."""
-        return self._value(name) is not None
+        return self.value(name) is not None
 
     def text(self, name: str) -> str:
         """A member that is no secret, in small letters; empty where there is none."""
-        return str(self._value(name) or "").lower()
+        return str(self.value(name) or "").lower()
 
     def secret(self, name: str) -> SecretValue:
         """A member that is a text. Raises Transient if it is none: an operator can correct it."""
-        value = self._value(name)
+        value = self.value(name)
         if not isinstance(value, str) or not value:
             raise Transient(f'{self.where}: there is no text "{self._place(name)}": correct it')
         return SecretValue(value)
 
     def key(self, name: str) -> SecretValue:
         """``ki`` or ``opc`` in small letters. Raises Transient if it is none."""
-        value = self._value(name)
+        value = self.value(name)
         if not (isinstance(value, str) and _KEY.fullmatch(value)):
             raise Transient(
                 f'{self.where}: "{self._place(name)}" of the SIM is not 32 hexadecimal digits: '
@@ -131,7 +131,8 @@ class Credential:
             )
         return SecretValue(value.lower())
 
-    def _value(self, name: str) -> Any:
+    def value(self, name: str) -> str | int | None:
+        """A member as it is; None where there is none."""
         value = member_of(self.document, self._place(name))
         return value if isinstance(value, str | int) else None
 
@@ -178,7 +179,7 @@ class SubscriberCredentials:
             found = self._found(event)
             if found is None:
                 return None
-            knowing_also(found.document)
+            knowing_also(self._secrets_of(found))
             return parse(found)
         except DeliveryError as error:
             if needed:
@@ -189,6 +190,15 @@ class SubscriberCredentials:
     def supplies(self, imsi: str) -> bool:
         """Whether the deployment supplies keys for a SIM: else they are left alone."""
         return self._settings is not None or self._all.of(imsi) is not None
+
+    def _secrets_of(self, found: Credential) -> Mapping[str, Any]:
+        """What no text may show. Of PortaBilling's account only what is secret by its name, or is
+        taken for the credential: the rest (numbers, product, status) is what histories are about.
+        """
+        if self._settings is None or self._settings.source != "portabilling":
+            return found.document
+        taken = {name: found.value(name) for name in found.members}
+        return {**taken, "account_info": found.document}
 
     def _found(self, event: Enriched) -> Credential | None:
         settings, places = self._settings, _places(event.pb)

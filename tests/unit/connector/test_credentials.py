@@ -88,7 +88,11 @@ def portabilling_source(system: ScriptedHttp) -> Source:
         )
         if held["is"] is None:
             return Reply(200, {"account_info": None})
-        return Reply(200, {"account_info": {"h323_password": held["is"].get("password")}})
+        account = {"i_account": 1001, "id": "34600000001@msisdn", "product_name": "Mobile S"}
+        account |= {"bill_status": "open", "password": RENEWED}
+        return Reply(
+            200, {"account_info": {**account, "h323_password": held["is"].get("password")}}
+        )
 
     system.otherwise = answer
     client = PortaBilling(
@@ -195,6 +199,19 @@ def test_nothing_of_it_is_shown(source: Source, caplog: pytest.LogCaptureFixture
         assert redactor.text_for_store(echoed) == "duplicate entry for ***"
         assert PASSWORD not in redactor.text_for_log(echoed)
     assert PASSWORD not in f"{seen} {credentials!r} {caplog.text}"
+
+
+def test_a_history_says_what_is_no_secret_of_portabillings_account(
+    over_http: ScriptedHttp,
+) -> None:
+    source = portabilling_source(over_http)
+    source.hold({"password": PASSWORD})
+    redactor = Redactor(b"key of the tests")
+    with redactor.knowing({}):
+        of(SubscriberCredentials(source.context, source.settings), event())
+        plain = "34600000001@msisdn of account 1001 has Mobile S and is open"
+        assert redactor.text_for_store(plain) == plain
+        assert redactor.text_for_store(f"{PASSWORD}, {RENEWED}") == "***, ***"
 
 
 def test_what_is_kept_is_bounded_in_time_and_number(over_http: ScriptedHttp) -> None:
