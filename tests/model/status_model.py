@@ -31,6 +31,7 @@ class Rules:
     timeouts: bool = True   # no post outlives the lease it was started under
     check: bool = True      # no post is started by a poster whose lease has run out
     same: bool = True       # noting what is noted already (status and message) is no new revision
+    advance: bool = True    # ... but the document's snapshot time moves on (without: nothing is written)
 
 
 RULES_IN_WORDS = {
@@ -43,6 +44,7 @@ RULES_IN_WORDS = {
     "timeouts": "lease longer than the longest post",
     "check": "lease looked at before the post",
     "same": "what is noted already (status and message) is no new revision",
+    "advance": "noting it all the same moves the snapshot time on",
 }
 
 # What a delivery reports, in the order in which it reports it. Its last report is its outcome.
@@ -159,7 +161,7 @@ class Model:
             return Step(("is older, not noted", number, status), after)
         if rules.same and status == doc.status:
             # No new revision: this one is posted, or will be. The snapshot is the newer one all the same.
-            known = doc._replace(t=delivery.t, phase=phase)
+            known = doc._replace(t=delivery.t, phase=phase) if rules.advance else doc
             return Step(("is noted already", number, status), after._replace(doc=known))
         noted = doc._replace(t=delivery.t, phase=phase, status=status, revision=doc.revision + 1)
         after = after._replace(since=state.since + (status,))
