@@ -125,7 +125,7 @@ def test_what_failed_is_seen_understood_and_sent_again(
 ) -> None:
     event = world.refuse("ben")
     page = sit_down().open("/")
-    until(page, "#problems", "crm failed for good at")
+    until(page, "#problems", "crm: 1 event failed for good")
     hand.press(link(page, "Show them"))
     assert "outcome=rejected" in page.url
     hand.press(page.locator(f'a[href="/events/{event}"]'))
@@ -144,7 +144,7 @@ def test_what_failed_is_seen_understood_and_sent_again(
     until(page, "#timeline", "delivered")
     page.goto(world.url)
     until(page, "#problems", "parked")
-    wait_for(lambda: _gone(page, "crm failed for good"), 30, "the problem to go by itself")
+    wait_for(lambda: _gone(page, "failed for good"), 30, "the problem to go by itself")
 
 
 def _gone(page: Page, text: str) -> bool:

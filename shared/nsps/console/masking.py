@@ -87,6 +87,7 @@ class Masking:
                 "reason": hidden(row["reason"]),
                 "warning": row["warning"] if row["state"] == "paused" else hidden(row["warning"]),
                 "last_error": row["last_error"] and {**row["last_error"], "text": HIDDEN},
+                "to_mend_error": hidden(row["to_mend_error"]),
             }
             for row in found["handlers"]
         ]

@@ -190,33 +190,37 @@ class Overview:
             **{window: {kind: found[f"{window} {kind}"] for kind in KINDS} for window in WINDOWS},
             "took": took(found["sample"]),
             "last_error": last_error(found["newest"], found["failure"]),
-            "to_mend": found["to mend"],
+            "to_mend": len(found["to mend"]),
+            "to_mend_error": next((_error_of(each) for each in found["to mend"]), None),
         }
 
-    def _to_mend(self, name: str, deliveries: Any, now: datetime) -> int:
-        """Events of the last day that failed for good and that neither a replay nor a newer event
-        of the owner has taken over; of the newest MENDED_LOOKED that failed."""
+    def _to_mend(self, name: str, deliveries: Any, now: datetime) -> list[dict[str, Any]]:
+        """Deliveries of the last day that failed for good, the newest first, and that neither a
+        replay nor a newer event of the owner has taken over; of the newest MENDED_LOOKED."""
         since = FieldFilter("finished_at", ">=", now - WINDOWS["day"])
         failed = deliveries.where(filter=_outcomes(KINDS["failed"])).where(filter=since)
-        query = _newest(failed, "finished_at").select(["t"]).limit(MENDED_LOOKED)
+        query = _newest(failed, "finished_at").select(["t", "errors", "retry"]).limit(MENDED_LOOKED)
         snapshots = self.store.call(lambda: list(query.stream()))
-        failures: dict[str, tuple[int, str]] = {}
-        for each in snapshots[::-1]:  # of several runs of an event the newest counts
+        failures: dict[str, tuple[int, dict[str, Any]]] = {}
+        for each in snapshots:
             event_id, run = parse_delivery_id(each.id)
-            failures[event_id] = (run, str((each.to_dict() or {}).get("t", "")))
+            failures.setdefault(event_id, (run, each.to_dict() or {}))  # its newest run
         if not failures:
-            return 0
+            return []
         events = self._all(map(self.store.event, failures), ["runs", "owner"])
         place = {
             ident: self.store.owner(name, str(data.get("owner"))) for ident, data in events.items()
         }
         owners = self._all(set(place.values()), ["watermark", "by", "meanings"])
-        return sum(
-            not (_replayed(events[event_id], name, run) or _overtaken(owner, event_id, t))
-            for event_id, (run, t) in failures.items()
+        return [
+            data
+            for event_id, (run, data) in failures.items()
             if event_id in events
-            for owner in [owners.get(place[event_id].id, {})]
-        )
+            and not _replayed(events[event_id], name, run)
+            and not _overtaken(
+                owners.get(place[event_id].id, {}), event_id, str(data.get("t", ""))
+            )
+        ]
 
     def _all(self, references: Iterable[Any], fields: list[str]) -> dict[str, dict[str, Any]]:
         wanted = list(references)
@@ -342,9 +346,14 @@ def last_error(
     if retry:
         found.append((retry["at"], str(retry["error"])))
     if failure and failure.get("finished_at"):
-        errors = [*(failure.get("errors") or []), (failure.get("retry") or {}).get("error")]
-        found.append((failure["finished_at"], str(next(filter(None, errors), "failed"))))
+        found.append((failure["finished_at"], _error_of(failure)))
     if not found:
         return None
     at, text = max(found)
     return {"at": plain(at), "text": text}
+
+
+def _error_of(failure: Mapping[str, Any]) -> str:
+    """What a delivery that failed for good complains of."""
+    errors = [*(failure.get("errors") or []), (failure.get("retry") or {}).get("error")]
+    return str(next(filter(None, errors), "failed"))

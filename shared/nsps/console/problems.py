@@ -120,12 +120,12 @@ def _of_handler(row: Mapping[str, Any]) -> Iterable[Problem]:
         yield Problem(32, text, "look", name)
     if row["to_mend"]:
         many = "at least " if row["to_mend"] == MENDED_LOOKED else ""
-        text = f"{name} failed for good at {many}{_events(row['to_mend'])} in the last day"
-        error = row["last_error"]["text"] if row["last_error"] else None
-        yield Problem(35, text, "failed", name, error=error)
+        text = f"{name}: {many}{_events(row['to_mend'])} failed for good in the last day"
+        yield Problem(35, text, "failed", name, error=row["to_mend_error"])
     if row["parked"]:
-        are = "is" if row["parked"] == 1 else "are"
-        yield Problem(65, f"{_events(row['parked'])} {are} parked for {name}", "parked", name)
+        one = row["parked"] == 1
+        parked = "is parked and tried again by itself" if one else "are parked and tried again"
+        yield Problem(65, f"{name}: {_events(row['parked'])} {parked}", "parked", name)
 
 
 def _events(number: int) -> str:

@@ -71,8 +71,10 @@ def desk(store: Store) -> Desk:
     return Desk(store)
 
 
-def event(rig: Rig, number: int, fails: Exception | None = None, run: int = 0) -> str:
-    message = rig.opened("hss", i_event=number)
+def event(
+    rig: Rig, number: int, fails: Exception | None = None, run: int = 0, i_account: int = 9
+) -> str:
+    message = rig.opened("hss", i_event=number, i_account=i_account)
     rig.box.seen.before = [fails] if fails else []
     from dataclasses import replace
 
@@ -118,15 +120,16 @@ def test_a_failure_needs_a_person_until_it_is_replayed_or_a_newer_event_is_there
     rig: Rig, desk: Desk, store: Store
 ) -> None:
     first = event(rig, 1, Terminal("no such profile"))
+    event(rig, 2, Transient("busy"), i_account=10)
     row = desk.hss()
     assert (row["to_mend"], row["day"]["failed"]) == (1, 1)
     (problem,) = desk.read()["problems"]
-    assert problem["text"] == "hss failed for good at 1 event in the last day"
+    assert problem["text"] == "hss: 1 event failed for good in the last day"
     assert problem["error"] == "no such profile"
     store.event(first).set({"runs": {"hss": {"n": 1, "job": "j"}}}, merge=True)
     assert desk.hss()["to_mend"] == 0
     store.event(first).set({"runs": {}}, merge=True)
-    event(rig, 2)  # of the same owner
+    event(rig, 3)  # of the same owner
     row = desk.hss()
     assert (row["to_mend"], row["day"]["failed"]) == (0, 1)
 
@@ -195,7 +198,7 @@ def test_the_last_error_is_the_newer_one() -> None:
 
 def row(**changes: Any) -> dict[str, Any]:
     quiet = {"name": "hss", "state": "in service", "why": "", "reason": None, "warning": None}
-    numbers = {"queue": None, "waiting": 0, "parked": 0, "to_mend": 0, "last_error": None}
+    numbers = {"queue": None, "waiting": 0, "parked": 0, "to_mend": 0, "to_mend_error": None}
     return {**quiet, **numbers, **changes}
 
 

@@ -80,9 +80,18 @@ def row(found: Mapping[str, Any]) -> dict[str, Any]:
         "type": found["event_type"],
         "owner": found["owner"],
         "owner_page": owner_page(found["owner"]),
-        "outcomes": found["outcomes"],
+        "outcomes": _together(found["outcomes"]),
         "took": found["took_ms"],
     }
+
+
+def _together(outcomes: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(outcome, the handlers that came to it): what is not well first."""
+    handlers: dict[str, list[str]] = {}
+    for each in outcomes:
+        run = f" (replay {each['run']})" if each["run"] else ""
+        handlers.setdefault(each["outcome"], []).append(each["handler"] + run)
+    return [(outcome, ", ".join(names)) for outcome, names in handlers.items()]
 
 
 def changes(found: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from nsps.domain.printable import bounded, printable
 from nsps.domain.retry_table import duration
@@ -73,6 +74,7 @@ class Templates:
         )
         self._environment.filters.update(
             moment=moment,
+            timed=timed,
             span=span,
             short=lambda value: bounded(str(value), 120),
             colour=lambda word: COLOURS.get(str(word), ""),
@@ -114,6 +116,19 @@ def moment(value: str | datetime | None, form: str = "full") -> Markup:
 _TIME = Markup('<time datetime="{}" title="{} UTC" data-form="{}">{}</time>')
 
 
+def timed(text: str | None) -> Markup:
+    """A sentence: each time in it (``2026-11-30 02:49 UTC``) as ``moment`` shows it."""
+    return Markup(_IN_TEXT.sub(_moment_of, str(escape(printable(text or "")))))
+
+
+_IN_TEXT = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)? UTC\b")
+
+
+def _moment_of(found: re.Match[str]) -> str:
+    at = read_time(f"{found[0].removesuffix(' UTC')}+00:00")
+    return str(moment(at, "full" if found[1] else "day"))
+
+
 def read_time(value: str | datetime | None) -> datetime | None:
     """A moment of an answer; None for anything else."""
     if isinstance(value, str):
@@ -125,9 +140,11 @@ def read_time(value: str | datetime | None) -> datetime | None:
 
 
 def span(milliseconds: float | None) -> str:
-    """How long: in milliseconds below ten seconds."""
+    """How long: ``70 ms``, ``6.8 s``, ``2 min``."""
     if milliseconds is None:
         return ""
-    if abs(milliseconds) < 10_000:
+    if milliseconds < 1000:
         return f"{milliseconds:.0f} ms"
+    if milliseconds < 10_000:
+        return f"{milliseconds / 1000:.1f} s"
     return duration(timedelta(milliseconds=milliseconds))

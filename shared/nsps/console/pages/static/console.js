@@ -59,6 +59,7 @@ async function refresh() {
   const answer = await fetch(location.href, {cache: "no-store"});
   if (!answer.ok || answer.redirected) throw new Error(String(answer.status));
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  document.title = page.title;
   for (const part of document.querySelectorAll("[data-part], [data-rows]")) {
     const fresh = page.getElementById(part.id);
     if (fresh && part.hasAttribute("data-rows")) mergeRows(part, fresh);
