@@ -217,9 +217,7 @@ class Overview:
             for event_id, (run, data) in failures.items()
             if event_id in events
             and not _replayed(events[event_id], name, run)
-            and not _overtaken(
-                owners.get(place[event_id].id, {}), event_id, str(data.get("t", ""))
-            )
+            and not _overtaken(owners.get(place[event_id].id, {}), event_id, str(data.get("t", "")))
         ]
 
     def _all(self, references: Iterable[Any], fields: list[str]) -> dict[str, dict[str, Any]]:
