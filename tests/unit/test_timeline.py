@@ -188,6 +188,23 @@ def test_retrying(rig: Rig, error: Exception) -> None:
     assert seen.espf is not None and (seen.espf["status"], seen.espf["sent"]) == ("RETRY", True)
 
 
+def test_a_delivery_waits_since_its_first_attempt(rig: Rig) -> None:
+    message = rig.opened("hss")
+    event = rig.enriched(message)
+    seen = []
+    for _ in range(3):
+        rig.box.seen.before = [None, Transient("busy")]
+        rig.hss.deliver(event)
+        seen.append(rig.of(message))
+    first, *_, last = seen
+    assert (first.begun_at, first.failures[0]["at"]) == (
+        last.begun_at,
+        last.failures[0]["first_at"],
+    )
+    assert last.last_at and first.last_at and last.last_at > first.last_at
+    assert [failure["times"] for failure in last.failures] == [3]
+
+
 def test_the_next_attempt_is_by_the_handlers_own_schedule(rig: Rig) -> None:
     push = PushSchedule(minimum=100, maximum=300)
     own = summary("hss", "HSS", retries=RetrySettings(push=push))

@@ -116,8 +116,9 @@ def _of_handler(row: Mapping[str, Any]) -> Iterable[Problem]:
         yield Problem(30, f"{name}: its system is down{waits}", "look", name, error=row["reason"])
     elif row["queue"] and row["queue"]["oldest_seconds"] > LATE.total_seconds():
         since = duration(timedelta(seconds=row["queue"]["oldest_seconds"]))
-        text = f"{_waits(row['queue']['messages'])} in Pub/Sub for {name}, the oldest for {since}"
-        yield Problem(32, text, "look", name)
+        text = f"{name}: {_waits(row['queue']['messages'])} in Pub/Sub, the oldest for {since}"
+        error = row["last_error"]["text"] if row["last_error"] else None
+        yield Problem(32, text, "look", name, error=error)
     if row["to_mend"]:
         many = "at least " if row["to_mend"] == MENDED_LOOKED else ""
         text = f"{name}: {many}{_events(row['to_mend'])} failed for good in the last day"

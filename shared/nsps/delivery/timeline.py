@@ -46,7 +46,8 @@ class Delivered:
     """0 for the event as it came; 1, 2, ... for its replays."""
     waits_for: str | None = None
     failures: tuple[Mapping[str, Any], ...] = ()
-    """The newest failures, oldest first, also after a success: ``error``, ``at``, ``times``."""
+    """The newest failures, oldest first, also after a success: ``error``, ``first_at``, ``at``,
+    ``times``."""
     sent_at: str | None = None
     """When it was published for the handler; of a replay: asked for, not later than this."""
 

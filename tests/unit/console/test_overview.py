@@ -163,7 +163,7 @@ def test_what_waits_in_pubsub_is_shown_and_is_a_problem_when_it_is_old(desk: Des
     assert desk.read()["problems"] == []  # Monitoring measures each minute: asked half as often
     desk.now += QUEUES_SECONDS
     (problem,) = desk.read()["problems"]
-    assert problem["text"] == "7 events wait in Pub/Sub for hss, the oldest for 12 min"
+    assert problem["text"] == "hss: 7 events wait in Pub/Sub, the oldest for 12 min"
 
 
 def test_without_monitoring_everything_else_is_shown(desk: Desk) -> None:
@@ -198,8 +198,9 @@ def test_the_last_error_is_the_newer_one() -> None:
 
 def row(**changes: Any) -> dict[str, Any]:
     quiet = {"name": "hss", "state": "in service", "why": "", "reason": None, "warning": None}
-    numbers = {"queue": None, "waiting": 0, "parked": 0, "to_mend": 0, "to_mend_error": None}
-    return {**quiet, **numbers, **changes}
+    numbers = {"queue": None, "waiting": 0, "parked": 0, "to_mend": 0}
+    errors = {"to_mend_error": None, "last_error": None}
+    return {**quiet, **numbers, **errors, **changes}
 
 
 def shared(**changes: Any) -> Shared:

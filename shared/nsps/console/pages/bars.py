@@ -103,6 +103,12 @@ def lanes_of(event: Mapping[str, Any]) -> list[Lane]:
     return lanes
 
 
+def _marks(failures: Iterable[Mapping[str, Any]]) -> tuple[datetime, ...]:
+    """When attempts failed: of the same failure many times the first and the newest."""
+    times = {failure.get(name) for failure in failures for name in ("first_at", "at")}
+    return tuple(sorted(filter(None, map(read_time, times))))
+
+
 def _read(event: Mapping[str, Any]) -> str:
     return f"the calls took {event['read_ms']:g} ms" if event["read_ms"] else ""
 
@@ -120,7 +126,7 @@ def _delivery(each: Mapping[str, Any], enriched: datetime | None) -> list[Lane]:
             ends,
             attempts,
             not each["final"],
-            tuple(filter(None, (read_time(failure["at"]) for failure in each["failures"]))),
+            _marks(each["failures"]),
         )
     ]
     espf = each["espf"] or {}

@@ -118,15 +118,18 @@ _TIME = Markup('<time datetime="{}" title="{} UTC" data-form="{}">{}</time>')
 
 def timed(text: str | None) -> Markup:
     """A sentence: each time in it (``2026-11-30 02:49 UTC``) as ``moment`` shows it."""
-    return Markup(_IN_TEXT.sub(_moment_of, str(escape(printable(text or "")))))
+    parts = _UTC.split(printable(text or ""))
+    return Markup("").join(
+        _moment_of(part) if _UTC.fullmatch(part) else escape(part) for part in parts
+    )
 
 
-_IN_TEXT = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)? UTC\b")
+_UTC = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)? UTC)")
 
 
-def _moment_of(found: re.Match[str]) -> str:
-    at = read_time(f"{found[0].removesuffix(' UTC')}+00:00")
-    return str(moment(at, "full" if found[1] else "day"))
+def _moment_of(utc: str) -> Markup:
+    at, seconds = utc.removesuffix(" UTC"), utc.count(":") > 1
+    return moment(f"{at}+00:00", "full" if seconds else "day") or escape(utc)
 
 
 def read_time(value: str | datetime | None) -> datetime | None:

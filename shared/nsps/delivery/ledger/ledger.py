@@ -519,7 +519,8 @@ class _View:
         work = self._work
         self.delivery = replace(self.delivery, t=work.t)
         now = self._tx.now
-        begun = {"t": work.t, "outcome": None, "begun_at": now, "last_at": now, "waits_for": None}
+        first = (self._documents[self._delivery.path] or {}).get("begun_at") or now
+        begun = {"t": work.t, "outcome": None, "begun_at": first, "last_at": now, "waits_for": None}
         self._tx.merge(self._delivery, begun)
         if self.watermark.t < work.t:
             self.watermark = Watermark(work.t, work.event_id)
@@ -687,11 +688,12 @@ class _View:
     def _failures(self, error: str) -> list[dict[str, Any]]:
         """The newest failures with this one; the same one again is counted."""
         before = (self._documents[self._delivery.path] or {}).get("failures") or []
-        times = 1
+        now = self._tx.now
+        new = {"error": error, "first_at": now, "at": now, "times": 1}
         if before and before[-1]["error"] == error:
-            times += before[-1]["times"]
-            before = before[:-1]
-        return [*before, {"error": error, "at": self._tx.now, "times": times}][-MOST_FAILURES:]
+            *before, same = before
+            new |= {"first_at": same.get("first_at", same["at"]), "times": same["times"] + 1}
+        return [*before, new][-MOST_FAILURES:]
 
     def _note(self, outcome: Outcome, message: str) -> outbox.Post | None:
         work = self._work
