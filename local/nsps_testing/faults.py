@@ -34,7 +34,7 @@ class _Loss:
 
 
 class ChaosProxy:
-    """A TCP proxy before ``target`` that hangs, resets, refuses or cuts when asked to.
+    """A TCP proxy before ``target`` that hangs, resets, refuses, cuts or is slow when asked to.
 
     A *turn* is what the client sends before the system speaks: one request, in most protocols.
     Works for pooled connections too: a fault applies at once to those already open. ``pass_all()``
@@ -60,6 +60,7 @@ class ChaosProxy:
         self._mode: Literal["pass", "hang", "reset"] = "pass"
         self._loss: _Loss | None = None
         self._hang_at = 0
+        self._delay = 0.0
         self._lock = threading.Lock()
         self._connections: set[_Connection] = set()
         self._listener: socket.socket | None = None
@@ -89,6 +90,10 @@ class ChaosProxy:
     def hang(self) -> None:
         """Connections are accepted and nothing more happens, in either direction."""
         self._set("hang")
+
+    def slow(self, seconds: float) -> None:
+        """Each answer comes that much later."""
+        self._set("pass", delay=seconds)
 
     def reset(self) -> None:
         """Open connections are reset, new ones as soon as they are made."""
@@ -131,10 +136,11 @@ class ChaosProxy:
         mode: Literal["pass", "hang", "reset"],
         listening: bool = True,
         loss: _Loss | None = None,
+        delay: float = 0.0,
     ) -> None:
         with self._lock:
             self._mode, self._loss, self.turns, self.cut = mode, loss, 0, False
-            self._hang_at = 0
+            self._hang_at, self._delay = 0, delay
             connections = list(self._connections)
         for connection in connections:
             connection.wake()
@@ -268,6 +274,8 @@ class _Connection:
             with suppress(OSError):
                 self._client.shutdown(socket.SHUT_WR)
             return False
+        if self._client_spoke:
+            select.select([self._woken], [], [], self._proxy._delay)
         part = self._proxy._answer(data)
         self._client_spoke = False
         self._client.sendall(data if part is None else part)

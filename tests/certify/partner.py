@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,11 +42,13 @@ class Partner:
     """Puts ``{"msisdn", "blocked"}`` of each account to ``system_url/ACCOUNT``."""
 
     protocol = "HTTP/1.1"
+    patience = 0.2
+    """Seconds that the system is waited for."""
 
     def __init__(self, system_url: str) -> None:
         self.system_url = system_url
         self.session = requests.Session()
-        self.lock = threading.Lock()
+        self.locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self.newest: dict[str, str] = {}
 
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
@@ -107,7 +110,7 @@ class Partner:
         return account
 
     def in_order(self, account: str, at: str, state: dict[str, Any]) -> None:
-        with self.lock:
+        with self.locks[account]:
             if at < self.newest.get(account, ""):
                 return
             self.write(account, state)
@@ -115,7 +118,7 @@ class Partner:
 
     def write(self, account: str, state: dict[str, Any]) -> None:
         url = f"{self.system_url}/{account}"
-        self.session.put(url, json=state, timeout=0.5).raise_for_status()
+        self.session.put(url, json=state, timeout=self.patience).raise_for_status()
 
 
 class Served:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
@@ -27,6 +26,7 @@ from nsps_local.certify.samples import Samples
 from nsps_local.certify.send import Sender
 from nsps_local.certify.system import System
 from nsps_local.cli import main as nsps
+from nsps_testing.certificates import issued
 from nsps_testing.faults import Reply as Scripted
 from nsps_testing.faults import ScriptedHttp
 
@@ -44,6 +44,14 @@ def system() -> Iterator[ScriptedHttp]:
 def served(system: ScriptedHttp) -> Iterator[Served]:
     with Served(Partner(system.url)) as running:
         yield running
+
+
+@pytest.fixture
+def behind(system: ScriptedHttp) -> Iterator[System]:
+    """The system, by way of the command."""
+    made = System(("127.0.0.1", 0), system.address)
+    yield made
+    made.close()
 
 
 class Marked(Partner):
@@ -76,7 +84,7 @@ def test_the_level_decides_the_exit_status(
         assert command.main([*arguments, "robust"]) == 0
         assert command.main([*arguments, "exemplary"]) == 1
     printed = capsys.readouterr().out
-    for word in ("expected: ", "why: ", "to mend: ", "no Authorization header: 403"):
+    for word in ("expected: ", "sent: ", "why: ", "mend: ", "no Authorization header: 403"):
         assert word in printed
 
 
@@ -99,11 +107,15 @@ def test_reports_are_escaped_and_well_formed(system: ScriptedHttp, tmp_path: Pat
         assert command.main([running.url, "--token", TOKEN, *files]) == 1
     suites = ElementTree.parse(junit).getroot()
     [failure] = suites.findall(".//testcase[@name='health']/failure")
-    assert "<script>" in (failure.text or "") and "to mend" in (failure.text or "")
+    for words in ("<script>", "sent: 1 request", "mend: ", f"GET {running.origin}/health\n"):
+        assert words in (failure.text or "")
     assert suites.findall(".//testcase[@name='graceful-stop']/skipped")
     assert [each.get("name") for each in suites] == ["contract", "robust", "exemplary"]
     page = html.read_text()
     assert "<script" not in page and "&lt;script&gt;" in page
+    assert (
+        page.index("<h2>To mend") < page.index("GET /health answers 200") < page.index("<h2>Well")
+    )
     assert TOKEN not in page and TOKEN not in junit.read_text()
 
 
@@ -158,7 +170,10 @@ def test_nothing_goes_to_another_address(
         (["http://127.0.0.1:9/x", "--token", "t", "--system", "a=b"], "HOST:PORT"),
         (["http://127.0.0.1:9/x", "--token", "t", "--pid", "0"], "above 1"),
         (["http://127.0.0.1:9/x", "--token", "t", "--pid=-1"], "above 1"),
-        (["http://127.0.0.1:9/x", "--token", "t"], "is the connector running"),
+        (["http://127.0.0.1:9/x", "--token", "t", "--pid", "9"], "name --system too"),
+        (["http://127.0.0.1:9/ä", "--token", "t"], "as %XX"),
+        (["https://127.0.0.1:9/x", "--token", "t", "--ca", __file__], "no certificates"),
+        (["http://127.0.0.1:9/x", "--token", "t", "--junit", "no/x.xml"], "a folder that is there"),
     ],
 )
 def test_what_cannot_be_tried_is_said(
@@ -166,6 +181,25 @@ def test_what_cannot_be_tried_is_said(
 ) -> None:
     assert nsps(["certify", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_where_nothing_listens_no_case_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["http://127.0.0.1:9/x", "--token", "t"]) == 2
+    printed = capsys.readouterr()
+    assert "is the connector running" in printed.err and not printed.out
+
+
+def test_a_certificate_of_an_authority_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority, ca = issued("authority"), tmp_path / "ca.pem"
+    ca.write_text(authority.cert_pem)
+    with ScriptedHttp(tls=issued("localhost", authority).server_side(tmp_path)) as connector:
+        arguments = [f"{connector.url}/process-event", "--token", TOKEN]
+        assert command.main(arguments) == 2
+        assert "not trusted" in capsys.readouterr().err and not connector.requests
+        assert command.main([*arguments, "--ca", str(ca)]) == 1
+        assert "GET /health answers 200" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -195,8 +229,8 @@ def test_it_ends_in_time_whatever_the_connector_does() -> None:
         run = Run(Sender(Address.of(url), TOKEN), seconds=2.0)
         results = list(run.results(all_cases(Samples(datetime.now(UTC)))))
     assert time.monotonic() - began < 8
-    assert results[0].state is State.FAILED and "no answer within" in results[0].complaints[0]
-    assert any("not tried" in each.complaints[0] for each in results if each.complaints)
+    assert results[0].state is State.FAILED and "no answer within" in results[0].complaints[0].text
+    assert any("not tried" in each.complaints[0].text for each in results if each.complaints)
     assert level_of(results) is None
 
 
@@ -234,20 +268,18 @@ def process(system_url: str, *how: str) -> Iterator[tuple[subprocess.Popen[str],
 
 
 @pytest.mark.parametrize(("how", "state"), [("", State.PASSED), ("abrupt", State.FAILED)])
-def test_a_stop_while_events_are_under_way(system: ScriptedHttp, how: str, state: State) -> None:
-    behind = System(("127.0.0.1", 0), system.address)
+def test_a_stop_while_events_are_under_way(behind: System, how: str, state: State) -> None:
     host, port = behind.proxy.address
     with process(f"http://{host}:{port}", how) as (started, url):
         run = Run(Sender(Address.of(url), TOKEN), behind, started.pid)
         cases = all_cases(Samples(datetime.now(UTC)))
-        results = list(run.results([replace(cases[0]), cases[-1]]))
+        results = list(run.results([cases[0], cases[-1]]))
         started.wait(10)
-    behind.close()
     assert [each.state for each in results] == [State.PASSED, state], results[-1].complaints
 
 
-def test_a_process_that_is_not_there(served: Served) -> None:
-    run = Run(Sender(Address.of(served.url), TOKEN), process=2**22 + 1)
+def test_a_process_that_is_not_there(behind: System, served: Served) -> None:
+    run = Run(Sender(Address.of(served.url), TOKEN), behind, process=2**22 + 1)
     with pytest.raises(CannotCertify, match="--pid"):
         list(run.results(all_cases(Samples(datetime.now(UTC)))[-1:]))
 
@@ -261,4 +293,4 @@ def test_the_page_names_options_that_there_are() -> None:
     parser = argparse.ArgumentParser()
     command.add_options(parser)
     named = set(re.findall(r"--[a-z][a-z-]+", page))
-    assert named == set(parser._option_string_actions) - {"-h", "--help", "--wrong"}
+    assert named == set(parser._option_string_actions) - {"-h", "--help"}

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from nsps_local.scoreboard.pieces import PIECES
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGE = (DOCS / "promises.md").read_text(encoding="utf-8")
@@ -26,6 +28,11 @@ def test_every_test_and_link_is_there() -> None:
         assert (ROOT / path).exists(), path
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", PAGE):
         assert (DOCS / link).exists(), link
+
+
+def test_it_leads_to_each_piece_of_the_scoreboard() -> None:
+    titles = [re.sub(r"[^a-z ]", "", piece.title.lower()).replace(" ", "-") for piece in PIECES]
+    assert set(re.findall(r"scoreboard\.md#([^)]+)", PAGE)) == set(titles)
 
 
 def test_each_promise_is_tried() -> None:

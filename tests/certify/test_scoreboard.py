@@ -15,7 +15,7 @@ GOOD = Piece(
     "it counts",
     (
         "-c",
-        "import os; print('...', '[ 50%]'); print('kills:', os.environ['N']); print(chr(96) * 3)",
+        "import os; print('...', '[ 50%]'); print('.F.kills:', os.environ['N']); print('`' * 3)",
     ),
     {"N": "20"},
     {"N": "200"},
@@ -37,12 +37,13 @@ def test_what_they_print_is_written(tmp_path: Path, capsys: pytest.CaptureFixtur
     out = tmp_path / "scoreboard.md"
     assert main(["--out", str(out)], [GOOD]) == 0
     page = out.read_text()
-    assert "kills: 20\n" in page and "| Good | yes |" in page and "... [ 50%]" not in page
+    assert "\nkills: 20\n" in page and "... [ 50%]" not in page
+    assert "| Good | yes |" in page and "| all together | | 0 |" in page
     assert "N=20 .venv/bin/python -c" in page
     for name in ("date", "commit", "processor", "system", "load average before"):
         assert f"| {name} | " in page
     assert page.count("\n```") == 4, "what is printed ends no block"
-    assert "kills: 20" in capsys.readouterr().out
+    assert "\nkills: 20" in capsys.readouterr().out
 
 
 def test_one_that_fails_is_written_too(tmp_path: Path) -> None:

@@ -74,6 +74,15 @@ def test_it_passes_everything(proxy: ChaosProxy) -> None:
     assert proxy.turns == 3 and not proxy.cut
 
 
+def test_its_answers_come_later(proxy: ChaosProxy) -> None:
+    with connect(proxy) as connection:
+        for seconds, slow in ((0.0, False), (0.3, True), (0.0, False)):
+            proxy.slow(seconds)
+            began = time.monotonic()
+            assert ask(connection, b"a") == b"a"
+            assert (time.monotonic() - began >= 0.3) is slow
+
+
 def test_it_hangs_and_goes_on_where_it_stopped(proxy: ChaosProxy, echo: Echo) -> None:
     with connect(proxy) as old:
         ask(old, b"a")

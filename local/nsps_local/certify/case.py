@@ -44,6 +44,7 @@ class Trouble(Enum):
     NONE = "it is well"
     AWAY = "it refuses connections"
     HANGS = "it takes connections and never answers"
+    SLOW = "each of its answers takes a second"
 
 
 def bearer(token: str) -> str | None:
@@ -112,16 +113,27 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Complaint:
+    """What is wrong, or why a case was not tried. ``about``: with one of the exchanges."""
+
+    text: str
+    about: Exchange | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """What has to hold, in words, and what is wrong with what came."""
 
     text: str
-    complaints: Callable[[Observed], Iterator[str]]
+    complaints: Callable[[Observed], Iterator[Complaint]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """``judges``: no requests of its own, but those of other cases (by name; "*" for all)."""
+    """``judges``: no requests of its own, but those of other cases (by name; "*" for all).
+
+    ``only``: of these, those answered with that status; a case that has none is not tried.
+    """
 
     name: str
     level: Level
@@ -131,6 +143,7 @@ class Case:
     expect: Sequence[Expectation]
     send: Sequence[Request] = ()
     judges: Sequence[str] = ()
+    only: int | None = None
     way: Way = Way.IN_TURN
     trouble: Trouble = Trouble.NONE
     needs_system: bool = False
@@ -148,11 +161,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a case came to. ``complaints``: what is wrong, or why it was not tried."""
+    """What a case came to. ``exchanges``: its own, or those of other cases that were not well."""
 
     case: Case
     state: State
-    complaints: Sequence[str]
+    complaints: Sequence[Complaint]
     exchanges: Sequence[Exchange] = ()
     seconds: float = 0.0
 

@@ -36,7 +36,6 @@ _MARK = {
     State.FAILED: ("✗", "red"),
     State.SKIPPED: ("-", "bright_black"),
 }
-_COMPLAINTS = 5
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +63,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the connector sends a message for each event and keeps no state to be overwritten",
     )
-    parser.add_argument("--ca", metavar="FILE", help="the authority of its certificate, in PEM")
+    parser.add_argument(
+        "--ca", type=Path, metavar="FILE", help="the authority of its certificate, in PEM"
+    )
     parser.add_argument(
         "--level",
         type=Level,
@@ -96,12 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def certify(options: argparse.Namespace) -> int:
     """Carry the command out. Raises CannotCertify."""
-    token = options.token or os.environ.get(TOKEN_VARIABLE, "")
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise CannotCertify(f"name the connector's token (ASCII): --token, or ${TOKEN_VARIABLE}")
-    if options.pid is not None and options.pid < 2:
-        raise CannotCertify(f"--pid {options.pid}: name the connector's process, a number above 1")
-    sender = Sender(Address.of(options.url, options.health), token, options.ca)
+    sender = _checked(options)
     started = datetime.now(UTC)
     cases = all_cases(Samples(started), _event_types(options.events))
     if options.dry_run:
@@ -128,6 +124,21 @@ def certify(options: argparse.Namespace) -> int:
     reached = level_of(results)
     levels = list(Level)
     return 0 if reached and levels.index(reached) >= levels.index(options.level) else 1
+
+
+def _checked(options: argparse.Namespace) -> Sender:
+    """Refuses what is wrong with the options before anything is sent."""
+    token = options.token or os.environ.get(TOKEN_VARIABLE, "")
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise CannotCertify(f"name the connector's token (ASCII): --token, or ${TOKEN_VARIABLE}")
+    if options.pid is not None and options.pid < 2:
+        raise CannotCertify(f"--pid {options.pid}: name the connector's process, a number above 1")
+    if options.pid is not None and not options.system:
+        raise CannotCertify("--pid: name --system too; events are held there while it is stopped")
+    for file in (options.junit, options.html):
+        if file and (file.is_dir() or not file.parent.is_dir()):
+            raise CannotCertify(f"{file}: name a file in a folder that is there")
+    return Sender(Address.of(options.url, options.health, options.ca), token)
 
 
 def _event_types(patterns: str | None) -> Sequence[str]:
@@ -178,15 +189,15 @@ def _show(console: Console, result: Result) -> None:
     line = Text(f"{mark} ", style=style).append(case.title, style="bold")
     console.print(line.append(f"  {case.name} ({case.level})", style="not bold"), soft_wrap=True)
     if result.state is State.SKIPPED:
-        console.print(Text(f"    {'; '.join(result.complaints)}", style="bright_black"))
+        missing = "; ".join(each.text for each in result.complaints)
+        console.print(Text(f"    {missing}", style="bright_black"))
     if result.state is not State.FAILED:
         return
-    for complaint in result.complaints[:_COMPLAINTS]:
-        console.print(Text(f"    {complaint}"), soft_wrap=True)
-    if len(result.complaints) > _COMPLAINTS:
-        console.print(f"    and {len(result.complaints) - _COMPLAINTS} more (--json, --html)")
-    expected = "; ".join(each.text for each in case.expect)
-    for word, text in (("expected", expected), ("why", case.why), ("to mend", case.mend)):
+    for complaint in result.complaints[: report.SHOWN]:
+        console.print(Text(f"    {complaint.text}"), soft_wrap=True)
+    if len(result.complaints) > report.SHOWN:
+        console.print(f"    and {len(result.complaints) - report.SHOWN} more")
+    for word, text in report.explained(case).items():
         console.print(Text(f"    {word}: {text}"), soft_wrap=True)
 
 
@@ -201,6 +212,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         skipped = f", {counts['skipped']} not tried" if counts["skipped"] else ""
         yield f"{level}: {counts['passed']} of {tried} passed{skipped}"
     yield f"Level: {found['level']}" if found["level"] else "The contract is not kept."
+    if found["counts"]["failed"]:
+        yield "Each request and answer in full: --html FILE, or --json."
 
 
 def _write(options: argparse.Namespace, found: dict[str, Any]) -> None:

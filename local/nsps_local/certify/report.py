@@ -11,10 +11,23 @@ from xml.etree import ElementTree
 
 from jinja2 import Environment, FileSystemLoader
 
-from nsps_local.certify.case import Exchange, Level, Request, Result, State, level_of
+from nsps_local.certify.case import (
+    Case,
+    Exchange,
+    Level,
+    Request,
+    Result,
+    State,
+    Trouble,
+    Way,
+    level_of,
+)
 from nsps_local.certify.send import Sender
 
-_SHOWN = 2000
+SHOWN = 5
+"""So many of a case's complaints are shown where room is short."""
+EXPLAINED = ("sent", "expected", "why", "mend")
+_BODY_SHOWN = 2000
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -39,27 +52,49 @@ def _count(results: Sequence[Result], level: Level) -> dict[str, int]:
 
 def _case(result: Result, sender: Sender) -> dict[str, Any]:
     case = result.case
+    wrong = [each.about for each in result.complaints]
     return {
         "name": case.name,
         "level": case.level.value,
         "title": case.title,
         "state": result.state.value,
-        "complaints": list(result.complaints),
-        "expected": [each.text for each in case.expect],
-        "why": case.why,
-        "mend": case.mend,
-        "way": case.way.value,
-        "system": case.trouble.value,
+        "complaints": [each.text for each in result.complaints],
+        **explained(case),
         "judges": list(case.judges),
         "seconds": round(result.seconds, 3),
-        "exchanges": [_exchange(each, sender) for each in result.exchanges],
+        "exchanges": [
+            {**_exchange(each, sender), "wrong": each in wrong} for each in result.exchanges
+        ],
     }
+
+
+def explained(case: Case) -> dict[str, str]:
+    """What was sent, what was expected, why, and how to mend it: in this order in all reports."""
+    return {
+        "sent": _what_was_sent(case),
+        "expected": "; ".join(each.text for each in case.expect),
+        "why": case.why,
+        "mend": case.mend,
+    }
+
+
+def _what_was_sent(case: Case) -> str:
+    if not case.send:
+        cases = ", ".join(case.judges).replace("*", "every case")
+        return f"nothing more; this is about the answers of {cases}"
+    one = len(case.send) == 1
+    words = "1 request" if one else f"{len(case.send)} requests"
+    if not (one and case.way is Way.IN_TURN):
+        words += f", {case.way.value}"
+    if case.trouble is not Trouble.NONE:
+        words += f"; the system behind the connector: {case.trouble.value}"
+    return words
 
 
 def _exchange(each: Exchange, sender: Sender) -> dict[str, Any]:
     came: dict[str, Any] = {"trouble": each.trouble}
     if each.answer is not None:
-        came = {
+        came |= {
             "status": each.answer.status,
             "headers": {
                 name: value.replace(sender.token, "***")
@@ -90,9 +125,9 @@ def sent(request: Request, sender: Sender) -> dict[str, Any]:
 
 def _text(body: bytes, token: str) -> str:
     text = body.decode("utf-8", "replace").replace(token, "***")
-    if len(text) <= _SHOWN:
+    if len(text) <= _BODY_SHOWN:
         return text
-    return f"{text[:_SHOWN]} ... ({len(body)} bytes)"
+    return f"{text[:_BODY_SHOWN]} ... ({len(body)} bytes)"
 
 
 def junit(found: dict[str, Any]) -> bytes:
@@ -129,9 +164,19 @@ def _junit_case(suite: ElementTree.Element, each: dict[str, Any]) -> None:
         ElementTree.SubElement(case, "skipped", message=_xml("; ".join(each["complaints"])))
     elif each["state"] == State.FAILED.value:
         failure = ElementTree.SubElement(case, "failure", message=_xml(each["title"]))
-        failure.text = _xml(
-            "\n".join([*each["complaints"], f"why: {each['why']}", f"to mend: {each['mend']}"])
-        )
+        lines = [*each["complaints"], *(f"{word}: {each[word]}" for word in EXPLAINED)]
+        wrong = [exchange for exchange in each["exchanges"] if exchange["wrong"]]
+        failure.text = _xml("\n".join([*lines, *map(_as_text, wrong[:SHOWN])]))
+
+
+def _as_text(exchange: dict[str, Any]) -> str:
+    """A request and its answer as they were sent, for reports that are read as text."""
+    given, came = exchange["sent"], exchange["came"]
+    status = came.get("status", came["trouble"])
+    return (
+        f"\n{given['what']}:\n{given['method']} {given['url']}\n{given['body']}"
+        f"\n\n{status}\n{came.get('body', '')}"
+    )
 
 
 def _xml(text: str) -> str:

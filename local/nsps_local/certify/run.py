@@ -11,7 +11,16 @@ from dataclasses import dataclass, field, replace
 
 from nsps_local.certify import expectations
 from nsps_local.certify.address import CannotCertify
-from nsps_local.certify.case import Case, Exchange, Observed, Request, Result, State, Way
+from nsps_local.certify.case import (
+    Case,
+    Complaint,
+    Exchange,
+    Observed,
+    Request,
+    Result,
+    State,
+    Way,
+)
 from nsps_local.certify.send import Sender
 from nsps_local.certify.system import System
 
@@ -42,28 +51,30 @@ class Run:
         self._ends = time.monotonic() + self.seconds
         for number, case in enumerate(cases):
             result = self._result(case)
-            yield result
             if number == 0 and result.exchanges and result.exchanges[0].never_sent:
                 trouble = result.exchanges[0].trouble
                 raise CannotCertify(f"{trouble}: is the connector running, and is this its URL?")
+            yield result
 
     def _result(self, case: Case) -> Result:
         if missing := self._missing(case):
-            return Result(case, State.SKIPPED, [missing])
+            return Result(case, State.SKIPPED, [Complaint(missing)])
         left = self._ends - time.monotonic()
         if case.send and left < _LEAST:
-            return Result(case, State.FAILED, ["not tried: the time for all cases is over"])
+            late = Complaint("not tried: the time for all cases is over")
+            return Result(case, State.FAILED, [late])
         began = time.monotonic()
         if case.send:
             self.seen[case.name] = self._try(case)
         observed = self._judged(case)
         complaints = [
-            complaint.replace(self.sender.token, "***")
+            replace(complaint, text=complaint.text.replace(self.sender.token, "***"))
             for expectation in case.expect
             for complaint in expectation.complaints(observed)
         ]
         state = State.FAILED if complaints else State.PASSED
-        shown = observed.exchanges if case.send else ()
+        wrong = [each.about for each in complaints]
+        shown = [each for each in observed.exchanges if case.send or each in wrong]
         return Result(case, state, complaints, shown, time.monotonic() - began)
 
     def _missing(self, case: Case) -> str:
@@ -74,9 +85,11 @@ class Run:
             return "is for connectors that keep a state"
         if case.way is Way.STOPPING and self.process is None:
             return "needs --pid"
-        if not case.send and not any(name == "*" or name in self.seen for name in case.judges):
-            return "the case that it judges was not tried"
-        return ""
+        if case.send or self._judged(case).exchanges:
+            return ""
+        return (
+            f"no answer was {case.only}" if case.only else "the case that it judges was not tried"
+        )
 
     def _judged(self, case: Case) -> Observed:
         if case.send:
@@ -84,7 +97,12 @@ class Run:
         known = [
             seen for name, seen in self.seen.items() if "*" in case.judges or name in case.judges
         ]
-        exchanges = [each for seen in known for each in seen.exchanges]
+        exchanges = [
+            each
+            for seen in known
+            for each in seen.exchanges
+            if case.only is None or (each.answer and each.answer.status == case.only)
+        ]
         return Observed(exchanges, sum(seen.given_up for seen in known))
 
     def _try(self, case: Case) -> Observed:

@@ -30,7 +30,8 @@ class Subscriber:
 
     @property
     def private(self) -> frozenset[str]:
-        return frozenset({self.imsi, self.msisdn, self.iccid, FIRST_NAME, LAST_NAME, EMAIL})
+        as_number = self.imsi.lstrip("0")
+        return frozenset({as_number, self.msisdn, self.iccid, FIRST_NAME, LAST_NAME, EMAIL})
 
 
 class Samples:

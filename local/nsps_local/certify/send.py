@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import threading
 import time
 import uuid
@@ -19,11 +20,8 @@ _BODY_MAX = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """``ca``: a file of the authority that signed the connector's certificate."""
-
     address: Address
     token: str
-    ca: str | None = None
 
     def send(self, request: Request, patience: float) -> Exchange:
         """One request over a connection of its own; never raises."""
@@ -31,7 +29,7 @@ class Sender:
 
     def send_over_one(self, requests: list[Request], patience: float) -> list[Exchange]:
         """Requests over one connection, as long as the connector keeps it; never raises."""
-        connection = self.address.connect(patience, self.ca)
+        connection = self.address.connect(patience)
         try:
             exchanges: list[Exchange] = []
             for request in requests:
@@ -117,6 +115,8 @@ def _at_most(seconds: float, current: Callable[[], socket.socket | None]) -> Ite
 
 
 def _why(error: Exception, connected: bool) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message}): see --ca"
     if not connected:
         return f"no connection: {error}"
     if isinstance(error, http.client.RemoteDisconnected | ConnectionError):

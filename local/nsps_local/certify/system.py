@@ -12,6 +12,8 @@ from nsps_testing.faults import ChaosProxy
 from nsps_local.certify.address import CannotCertify
 from nsps_local.certify.case import Trouble
 
+SLOW_SECONDS = 1.0
+
 
 class System:
     """A listener that passes everything on to the real (test) system."""
@@ -49,12 +51,14 @@ class System:
             self.proxy.refuse()
         elif trouble is Trouble.HANGS:
             self.proxy.hang()
+        elif trouble is Trouble.SLOW:
+            self.proxy.slow(SLOW_SECONDS)
         try:
             yield
         finally:
             if trouble is Trouble.HANGS:
                 self.proxy.drop_connections()  # what hung is not carried out later
-            elif trouble is Trouble.AWAY:
+            elif trouble is not Trouble.NONE:
                 self.proxy.pass_all()
 
     def close(self) -> None:

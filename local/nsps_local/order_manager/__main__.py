@@ -7,10 +7,15 @@ import signal
 import sys
 import threading
 
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from nsps_local.order_manager.system import BEHAVIOURS, OrderManager
 from nsps_local.order_manager.web import web
+
+
+class _Handler(WSGIRequestHandler):
+    def log_request(self, *_: object) -> None:
+        """A line for each request hides what the tests and scenarios around it print."""
 
 
 def main() -> None:
@@ -22,7 +27,10 @@ def main() -> None:
         delay=arguments.delay,
         late=arguments.late,
     )
-    server = make_server("127.0.0.1", arguments.port, web(manager, arguments.token), threaded=True)
+    application = web(manager, arguments.token)
+    server = make_server(
+        "127.0.0.1", arguments.port, application, threaded=True, request_handler=_Handler
+    )
     for name in (signal.SIGTERM, signal.SIGINT):
         # shutdown() waits for the loop that this signal has interrupted.
         signal.signal(name, lambda *_: threading.Thread(target=server.shutdown).start())

@@ -15,7 +15,8 @@ from pathlib import Path
 from nsps_local.scoreboard.pieces import Piece
 
 _LINES = 200
-_DOTS = re.compile(r"^[.sxFE]+\s*(\[\s*\d+%\])?$")
+_DOTS = re.compile(r"^[.sxFE]*(\.(?=\S)|[.sxFE]\s*(\[\s*\d+%\])?$)")
+"""What pytest prints of each test, alone in its line or before what the tests print."""
 _CONTROL = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -46,9 +47,8 @@ def run(piece: Piece, root: Path, long: bool) -> Outcome:
 
 def _shown(printed: str) -> str:
     """Its last lines, without the dots of a test run."""
-    lines = [_CONTROL.sub("", line).rstrip() for line in printed.splitlines()]
-    kept = [line for line in lines if line and not _DOTS.match(line)]
-    return "\n".join(kept[-_LINES:])
+    lines = [_DOTS.sub("", _CONTROL.sub("", line).rstrip()) for line in printed.splitlines()]
+    return "\n".join([line for line in lines if line][-_LINES:])
 
 
 def machine(root: Path) -> Mapping[str, str]:
@@ -104,6 +104,7 @@ def _lines(about: Mapping[str, str], outcomes: Sequence[Outcome], long: bool) ->
     yield "| what | holds | seconds |\n|---|---|---|"
     for each in outcomes:
         yield f"| {each.piece.title} | {_verdict(each)} | {each.seconds:.0f} |"
+    yield f"| all together | | {sum(each.seconds for each in outcomes):.0f} |"
     for each in outcomes:
         yield f"\n## {each.piece.title}\n"
         yield f"{each.piece.says[0].upper()}{each.piece.says[1:]}: **{_verdict(each)}**. Alone:\n"

@@ -11,7 +11,9 @@ from nsps_local.certify.samples import Samples
 _SOURCE = "contract, responses: 401 Invalid access token; practice list: verify it on every request"
 _MEND = (
     "Compare the Authorization header with 'Bearer ' and your token before anything else, in "
-    "constant time, and answer 401 with {message, error, type: AUTHENTICATION_ERROR}."
+    "constant time, and answer 401 with {message, error, type: AUTHENTICATION_ERROR}. "
+    "(Python: hmac.compare_digest; Go: subtle.ConstantTimeCompare; Node: crypto.timingSafeEqual, "
+    "which throws where the lengths differ, so compare digests of both.)"
 )
 WRONG = "certify-wrong-token-5d1f"
 
@@ -82,7 +84,7 @@ def cases(samples: Samples) -> list[Case]:
             why="Otherwise a stranger learns from the 422 what a good body looks like, and makes "
             "the connector parse whatever he likes. (practice list: verify token on every request)",
             mend="Check the token in a filter before the body is parsed. FastAPI: in a dependency "
-            "or middleware that takes no body.",
+            "or middleware that takes no body; Express: in a middleware before express.json().",
             send=[
                 Request(what="a wrong token, and no JSON", body=b"{", authorization=wrong),
                 Request(what="no token, and an empty object", body=b"{}", authorization=none),

@@ -72,7 +72,8 @@ def _malformed(samples: Samples) -> Case:
         why="It says that the event itself is wrong, and which field. (contract, responses: 422 "
         "Validation failed / VALIDATION_ERROR; the vendor's test list: malformed body 422)",
         mend="Validate the body against the schema (event_id and data.event_type are mandatory) "
-        "and answer every mistake 422, a body that is no JSON too.",
+        "and answer every mistake 422, a body that is no JSON too (frameworks answer that with 400 "
+        "unless told otherwise).",
         send=[samples.request(what, who, body) for what, body in bodies.items()],
         expect=[expect.status(422), expect.error_bodies()],
     )
@@ -151,7 +152,7 @@ def _unknown_fields(samples: Samples) -> Case:
         why="variables differ per event type and release: an open map; blocks grow as well. "
         "(contract, request shape and pb_data fields)",
         mend="Ignore unknown fields (pydantic: extra='ignore'; Jackson: FAIL_ON_UNKNOWN_PROPERTIES "
-        "false).",
+        "false; Go: no DisallowUnknownFields; JSON Schema: no additionalProperties: false).",
         send=[samples.request("a field more in every object", who, document)],
         expect=[expect.processed()],
     )
@@ -205,7 +206,8 @@ def _large(samples: Samples) -> Case:
         why="Enriched events are 1.5 KB as a rule, complex ones up to 1 MB. (contract, technical "
         "specification: sizes)",
         mend="Raise the limit on the body's size in your framework and in the proxy before it to "
-        "2 MB (nginx: client_max_body_size).",
+        "2 MB (nginx: client_max_body_size; Express, which stops at 100 kB: express.json({limit: "
+        "'2mb'})).",
         send=[samples.request("some 7000 add-ons", who, document)],
         expect=[expect.processed()],
     )

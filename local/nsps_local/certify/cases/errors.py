@@ -24,7 +24,8 @@ def cases(samples: Samples) -> list[Case]:
         title="A path that is not there is answered 404",
         why="So a wrong service URL in the handler is noticed. (contract, responses: 404; vendor's "
         "test list: unknown resource)",
-        mend="Serve events at one path only and answer 404 at every other, with a JSON body.",
+        mend="Serve events at one path only and answer 404 at every other, with a JSON body "
+        "(a framework's own page for 404 is HTML or text).",
         send=[samples.request("another path", who, target=Target.UNKNOWN)],
         expect=[expect.status(404), expect.error_bodies()],
     )
@@ -32,8 +33,9 @@ def cases(samples: Samples) -> list[Case]:
         name="wrong-method",
         level=Level.CONTRACT,
         title="Another method is answered 405",
-        why="(contract, responses: 405; vendor's test list: wrong method)",
-        mend="Answer 405 to everything but POST, with a JSON body.",
+        why="So that a sender that is set up wrongly is noticed. (contract, responses: 405; "
+        "vendor's test list: wrong method)",
+        mend="Answer 405 to everything but POST, with a JSON body (Express answers 404 by itself).",
         send=[
             Request(what="GET", method="GET"),
             samples.request("PUT", who, method="PUT"),
@@ -70,9 +72,10 @@ def cases(samples: Samples) -> list[Case]:
             name="allow",
             level=Level.EXEMPLARY,
             title="405 says which method is allowed",
-            why="(RFC 9110 15.5.6)",
+            why="Whoever set it up wrongly sees what to do. (RFC 9110 15.5.6)",
             mend="Add the header Allow: POST.",
             judges=[method.name],
+            only=405,
             expect=[expect.header(405, "Allow")],
         ),
         Case(
@@ -82,6 +85,7 @@ def cases(samples: Samples) -> list[Case]:
             why="Otherwise the sender has to guess. (RFC 6585 4; contract, responses: 429)",
             mend="Add the header Retry-After, in seconds.",
             judges=["*"],
+            only=429,
             expect=[expect.header(429, "Retry-After")],
         ),
     ]

@@ -1,4 +1,4 @@
-"""The system behind the connector is away, or hangs; and the connector is stopped.
+"""The system behind the connector is slow, away, or hangs; and the connector is stopped.
 
 These need the system to be a test system, reached by way of this command (``--system``).
 """
@@ -6,7 +6,7 @@ These need the system to be a test system, reached by way of this command (``--s
 from __future__ import annotations
 
 from nsps_local.certify import expectations as expect
-from nsps_local.certify.case import Case, Level, Trouble, Way
+from nsps_local.certify.case import Case, Level, Request, Target, Trouble, Way
 from nsps_local.certify.samples import Samples
 
 AWAY, HANGS = "system-away", "system-hangs"
@@ -20,11 +20,36 @@ _MEND_NOT_DONE = (
 )
 
 
+def _slow(samples: Samples) -> Case:
+    people = [samples.subscriber() for _ in range(4)]
+    return Case(
+        name="system-slow",
+        level=Level.ROBUST,
+        title="A slow system delays its events, and not the health page",
+        why="An instance whose health page does not answer is taken for dead and stopped, with the "
+        "events that it has begun. (contract, endpoints: GET /health -> 200; responses: 503, 429; "
+        "the limit is ours: 1 s)",
+        mend="Wait for the system without holding up other requests: several threads or workers, "
+        "no synchronous call in an event loop (Node: await, FastAPI: def or an asynchronous "
+        "client), and no call to the system in the health page.",
+        send=[
+            *(samples.request(f"event {n}", who) for n, who in enumerate(people, 1)),
+            Request(what="health meanwhile", method="GET", target=Target.HEALTH),
+        ],
+        way=Way.AT_ONCE,
+        trouble=Trouble.SLOW,
+        needs_system=True,
+        patience=20,
+        expect=[expect.processed_or_later(), expect.within(1, Target.HEALTH)],
+    )
+
+
 def cases(samples: Samples) -> list[Case]:
     one, other = samples.subscriber(), samples.subscriber()
     for_away = samples.document(one)
     for_hang = samples.document(other)
     return [
+        _slow(samples),
         Case(
             name=AWAY,
             level=Level.CONTRACT,
@@ -111,6 +136,7 @@ def at_the_very_end(samples: Samples) -> list[Case]:
             mend="On SIGTERM stop listening, finish the requests under way, then end.",
             send=[samples.request(f"event {n}", who) for n, who in enumerate(people, 1)],
             way=Way.STOPPING,
+            needs_system=True,
             patience=20,
             expect=[expect.none_cut()],
         )
