@@ -129,8 +129,8 @@ def test_what_failed_is_seen_understood_and_sent_again(
     hand.press(link(page, "Show them"))
     assert "outcome=rejected" in page.url
     hand.press(page.locator(f'a[href="/events/{event}"]'))
-    assert "answered 422" in page.inner_text("#happened")
-    assert "failed for good" in page.inner_text("#happened")
+    assert "answered 422" in page.inner_text("#standing")
+    assert "failed for good" in page.inner_text("#standing")
     world.refused.clear()
     hand.press(button(page, "Show what it would change at crm"))
     finished(page)
@@ -339,7 +339,8 @@ def test_the_overview_lives(world: World, sit_down: Callable[..., Reader]) -> No
     page = sit_down().open("/")
     done = page.locator("#h-subscribers small", has_text="done").first
     before = done.inner_text()
-    world.stack.do("unblock_account", i_account=world.accounts["odd"])
+    for operation in ("block_account", "unblock_account"):
+        world.stack.do(operation, i_account=world.accounts["odd"])
     wait_for(lambda: done.inner_text() != before, 30, "the count to change")
 
 

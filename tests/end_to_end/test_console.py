@@ -254,7 +254,7 @@ def test_a_subscriber_is_found_by_each_of_its_numbers(
         assert found["owner"] == f"account:{accounts[0]}"
     shown = json.dumps(console.get(f"accounts/{accounts[0]}")["explanation"])
     assert "subscribers holds" in shown
-    assert "PortaBilling was sent OK for Database" in shown
+    assert "PortaBilling was sent status OK for Database" in shown
     for query, status in (("imsi=999", 404), ("msisdn=999", 404), ("msisdn=alice", 400)):
         answer = requests.get(console.url + f"find?{query}", headers=console.headers, timeout=30)
         assert answer.status_code == status, query

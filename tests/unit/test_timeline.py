@@ -439,8 +439,8 @@ def test_the_owners_events_around_one(rig: Rig) -> None:
     for number in range(1, 6):
         rig.opened("hss", i_event=number)
     middle = rig.timeline.find("3")[0]
-    assert [each.i_event for each in rig.timeline.around(middle, 1)] == ["4", "2"]
-    assert [each.i_event for each in rig.timeline.around(middle, 9)] == ["5", "4", "2", "1"]
+    assert [each.i_event for each in rig.timeline.around(middle, 1)] == ["4", "3", "2"]
+    assert [each.i_event for each in rig.timeline.around(middle, 9)] == ["5", "4", "3", "2", "1"]
 
 
 @pytest.mark.parametrize("after", ["x", "2026-01-01T00:00:00+00:00", "2026-01-01~a/b", "~"])

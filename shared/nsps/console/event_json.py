@@ -7,7 +7,7 @@ from typing import Any
 
 from nsps.delivery.timeline import EventHistory, as_json
 
-_URGENCY = (
+URGENCY = (
     "expired",
     "rejected",
     "parked",
@@ -18,6 +18,7 @@ _URGENCY = (
     "unchanged",
     "superseded",
 )
+"""Outcomes, what is not well first."""
 
 
 def event_json(history: EventHistory) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def outcomes(history: EventHistory) -> list[dict[str, Any]]:
         deliveries = tuple(each for each in deliveries if each.begun_at or each.run)
     newest = {each.handler: each for each in deliveries}
     shown = [(each.outcome or "waiting", each) for each in newest.values()]
-    shown.sort(key=lambda each: _URGENCY.index(each[0]))
+    shown.sort(key=lambda each: URGENCY.index(each[0]))
     found += [{"handler": d.handler, "run": d.run, "outcome": outcome} for outcome, d in shown]
     return found
 

@@ -213,17 +213,18 @@ class Timeline:
         return cast(Query, query)
 
     def around(self, history: EventHistory, limit: int) -> list[EventHistory]:
-        """The events of the same owner that came next before and after it, newest first."""
+        """The event between those of the same owner that came next before and after it, newest
+        first."""
         # Its history says the time to the millisecond only, which events of a burst share.
         at = (self._store.read(self._store.event(history.event_id)) or {}).get("opened_at")
         if at is None:
-            return []
+            return [history]
         mine = self._store.events().where(filter=FieldFilter("owner", "==", history.owner))
         before = mine.where(filter=FieldFilter("opened_at", "<", at))
         after = mine.where(filter=FieldFilter("opened_at", ">", at))
         earlier = before.order_by("opened_at", direction=Query.DESCENDING).limit(limit)
         later = self._histories(after.order_by("opened_at").limit(limit))
-        return [*later[::-1], *self._histories(earlier)]
+        return [*later[::-1], history, *self._histories(earlier)]
 
     def _histories(self, query: Query) -> list[EventHistory]:
         return self._loaded(self._snapshots(query))

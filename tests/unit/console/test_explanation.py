@@ -76,7 +76,7 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
     texts = [line.text for line in words.happened]
     assert texts[0].startswith("PortaBilling sent SIM/Updated (event 77) about account 1001")
     assert "hss: 001010000000001 was written (active from True to False)" in texts[2]
-    assert "PortaBilling was sent OK for HSS" in texts
+    assert "PortaBilling was sent status OK for HSS" in texts
     assert words.waiting == ()
     assert [each.command for each in words.advice] == ["nsps reconcile hss --account 1001"]
 
@@ -143,6 +143,41 @@ def test_what_waits_and_what_can_be_done(
     assert waits is None or waits in words.waiting[0]
     commands = [each.command for each in words.advice]
     assert command in commands if command else not commands
+
+
+def test_how_it_stands_is_the_newest_delivery_of_each_handler_the_worst_first() -> None:
+    away = {"error": "HTTP 503", "at": AT}
+    deliveries = (
+        delivered(handler="a"),
+        delivered(handler="b", outcome="retrying", retry=away, next_try=AT, attempts=2),
+        delivered(handler="c", outcome="rejected"),
+        delivered(handler="c", outcome="rejected", run=1, errors=("no such profile",)),
+    )
+    (c, b, a) = explain_event(history(*deliveries), Systems()).standing
+    assert [each.handler for each in (a, b, c)] == ["a", "b", "c"]
+    assert c.text == "failed for good, it is not tried again by itself: no such profile"
+    assert b.text == "tried again about 2026-11-21 10:00:00 UTC; 2 attempts so far: HTTP 503"
+    assert (a.outcome, a.text) == ("delivered", "done")
+
+
+def test_an_event_that_portabilling_was_not_read_for_stands_at_no_handler() -> None:
+    unread = {"enriched_at": None, "retry": {"error": "HTTP 502", "at": AT}, "state": "received"}
+    never = delivered(outcome=None, begun_at=None, attempts=0)
+    (only,) = explain_event(history(never, **unread), Systems()).standing
+    assert (only.handler, only.outcome) == ("", "PortaBilling not read")
+    assert only.text.endswith("then it goes to hss: HTTP 502")
+
+
+def test_a_subscriber_stands_where_its_newest_events_left_it() -> None:
+    older = history(delivered(outcome="rejected"), event_id="e1", i_event="1")
+    newer = history(delivered(outcome="superseded"), event_id="e2", i_event="2")
+    subject = Subject(Owner("account", "1001"), events=(older, newer))
+    (only,) = explain_subject(subject, Systems()).standing
+    assert (only.outcome, only.event, only.event_name) == (
+        "rejected",
+        "e1",
+        "SIM/Updated (event 1)",
+    )
 
 
 def test_a_paused_handler_says_who_and_until_when() -> None:
@@ -232,7 +267,7 @@ def test_a_message_handler_is_spoken_of_as_one_and_not_compared() -> None:
     words = explain_event(history(sent), Systems(handlers={"mail": MAIL}))
     texts = [line.text for line in words.happened]
     assert "mail: the message was taken; the system took 2 ms" in texts
-    assert "mail: the message is: SIM/Updated for account:1001" in texts
+    assert "mail: message: SIM/Updated for account:1001" in texts
     assert words.advice == ()
 
 
@@ -242,7 +277,10 @@ def test_a_message_that_was_overtaken_and_read_again() -> None:
     assert words.waiting == ("mail: waits for newer data: another event of the owner went first",)
     words = explain_event(history(delivered(handler="mail", read_again=1)), Systems())
     texts = [line.text for line in words.happened]
-    assert "mail: done, with newer data: another event of the owner had gone first" in texts
+    assert (
+        "mail: done, with data read again: a newer event of the owner had been delivered before it"
+        in texts
+    )
 
 
 def test_advice_is_of_the_newest_try_and_not_of_what_is_past() -> None:

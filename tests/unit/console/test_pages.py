@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 from nsps.cloud.store import Store
+from nsps.console.pages.events import happened
 from nsps.console.pages.forms import SECONDS
+from nsps.console.pages.render import timed
 from nsps.console.pages.routes import ROUTES
+from nsps.console.pages.subscriber import with_differences
 from nsps.delivery.switch import Switches
 from nsps.domain.outcome import Terminal
 from nsps.runtime.settings import PORTABILLING
@@ -421,3 +424,35 @@ def test_many_are_chosen_by_a_form(pages: Pages) -> None:
     assert pages.send("/reconciles", {"handler": "hss", "all": "yes", "fix": "yes"}).code == 303
     assert pages.send("/reconciles", {"handler": "mail", "all": "yes"}).code == 409
     assert pages.send("/reconciles", {"handler": "hss"}).code == 400
+
+
+def test_a_time_in_a_sentence_is_the_readers_and_nothing_else_becomes_markup() -> None:
+    shown = timed("paused since 2026-11-30 02:49 UTC, until 2026-13-40 02:49:36 UTC: <b>\u202e")
+    assert 'paused since <time datetime="2026-11-30T02:49:00+00:00"' in shown
+    assert shown.endswith("until 2026-13-40 02:49:36 UTC: &lt;b&gt;\\u202e")
+    assert shown.count("<time") == 1
+
+
+def test_what_happened_within_a_minute_is_shown_by_its_distance() -> None:
+    def at(second: float) -> dict[str, Any]:
+        return {"at": f"2026-11-30T02:{int(second // 60):02}:{second % 60:06.3f}+00:00", "text": ""}
+
+    lines = [at(0), at(0.02), at(9.5), at(61), {"at": None, "text": ""}]
+    assert [each["after"] for each in happened({"happened": lines})] == [
+        "",
+        "+20 ms",
+        "+9.5 s",
+        "",
+        "",
+    ]
+
+
+def test_a_system_that_was_written_and_differs_now_stands_first() -> None:
+    standing = {"rows": [{"handler": "crm"}], "rest": [], "done": ["hss", "mail"], "compare": []}
+    resource = {"key": "001010000000001", "what": "different", "rows": [("active", False, True)]}
+    asked = [{"name": name, "resources": [resource]} for name in ("hss", "crm")]
+    asked.append({"name": "mail", "resources": [{**resource, "what": "same"}]})
+    found = with_differences(standing, asked, "account:9")
+    assert [each["handler"] for each in found["rows"]] == ["hss", "crm"]
+    assert "001010000000001: active is False, it should be True" in found["rows"][0]["text"]
+    assert found["done"] == ["mail"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from nsps.console.explanation.model import Action, Advice, Systems
+from nsps.console.explanation.standing import newest_deliveries
 from nsps.console.find import Subject
 from nsps.delivery.timeline import Delivered, EventHistory
 from nsps.domain.event import Owner
@@ -12,15 +13,12 @@ from nsps.domain.event import Owner
 
 def advice_for(histories: Iterable[EventHistory], systems: Systems) -> tuple[Advice, ...]:
     """Of each handler what its newest delivery calls for: what came before is of the past."""
-    newest: dict[str, tuple[EventHistory, Delivered]] = {}
+    found = [*histories]
     advice: list[Advice] = []
-    for history in histories:
+    for history in found:
         if history.retry and not history.enriched_at and history.state != "rejected":
-            advice.append(Advice("See how PortaBilling answers", Action("doctor")))
-        for each in history.deliveries:
-            if each.outcome != "superseded" or each.handler not in newest:
-                newest[each.handler] = (history, each)
-    for history, each in newest.values():
+            advice.append(Advice("Check whether PortaBilling answers", Action("doctor")))
+    for history, each in newest_deliveries(found).values():
         unknown_owner = history.state == "rejected" and not each.run  # again is rejected again
         advise = _reconcile_its_owner if unknown_owner else _for_delivery
         advice += advise(history, each, systems)
@@ -39,12 +37,12 @@ def _for_delivery(history: EventHistory, each: Delivered, systems: Systems) -> I
     elif each.final:
         yield from _compare(history, name, systems)
     elif switch is not None and switch.pause is not None:
-        yield Advice(f"Let {name} go on", Action("resume", name))
+        yield Advice(f"Resume {name}", Action("resume", name))
     elif switch is not None:
-        text = f"Look after the system of {name}; events go on by themselves when it is well"
+        text = f"Repair the system of {name}: what waits is sent by itself once it answers"
         yield Advice(text, Action("handlers", name))
     elif systems.overdue(each):
-        yield Advice("See whether the function is well", Action("doctor"))
+        yield Advice("Check whether its function answers", Action("doctor"))
         yield Advice(f"Send it to {name} again", again)
     elif each.outcome == "parked" and not history.enriched_at:
         yield Advice(f"Send it to {name} now instead of waiting", again)
@@ -76,5 +74,5 @@ def comparisons(subject: Subject, systems: Systems) -> Iterator[Advice]:
 
 
 def _reconcile(handler: str, owner: Owner | None) -> Advice:
-    text = f"See whether {handler} still has what PortaBilling says"
+    text = f"Check whether {handler} still has what PortaBilling says"
     return Advice(text, Action("reconcile", handler, owner=owner))

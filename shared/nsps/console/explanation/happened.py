@@ -69,7 +69,7 @@ def _beginning(history: EventHistory) -> Iterator[Entry]:
 def _delivery(each: Delivered) -> Iterator[Entry]:
     name = f"{each.handler} (replay {each.run})" if each.run else each.handler
     if each.summary:
-        yield Entry(each.last_at, f"{name}: the message is: {each.summary}")
+        yield Entry(each.last_at, f"{name}: message: {each.summary}")
     for failure in each.failures:
         times = f" ({failure['times']} times)" if failure["times"] > 1 else ""
         yield Entry(failure["at"], f"{name}: {failure['error']}{times}")
@@ -81,7 +81,7 @@ def _delivery(each: Delivered) -> Iterator[Entry]:
         # a replay that could not be read yet
         yield Entry(each.retry.get("at"), f"{name}: {each.retry['error']}")
     if each.outcome:
-        yield Entry(each.finished_at or each.last_at, f"{name}: {_outcome(each)}")
+        yield Entry(each.finished_at or each.last_at, f"{name}: {outcome_words(each)}")
     yield from _reported(each)
 
 
@@ -145,7 +145,8 @@ _OUTCOMES = {
 }
 
 
-def _outcome(each: Delivered) -> str:
+def outcome_words(each: Delivered) -> str:
+    """What a delivery came to."""
     if each.outcome == "superseded":
         by = f" (event {each.superseded_by})" if each.superseded_by else ""
         return f"not needed: another event of the owner, with the same data or newer, took over{by}"
@@ -153,7 +154,7 @@ def _outcome(each: Delivered) -> str:
     if each.attempts > 1:
         text += f", at attempt {each.attempts}"
     if each.read_again:
-        text += ", with newer data: another event of the owner had gone first"
+        text += ", with data read again: a newer event of the owner had been delivered before it"
     return text
 
 
@@ -162,7 +163,7 @@ def _reported(each: Delivered) -> Iterator[Entry]:
     espf = each.espf
     if espf is None or espf.get("status") is None or not espf.get("of_this"):
         return
-    status, sent_at = f"{espf['status']} for {espf['group']}", espf.get("sent_at")
+    status, sent_at = f"status {espf['status']} for {espf['group']}", espf.get("sent_at")
     if espf.get("refused"):
         why = f"PortaBilling refused the status for {espf['group']}: {espf['refused']}"
         yield Entry(sent_at, why)
@@ -210,7 +211,7 @@ def _status(each: Mapping[str, Any]) -> str:
         return f"PortaBilling refused the status for {each['group']}: {each['refused']}"
     verb = "was sent" if each["sent"] else "is to be sent"
     because = f": {each['message']}" if each["message"] else ""
-    return f"PortaBilling {verb} {each['status']} for {each['group']}{because}"
+    return f"PortaBilling {verb} status {each['status']} for {each['group']}{because}"
 
 
 def _short(history: EventHistory) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -73,15 +73,33 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
-    """``happened`` in order; ``waiting``: what has not ended, for what, until when."""
+class Standing:
+    """How it stands at one handler: why it failed, or what it waits for and until when.
 
+    ``handler``: empty of an event that PortaBilling could not be read for. ``event``: the id of
+    the event it is the newest delivery of, ``event_name`` in words.
+    """
+
+    handler: str
+    outcome: str
+    text: str
+    event: str
+    event_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """``standing``: at each handler, the worst first; ``happened`` in order; ``waiting``: what has
+    not ended, for what, until when."""
+
+    standing: tuple[Standing, ...]
     happened: tuple[Entry, ...]
     waiting: tuple[str, ...]
     advice: tuple[Advice, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "standing": [asdict(each) for each in self.standing],
             "happened": [{"at": line.at, "text": line.text} for line in self.happened],
             "waiting": list(self.waiting),
             "advice": [each.to_json() for each in self.advice],

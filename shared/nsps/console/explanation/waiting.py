@@ -38,19 +38,19 @@ def _events(histories: list[EventHistory]) -> str:
 def waiting(history: EventHistory, systems: Systems) -> Iterator[str]:
     """What one event waits for."""
     if history.unread:
-        yield _unread(history)
+        yield unread(history)
     for each in history.deliveries:
         comes_after_the_read = history.unread and each.run == 0 and not each.begun_at
         if not each.final and not comes_after_the_read:
-            yield f"{each.handler}: {_delivery(each, systems)}"
+            yield f"{each.handler}: {wait_of(each, systems)}"
         espf = each.espf
         unsent = espf and espf.get("of_this") and espf.get("status") and not espf["sent"]
         if espf and unsent and not espf.get("refused"):
-            status = f"{espf['status']} for {espf['group']}"
+            status = f"status {espf['status']} for {espf['group']}"
             yield f"PortaBilling is to be sent {status}: it is tried each minute"
 
 
-def _unread(history: EventHistory) -> str:
+def unread(history: EventHistory) -> str:
     """What an event waits for that PortaBilling has not been read for."""
     then = ", ".join(each.handler for each in history.deliveries if each.run == 0)
     if history.state == "parked":
@@ -61,7 +61,8 @@ def _unread(history: EventHistory) -> str:
     return f"PortaBilling is about to be read, then it goes to {then}"
 
 
-def _delivery(each: Delivered, systems: Systems) -> str:
+def wait_of(each: Delivered, systems: Systems) -> str:
+    """What a delivery waits for that has not ended."""
     if systems.gone(each.handler):
         return "is not part of this deployment any more; nothing more comes"
     known = systems.handlers.get(each.handler)
@@ -80,7 +81,8 @@ def _delivery(each: Delivered, systems: Systems) -> str:
         days = known.retries.long.days if known else LONG_RETRIES.days
         return f"tried again {_when(each.next_try)}, and further for {days:g} days"
     if each.retry:
-        return f"tried again {_when(each.next_try)} (so far {each.attempts} times)"
+        attempts = "1 attempt" if each.attempts == 1 else f"{each.attempts} attempts"
+        return f"tried again {_when(each.next_try)}; {attempts} so far"
     if systems.overdue(each):
         return (
             f"was sent {_when(each.sent_at)} and has not been begun: its function "

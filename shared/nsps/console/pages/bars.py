@@ -43,7 +43,7 @@ class Lane:
 
 def drawn(lanes: Iterable[Lane], now: datetime) -> dict[str, Any]:
     """The lanes to one scale, from the first moment to the last."""
-    shown = [each for each in lanes if each.begins is not None]
+    shown = sorted((each for each in lanes if each.begins), key=lambda each: str(each.begins))
     if not shown:
         return {"lanes": [], "took": ""}
     start = min(each.begins for each in shown if each.begins)

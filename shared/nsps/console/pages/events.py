@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from nsps.console.pages.bars import drawn, lanes_of
+from nsps.console.pages.render import read_time, span
 from nsps.console.pages.site import Refused, Shown, Visit
 from nsps.domain.event import RECONCILE
 from nsps.domain.outcome import Outcome
@@ -56,7 +57,8 @@ def event(visit: Visit) -> Shown:
         "event.html",
         event=shown,
         title=title(shown),
-        explanation=explanation,
+        standing=standing(explanation),
+        happened=happened(explanation),
         changes=changes(shown),
         picture=drawn(lanes_of(shown), datetime.now(UTC)),
         others=[row(each) for each in found["events"][:-1]],
@@ -64,6 +66,43 @@ def event(visit: Visit) -> Shown:
         snapshot=details["snapshot"],
         owner=owner_page(shown["owner"]),
     )
+
+
+def standing(explanation: Mapping[str, Any]) -> dict[str, Any]:
+    """How it stands, for a page: ``rows``, each handler that is not done with what can be done
+    about it; ``rest``, other advice; ``done``, the handlers that are; ``compare``, advice."""
+    found, advice = explanation["standing"], explanation["advice"]
+    rows = [each for each in found if each["outcome"] not in DONE]
+    mend = [each for each in advice if each["action"]["name"] != "reconcile"]
+    named = {each["handler"] for each in rows}
+    return {
+        "rows": [
+            {**each, "advice": [a for a in mend if a["action"]["handler"] == each["handler"]]}
+            for each in rows
+        ],
+        "rest": [each for each in mend if each["action"]["handler"] not in named],
+        "done": [each["handler"] for each in found if each["outcome"] in DONE],
+        "compare": [each for each in advice if each["action"]["name"] == "reconcile"],
+    }
+
+
+DONE = ("delivered", "unchanged")
+
+
+def happened(explanation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What happened, line by line; ``after``: how long after the first, where that is short."""
+    lines: list[dict[str, Any]] = []
+    start: datetime | None = None
+    for line in explanation["happened"]:
+        at = read_time(line["at"])
+        start = start or at
+        close = lines and at is not None and start is not None and at - start < CLOSE
+        after = f"+{span((at - start).total_seconds() * 1000)}" if close and at and start else ""
+        lines.append({**line, "after": after})
+    return lines
+
+
+CLOSE = timedelta(minutes=1)
 
 
 def narrowed(visit: Visit, filters: Iterable[str]) -> dict[str, str]:

@@ -25,9 +25,12 @@ KINDS = {
     "svg": "image/svg+xml",
 }
 COLOURS = {
-    **dict.fromkeys(("delivered", "unchanged", "done", "OK", "in service", "same", "sent"), "ok"),
     **dict.fromkeys(
-        ("retrying", "waiting", "parked", "RETRY", "paused", "coming back", "stopped"), "wait"
+        ("delivered", "unchanged", "done", "OK", "in service", "same", "sent", "taken"), "ok"
+    ),
+    **dict.fromkeys(
+        ("retrying", "waiting", "parked", "RETRY", "paused", "coming back", "stopped", "not taken"),
+        "wait",
     ),
     **dict.fromkeys(("rejected", "expired", "FAILED", "down", "failed", "missing"), "bad"),
     **dict.fromkeys(("different", "left over"), "bad"),
@@ -75,6 +78,7 @@ class Templates:
         self._environment.filters.update(
             moment=moment,
             timed=timed,
+            utc=utc,
             span=span,
             short=lambda value: bounded(str(value), 120),
             colour=lambda word: COLOURS.get(str(word), ""),
@@ -100,6 +104,12 @@ def visible(value: Any) -> Any:
     return value
 
 
+def utc(value: str | datetime | None) -> str:
+    """``2026-11-30 02:49:36 UTC``."""
+    at = read_time(value)
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+
+
 def moment(value: str | datetime | None, form: str = "full") -> Markup:
     """A time: UTC as it is sent, the reader's own zone once the script has run.
 
@@ -109,11 +119,10 @@ def moment(value: str | datetime | None, form: str = "full") -> Markup:
     if at is None:
         return Markup("")
     shown = {"full": "%d %b %H:%M:%S", "time": "%H:%M:%S", "day": "%d %b %H:%M"}[form]
-    utc = at.strftime("%Y-%m-%d %H:%M:%S")
-    return _TIME.format(at.isoformat(), utc, form, at.strftime(shown))
+    return _TIME.format(at.isoformat(), utc(at), form, at.strftime(shown))
 
 
-_TIME = Markup('<time datetime="{}" title="{} UTC" data-form="{}">{}</time>')
+_TIME = Markup('<time datetime="{}" title="{}" data-form="{}">{}</time>')
 
 
 def timed(text: str | None) -> Markup:

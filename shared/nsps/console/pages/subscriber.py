@@ -7,8 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 from nsps.console.pages import forms
-from nsps.console.pages.events import row
+from nsps.console.pages.events import row, standing
 from nsps.console.pages.site import Refused, Shown, Visit, moved
+from nsps.domain.event import MESSAGE_KEY
 
 
 def search(visit: Visit) -> Shown:
@@ -64,14 +65,16 @@ def _subject(visit: Visit, kind: str) -> Shown:
     asked = visit.query.get("ask") == "now" and visit.operates
     now = visit.get(f"{kind}s/{visit.name}/now") if asked else None
     handlers = visit.get("handlers")["handlers"]
+    shown = systems(found["resources"], now, handlers)
     return visit.page(
         "subscriber.html",
         kind=kind,
         number=visit.name,
         subject=found,
+        standing=with_differences(standing(found["explanation"]), shown, f"{kind}:{visit.name}"),
         now=now,
         says=facts(now["portabilling"]["says"]) if now else [],
-        systems=systems(found["resources"], now, handlers),
+        systems=shown,
         found=[row(each) for each in reversed(found["events"])],
         reconcilable=[each["name"] for each in handlers if each["kind"] != "message"],
         kept=_kept(visit, kind),
@@ -115,6 +118,46 @@ def systems(
     return sorted(found, key=lambda each: not each["differs"])
 
 
+def with_differences(
+    standing: Mapping[str, Any], found: Iterable[Mapping[str, Any]], owner: str
+) -> dict[str, Any]:
+    """How a subscriber stands: first the systems that are done, and still not as PortaBilling
+    says."""
+    rows, known = [], {each["handler"] for each in standing["rows"]}
+    for system in found:
+        if system["name"] in known:
+            continue
+        said = [words for each in system["resources"] if (words := _difference(each))]
+        if said:
+            name = system["name"]
+            repair = {"name": "repair", "handler": name, "owner": owner}
+            advised = {"text": "Write it as PortaBilling says", "action": repair}
+            text = f"asked now, it is not as PortaBilling says: {'; '.join(said)}"
+            rows.append(
+                {
+                    "handler": name,
+                    "outcome": "different",
+                    "text": text,
+                    "event": None,
+                    "advice": [advised],
+                }
+            )
+    wrong = {each["handler"] for each in rows}
+    done = [name for name in standing["done"] if name not in wrong]
+    return {**standing, "rows": [*rows, *standing["rows"]], "done": done}
+
+
+def _difference(resource: Mapping[str, Any]) -> str:
+    if resource["what"] not in ("different", "missing", "left over"):
+        return ""
+    fields = [
+        f"{name} is {has}, it should be {should}"
+        for name, has, should in resource["rows"]
+        if resource["what"] == "different" and should is not None
+    ]
+    return f"{resource['key']}: {', '.join(fields) or resource['what']}"
+
+
 def _resources(
     held: Iterable[Mapping[str, Any]], compared: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
@@ -126,6 +169,12 @@ def _resources(
 def _resource(
     key: str, ledger: Mapping[str, Any] | None, said: Mapping[str, Any] | None
 ) -> dict[str, Any]:
+    if ledger is not None and key.startswith(MESSAGE_KEY):
+        return {
+            **_NOTHING,
+            "key": "last message",
+            "what": "taken" if ledger["sure"] else "not taken",
+        }
     held = (ledger or {}).get("state") or {}
     state = held if isinstance(held, Mapping) else {"state": held}
     differs = (said or {}).get("fields") or {}
@@ -136,11 +185,12 @@ def _resource(
         "what": said["what"] if said else None,
         "reason": said["reason"] if said else "",
         "doubt": ledger is not None and not ledger["sure"] and ledger["owner"] is not None,
-        "changed_at": (ledger or {}).get("changed_at"),
-        "by": (ledger or {}).get("by"),
         "differs": bool(differs),
         "rows": sorted(rows, key=lambda each: each[0]),
     }
+
+
+_NOTHING: Mapping[str, Any] = {"reason": "", "doubt": False, "differs": False, "rows": []}
 
 
 def facts(says: Mapping[str, Any] | None) -> list[tuple[str, list[tuple[str, str]]]]:
