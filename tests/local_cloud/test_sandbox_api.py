@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -283,6 +284,27 @@ def test_lists_have_pages_and_a_limit(sandbox: Sandbox, api: Api) -> None:
     assert api.fault("Account/get_account_list", limit=1001) == "Client.invalid_params"
     own = api.call("Account/get_account_list", limit=1000, i_customer=2502)["account_list"]
     assert {a["i_customer"] for a in own} == {2502}
+
+
+def test_an_entry_of_a_list_may_say_less_than_a_single_read(api: Api, account: int) -> None:
+    api.do("block_account", i_account=account)
+    single = api.call("Account/get_account_info", i_account=account, detailed_info=1)
+    flags = {"get_statuses": 1, "get_service_features": 1}
+
+    def entry(**more: int) -> dict[str, Any]:
+        listed = api.call("Account/get_account_list", limit=1000, **more)["account_list"]
+        return next(each for each in listed if each["i_account"] == account)
+
+    assert single["account_info"].keys() - entry().keys() == {
+        "assigned_addons",
+        "service_features",
+        "status",
+    }
+    assert single["account_info"].keys() - entry(**flags).keys() == {"assigned_addons"}
+    api.control("settings", {"api": {"lists_omit": ["status", "imsi"]}})
+    assert "status" not in entry(**flags)
+    (card, *_) = api.call("SIMCard/get_card_list", limit=1)["card_list"]
+    assert "imsi" not in card and "iccid" in card
 
 
 @pytest.mark.parametrize(

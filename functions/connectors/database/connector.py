@@ -13,7 +13,7 @@ from nsps.domain.fields import Fields
 from nsps.domain.outcome import Terminal
 from nsps.domain.snapshot import Block
 from nsps.transport.sql.client import SqlClient
-from nsps.transport.sql.table import Table
+from nsps.transport.sql.table import Row, Table
 
 from .settings import Settings
 
@@ -59,10 +59,19 @@ class Database(StateConnector[Settings]):
     def read(self, key: str, call: Call) -> State | None:
         with self._sql.reading(call) as session:
             row = session.row(self._table, {self.settings.key: key})
-        if row is None or any(row[name] == value for name, value in self.settings.removed.items()):
+        return None if row is None else self._state(row)
+
+    def read_many(self, keys: Sequence[str], call: Call) -> Mapping[str, State]:
+        with self._sql.reading(call) as session:
+            rows = session.rows_of(self._table, self.settings.key, keys)
+        states = {str(row[self.settings.key]): self._state(row) for row in rows}
+        return {key: state for key, state in states.items() if state is not None}
+
+    def _state(self, row: Row) -> State | None:
+        """What a row holds beside its key; None for one that is kept for a former subscriber."""
+        if any(row[name] == value for name, value in self.settings.removed.items()):
             return None
-        del row[self.settings.key]
-        return row
+        return {name: value for name, value in row.items() if name != self.settings.key}
 
     def keys(self, after: str, limit: int, call: Call) -> Sequence[str]:
         last, removed = [after] if after else [], self.settings.removed

@@ -26,7 +26,7 @@ from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.stack.ports import reserve_base
 from nsps_local.stack.stack import Options, Stack
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 1.0
 HANDLER = "subscribers"
 PARTS = ("console", HANDLER, "enrichment")
 

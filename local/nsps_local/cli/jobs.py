@@ -26,6 +26,8 @@ SHOWN, JSON_SHOWN, MAX_SHOWN = 10, 100, 1000
 NOT_CLEAN = frozenset(
     {"missing", "different", "left over", "unrecorded", "foreign", "rejected", "unread"}
 )
+MANY_SINGLY = 1000
+"""So many accounts read one by one take a time that wants a reason."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _COLOURS = {
     "same": "green",
@@ -285,6 +287,10 @@ def _summary(job: Mapping[str, Any]) -> Text:
     text.append(f"; {_progress(job)} looked at", "not bold")
     for word, count in sorted(job["found"].items()):
         text.append(f", {count} ", "not bold").append(word, _COLOURS.get(word, "not bold"))
+    singly = job.get("singly", {})
+    if sum(singly.values()) >= MANY_SINGLY:
+        why = ", ".join(f"{count} because {reason}" for reason, count in sorted(singly.items()))
+        text.append(f"; read one by one: {why}", "not bold")
     if took is not None:
         text.append(f"; {span(timedelta(seconds=took))}", "not bold")
     if job["eta"]:

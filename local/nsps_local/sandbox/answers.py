@@ -4,7 +4,8 @@ demand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from nsps_local.sandbox import raw
@@ -96,7 +97,8 @@ class Answers:
             f"SELECT * FROM accounts WHERE {condition} ORDER BY i_account LIMIT ? OFFSET ?",  # noqa: S608
             *(*args, limit, offset),
         )
-        answer: dict[str, Any] = {"account_list": [self._listed(account) for account in accounts]}
+        entries = self._listed(accounts, params)
+        answer: dict[str, Any] = {"account_list": [self._entry(each) for each in entries]}
         if _flag(params, "get_total"):
             total = f"SELECT count(*) FROM accounts WHERE {condition}"  # noqa: S608
             answer["total"] = self._store.value(total, *args)
@@ -182,7 +184,7 @@ class Answers:
             " ORDER BY i_sim_card LIMIT ? OFFSET ?",
             *(*args, *_page(params)),
         )
-        return {"card_list": [raw.card_info(card) for card in cards]}
+        return {"card_list": [self._entry(raw.card_info(card)) for card in cards]}
 
     def get_access_policy_info(self, params: Params) -> dict[str, Any]:
         policy = self._found("access_policies", params, "i_access_policy")
@@ -298,10 +300,20 @@ class Answers:
         assert row is not None, f"{table} {id_} is referred to and not there"
         return row
 
-    def _listed(self, account: Row) -> dict[str, Any]:
-        customer = self._row("customers", "i_customer", account["i_customer"])
-        product = self._row("products", "i_product", account["i_product"])
-        return raw.account_info(account, customer, product)
+    def _listed(self, accounts: list[Row], params: Params) -> Iterator[dict[str, Any]]:
+        """Without add-ons; status and service features only where they are asked for."""
+        customer = cache(lambda ident: self._row("customers", "i_customer", ident))
+        product = cache(lambda ident: self._row("products", "i_product", ident))
+        for each in accounts:
+            entry = raw.account_info(each, customer(each["i_customer"]), product(each["i_product"]))
+            if not _flag(params, "get_statuses"):
+                entry.pop("status", None)
+            if _flag(params, "get_service_features"):
+                entry["service_features"] = raw.service_features(each, product(each["i_product"]))
+            yield entry
+
+    def _entry(self, entry: dict[str, Any]) -> dict[str, Any]:
+        return {name: entry[name] for name in entry if name not in self._api.lists_omit}
 
     def _addons(self, i_account: int) -> list[dict[str, Any]]:
         rows = self._store.rows(

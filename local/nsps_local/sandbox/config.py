@@ -94,8 +94,9 @@ class Api(Section):
 
     unknown: the answer for an entity that is not there: "fault" (Server.Account.account_not_found
     and the like), "null" ({"account_info": null}) or "empty" ({}); which one a real PortaBilling
-    gives is not established. The *_service names are the paths of calls whose service is not
-    established either.
+    gives is not established. lists_omit: members that entries of the lists of accounts and of cards
+    do not have, though a single read gives them. The *_service names are the paths of calls whose
+    service is not established either.
     """
 
     token_lifetime: float = Field(48 * 3600, gt=0)
@@ -104,6 +105,7 @@ class Api(Section):
     sim_service: str = "SIMCard"
     access_policy_service: str = "AccessPolicy"
     counter_service: str = "Account"
+    lists_omit: list[str] = []
 
 
 class SandboxConfig(Section):

@@ -57,8 +57,8 @@ def seed_demo(store: Store) -> None:
 
 
 def seed_accounts(store: Store, n_accounts: int) -> dict[str, int]:
-    """Add subscribers with a card each, some ten thousand a second. Answers their first and last
-    i_account.
+    """Add subscribers with a card each, some ten thousand a second; half of them have an e-mail
+    address, one in a hundred is blocked. Answers their first and last i_account.
     """
     seed_demo(store)
     with store.transaction():
@@ -75,12 +75,15 @@ def seed_accounts(store: Store, n_accounts: int) -> dict[str, int]:
         today = day(time.time())
         store.run_many(
             "INSERT INTO accounts (i_account, id, i_customer, i_product, firstname, lastname,"
-            " activation_date, h323_password) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            " activation_date, h323_password, email, blocked)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
                     *(start + n, BULK_MSISDN.format(first + n) + REALM),
                     *(customers[n % len(customers)], products[n % len(products)]),
                     *("Bulk", f"Subscriber {first + n}", today, _secret("h323", first + n)[:12]),
+                    f"s{first + n}@alba.example" if n % 2 else None,
+                    "Y" if n % 100 == 99 else "N",
                 )
                 for n in range(n_accounts)
             ),

@@ -38,6 +38,8 @@ HISTORY_DAYS = 92
 """How long the history is kept (three months), by the TTL policy on ``expire_at``."""
 MAX_ID = 1000
 """Bytes of a document id; Firestore's end at 1500."""
+MOST_OWNERS = 30
+"""Values that Firestore takes in one `in`."""
 TOMBSTONE_DAYS = 184
 """How long the ledger remembers what nobody owns: longer than any message can live."""
 
@@ -117,6 +119,10 @@ class Store:
     def resources_of(self, handler: str, owner: str) -> Query:
         """The resources that the ledger knows for an owner."""
         return _where(self.resources(handler), "owner", owner)
+
+    def resources_of_owners(self, handler: str, owners: Sequence[str]) -> Query:
+        """The resources that the ledger knows for any of the owners, at most MOST_OWNERS."""
+        return self.resources(handler).where(filter=FieldFilter("owner", "in", list(owners)))
 
     def order(self, handler: str, reference: str) -> DocumentReference:
         return self.client.document("handlers", handler, "orders", _id(reference))

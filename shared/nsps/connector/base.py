@@ -250,6 +250,13 @@ class StateConnector(Connector[SettingsT]):
         """
         raise NotImplementedError(f"{type(self).__name__} is readable but has no read()")
 
+    def read_many(self, keys: Sequence[str], call: Call) -> Mapping[str, State]:
+        """As ``read`` for many keys; those of which the system holds nothing are left out.
+
+        Override it where one question answers for all: reconcile then asks once a page.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads one key at a time")
+
     def keys(self, after: str, limit: int, call: Call) -> Sequence[str]:
         """The next keys that the system holds, in the system's own order, after this one.
 

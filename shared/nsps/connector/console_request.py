@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nsps.connector.preview import MAX_OWNERS, Inspector
+from nsps.connector.preview import MAX_OWNERS, MAX_PAGE, Inspector
 from nsps.connector.trial import Trial
 from nsps.domain.event import RECONCILE, EspfEvent, Owner
 from nsps.runtime.mistakes import sentences
@@ -24,9 +24,19 @@ class _Event(BaseModel):
     variables: dict[str, Any] = {}
 
 
+class AccountPage(BaseModel):
+    """A page of PortaBilling's list of accounts: of all, or of a customer's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    offset: Annotated[int, Field(ge=0)]
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
+    customer: int | None = None
+
+
 class ConsoleRequest(BaseModel):
-    """``event`` with ``event_id``, or ``owner``, for a preview; ``owners`` for a comparison;
-    ``after`` and ``limit`` for keys; ``owner`` and ``send`` to try the handler."""
+    """``event`` with ``event_id``, or ``owner``, for a preview; ``owners`` for a comparison, or a
+    ``page`` of accounts; ``after`` and ``limit`` for keys; ``owner`` and ``send`` to try it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,6 +45,7 @@ class ConsoleRequest(BaseModel):
     owner: str | None = None
     send: bool = False
     owners: Annotated[tuple[str, ...], Field(max_length=MAX_OWNERS)] = ()
+    page: AccountPage | None = None
     after: str = ""
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from nsps.portabilling.reader import Reader
 
 MAX_OWNERS = 100
+MAX_PAGE = 250
+"""Accounts of a list that are compared at once."""
 AT_ONCE = 8
 
 
@@ -91,7 +93,7 @@ class Inspector:
     """Looks, and never touches; safe to share between threads."""
 
     def __init__(self, connector: Connector[Any], context: Inspected) -> None:
-        self._connector, self._context = connector, context
+        self._connector, self.context = connector, context
         self._blocks = frozenset(context.handler.requires)
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="compare")
 
@@ -101,16 +103,16 @@ class Inspector:
         self, event: EspfEvent, event_id: str, owner: Owner | None = None
     ) -> dict[str, Any]:
         """What the event would bring about if it came now. Raises Transient."""
-        reader = self._context.reader
+        reader = self.context.reader
         try:
             owner = reader.account_behind(owner or owner_of(event, event_id))
         except UnreadableOwner as error:
-            reason = self._context.redactor().text_for_store(str(error))
+            reason = self.context.redactor().text_for_store(str(error))
             nothing = {"owner": str(Owner("event", event_id)), "resources": []}
             return {**nothing, "message": None, "rejected": reason}
         pb = reader.read(event, owner, self._blocks)
-        enriched = self._enriched(event, event_id, owner, pb)
-        with self._context.redactor().knowing(enriched.pb.to_contract()):
+        enriched = self.enriched(event, event_id, owner, pb)
+        with self.context.redactor().knowing(enriched.pb.to_contract()):
             if isinstance(self._connector, MessageConnector):
                 return {"owner": str(owner), "resources": [], **self._message(enriched)}
             found = [each.to_json() for each in self.resources(enriched)]
@@ -118,7 +120,7 @@ class Inspector:
 
     def _message(self, enriched: Enriched) -> dict[str, Any]:
         assert isinstance(self._connector, MessageConnector)
-        redact = self._context.redactor().text_for_store
+        redact = self.context.redactor().text_for_store
         try:
             message = self._connector.message(enriched)
         except Terminal as error:
@@ -127,17 +129,18 @@ class Inspector:
 
     # ---- many owners -------------------------------------------------------------------------
 
-    def compare(self, owners: Sequence[Owner]) -> list[dict[str, Any]]:
-        """Each owner with its resources. Raises NoState; Transient if none could be compared."""
+    def compare(self, owners: Sequence[Owner], *, right: int = 0) -> list[dict[str, Any]]:
+        """Each owner with its resources. ``right``: others that are compared already. Raises
+        NoState; Transient if none could be compared."""
         if isinstance(self._connector, MessageConnector):
             raise NoState(
-                f"{self._context.handler.name} sends messages and keeps no state: "
+                f"{self.context.handler.name} sends messages and keeps no state: "
                 "there is nothing to compare; replay its events instead"
             )
         tasks = [self._pool.submit(copy_context().run, self._compared, each) for each in owners]
         results = [task.result() for task in tasks]
         failed = [found[0].reason for _, found in results if _unread(found)]
-        if failed and len(failed) == len(results):
+        if failed and len(failed) == len(results) + right:
             raise Transient(failed[0])
         return [
             {"owner": str(owner), "resources": [each.to_json() for each in found]}
@@ -147,21 +150,21 @@ class Inspector:
     def _compared(self, owner: Owner) -> tuple[Owner, list[Compared]]:
         try:
             enriched = self.read_now(owner)
-            with self._context.redactor().knowing(enriched.pb.to_contract()):
+            with self.context.redactor().knowing(enriched.pb.to_contract()):
                 return owner, self.resources(enriched)
         except DeliveryError as error:
-            reason = self._context.redactor().text_for_store(str(error))
+            reason = self.context.redactor().text_for_store(str(error))
             return owner, [Compared("", Comparison.UNREAD, reason=reason)]
 
     def read_now(self, owner: Owner, event_id: str = "") -> Enriched:
         """The owner as PortaBilling has it at this moment. Raises Transient."""
         before = _now()  # of its snapshot: what changes while it is read is newer
-        behind = self._context.reader.account_behind(owner)
-        pb = self._context.reader.read_owner(behind, self._blocks)
-        enriched = self._enriched(EspfEvent(RECONCILE, {}), event_id, behind, pb)
+        behind = self.context.reader.account_behind(owner)
+        pb = self.context.reader.read_owner(behind, self._blocks)
+        enriched = self.enriched(EspfEvent(RECONCILE, {}), event_id, behind, pb)
         return replace(enriched, t=SnapshotTime(f"{before}/{event_id}"))
 
-    def _enriched(self, event: EspfEvent, event_id: str, owner: Owner, pb: PbData) -> Enriched:
+    def enriched(self, event: EspfEvent, event_id: str, owner: Owner, pb: PbData) -> Enriched:
         now = _now()
         return Enriched(
             event_id=event_id,
@@ -178,12 +181,12 @@ class Inspector:
     def foreign(self, after: str, limit: int) -> dict[str, Any]:
         """Of the next keys of the system those that NSPS did not write; ``last``: where to go on,
         None at the end. Raises NoState where the system cannot list, Transient."""
-        connector, handler = self._connector, self._context.handler
+        connector, handler = self._connector, self.context.handler
         if not (isinstance(connector, StateConnector) and connector.listable):
             raise NoState(f"{handler.name}: its connector cannot list what the system holds")
         call = Call(Deadline(handler.call_timeout_seconds), reference=f"{handler.name}/keys")
         keys = list(connector.keys(after, limit, call))
-        store = self._context.store
+        store = self.context.store
         places = {key: store.resource(handler.name, key) for key in keys}
         snapshots = store.call(lambda: list(store.client.get_all(list(places.values()))))
         ours = {s.reference.path for s in snapshots if (s.to_dict() or {}).get("owner")}
@@ -194,24 +197,25 @@ class Inspector:
 
     def resources(self, enriched: Enriched) -> list[Compared]:
         """How the system differs from what the owner should have there. Raises Transient."""
-        connector, store, name = self._connector, self._context.store, self._context.handler.name
+        connector, store, name = self._connector, self.context.store, self.context.handler.name
         assert isinstance(connector, StateConnector | AsynchronousConnector)
         owner = str(enriched.owner)
         try:
             states = connector.desired(enriched)
         except Terminal as error:
-            reason = self._context.redactor().text_for_store(str(error))
+            reason = self.context.redactor().text_for_store(str(error))
             return [Compared("", Comparison.REJECTED, reason=reason)]
         owned = {str(each["key"]): each for each in store.find(store.resources_of(name, owner))}
         known = {key: owned.get(key) or self._ledger(key) for key in states}
         left = [self._left_over(key, owned[key]) for key in sorted(owned) if key not in states]
         return left + [
-            self._resource(key, state, owner, known[key]) for key, state in states.items()
+            self.resource(key, state, owner, known[key], self._read)
+            for key, state in states.items()
         ]
 
     def _ledger(self, key: str) -> dict[str, Any]:
-        store = self._context.store
-        return store.read(store.resource(self._context.handler.name, key)) or {}
+        store = self.context.store
+        return store.read(store.resource(self.context.handler.name, key)) or {}
 
     def _left_over(self, key: str, data: Mapping[str, Any]) -> Compared:
         waiting = _waiting(Resource.read(data))
@@ -223,20 +227,28 @@ class Inspector:
         held = "" if was is not None else "only the ledger has it"
         return Compared(key, Comparison.LEFT_OVER, "system", reason=held)
 
-    def _resource(self, key: str, state: State, owner: str, data: Mapping[str, Any]) -> Compared:
+    def resource(
+        self,
+        key: str,
+        state: State,
+        owner: str,
+        data: Mapping[str, Any],
+        read: Callable[[str], State | None],
+    ) -> Compared:
+        """How a resource differs from the state that it should have. ``data``: the ledger's
+        document; ``read``: what the system holds for a key."""
         resource = Resource.read(data)
         waiting = _waiting(resource)
         if waiting:
             return Compared(key, Comparison.WAITING, reason=waiting)
-        wanted = self._context.redactor().digest(plain(state))
+        wanted = self.context.redactor().digest(plain(state))
         sure = resource.confirmed == wanted and not resource.dirty and resource.owner == owner
         if self._readable:
-            return self._against_system(key, state, sure)
+            return self._against_system(key, state, read(key), sure=sure)
         return self._against_ledger(key, state, data, sure)
 
-    def _against_system(self, key: str, state: State, sure: bool) -> Compared:
-        redactor = self._context.redactor()
-        was = self._read(key)
+    def _against_system(self, key: str, state: State, was: State | None, *, sure: bool) -> Compared:
+        redactor = self.context.redactor()
         if was is None:
             return Compared(key, Comparison.MISSING, "system", differences({}, state, redactor))
         differs = changed(was, state)
@@ -257,7 +269,7 @@ class Inspector:
         """The system cannot be asked: only what was confirmed last is known."""
         if sure:
             return Compared(key, Comparison.SAME)
-        redactor, before = self._context.redactor(), from_json(data.get("state")) or {}
+        redactor, before = self.context.redactor(), from_json(data.get("state")) or {}
         if data.get("confirmed") is None:
             return Compared(key, Comparison.MISSING, fields=differences({}, state, redactor))
         now = shown(state, redactor)
@@ -273,7 +285,7 @@ class Inspector:
 
     def _read(self, key: str) -> State | None:
         assert isinstance(self._connector, StateConnector)
-        deadline = Deadline(self._context.handler.call_timeout_seconds)
+        deadline = Deadline(self.context.handler.call_timeout_seconds)
         return self._connector.read(key, Call(deadline, reference=f"compare/{key}"))
 
 

@@ -44,7 +44,7 @@ from nsps.delivery.pipeline import Pipeline
 from nsps.delivery.resend import Resend
 from nsps.delivery.switch import Switches
 from nsps.delivery.verdict import Verdict
-from nsps.domain.outcome import DeliveryError, Transient
+from nsps.domain.outcome import DeliveryError, Terminal, Transient
 from nsps.domain.snapshot import PbData
 from nsps.runtime import log, trace
 from nsps.runtime.lazy import Lazy
@@ -56,6 +56,8 @@ from nsps.transport.tls import TLS_SECRETS
 
 if TYPE_CHECKING:
     import flask
+
+    from nsps.connector.by_list import PageInspector
 
 _log = log.get(__name__)
 
@@ -157,6 +159,7 @@ class _Started:
         )
         self.pipeline: Lazy[Pipeline] = Lazy(self._make_pipeline)
         self.inspector: Lazy[Inspector] = Lazy(self._make_inspector)
+        self.pages: Lazy[PageInspector] = Lazy(self._make_page_inspector)
         self.trial: Lazy[Trial] = Lazy(
             lambda: Trial(
                 self.handler, self.connector, self.inspector(), self.context.redactor, self.deliver
@@ -199,6 +202,11 @@ class _Started:
         reader = Reader(context.portabilling())
         inspected = Inspected(self.handler, context.store(), reader, context.redactor)
         return Inspector(self.connector, inspected)
+
+    def _make_page_inspector(self) -> PageInspector:
+        from nsps.connector.by_list import PageInspector
+
+        return PageInspector(self.connector, self.inspector(), self.context.portabilling())
 
     def ask_system(self) -> str | None:
         """How the system is, by the connector's own check: None for well, or why not."""
@@ -339,6 +347,8 @@ def _for_console(request: flask.Request, started: _Started) -> Reply:
         return Reply(400, {"error": str(error)})
     except NoState as error:
         return Reply(409, {"error": str(error)})
+    except Terminal as error:
+        return Reply(409, {"error": started.context.redactor().text_for_store(str(error))})
     except DeliveryError as error:
         _log.warning("the console's request could not be answered", reason=str(error))
         return again(started.context.redactor().text_for_store(str(error)))
@@ -356,6 +366,8 @@ def _answer_to(asked: ConsoleRequest, path: str, started: _Started) -> dict[str,
         return asked.foreign(started.inspector())
     if path == "/confidential":
         return started.confidential()
+    if asked.page is not None:
+        return started.pages().compare(asked.page.offset, asked.page.limit, asked.page.customer)
     return asked.compare(started.inspector())
 
 

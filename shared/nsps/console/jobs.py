@@ -39,9 +39,13 @@ from nsps.runtime import log
 
 _log = log.get(__name__)
 
+RECONCILE = "reconcile"
+
 SLICE_SECONDS = 15.0
 LEASE_SECONDS = 120.0
 PAGE = 100
+LOOKED_AT = 250
+"""What a job that sends nothing looks at in one page."""
 DEFAULT_RATE = 20.0
 MAX_RATE = 1000.0
 KEPT_FINDINGS = 2000
@@ -80,6 +84,11 @@ class Job:
     slice: int
     total: int | None
 
+    @property
+    def sends(self) -> bool:
+        """Whether it sends events, and has to keep to its rate."""
+        return self.fix or (self.kind != RECONCILE and not self.dry_run)
+
     @classmethod
     def read(cls, ident: str, data: Mapping[str, Any]) -> Job:
         return cls(
@@ -103,7 +112,8 @@ class Page:
     """What one page did. ``cursor``: where to go on; None: nothing is left.
 
     ``done``: what was looked at; ``found``: counts by word; ``findings``: name -> what to show;
-    ``sent``: events that were published; ``seen``: accounts that there are.
+    ``sent``: events that were published; ``seen``: accounts that there are; ``singly``: why
+    accounts were read one by one, and how many.
     """
 
     cursor: Mapping[str, Any] | None
@@ -113,6 +123,7 @@ class Page:
     sent: int = 0
     total: int | None = None
     seen: Iterable[int] = ()
+    singly: Mapping[str, int] = field(default_factory=dict)
 
 
 class Worker(Protocol):
@@ -314,7 +325,8 @@ class Jobs:
 
     def _page(self, job: Job, token: str) -> Page | None:
         try:
-            return self._workers()[job.kind].page(job, max(1, min(PAGE, int(job.rate * 5))))
+            paced = max(1, min(PAGE, int(job.rate * 5)))
+            return self._workers()[job.kind].page(job, paced if job.sends else LOOKED_AT)
         except Terminal as error:
             failed = {"state": JobState.FAILED.value, "error": str(error)}
             self._end(job.id, token, failed)
@@ -362,6 +374,7 @@ class Jobs:
             "total": total,
             "found": _added(data["found"], page.found),
             "kept": kept,
+            "singly": _added(data.get("singly", {}), page.singly),
             "error": None,
             "updated_at": tx.now,
             "lease_until": tx.after(seconds=LEASE_SECONDS),
@@ -462,4 +475,4 @@ _INTERNAL = ("cursor", "slice", "published", "lease", "lease_until", "kept", "ru
 
 
 def _shown(ident: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": ident} | {name: each for name, each in data.items() if name not in _INTERNAL}
+    return {"id": ident, "singly": {}} | {name: each for name, each in data.items() if name not in _INTERNAL}

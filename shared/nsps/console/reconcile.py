@@ -2,15 +2,16 @@
 
 Three passes over one handler: every account of PortaBilling (and every customer, where the handler
 wants customers' events); then what the ledger knows of owners that the first pass did not meet;
-then, where the connector can list its system, what stands there and NSPS never wrote. A page holds
-at most a hundred owners; which accounts were met is kept as one bit each.
+then, where the connector can list its system, what stands there and NSPS never wrote. The accounts
+are compared by the page of PortaBilling's list (nsps.connector.by_list). Which accounts were met is
+kept as one bit each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from nsps.console.jobs import Job, Page
 from nsps.console.sending import Sending
 from nsps.domain.event import Owner
 from nsps.domain.outcome import Terminal
-from nsps.portabilling.lists import LIST_PAGE, Listed, Lists
+from nsps.portabilling.lists import Lists
 from nsps.runtime.settings import HandlerSummary
 
 AT_ONCE = 8
@@ -32,26 +33,18 @@ _ACCOUNTS, _CUSTOMERS, _LEDGER, _SYSTEM = "accounts", "customers", "ledger", "sy
 
 
 @dataclass(frozen=True, slots=True)
-class _Owners:
-    """Owners to compare, and where to go on. ``done``: entries that were looked at for them."""
+class _Compared:
+    """What a page's comparison said, and where to go on. ``owners``: as the handler's function
+    gives them, but for those that are right and were counted in ``found``. ``done``: entries of a
+    list that were looked at."""
 
-    owners: tuple[Owner, ...]
+    owners: Sequence[Mapping[str, Any]]
     cursor: dict[str, Any] | None
-    done: int
+    done: int = 0
     total: int | None = None
-    seen: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A page of PortaBilling's list of a job, from ``start`` on."""
-
-    list: tuple[str, str]
-    start: int
-    listed: Listed
-
-    def holds(self, offset: int) -> bool:
-        return self.start <= offset < self.start + len(self.listed.ids)
+    seen: Sequence[int] = ()
+    found: Mapping[str, int] = field(default_factory=dict)
+    singly: Mapping[str, int] = field(default_factory=dict)
 
 
 class Reconcile:
@@ -61,19 +54,17 @@ class Reconcile:
         self._store, self._handlers = store, handlers
         self._lists, self._sending = lists, sending
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="repair")
-        self._kept: _Kept | None = None
 
     def page(self, job: Job, size: int) -> Page:
         """The next owners. Raises Transient, Terminal."""
         handler = self._handlers.get(str(job.spec["handler"]))
         if job.cursor.get("phase") == _SYSTEM:
             return self._system(job, handler, size)
-        owners = self._owners(job, handler, size)
-        compared = self._compare(handler.name, owners.owners)
-        found: dict[str, int] = {}
+        page = self._page(job, handler, size)
+        found = dict(page.found)
         findings: dict[str, Mapping[str, Any]] = {}
         broken = []
-        for each in compared:
+        for each in page.owners:
             for resource in each["resources"]:
                 found[resource["what"]] = found.get(resource["what"], 0) + 1
             wrong = [r for r in each["resources"] if r["what"] != "same"]
@@ -84,7 +75,9 @@ class Reconcile:
         sent = self._repair(job, handler.name, broken) if job.fix else 0
         if sent:
             found["repairs sent"] = sent
-        return Page(owners.cursor, owners.done, found, findings, sent, owners.total, owners.seen)
+        return Page(
+            page.cursor, page.done, found, findings, sent, page.total, page.seen, page.singly
+        )
 
     def _compare(self, handler: str, owners: Sequence[Owner]) -> list[dict[str, Any]]:
         if not owners:
@@ -99,64 +92,57 @@ class Reconcile:
 
     # ---- which owners ------------------------------------------------------------------------
 
-    def _owners(self, job: Job, handler: HandlerSummary, size: int) -> _Owners:
+    def _page(self, job: Job, handler: HandlerSummary, size: int) -> _Compared:
         spec, phase = job.spec, job.cursor.get("phase")
         if spec.get("account") is not None:
-            return _Owners((Owner("account", str(spec["account"])),), None, 1, 1)
+            owner = Owner("account", str(spec["account"]))
+            return _Compared(self._compare(handler.name, [owner]), None, 1, 1)
         if phase in (None, _ACCOUNTS):
             return self._accounts(job, handler, size)
         if phase == _CUSTOMERS:
-            return self._customers(job, size)
+            return self._customers(job, handler, size)
         return self._ledger(job, handler, size)
 
-    def _accounts(self, job: Job, handler: HandlerSummary, size: int) -> _Owners:
-        i_customer = job.spec.get("customer")
-        ids, total, more = self._listed(job, _ACCOUNTS, size)
-        owners = tuple(Owner("account", str(each)) for each in ids)
-        offset = job.cursor.get("offset", 0) + len(ids)
-        if more:
-            cursor: dict[str, Any] | None = {"phase": _ACCOUNTS, "offset": offset}
+    def _accounts(self, job: Job, handler: HandlerSummary, size: int) -> _Compared:
+        """The next accounts of PortaBilling's list, which the handler's function reads itself."""
+        i_customer, offset = job.spec.get("customer"), int(job.cursor.get("offset", 0))
+        asked = {"offset": offset, "limit": size, "customer": i_customer}
+        said = self._handlers.ask(handler.name, "/compare", {"page": asked})
+        ids, owners = said["accounts"], said["owners"]
+        if said["more"]:
+            cursor: dict[str, Any] | None = {"phase": _ACCOUNTS, "offset": offset + len(ids)}
         elif i_customer is not None:
             cursor = None
-            owners += (Owner("customer", str(i_customer)),) if _wants_customers(handler) else ()
+            if _wants_customers(handler):
+                owners += self._compare(handler.name, [Owner("customer", str(i_customer))])
         else:
             cursor = {"phase": _CUSTOMERS if _wants_customers(handler) else _LEDGER}
-        seen = ids if i_customer is None else ()
-        return _Owners(owners, cursor, len(ids), total, seen)
+        return _Compared(
+            owners,
+            cursor,
+            len(ids),
+            said["total"],
+            ids if i_customer is None else (),
+            {"same": said["same"]} if said["same"] else {},
+            said["singly"],
+        )
 
-    def _customers(self, job: Job, size: int) -> _Owners:
-        ids, _, more = self._listed(job, _CUSTOMERS, size)
-        offset = job.cursor.get("offset", 0) + len(ids)
-        cursor = {"phase": _CUSTOMERS, "offset": offset} if more else {"phase": _LEDGER}
-        return _Owners(tuple(Owner("customer", str(each)) for each in ids), cursor, len(ids))
+    def _customers(self, job: Job, handler: HandlerSummary, size: int) -> _Compared:
+        offset, size = int(job.cursor.get("offset", 0)), min(size, MAX_OWNERS)
+        listed = self._lists.customers(offset, size)
+        more = listed.goes_on(offset, size)
+        cursor = {"phase": _CUSTOMERS, "offset": offset + len(listed.ids)}
+        owners = [Owner("customer", str(each)) for each in listed.ids]
+        return _Compared(
+            self._compare(handler.name, owners),
+            cursor if more else {"phase": _LEDGER},
+            len(listed.ids),
+        )
 
-    def _listed(self, job: Job, phase: str, size: int) -> tuple[tuple[int, ...], int | None, bool]:
-        """``size`` ids at the cursor, the list's length, whether there are more.
-
-        PortaBilling gives a thousand at once; the newest thousand is kept.
-        """
-        offset = int(job.cursor.get("offset", 0))
-        kept = self._kept
-        if kept is None or kept.list != (job.id, phase) or not kept.holds(offset):
-            kept = _Kept((job.id, phase), offset, self._read(job, phase, offset))
-            self._kept = kept
-        at, ids = offset - kept.start, kept.listed.ids
-        wanted = ids[at : at + min(size, MAX_OWNERS - 1)]
-        total, end = kept.listed.total, offset + len(wanted)
-        more = end < kept.start + len(ids) or len(ids) == LIST_PAGE
-        if total is not None and ids:
-            more = end < total
-        return wanted, total, more
-
-    def _read(self, job: Job, phase: str, offset: int) -> Listed:
-        if phase == _ACCOUNTS:
-            return self._lists.accounts(offset, job.spec.get("customer"))
-        return self._lists.customers(offset)
-
-    def _ledger(self, job: Job, handler: HandlerSummary, size: int) -> _Owners:
+    def _ledger(self, job: Job, handler: HandlerSummary, size: int) -> _Compared:
         """Owners that the ledger knows and the lists did not name."""
         resources = self._store.client.collection("handlers", handler.name, "resources")
-        query = resources.order_by("__name__").limit(size)
+        query = resources.select(["owner"]).order_by("__name__").limit(size)
         if job.cursor.get("after"):
             query = query.start_after({"__name__": job.cursor["after"]})
         snapshots = self._store.call(lambda: list(query.stream()))
@@ -166,12 +152,13 @@ class Reconcile:
         accounts = {each.i_account for each in kinds if each.i_account is not None}
         seen = seen_among(self._store, job.id, accounts)
         listed = {"event"} | ({"customer"} if _wants_customers(handler) else set())
-        left = tuple(
-            each for each in kinds if each.kind not in listed and each.i_account not in seen
-        )
+        left = [each for each in kinds if each.kind not in listed and each.i_account not in seen]
+        compared = []
+        for first in range(0, len(left), MAX_OWNERS):
+            compared += self._compare(handler.name, left[first : first + MAX_OWNERS])
         if len(snapshots) == size:
-            return _Owners(left, {"phase": _LEDGER, "after": snapshots[-1].id}, 0)
-        return _Owners(left, {"phase": _SYSTEM}, 0)
+            return _Compared(compared, {"phase": _LEDGER, "after": snapshots[-1].id})
+        return _Compared(compared, {"phase": _SYSTEM})
 
     # ---- what stands in the system -----------------------------------------------------------
 

@@ -42,6 +42,7 @@ class ServicePaths:
     number_info: str = "DID/get_number_info"
     invoice_info: str = "Invoice/get_invoice_info"
     account_list: str = "Account/get_account_list"
+    sim_card_list: str = "SIMCard/get_card_list"
     customer_list: str = "Customer/get_customer_list"
 
     @classmethod

@@ -47,6 +47,16 @@ BILLING_MODEL = {
     "2": "alias",
     "4": "beneficiary",
 }
+STATUS_MEMBERS = (
+    "status",
+    "blocked",
+    "bill_status",
+    "customer_blocked",
+    "customer_bill_status",
+    "activation_date",
+    "expiration_date",
+)
+"""The members of a raw account that its ``status`` is made of; any other field is one member."""
 ACCESS_POLICY_FEATURE = "netaccess_policy"
 ACCESS_POLICY_ATTRIBUTE = "access_policy"
 

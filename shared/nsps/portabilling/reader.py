@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime
 from nsps.domain.snapshot import (
@@ -26,8 +26,8 @@ from nsps.domain.snapshot import (
 )
 from nsps.portabilling import mapping
 from nsps.portabilling.body import LOST
-from nsps.portabilling.client import PortaBilling
-from nsps.portabilling.errors import Fault, NotFound, OtherAnswer
+from nsps.portabilling.client import ServicePaths
+from nsps.portabilling.errors import Fault, NotFound, OtherAnswer, Reading
 from nsps.portabilling.freshness import Fresh, FreshReads
 from nsps.runtime import log
 
@@ -61,10 +61,19 @@ _PREVIOUS = (
 )
 
 
+class Client(Protocol):
+    """Answers reading calls by their names in ServicePaths: PortaBilling, or lists of it."""
+
+    @property
+    def services(self) -> ServicePaths: ...
+
+    def call(self, what: str, params: Mapping[str, Any]) -> Reading: ...
+
+
 class Reader:
     """Reads snapshots through one client. ``threads``: how many reads go out beside the callers."""
 
-    def __init__(self, client: PortaBilling, threads: int = READ_THREADS) -> None:
+    def __init__(self, client: Client, threads: int = READ_THREADS) -> None:
         self._client = client
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="portabilling-read")
 

@@ -21,7 +21,7 @@ from nsps.delivery.resend import Resend
 from nsps.delivery.timeline import Timeline
 from nsps.domain.event import RECONCILE, Owner
 from nsps.domain.outcome import Terminal
-from nsps.portabilling.lists import Listed, Lists
+from nsps.portabilling.lists import Lists
 from nsps.runtime.settings import HandlerSummary
 from nsps.transport.http import Http
 
@@ -36,6 +36,11 @@ class RecordedHandlers(Handlers):
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
     keys: tuple[str, ...] | None = None
     """What each system holds that NSPS did not write; None: it cannot list."""
+    accounts: list[int] = field(default_factory=list)
+    """Those of PortaBilling's list; ``most`` at once, whatever is asked for."""
+    most: int = 1000
+    singly: tuple[int, ...] = ()
+    """Accounts that are right, but read singly."""
 
     def __post_init__(self) -> None:
         summaries = [
@@ -52,11 +57,26 @@ class RecordedHandlers(Handlers):
             return {"foreign": page, "last": page[-1] if len(page) == body["limit"] else None}
         if path == "/preview":
             return {"owner": "account:1", "resources": [], "message": None}
-        answer = [
-            {"owner": owner, "resources": [{"key": owner, "what": self.what(owner)}]}
-            for owner in body["owners"]
-        ]
-        return {"owners": answer}
+        if "page" in body:
+            return self.page(body["page"])
+        return {"owners": [self.compared(owner) for owner in body["owners"]]}
+
+    def page(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        offset = asked["offset"]
+        ids = self.accounts[offset : offset + min(asked["limit"], self.most)]
+        wrong = [each for each in ids if self.what(f"account:{each}") != "same"]
+        singly = [each for each in ids if each in self.singly]
+        return {
+            "accounts": ids,
+            "total": len(self.accounts),
+            "more": offset + len(ids) < len(self.accounts),
+            "owners": [self.compared(f"account:{each}") for each in wrong + singly],
+            "same": len(ids) - len(wrong) - len(singly),
+            "singly": {"account_list gives no email": len(singly)} if singly else {},
+        }
+
+    def compared(self, owner: str) -> dict[str, Any]:
+        return {"owner": owner, "resources": [{"key": owner, "what": self.what(owner)}]}
 
     def what(self, owner: str) -> str:
         return str(self.answers.get(owner, {}).get("what", "same"))
@@ -92,15 +112,10 @@ class Resent(Resend):
         self.replays.append((event_id, handler, run))
 
 
-class Accounts(Lists):
-    """PortaBilling's accounts, ``most`` at once whatever is asked for."""
+class NoLists(Lists):
+    """None is asked for."""
 
-    def __init__(self, ids: list[int], most: int, *, total: bool = True) -> None:
-        self.ids, self.most, self.total = ids, most, total
-
-    def accounts(self, offset: int, i_customer: int | None = None) -> Listed:
-        page = tuple(self.ids[offset : offset + self.most])
-        return Listed(page, len(self.ids) if self.total else None)
+    def __init__(self) -> None: ...
 
 
 def job(spec: Mapping[str, Any], ident: str = "j1", **more: Any) -> Job:
@@ -230,7 +245,7 @@ def test_expired_events_never_show(events: Store) -> None:
     assert timeline.find("old") == []
     assert "old" not in {history.event_id for history in timeline.latest(100)}
     assert "old" not in {history.event_id for history in timeline.where("i_account", 1)}
-    finding = Finding(events, RecordedHandlers(), lambda: Accounts([], 10))
+    finding = Finding(events, RecordedHandlers(), NoLists)
     subject = finding.owner(Owner("account", "1"))
     assert "old" not in {history.event_id for history in subject.events}
 
@@ -244,22 +259,29 @@ def test_every_account_is_compared_once_however_much_is_listed_at_once(
     store: Store, most: int, size: int
 ) -> None:
     ids = list(range(500, 1000 if size > 1 else 540))
-    handlers, sent = RecordedHandlers(), Sent()
-    worker = Reconcile(store, handlers, Accounts(ids, most), sent)
+    handlers, sent = RecordedHandlers(accounts=ids, most=most), Sent()
+    worker = Reconcile(store, handlers, NoLists(), sent)
     pages = whole(worker, job({"handler": "hss"}), size)
-    asked = [o for _, path, q in handlers.requests if path == "/compare" for o in q["owners"]]
-    assert asked == [f"account:{each}" for each in ids]
     assert sum(page.done for page in pages) == pages[0].total == len(ids)
+    assert sum(page.found.get("same", 0) for page in pages) == len(ids)
     assert [n for page in pages for n in page.seen] == ids
+
+
+def test_what_was_read_singly_is_in_the_report(store: Store) -> None:
+    handlers = RecordedHandlers(accounts=list(range(8)), singly=(1, 2))
+    (page, *_) = whole(Reconcile(store, handlers, NoLists(), Sent()), job({"handler": "hss"}), 9)
+    assert page.found == {"same": 8}
+    assert page.singly == {"account_list gives no email": 2}
 
 
 def test_repairs_go_to_what_is_wrong_and_no_other(store: Store) -> None:
     wrong = ["missing", "different", "left over", "unrecorded"]
     fine = ["same", "waiting", "rejected", "unread"]
-    handlers = RecordedHandlers({f"account:{n}": {"what": w} for n, w in enumerate(wrong + fine)})
+    answers = {f"account:{n}": {"what": w} for n, w in enumerate(wrong + fine)}
+    handlers = RecordedHandlers(answers, accounts=list(range(8)))
     for fix in (False, True):
         sent = Sent()
-        worker = Reconcile(store, handlers, Accounts(list(range(8)), 1000), sent)
+        worker = Reconcile(store, handlers, NoLists(), sent)
         (page, *_) = whole(worker, job({"handler": "hss"}, fix=fix), 100)
         assert page.sent == len(sent.repairs) == (4 if fix else 0)
         assert sorted(sent.repairs) == [f"account:{n}" for n in range(4 if fix else 0)]
@@ -274,7 +296,7 @@ def test_what_the_ledger_knows_and_portabilling_does_not(store: Store) -> None:
     seen = store.client.document("jobs", "j1", "seen", "0")
     seen.set({"bits": bytes([0b10110])})  # accounts 1, 2 and 4
     handlers = RecordedHandlers({})
-    worker = Reconcile(store, handlers, Accounts([], 9), Sent())
+    worker = Reconcile(store, handlers, NoLists(), Sent())
     whole(worker, job({"handler": "hss"}, cursor={"phase": "ledger"}), 2)
     asked = [o for _, path, q in handlers.requests if path == "/compare" for o in q["owners"]]
     assert sorted(asked) == ["account:0", "account:3"]
@@ -282,7 +304,7 @@ def test_what_the_ledger_knows_and_portabilling_does_not(store: Store) -> None:
 
 def test_what_nsps_did_not_write_is_named_by_no_number_of_a_subscriber(store: Store) -> None:
     keys = ("001010000000001", "001010000000002", "001010000000003")
-    worker = Reconcile(store, RecordedHandlers(keys=keys), Accounts([], 9), Sent())
+    worker = Reconcile(store, RecordedHandlers(keys=keys), NoLists(), Sent())
     pages = whole(worker, job({"handler": "hss"}, cursor={"phase": "system"}), 2)
     found = {name: each for page in pages for name, each in page.findings.items()}
     assert [found[name]["resources"][0]["key"] for name in sorted(found)] == list(keys)

@@ -110,6 +110,13 @@ class SqlSession:
         query = sa.select(*found.columns()).where(found.where(where))
         return [found.row(values) for values in self._connection.execute(query)]
 
+    def rows_of(self, table: Table, name: str, values: Sequence[Any]) -> list[Row]:
+        """The rows whose column has one of the values, in no order."""
+        found = self._found[table]
+        fitting = [found.fit({name: value})[name] for value in values]
+        query = sa.select(*found.columns()).where(found.table.c[name].in_(fitting))
+        return [found.row(row) for row in self._connection.execute(query)]
+
     def keys(
         self,
         table: Table,
