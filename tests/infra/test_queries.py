@@ -139,6 +139,9 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
         lambda store: store.find(store.resources_of("hss", "account:1")),
         lambda store: store.find(store.statuses_due()),
     ],
+    "cloud/store.resources_of_owners": [
+        lambda store: store.find(store.resources_of_owners("hss", ["account:1", "account:2"]))
+    ],
     "delivery/ledger/orders.due": [lambda store: Orders(store).due("oms", NOW)],
     "delivery/ledger/orders._of_id": [lambda store: store.find(Orders(store)._of_id("oms", "1"))],
     "flows/retries._due": [_parked],

@@ -475,4 +475,6 @@ _INTERNAL = ("cursor", "slice", "published", "lease", "lease_until", "kept", "ru
 
 
 def _shown(ident: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": ident, "singly": {}} | {name: each for name, each in data.items() if name not in _INTERNAL}
+    return {"id": ident, "singly": {}} | {
+        name: each for name, each in data.items() if name not in _INTERNAL
+    }

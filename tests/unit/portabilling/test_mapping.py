@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nsps.domain.snapshot import PbData
+from nsps.domain.snapshot import AccountInfo, PbData, readers
 from nsps.portabilling import mapping
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -359,3 +359,15 @@ def test_one_member_of_the_wrong_kind_leaves_the_others_alone(member: str, raw: 
     derived = {"status"} if member in ("bill_status", "blocked", "status") else set()
     for name in set(whole.__slots__) - {member} - derived:
         assert getattr(account, name) == getattr(whole, name)
+
+
+def test_what_a_status_is_made_of() -> None:
+    class Asked(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            asked.add(name)
+            return super().get(name, default)
+
+    asked: set[str] = set()
+    mapping.account_info(Asked(RAW_ACCOUNT), NOW)
+    fields = {name for name, _ in readers(AccountInfo)}
+    assert asked - fields == set(mapping.STATUS_MEMBERS) - fields
