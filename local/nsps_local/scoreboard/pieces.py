@@ -49,7 +49,7 @@ PIECES = (
         "An outage of one hour, in simulated time",
         "all of it made up for, as fast as the system allows, and the newest state everywhere",
         _tests("tests/unit/test_outage.py"),
-        {"NSPS_OUTAGE_RATE": "50"},
+        {"NSPS_OUTAGE_RATE": "20"},
         {"NSPS_OUTAGE_RATE": "280"},
     ),
     Piece(
