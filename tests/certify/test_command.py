@@ -8,10 +8,9 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
@@ -29,6 +28,7 @@ from nsps_local.cli import main as nsps
 from nsps_testing.certificates import issued
 from nsps_testing.faults import Reply as Scripted
 from nsps_testing.faults import ScriptedHttp
+from nsps_testing.sockets import SocketServer
 
 from tests.certify import partner as partners
 from tests.certify.partner import TOKEN, Partner, Reply, Served, error
@@ -236,20 +236,17 @@ def test_it_ends_in_time_whatever_the_connector_does() -> None:
 
 def test_an_answer_that_trickles_is_cut() -> None:
     """Each byte comes in time; all of them would take for ever."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def trickle() -> None:
-            connection, _ = listener.accept()
-            with connection, suppress(OSError):
-                connection.sendall(b"HTTP/1.1 200 OK\r\n")
-                while True:
-                    connection.sendall(b"x: y\r\n")
-                    time.sleep(0.05)
+    def trickle(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            connection.sendall(b"x: y\r\n")
+            time.sleep(0.05)
 
-        threading.Thread(target=trickle, daemon=True).start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with SocketServer(trickle) as server:
+        sender = Sender(Address.of(f"http://127.0.0.1:{server.port}"), TOKEN)
         [case] = [each for each in all_cases(Samples(datetime.now(UTC))) if each.name == "health"]
-        exchange = Sender(Address.of(url), TOKEN).send(case.send[0], 0.3)
+        exchange = sender.send(case.send[0], 0.3)
     assert exchange.answer is None and exchange.trouble.startswith("no answer within")
     assert exchange.seconds < 2
 

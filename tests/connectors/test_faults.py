@@ -6,45 +6,30 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
 import requests
 from nsps_testing.faults import ChaosProxy, Reply, ScriptedHttp
+from nsps_testing.sockets import SocketServer
 
 
-class Echo:
+class Echo(SocketServer):
     """A server that greets nobody and answers each line with the same line."""
 
     def __init__(self) -> None:
         self.received: list[bytes] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address: tuple[str, int] = self._listener.getsockname()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(self._answer)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            while line := connection.recv(1024):
-                self.received.append(line)
-                connection.sendall(line)
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def _answer(self, connection: socket.socket) -> None:
+        while line := connection.recv(1024):
+            self.received.append(line)
+            connection.sendall(line)
 
 
 @pytest.fixture
 def echo() -> Iterator[Echo]:
-    server = Echo()
-    yield server
-    server.close()
+    with Echo() as server:
+        yield server
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from nsps.transport.connection import Connection
 from nsps.transport.deadline import Deadline
 from nsps.transport.tcp import BadFrame
 from nsps_testing.faults import Reply, ScriptedHttp
+from nsps_testing.sockets import SocketServer
 from nsps_testing.standard import enriched, make_call, make_context
 from pydantic import ValidationError
 
@@ -189,33 +190,17 @@ def frame(text: str | bytes, protocol: int = 0xEE, extension: int = 0) -> bytes:
 def server(*answers: bytes | Callable[[str], bytes]) -> Iterator[tuple[str, int]]:
     """A CTRL server: the n-th request of any connection gets the n-th answer (b"": closes)."""
     left = list(answers)
-    listener = socket.create_server(("127.0.0.1", 0))
 
     def converse(connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            while data := connection.recv(65536):
-                answer = left.pop(0) if left else b""
-                reply = answer if isinstance(answer, bytes) else answer(data[4:].decode())
-                if not reply:
-                    return
-                connection.sendall(reply)
-
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
+        while data := connection.recv(65536):
+            answer = left.pop(0) if left else b""
+            reply = answer if isinstance(answer, bytes) else answer(data[4:].decode())
+            if not reply:
                 return
-            threading.Thread(target=converse, args=(connection,), daemon=True).start()
+            connection.sendall(reply)
 
-    thread = threading.Thread(target=accept, daemon=True)
-    thread.start()
-    try:
-        yield listener.getsockname()
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(5)
+    with SocketServer(converse) as listening:
+        yield listening.address
 
 
 def received(connection: socket.socket, seconds: float) -> Answer:

@@ -22,6 +22,7 @@ from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps.domain.snapshot import Block, BlockNotRead
 from nsps.transport.smtp import single_line
 from nsps_testing.certificates import issued
+from nsps_testing.sockets import SocketServer
 from nsps_testing.standard import (
     ChaosProxy,
     MessageStandardTests,
@@ -581,25 +582,14 @@ class Scripted:
     def __init__(self, lines: list[str | None], hang: bool = False, drip: float = 0) -> None:
         self.lines, self.hang, self.drip = lines, hang, drip
         self.ended = threading.Event()
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.server = SocketServer(self.talk)
 
     def __enter__(self) -> int:
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
-        return int(self.listener.getsockname()[1])
+        return self.server.port
 
     def __exit__(self, *_: object) -> None:
         self.ended.set()
-        self.listener.close()
-        self.thread.join(5)
-
-    def run(self) -> None:
-        try:
-            connection, _ = self.listener.accept()
-            with connection:
-                self.talk(connection)
-        except OSError:
-            return
+        self.server.close()
 
     def talk(self, connection: socket.socket) -> None:
         for turn, line in enumerate(self.lines):

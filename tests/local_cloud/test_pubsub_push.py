@@ -24,6 +24,7 @@ from google.pubsub_v1.types import PubsubMessage
 from nsps_local.pubsub.identities import Identities
 from nsps_local.pubsub.push import PushBackoff, Window
 from nsps_local.pubsub.server import PubSubServer
+from nsps_testing.sockets import SocketServer
 
 from tests.local_cloud.pubsub_rig import Post, Rig, endpoint, wait_until
 
@@ -251,48 +252,31 @@ def test_connections_are_kept(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "counted"),
     [
-        b"HTTP/1.0 200 OK\r\n\r\nuntil the end",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        (b"HTTP/1.0 200 OK\r\n\r\nuntil the end", "acked"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "acked",
+        ),
+        (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "acked",
+        ),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "nacked"),
     ],
 )
-def test_answers_of_other_shapes(rig: Rig, answer: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def test_answers_of_other_shapes_and_nonsense(rig: Rig, answer: bytes, counted: str) -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        for byte in answer:  # also in the smallest pieces
+            connection.sendall(bytes([byte]))
 
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                for byte in answer:  # also in the smallest pieces
-                    connection.sendall(bytes([byte]))
-
-        server = threading.Thread(target=serve)
-        server.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    with SocketServer(serve) as server:
+        url = f"http://127.0.0.1:{server.port}/"
         topic, subscription = pushed(rig, url, retry_policy=SLOW)
         rig.publish(topic)
-        server.join(10)
-        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
-
-
-def test_nonsense_for_an_answer_is_a_nack(rig: Rig) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
-
-        server = threading.Thread(target=serve)
-        server.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        topic, subscription = pushed(rig, url, retry_policy=SLOW)
-        rig.publish(topic)
-        server.join(10)
-        wait_until(lambda: rig.figures(subscription)["nacked"] == 1)
+        wait_until(lambda: rig.figures(subscription)[counted] == 1)
 
 
 # -- back-off and dead letters, on the moved clock

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,40 +17,16 @@ from nsps.transport.connection import AddressRefused, resolve
 from nsps.transport.deadline import Deadline
 from nsps.transport.http import MAX_ANSWER_BYTES, Answer, AnswerTooLarge, Http
 from nsps_testing.loopback import loopback_only
+from nsps_testing.sockets import SocketServer
 
 Behaviour = Callable[[socket.socket], None]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
-class Server:
-    """A TCP server whose connections are handed to a behaviour."""
-
-    def __init__(self, behave: Behaviour) -> None:
-        self.connections = 0
-        self._behave = behave
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/path?token=hunter2"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._handle, args=(connection,), daemon=True).start()
-
-    def _handle(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                self._behave(connection)
-            except OSError:
-                return
-
-    def close(self) -> None:
-        self._socket.close()
+class Server(SocketServer):
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/path?token=hunter2"
 
 
 @pytest.fixture
@@ -154,7 +129,7 @@ def test_nothing_is_sent_after_the_deadline(serve: Any) -> None:
     server = serve(answer(OK))
     with pytest.raises(Transient, match="no time left"):
         Http().request("GET", server.url, deadline=Deadline(0))
-    assert server.connections == 0
+    assert len(server.connections) == 0
 
 
 @pytest.mark.parametrize(
@@ -199,7 +174,7 @@ def test_connections_are_kept_and_shared_by_threads(serve: Any) -> None:
             pool.submit(http.request, "GET", server.url, deadline=Deadline(5)) for _ in range(40)
         ]
         assert {call.result().status for call in calls} == {200}
-    assert server.connections <= 4
+    assert len(server.connections) <= 4
 
 
 def test_a_dead_kept_connection_is_replaced_once_where_repeating_is_harmless(serve: Any) -> None:
@@ -212,7 +187,7 @@ def test_a_dead_kept_connection_is_replaced_once_where_repeating_is_harmless(ser
     http = Http()
     for _ in range(3):
         assert http.request("PUT", server.url, deadline=Deadline(5), idempotent=True).ok
-    assert server.connections == 3
+    assert len(server.connections) == 3
     with pytest.raises(NoAnswer, match="closed without an answer"):
         http.request("POST", server.url, deadline=Deadline(5))
 
@@ -221,7 +196,7 @@ def test_a_fresh_connection_is_not_tried_twice(serve: Any) -> None:
     server = serve(reset)
     with pytest.raises(NoAnswer):
         Http().request("PUT", server.url, deadline=Deadline(5), idempotent=True)
-    assert server.connections == 1
+    assert len(server.connections) == 1
 
 
 def test_redirects_are_not_followed(serve: Any) -> None:
@@ -378,4 +353,4 @@ def test_what_http_cannot_carry_is_refused_before_a_connection_is_made(
     with pytest.raises(Transient) as raised:
         Http().request("POST", server.url, deadline=Deadline(5), **given)
     assert not isinstance(raised.value, NoAnswer) and "hunter2" not in str(raised.value)
-    assert server.connections == 0
+    assert len(server.connections) == 0

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,12 +18,13 @@ from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unreachable
 from nsps.runtime.secrets import SecretValue
 from nsps.transport.deadline import Deadline
 from nsps.transport.smtp import Envelope, SmtpServer, SmtpSettings, speaks_of_the_mail
+from nsps_testing.sockets import SocketServer
 from nsps_testing.standard import make_context, rotated_parts
 
 ANN, BOB, EVE = "ann@example.net", "bob@example.net", "eve@example.net"
 
 
-class Server:
+class Server(SocketServer):
     """A mail server. ``replies``: the first words of a command -> its reply, or None: silence."""
 
     def __init__(self, replies: dict[str, str | None]) -> None:
@@ -35,15 +36,11 @@ class Server:
             **replies,
         }
         self.commands: list[str] = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self.listener.getsockname()[1])
+        super().__init__(self._serve_mail)
 
-    def run(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self.listener.accept()
-                with connection, connection.makefile("rwb") as stream:
-                    self.converse(stream)
+    def _serve_mail(self, connection: socket.socket) -> None:
+        with connection.makefile("rwb") as stream:
+            self.converse(stream)
 
     def converse(self, stream: Any) -> None:
         self.reply(stream, "connect")
@@ -66,15 +63,8 @@ class Server:
 
 @contextmanager
 def serving(replies: dict[str, str | None]) -> Iterator[Server]:
-    server = Server(replies)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
+    with Server(replies) as server:
         yield server
-    finally:
-        server.listener.shutdown(socket.SHUT_RDWR)
-        server.listener.close()
-        thread.join(5)
 
 
 def smtp(port: int, host: str = "127.0.0.1", **secrets: str) -> SmtpServer:
@@ -159,30 +149,23 @@ class TestInTime:
 
     def test_a_tls_handshake_gets_what_the_reply_before_it_left(self) -> None:
         ended = threading.Event()
-        listener = socket.create_server(("127.0.0.1", 0))
 
-        def run() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.sendall(b"220 hi\r\n")
-                connection.recv(1000)
-                connection.sendall(b"250-hi\r\n250 STARTTLS\r\n")
-                connection.recv(1000)
-                ended.wait(0.8)
-                connection.sendall(b"220 go ahead\r\n")
-                ended.wait(10)  # and no handshake
+        def serve(connection: socket.socket) -> None:
+            connection.sendall(b"220 hi\r\n")
+            connection.recv(1000)
+            connection.sendall(b"250-hi\r\n250 STARTTLS\r\n")
+            connection.recv(1000)
+            ended.wait(0.8)
+            connection.sendall(b"220 go ahead\r\n")
+            ended.wait(10)  # and no handshake
 
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        port = listener.getsockname()[1]
-        settings = SmtpSettings(host="127.0.0.1", port=port, security="starttls")
-        began = time.monotonic()
-        with pytest.raises(Transient, match="did not answer in time"):
-            SmtpServer(settings, "nsps@example.net", make_context().optional).check(Deadline(1))
-        took = time.monotonic() - began
-        ended.set()
-        thread.join(5)
-        listener.close()
+        with SocketServer(serve) as server:
+            settings = SmtpSettings(host="127.0.0.1", port=server.port, security="starttls")
+            began = time.monotonic()
+            with pytest.raises(Transient, match="did not answer in time"):
+                SmtpServer(settings, "nsps@example.net", make_context().optional).check(Deadline(1))
+            took = time.monotonic() - began
+            ended.set()
         assert took < 1.5
 
     def test_looking_up_the_name_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from nsps.transport.tcp import BadFrame, TcpPool
 from nsps.transport.tls import Tls, tls_context
 from nsps_testing.certificates import issued
 from nsps_testing.loopback import loopback_only
+from nsps_testing.sockets import SocketServer
 
 Behaviour = Callable[[socket.socket, bytes], None]
 """What a server does with a request on a connection."""
@@ -41,44 +42,18 @@ def answer_of(frame: str) -> str | None:
     return None if frame.startswith("notification") else frame
 
 
-class Server:
-    """A server on loopback; the n-th connection (the last one, for all that follow) gets the n-th
-    behaviour."""
+class Server(SocketServer):
+    """The n-th connection (the last one, for all that follow) gets the n-th behaviour."""
 
     def __init__(self, *behaviours: Behaviour, tls: ssl.SSLContext | None = None) -> None:
-        self.connections: list[socket.socket] = []
-        self._behaviours, self._tls = behaviours, tls
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._behaviours = behaviours
+        super().__init__(self._answer, tls)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        try:
-            if self._tls is not None:
-                connection = self._tls.wrap_socket(connection, server_side=True)
-            number = len(self.connections)
-            self.connections.append(connection)
-            behave = self._behaviours[min(number, len(self._behaviours) - 1)]
-            while request := connection.recv(65536):
-                behave(connection, request)
-        except OSError:
-            pass  # closed by either side
-        finally:
-            connection.close()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in self.connections:
-            connection.close()
+    def _answer(self, connection: socket.socket) -> None:
+        number = self.connections.index(connection)
+        behave = self._behaviours[min(number, len(self._behaviours) - 1)]
+        while request := connection.recv(65536):
+            behave(connection, request)
 
 
 def echo(connection: socket.socket, request: bytes) -> None:

@@ -6,10 +6,8 @@ import json
 import socket
 import ssl
 import stat
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from nsps.transport.rest import NoAuthentication, Rest
 from nsps.transport.tcp import TcpPool
 from nsps.transport.tls import AUTHORITY, CLIENT_CERTIFICATE, Tls, TlsRefused
 from nsps_testing.certificates import NOW, issued
+from nsps_testing.sockets import SocketServer
 
 DAY = timedelta(days=1)
 AUTHORITY_OF_TEST = issued("authority")
@@ -35,60 +34,35 @@ EXPIRED = issued("expired", AUTHORITY_OF_TEST, NOW - 2 * DAY, NOW - DAY)
 EARLY = issued("early", AUTHORITY_OF_TEST, NOW + DAY, NOW + 2 * DAY)
 
 
-class Server:
+class Server(SocketServer):
     """Demands a certificate of the authority, and answers each request with whose it was."""
 
     def __init__(self, folder: Path, version: ssl.TLSVersion, http: bool) -> None:
-        file = folder / "server.pem"
-        file.write_text(SERVER.pem)
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.minimum_version = self._tls.maximum_version = version
-        self._tls.load_cert_chain(file)
-        self._tls.load_verify_locations(cadata=AUTHORITY_OF_TEST.cert_pem)
-        self._tls.verify_mode = ssl.CERT_REQUIRED
+        self._context = SERVER.server_side(folder, AUTHORITY_OF_TEST)
+        self._context.minimum_version = self._context.maximum_version = version
         self._http = http
-        self.connections: list[socket.socket] = []
+        self.trusted: list[socket.socket] = []
         self.requests = 0
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(self._answer)
 
-    def _accept(self) -> None:
-        while True:
+    def _answer(self, raw: socket.socket) -> None:
+        connection = self._context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
+        with connection:
             try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, raw: socket.socket) -> None:
-        connection = self._tls.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
-        try:
-            connection.do_handshake()
-        except OSError:  # the alert is sent; an answer to what came meanwhile would reset it
-            with suppress(OSError):
+                connection.do_handshake()
+            except OSError:  # the alert is sent; an answer to what came meanwhile would reset it
                 socket.socket.shutdown(connection, socket.SHUT_WR)
                 while socket.socket.recv(connection, 65536):
                     pass
-            connection.close()
-            return
-        self.connections.append(connection)
-        shown: Any = connection.getpeercert()
-        name = shown["subject"][0][0][1]
-        try:
+                return
+            self.trusted.append(connection)
+            shown: Any = connection.getpeercert()
+            name = shown["subject"][0][0][1]
             while connection.recv(65536):
                 self.requests += 1
                 body = json.dumps({"name": name})
                 head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
                 connection.sendall(f"{head}{body}".encode() if self._http else f"{name}\n".encode())
-        except OSError:
-            pass
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in self.connections:
-            connection.close()
 
 
 class Handler:
@@ -151,14 +125,14 @@ def handler(server: Server, http: bool) -> Iterator[Handler]:
 
 def test_the_certificate_is_shown_and_the_connection_kept(handler: Handler, server: Server) -> None:
     assert [handler.ask(), handler.ask()] == ["ours", "ours"]
-    assert len(server.connections) == 1
+    assert len(server.trusted) == 1
 
 
 def test_a_renewed_certificate_counts_at_the_next_request(handler: Handler, server: Server) -> None:
     before = handler.ask()
     handler.secrets[CLIENT_CERTIFICATE] = RENEWED.pem
     assert [before, handler.ask(), handler.ask()] == ["ours", "renewed", "renewed"]
-    assert len(server.connections) == 2
+    assert len(server.trusted) == 2
 
 
 @pytest.mark.parametrize("shown", [STRANGER.pem, None], ids=["stranger", "none"])
@@ -218,7 +192,7 @@ def test_a_secret_that_cannot_be_used(
     ) as raised:  # fmt: skip
         handler.ask()
     assert not {line for line in secret.splitlines() if line in str(raised.value)}
-    assert server.connections == []
+    assert server.trusted == []
     handler.newest = {CLIENT_CERTIFICATE: OURS.pem}
     assert handler.ask() == "ours"
 
