@@ -20,13 +20,14 @@ from typing import Any
 import requests
 import yaml
 
-from nsps_local.bench.processor import resident_mib
+from nsps_local.bench.processor import resident_mib, seconds_of
 from nsps_local.cli.remote import LOCAL
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.stack.ports import reserve_base
 from nsps_local.stack.stack import Options, Stack
 
 LOOK_SECONDS = 1.0
+LEAST_SHOWN = 0.01
 HANDLER = "subscribers"
 PARTS = ("console", HANDLER, "enrichment")
 
@@ -54,6 +55,7 @@ class Fill:
         self._url = f"{described['console']['url']}/api"
         self._state = Path(described["state"])
         self._issuer = TokenIssuer(self._state / "pubsub")
+        self._groups = {each["name"]: each["pid"] for each in described["processes"]}
         self._peaks: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
@@ -63,13 +65,13 @@ class Fill:
             f"{sandbox}/sandbox/seed", json={"accounts": self._accounts}, timeout=600
         )
         seeded.raise_for_status()
-        began = time.monotonic()
+        before, began = seconds_of(self._groups), time.monotonic()
         job = self._finished(self._start(fix=True))
         sent = time.monotonic() - began
         while self._rows() < self._accounts:
             self._look("the last repairs")
-        filled = time.monotonic() - began
-        began = time.monotonic()
+        filled, cost = time.monotonic() - began, self._each(before)
+        before, began = seconds_of(self._groups), time.monotonic()
         after = self._finished(self._start(fix=False))
         compared = time.monotonic() - began
         return {
@@ -78,12 +80,22 @@ class Fill:
             "seconds until all repairs were sent": round(sent, 1),
             "seconds until all rows were written": round(filled, 1),
             "subscribers a second": round(self._accounts / filled, 1),
+            "processor milliseconds a subscriber": cost,
             "found": job["found"],
             "seconds of the comparison afterwards": round(compared, 1),
             "compared a second": round(self._accounts / compared, 1),
+            "processor milliseconds a comparison": self._each(before),
             "found afterwards": after["found"],
+            "read singly": after["singly"],
             "peak memory in MiB": self._peaks,
         }
+
+    def _each(self, before: Mapping[str, float]) -> dict[str, float]:
+        """Part -> processor milliseconds an account since then; parts that took hardly any left
+        out."""
+        spent = seconds_of(self._groups)
+        each = {part: (spent[part] - before[part]) * 1000 / self._accounts for part in spent}
+        return {part: round(took, 2) for part, took in each.items() if took >= LEAST_SHOWN}
 
     def _start(self, *, fix: bool) -> str:
         body = {"handler": HANDLER, "all": True, "fix": fix, "rate": self._rate}
@@ -125,8 +137,7 @@ class Fill:
 
     def _memory(self, part: str) -> float:
         """Resident MiB of a function's processes together, now."""
-        groups = {each["name"]: each["pid"] for each in self._described["processes"]}
-        return round(resident_mib(groups[part]), 1)
+        return round(resident_mib(self._groups[part]), 1)
 
 
 @contextmanager

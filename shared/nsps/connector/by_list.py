@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from nsps.cloud.store import MOST_OWNERS
 from nsps.connector.base import AsynchronousConnector, Call, Connector, State, StateConnector
-from nsps.connector.preview import AT_ONCE, Comparison, Inspector
+from nsps.connector.preview import AT_ONCE, Compared, Comparison, Inspector
 from nsps.connector.watched import Field, watching
 from nsps.domain.event import RECONCILE, EspfEvent, Owner
 from nsps.domain.outcome import DeliveryError
@@ -31,7 +31,6 @@ from nsps.portabilling.reader import Reader
 from nsps.transport.deadline import Deadline
 
 T = TypeVar("T")
-Q = TypeVar("Q")
 
 SAMPLES = 2
 """Accounts of a page that are read singly although their lists show them to be right."""
@@ -70,30 +69,38 @@ class PageInspector:
         self._given: dict[Block, frozenset[str]] = {}
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="compare-page")
 
-    def compare(self, offset: int, limit: int, customer: int | None) -> dict[str, Any]:
+    def compare(
+        self, offset: int, limit: int, customer: int | None, *, fix: bool = False
+    ) -> dict[str, Any]:
         """The page's accounts, and those of them that are not right, with their resources.
 
-        ``same``: resources of the others. ``singly``: why accounts could not be compared by the
-        lists, and how many. Raises NoState, Transient, Terminal.
+        ``fix``: what is missing will be repaired by an event that reads PortaBilling again, so it
+        is not read here. ``same``: resources of the others. ``singly``: why accounts could not be
+        compared by the lists, and how many. Raises NoState, Transient, Terminal.
         """
         features = Block.ACCESS_POLICY_INFO in self._blocks
         listed = self._lists.accounts(offset, customer, limit, features=features)
         lacking: dict[Owner, str] = {}
         seen = self._seen(listed, lacking, first=offset == 0)
-        right = self._right(seen)
-        odd = self._odd([each for each in seen if each.owner in right])
+        known = self._compared(seen, fix=fix)
+        odd = self._odd([each for each in seen if each.owner in known])
         if odd:
-            lacking |= dict.fromkeys(right, odd)
-            right = {}
+            lacking |= dict.fromkeys(known, odd)
+            known = {}
         owners = [Owner("account", str(each)) for each in listed.ids]
-        others = [each for each in owners if each not in right]
-        found = self._inspector.compare(others, right=len(right)) if others else []
+        others = [each for each in owners if each not in known]
+        found = self._inspector.compare(others, known=len(known)) if others else []
+        missing = [
+            {"owner": str(owner), "resources": [each.to_json() for each in compared]}
+            for owner, compared in known.items()
+            if not _right(compared)
+        ]
         return {
             "accounts": list(listed.ids),
             "total": listed.total,
             "more": listed.goes_on(offset, limit),
-            "owners": found,
-            "same": sum(right.values()),
+            "owners": found + missing,
+            "same": sum(len(compared) for compared in known.values() if _right(compared)),
             "singly": dict(Counter(lacking.values())),
         }
 
@@ -180,7 +187,7 @@ class PageInspector:
 
     def _odd(self, right: Sequence[_Seen]) -> str:
         """What a single read of some of them says otherwise than the list; empty if nothing."""
-        for each in right[:: max(1, len(right) // SAMPLES)]:
+        for each in right[:: max(1, -(-len(right) // SAMPLES))]:
             try:
                 pb = self._context.reader.read_owner(each.owner, self._blocks)
             except DeliveryError:
@@ -193,49 +200,74 @@ class PageInspector:
 
     # ---- the ledger and the system -------------------------------------------------------------
 
-    def _right(self, seen: Sequence[_Seen]) -> dict[Owner, int]:
-        """Those that the ledger and the system have so, with how many resources each has."""
+    def _compared(self, seen: Sequence[_Seen], *, fix: bool) -> dict[Owner, list[Compared]]:
+        """Those that the ledger and the system have so; and to ``fix``, those of which neither has
+        anything."""
         parts = [seen[first : first + MOST_OWNERS] for first in range(0, len(seen), MOST_OWNERS)]
         owned: dict[str, dict[str, dict[str, Any]]] = {}
         for found in self._pool.map(self._owned, parts):
             for data in found:
                 owned.setdefault(data["owner"], {})[data["key"]] = data
-        known = [(e, owned.get(str(e.owner), {})) for e in seen]
-        known = [(e, documents) for e, documents in known if documents.keys() == e.states.keys()]
-        held = self._held([key for _, documents in known for key in documents])
-        return {
-            each.owner: len(documents)
-            for each, documents in known
-            if all(self._same(each, key, data, held) for key, data in documents.items())
+        known = [(each, owned.get(str(each.owner), {})) for each in seen]
+        known = [(e, has) for e, has in known if has.keys() == e.states.keys() or (fix and not has)]
+        held = self._held([key for each, _ in known for key in each.states])
+        compared = {
+            each.owner: self._resources(each, has, held)
+            for each, has in known
+            if held is None or held.keys() >= each.states.keys()
         }
+        return {
+            each.owner: compared[each.owner]
+            for each, has in known
+            if each.owner in compared and (_right if has else _none)(compared[each.owner])
+        }
+
+    def _resources(
+        self, seen: _Seen, has: Mapping[str, Any], held: Mapping[str, State | None] | None
+    ) -> list[Compared]:
+        read = (held or {}).get
+        with self._context.redactor().knowing({} if has else seen.pb.to_contract()):
+            return [
+                self._inspector.resource(key, state, str(seen.owner), has.get(key, {}), read)
+                for key, state in seen.states.items()
+            ]
 
     def _owned(self, part: Sequence[_Seen]) -> list[dict[str, Any]]:
         store, name = self._context.store, self._context.handler.name
         return store.find(store.resources_of_owners(name, [str(each.owner) for each in part]))
 
-    def _same(
-        self, seen: _Seen, key: str, data: Mapping[str, Any], held: Mapping[str, State]
-    ) -> bool:
-        state = seen.states[key]
-        found = self._inspector.resource(key, state, str(seen.owner), data, held.get)
-        return found.what is Comparison.SAME
-
-    def _held(self, keys: Sequence[str]) -> Mapping[str, State]:
-        """What the system holds for the keys; what could not be read is left out, too."""
+    def _held(self, keys: Sequence[str]) -> Mapping[str, State | None] | None:
+        """What the system holds for the keys, but for those that could not be read; None where it
+        cannot be read at all."""
         connector = self._connector
-        if not (isinstance(connector, StateConnector) and connector.readable and keys):
-            return {}
-        if type(connector).read_many is StateConnector.read_many:
-            states = self._pool.map(lambda key: self._read(connector.read, key), keys)
-            return {key: state for key, state in zip(keys, states, strict=True) if state}
-        return self._read(connector.read_many, keys) or {}
-
-    def _read(self, read: Callable[[Q, Call], T], what: Q) -> T | None:
-        deadline = Deadline(self._context.handler.call_timeout_seconds)
-        try:
-            return read(what, Call(deadline, reference="compare/page"))
-        except DeliveryError:
+        if not (isinstance(connector, StateConnector) and connector.readable):
             return None
+        if type(connector).read_many is StateConnector.read_many:
+            found = self._pool.map(self._read, keys)
+            return {key: state for each in found for key, state in each.items()}
+        try:
+            return {**dict.fromkeys(keys), **connector.read_many(keys, self._call())}
+        except DeliveryError:
+            return {}
+
+    def _read(self, key: str) -> Mapping[str, State | None]:
+        assert isinstance(self._connector, StateConnector)
+        try:
+            return {key: self._connector.read(key, self._call())}
+        except DeliveryError:
+            return {}
+
+    def _call(self) -> Call:
+        deadline = Deadline(self._context.handler.call_timeout_seconds)
+        return Call(deadline, reference="compare/page")
+
+
+def _right(compared: Sequence[Compared]) -> bool:
+    return all(each.what is Comparison.SAME for each in compared)
+
+
+def _none(compared: Sequence[Compared]) -> bool:
+    return all(each.what is Comparison.MISSING for each in compared)
 
 
 class _InTurn(Reader):

@@ -32,6 +32,7 @@ class AccountPage(BaseModel):
     offset: Annotated[int, Field(ge=0)]
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
     customer: int | None = None
+    fix: bool = False
 
 
 class ConsoleRequest(BaseModel):

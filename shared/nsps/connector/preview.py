@@ -129,8 +129,8 @@ class Inspector:
 
     # ---- many owners -------------------------------------------------------------------------
 
-    def compare(self, owners: Sequence[Owner], *, right: int = 0) -> list[dict[str, Any]]:
-        """Each owner with its resources. ``right``: others that are compared already. Raises
+    def compare(self, owners: Sequence[Owner], *, known: int = 0) -> list[dict[str, Any]]:
+        """Each owner with its resources. ``known``: how many others were compared already. Raises
         NoState; Transient if none could be compared."""
         if isinstance(self._connector, MessageConnector):
             raise NoState(
@@ -140,7 +140,7 @@ class Inspector:
         tasks = [self._pool.submit(copy_context().run, self._compared, each) for each in owners]
         results = [task.result() for task in tasks]
         failed = [found[0].reason for _, found in results if _unread(found)]
-        if failed and len(failed) == len(results) + right:
+        if failed and len(failed) == len(results) + known:
             raise Transient(failed[0])
         return [
             {"owner": str(owner), "resources": [each.to_json() for each in found]}
@@ -187,10 +187,10 @@ class Inspector:
         call = Call(Deadline(handler.call_timeout_seconds), reference=f"{handler.name}/keys")
         keys = list(connector.keys(after, limit, call))
         store = self.context.store
-        places = {key: store.resource(handler.name, key) for key in keys}
-        snapshots = store.call(lambda: list(store.client.get_all(list(places.values()))))
-        ours = {s.reference.path for s in snapshots if (s.to_dict() or {}).get("owner")}
-        foreign = [key for key, place in places.items() if place.path not in ours]
+        places = {key: store.resource(handler.name, key).path for key in keys}
+        documents = store.call(lambda: store.documents.get(places.values())) if places else []
+        ours = {each.path for each in documents if (each.fields or {}).get("owner")}
+        foreign = [key for key, place in places.items() if place not in ours]
         return {"foreign": foreign, "last": keys[-1] if len(keys) == limit else None}
 
     # ---- one owner's resources ---------------------------------------------------------------

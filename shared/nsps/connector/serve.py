@@ -367,7 +367,8 @@ def _answer_to(asked: ConsoleRequest, path: str, started: _Started) -> dict[str,
     if path == "/confidential":
         return started.confidential()
     if asked.page is not None:
-        return started.pages().compare(asked.page.offset, asked.page.limit, asked.page.customer)
+        page = asked.page
+        return started.pages().compare(page.offset, page.limit, page.customer, fix=page.fix)
     return asked.compare(started.inspector())
 
 

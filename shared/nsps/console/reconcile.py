@@ -106,7 +106,7 @@ class Reconcile:
     def _accounts(self, job: Job, handler: HandlerSummary, size: int) -> _Compared:
         """The next accounts of PortaBilling's list, which the handler's function reads itself."""
         i_customer, offset = job.spec.get("customer"), int(job.cursor.get("offset", 0))
-        asked = {"offset": offset, "limit": size, "customer": i_customer}
+        asked = {"offset": offset, "limit": size, "customer": i_customer, "fix": job.fix}
         said = self._handlers.ask(handler.name, "/compare", {"page": asked})
         ids, owners = said["accounts"], said["owners"]
         if said["more"]:

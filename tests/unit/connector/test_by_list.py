@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, cast
 
 import pytest
@@ -280,6 +281,49 @@ def test_what_is_wrong_is_found_as_by_single_reads(store: Store, wrong: str) -> 
     found = scene.found()
     assert found == scene.singly()
     assert list(found) == [f"account:{PLAIN}"]
+
+
+@pytest.mark.parametrize("box", [Subscribers, Box, DarkBox])
+def test_what_will_be_repaired_anyway_is_not_read_first(store: Store, box: type[Box]) -> None:
+    scene = Scene(store, box())
+    before = scene.pages.compare(0, 100, None)["owners"]
+    scene.api.calls.clear()
+    to_fix = scene.pages.compare(0, 100, None, fix=True)["owners"]
+    assert sorted(to_fix, key=itemgetter("owner")) == before
+    assert {r["what"] for each in to_fix for r in each["resources"]} == {"missing"}
+    assert scene.api.calls.count("account_info") == SAMPLES
+
+
+def _owns_another(scene: Scene) -> None:
+    more = {"key": "old", "owner": f"account:{PLAIN}", "confirmed": "x"}
+    scene.kit.store.resource("hss", "old").set(more)
+
+
+FIXED: dict[str, Callable[[Scene], object]] = {
+    "different": lambda scene: _holds(scene, email="old@alba.example"),
+    "unrecorded": lambda scene: scene.kit.store.resource("hss", _card(PLAIN)["imsi"]).delete(),
+    "missing": lambda scene: scene.box.holds.pop(_card(PLAIN)["imsi"]),
+    "left over": _owns_another,
+}
+
+
+@pytest.mark.parametrize("wrong", FIXED)
+def test_anything_but_missing_altogether_is_read_before_it_is_repaired(
+    store: Store, wrong: str
+) -> None:
+    scene = Scene(store).fill()
+    FIXED[wrong](scene)
+    (found,) = scene.pages.compare(0, 100, None, fix=True)["owners"]
+    assert [r["what"] for r in found["resources"] if r["what"] != "same"] == [wrong]
+    assert scene.api.calls.count("account_info") == 1 + SAMPLES
+
+
+@pytest.mark.parametrize("box", [Subscribers, Box])
+def test_a_system_that_does_not_answer_is_not_an_empty_one(store: Store, box: type[Box]) -> None:
+    scene = Scene(store, box())
+    scene.box.seen.before = [Transient("down")] * 20
+    with pytest.raises(Transient):
+        scene.pages.compare(0, 100, None, fix=True)
 
 
 def test_lists_that_cannot_be_used(store: Store) -> None:
