@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from nsps_testing.waiting import wait_for
 from playwright.sync_api import Browser
 
 from tests.browser.world import AXE, Reader, World, needed, until
-from tests.end_to_end.whole_stack import ROOT, wait_for
+from tests.end_to_end.whole_stack import ROOT
 
 pytestmark = [pytest.mark.timeout(300), needed]
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from nsps_testing.waiting import wait_for
 from playwright.sync_api import Browser, Locator, Page
 
 from tests.browser.world import Reader, World, needed, until
-from tests.end_to_end.whole_stack import wait_for
 
 pytestmark = [pytest.mark.timeout(300), needed]
 MOST_TABS = 250

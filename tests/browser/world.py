@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from nsps.delivery.history import kept_event
+from nsps_testing.waiting import wait_for
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from tests.end_to_end.recorder import Received, Recorder
@@ -24,7 +25,6 @@ from tests.end_to_end.whole_stack import (
     SIMS,
     WholeStack,
     configuration,
-    wait_for,
     webhook,
 )
 

@@ -6,8 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -44,6 +43,7 @@ from nsps_testing.standard import (
     make_context,
     rotated_parts,
 )
+from nsps_testing.waiting import wait_for
 from pydantic import ValidationError
 
 from functions.connectors.oms_tmf641 import tmf641
@@ -409,7 +409,7 @@ class TestAsking:
         try:
             made = connector(manager_process)
             ident = made.submit(an_order("silent-1"), make_call())
-            until(lambda: made.ask(ident, make_call()).state is AnswerState.DONE)
+            wait_for(lambda: made.ask(ident, make_call()).state is AnswerState.DONE)
             assert made.ask("silent-1", make_call()).order == "silent-1", "by our reference, too"
         finally:
             requests.post(f"{manager_process}/control", json={"behaviour": "normal"}, timeout=5)
@@ -659,13 +659,6 @@ def listening() -> Iterator[tuple[Listener, str]]:
         thread.join(5)
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
-
-
 PROGRESS, DONE, FAILED = AnswerState.PROGRESS, AnswerState.DONE, AnswerState.FAILED
 
 
@@ -716,14 +709,14 @@ class TestLateAnswers:
 
         if behaviour == "early":
             assert received() == expected, "the answer was here before the order was taken"
-        until(lambda: received() == expected)
+        wait_for(lambda: received() == expected)
         assert listener.refused == 0
 
     def test_noise_is_heard_as_progress(self, system: tuple[Listener, str]) -> None:
         listener, url = system
         requests.post(f"{url}/control", json={"behaviour": "noise"}, timeout=5)
         connector(url).submit(an_order("noisy"), make_call())
-        until(
+        wait_for(
             lambda: any(each.order == "noisy" and each.state is DONE for each in listener.answers)
         )
         messages = [each.message for each in listener.answers if each.order == "noisy"]
@@ -738,11 +731,11 @@ class TestLateAnswers:
             return requests.get(f"{url}/control", timeout=5).json()["services"]
 
         made.submit(an_order("end-1"), make_call())
-        until(lambda: services().get(KEY, {}).get("serviceGranted") is True)
+        wait_for(lambda: services().get(KEY, {}).get("serviceGranted") is True)
         made.submit(an_order("end-2", Action.MODIFY, BLOCKED), make_call())
-        until(lambda: services()[KEY]["serviceGranted"] is False)
+        wait_for(lambda: services()[KEY]["serviceGranted"] is False)
         made.submit(replace(an_order("end-3", Action.DELETE), state={}), make_call())
-        until(lambda: KEY not in services())
+        wait_for(lambda: KEY not in services())
 
     def test_the_hub_takes_and_drops_a_callback(self, system: tuple[Listener, str]) -> None:
         _, url = system
@@ -753,7 +746,7 @@ class TestLateAnswers:
             made = requests.post(hub, json={"callback": callback}, headers=headers, timeout=5)
             assert made.status_code == 201
             connector(url).submit(an_order("hub-1"), make_call())
-            until(lambda: any(each.order == "hub-1" for each in other.answers))
+            wait_for(lambda: any(each.order == "hub-1" for each in other.answers))
             gone = requests.delete(f"{hub}/{made.json()['id']}", headers=headers, timeout=5)
             assert gone.status_code == 204
         assert requests.post(hub, json={}, headers=headers, timeout=5).status_code == 400

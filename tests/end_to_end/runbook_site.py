@@ -29,10 +29,11 @@ from nsps.domain.outcome import Outcome
 from nsps.runtime.settings import HandlerLocation
 from nsps_local import cli, order_manager
 from nsps_local.cli import show
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end import processes
 from tests.end_to_end.recorder import Received, Recorder
-from tests.end_to_end.whole_stack import DATABASE, WholeStack, configuration, wait_for, webhook
+from tests.end_to_end.whole_stack import DATABASE, WholeStack, configuration, webhook
 
 TOKEN, CALLBACK_TOKEN = "orders-token-4711", "notification-token-4711"
 SIMS = ["SIM/*", "Account/Blocked", "Account/Unblocked"]

@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 
 import requests
 from nsps.domain.outcome import Outcome
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end.runbook_site import Site
-from tests.end_to_end.whole_stack import wait_for
 
 Situation = Callable[[Site], Iterator[None]]
 PAST = datetime(2026, 1, 1, tzinfo=UTC)

@@ -20,8 +20,9 @@ import pytest
 import requests
 from nsps.domain.outcome import Outcome
 from nsps_local import order_manager
+from nsps_testing.waiting import wait_for
 
-from tests.end_to_end.whole_stack import WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -36,10 +36,11 @@ from nsps.delivery.switch import (
 )
 from nsps.domain.outcome import Outcome
 from nsps.runtime.settings import HandlerLocation
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end import processes
 from tests.end_to_end.recorder import Received, Recorder
-from tests.end_to_end.whole_stack import ROOT, WholeStack, configuration, wait_for, webhook
+from tests.end_to_end.whole_stack import ROOT, WholeStack, configuration, webhook
 from tests.unit.outage import most_within
 
 pytestmark = pytest.mark.timeout(600)

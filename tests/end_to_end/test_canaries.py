@@ -41,9 +41,10 @@ from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.sandbox.seed import seed_demo
 from nsps_local.sandbox.store import Store as SandboxStore
 from nsps_testing.faults import Reply, ScriptedHttp
+from nsps_testing.waiting import wait_for
 
 from tests.connectors.test_voip_kamailio import make_database
-from tests.end_to_end.whole_stack import DATABASE, ROOT, WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import DATABASE, ROOT, WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -11,14 +11,9 @@ from typing import Any
 import pytest
 import requests
 from nsps_local.pubsub.oidc import TokenIssuer
+from nsps_testing.waiting import wait_for
 
-from tests.end_to_end.whole_stack import (
-    DATABASE,
-    SIMS,
-    WholeStack,
-    configuration,
-    wait_for,
-)
+from tests.end_to_end.whole_stack import DATABASE, SIMS, WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(240)
 

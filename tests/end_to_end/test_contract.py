@@ -38,6 +38,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nsps_local.firestore import FirestoreServer
 from nsps_local.secretmanager import SecretManagerServer
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end.function_process import FunctionProcess
 
@@ -549,10 +550,7 @@ def _wait_for_lease(cloud: Cloud, i_account: int) -> None:
     with mock.patch.dict(os.environ, {"FIRESTORE_EMULATOR_HOST": cloud.firestore.target}):
         client = firestore.Client(project="demo")
     at = client.document("handlers", "leaving", "owners", f"account:{i_account}")
-    ends = time.monotonic() + 15
-    while not at.get().exists:
-        assert time.monotonic() < ends
-        time.sleep(0.02)
+    wait_for(lambda: at.get().exists)
 
 
 def test_10_a_shutdown_loses_no_call_that_is_under_way(

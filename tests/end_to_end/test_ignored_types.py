@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end.recorder import Received, Recorder
-from tests.end_to_end.whole_stack import WholeStack, configuration, wait_for, webhook
+from tests.end_to_end.whole_stack import WholeStack, configuration, webhook
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -14,11 +14,12 @@ import pytest
 import requests
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_testing.faults import ScriptedHttp
+from nsps_testing.waiting import wait_for
 
 from tests.connectors.network_element import ADMF, NE, NetworkElement
 from tests.connectors.test_li_x1 import KEY, warrant, xid
 from tests.end_to_end.test_canaries import Sinks
-from tests.end_to_end.whole_stack import WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(300)
 

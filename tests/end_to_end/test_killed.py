@@ -21,15 +21,10 @@ import pytest
 import requests
 from nsps.delivery.timeline import EventHistory
 from nsps.domain.outcome import Outcome
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end.recorder import Received, Recorder
-from tests.end_to_end.whole_stack import (
-    DATABASE,
-    WholeStack,
-    configuration,
-    wait_for,
-    webhook,
-)
+from tests.end_to_end.whole_stack import DATABASE, WholeStack, configuration, webhook
 
 pytestmark = pytest.mark.timeout(240)
 

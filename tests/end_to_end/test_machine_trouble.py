@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import requests
 from nsps.domain.outcome import Outcome
+from nsps_testing.waiting import wait_for
 
-from tests.end_to_end.whole_stack import DATABASE, WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import DATABASE, WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(300)
 

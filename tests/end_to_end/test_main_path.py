@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from google.api_core import exceptions
+from nsps_testing.waiting import wait_for
 
-from tests.end_to_end.whole_stack import WholeStack, wait_for
+from tests.end_to_end.whole_stack import WholeStack
 from tests.local_cloud.firestore_kit import client
 from tests.local_cloud.pubsub_rig import Rig
 

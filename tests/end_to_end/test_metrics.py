@@ -17,10 +17,11 @@ from google.pubsub_v1 import PublisherClient
 from google.pubsub_v1.types import PubsubMessage
 from nsps.delivery import switch
 from nsps_local.recording import Resource, Topology, record
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end.cloud_logging import entries, extract, matches
 from tests.end_to_end.recorder import Recorder
-from tests.end_to_end.whole_stack import DATABASE, WholeStack, configuration, wait_for, webhook
+from tests.end_to_end.whole_stack import DATABASE, WholeStack, configuration, webhook
 
 pytestmark = pytest.mark.timeout(300)
 

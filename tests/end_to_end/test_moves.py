@@ -13,15 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
+from nsps_testing.waiting import wait_for
 
-from tests.end_to_end.whole_stack import (
-    DATABASE,
-    SIMS,
-    WholeStack,
-    configuration,
-    program,
-    wait_for,
-)
+from tests.end_to_end.whole_stack import DATABASE, SIMS, WholeStack, configuration, program
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from nsps.domain.outcome import Outcome
+from nsps_testing.waiting import wait_for
 
-from tests.end_to_end.whole_stack import DATABASE, ROOT, WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import DATABASE, ROOT, WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(240)
 

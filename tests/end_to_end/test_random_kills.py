@@ -31,6 +31,7 @@ from typing import Any
 import pytest
 import requests
 from nsps_local.scenario import ScenarioFailed
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end.history_checker import (
     Acknowledged,
@@ -46,7 +47,7 @@ from tests.end_to_end.history_checker import (
     violations,
 )
 from tests.end_to_end.recorder import Received, Recorder
-from tests.end_to_end.whole_stack import SIMS, WholeStack, configuration, wait_for, webhook
+from tests.end_to_end.whole_stack import SIMS, WholeStack, configuration, webhook
 
 KILLS = int(os.environ.get("NSPS_KILLS", "20"))
 SEED = int(os.environ.get("NSPS_KILL_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import pytest
 from nsps.delivery.timeline import Delivered, EventHistory
 from nsps.domain.outcome import Outcome
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end.test_console import Console
-from tests.end_to_end.whole_stack import DATABASE, SIMS, WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import DATABASE, SIMS, WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(240)
 

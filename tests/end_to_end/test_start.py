@@ -16,16 +16,10 @@ from typing import Any
 import pytest
 import yaml
 from nsps_local.stack.ports import reserve_base
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end import processes
-from tests.end_to_end.whole_stack import (
-    DATABASE,
-    ROOT,
-    WholeStack,
-    configuration,
-    wait_for,
-    webhook,
-)
+from tests.end_to_end.whole_stack import DATABASE, ROOT, WholeStack, configuration, webhook
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from nsps_testing.faults import ScriptedHttp
+from nsps_testing.waiting import wait_for
 
 from tests.connectors.test_rest import DESCRIPTION, TOKEN, Parties
-from tests.end_to_end.whole_stack import WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,22 +30,12 @@ from nsps_local.cli.send import signed_headers
 from nsps_local.pubsub.oidc import TokenIssuer
 from nsps_local.scenario import Sandbox
 from nsps_local.stack.ports import reserve_base
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 30, why: str = "") -> Any:
-    """The first true value of ``what``; AssertionError when the time is over."""
-    ends = time.monotonic() + seconds
-    while True:
-        value = what()
-        if value:
-            return value
-        assert time.monotonic() < ends, f"not within {seconds} s: {why or what}"
-        time.sleep(0.05)
 
 
 def configuration(folder: Path, handlers: list[dict[str, Any]], **more: Any) -> Path:

@@ -17,8 +17,9 @@ from nsps_local.recording.topology import Binding
 from nsps_local.stack import cloud
 from nsps_local.stack.errors import CannotStart
 from nsps_local.stack.scheduler import Scheduler
+from nsps_testing.waiting import wait_for
 
-from tests.local_cloud.pubsub_rig import Endpoint, Rig, endpoint, wait_until
+from tests.local_cloud.pubsub_rig import Endpoint, Rig, endpoint
 
 RETENTION = 31 * 86400
 
@@ -81,12 +82,12 @@ def test_an_event_reaches_a_handler_whose_grant_was_not_forgotten(
         topic = f"projects/{acme.project}/topics/{acme.subscription('hss').topic}"
         with deployed(without(whole, calls(whole, "hss")), tmp_path) as rig:
             rig.publish(topic, b"event", hss="1")
-            wait_until(lambda: rig.figures(name).get("push_403"))
+            wait_for(lambda: rig.figures(name).get("push_403"))
             assert rig.figures(name)["backlog"] == 1
         assert http.posts == []
         with deployed(whole, tmp_path) as rig:
             rig.advance(600)
-            wait_until(lambda: rig.figures(name)["backlog"] == 0)
+            wait_for(lambda: rig.figures(name)["backlog"] == 0)
         assert len(http.posts) == 1
 
 

@@ -58,16 +58,6 @@ def get(url: str) -> dict[str, Any]:
         return dict(json.load(answer))
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """The first true value of `condition`, polled; fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while True:
-        if found := condition():
-            return found
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.02)
-
-
 @contextlib.contextmanager
 def embedded(state: Path, **options: Any) -> Iterator[FirestoreServer]:
     with FirestoreServer(state, **options) as server:

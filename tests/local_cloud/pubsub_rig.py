@@ -15,20 +15,10 @@ from itertools import count
 from typing import Any
 
 from google.cloud import pubsub_v1
+from nsps_testing.waiting import wait_for
 
 PROJECT = "conformance"
 _numbers = count(1)
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "") -> Any:
-    """The condition's first true value; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"not within {seconds} s: {what or condition}")
 
 
 class Rig:
@@ -211,7 +201,7 @@ class Endpoint:
 
     def wait(self, number: int, seconds: float = 10.0) -> list[Post]:
         """The first `number` posts, once they are there."""
-        wait_until(lambda: len(self.posts) >= number, seconds, f"{number} posts")
+        wait_for(lambda: len(self.posts) >= number, seconds, f"{number} posts")
         return self.posts[:number]
 
 

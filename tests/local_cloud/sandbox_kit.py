@@ -160,14 +160,3 @@ class Api:
         verb = "GET" if body is None else "POST"
         options = {"json": body, "headers": headers, "timeout": 10, **options}
         return self.http.request(verb, f"{self.url}/espf/v1/{path}", **options)
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """Wait until a condition holds; its value. Fails with the last value otherwise."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"still {value!r} after {seconds} s"
-        time.sleep(0.01)

@@ -16,8 +16,7 @@ from nsps_local.bench.system import System
 from nsps_local.pubsub.http_client import PushClient
 from nsps_local.sandbox import Sandbox
 from nsps_local.stack.ports import ROOM, reserve_base
-
-from tests.local_cloud.sandbox_kit import eventually
+from nsps_testing.waiting import wait_for
 
 
 def measured(milliseconds: float, lasting: float, spent: float = 1.0) -> compare.Measured:
@@ -82,7 +81,7 @@ def test_the_peer_provisions_an_event(tmp_path: Path) -> None:
         port = reserve_base() + ROOM - 2
         with running.running(portabilling, port) as peer:
             asyncio.run(provisioned(peer, port, i_account))
-            eventually(lambda: peer.statuses() == 1)
+            wait_for(lambda: peer.statuses() == 1)
             spent = processor.seconds_of(peer.groups())
             assert set(spent) == {"Redis", "PostgreSQL", "web", "worker"}
             assert min(spent["web"], spent["worker"]) > 0.1

@@ -15,8 +15,9 @@ from google.cloud import firestore
 from google.cloud.firestore import And, FieldFilter, Or
 from google.cloud.firestore_v1.vector import Vector
 from google.protobuf.timestamp_pb2 import Timestamp
+from nsps_testing.waiting import wait_for
 
-from tests.local_cloud.firestore_kit import GOOGLE_PACKAGE, client, embedded, google, ids, wait_for
+from tests.local_cloud.firestore_kit import GOOGLE_PACKAGE, client, embedded, google, ids
 
 GOOGLE_DIFFERS = {
     "test_create_twice_in_one_commit": "INVALID_ARGUMENT: cannot insert then insert",

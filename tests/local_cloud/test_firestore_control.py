@@ -17,8 +17,9 @@ from google.api_core import exceptions
 from google.cloud import firestore
 from google.cloud.firestore import FieldFilter
 from nsps_local.firestore import FirestoreServer
+from nsps_testing.waiting import wait_for
 
-from tests.local_cloud.firestore_kit import client, embedded, get, ids, post, wait_for
+from tests.local_cloud.firestore_kit import client, embedded, get, ids, post
 
 
 @pytest.fixture

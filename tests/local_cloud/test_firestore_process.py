@@ -16,8 +16,9 @@ from nsps_local.firestore import FirestoreServer
 from nsps_local.firestore.clock import MICRO, Clock
 from nsps_local.firestore.store import Store
 from nsps_local.grpc_server import PORT_BUSY
+from nsps_testing.waiting import wait_for
 
-from tests.local_cloud.firestore_kit import Process, client, embedded, get, wait_for
+from tests.local_cloud.firestore_kit import Process, client, embedded, get
 
 MODULE = "nsps_local.firestore"
 

@@ -26,8 +26,9 @@ from google.api_core.retry import Retry
 from google.pubsub_v1.services.publisher import PublisherClient as GeneratedClient
 from google.pubsub_v1.types import PubsubMessage
 from nsps_local.pubsub.server import PubSubServer
+from nsps_testing.waiting import wait_for
 
-from tests.local_cloud.pubsub_rig import PROJECT, Rig, endpoint, wait_until
+from tests.local_cloud.pubsub_rig import PROJECT, Rig, endpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately:DeprecationWarning")
 
@@ -92,7 +93,7 @@ def _google() -> Iterator[Rig]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: _listens(port), 30, "Google's emulator to listen")
+        wait_for(lambda: _listens(port), 30, "Google's emulator to listen")
         found = Rig(f"127.0.0.1:{port}")
         yield found
         found.close()
@@ -509,9 +510,9 @@ def test_the_real_subscriber_receives_everything(rig: Rig) -> None:
 
     future = rig.subscriber.subscribe(subscription, callback)
     try:
-        wait_until(lambda: set(got) >= published, 10)
+        wait_for(lambda: set(got) >= published, 10)
         published.add(rig.publish(topic, b"while it streams"))
-        wait_until(lambda: set(got) >= published, 10)
+        wait_for(lambda: set(got) >= published, 10)
     finally:
         future.cancel()
         future.result(timeout=10)
@@ -532,7 +533,7 @@ def test_a_streamed_nack_comes_again(rig: Rig) -> None:
 
     future = rig.subscriber.subscribe(subscription, callback)
     try:
-        wait_until(lambda: len(seen) == 3, 10)
+        wait_for(lambda: len(seen) == 3, 10)
     finally:
         future.cancel()
         future.result(timeout=10)

@@ -24,8 +24,9 @@ from google.pubsub_v1.services.publisher import PublisherClient as GeneratedClie
 from google.pubsub_v1.services.subscriber import SubscriberClient as GeneratedSubscriber
 from google.pubsub_v1.types import PubsubMessage, StreamingPullRequest
 from nsps_local.pubsub.server import PubSubServer
+from nsps_testing.waiting import wait_for
 
-from tests.local_cloud.pubsub_rig import Rig, endpoint, wait_until
+from tests.local_cloud.pubsub_rig import Rig, endpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately:DeprecationWarning")
 
@@ -86,7 +87,7 @@ def test_no_confirmed_publish_is_lost_by_a_kill_in_the_middle(
     writers = [threading.Thread(target=publish) for _ in range(4)]
     for writer in writers:
         writer.start()
-    wait_until(lambda: len(confirmed) > 1000)
+    wait_for(lambda: len(confirmed) > 1000)
     kill(process)
     for writer in writers:
         writer.join(20)
@@ -117,7 +118,7 @@ def test_a_kill_keeps_resources_attempts_acknowledgements_and_the_clock(
     rig.ack(subscription, by_data[b"acked"])
     rig.nack(subscription, by_data[b"failing"])
     rig.advance(3600)
-    wait_until(lambda: rig.figures(subscription)["expired"] == 1)  # what was outstanding
+    wait_for(lambda: rig.figures(subscription)["expired"] == 1)  # what was outstanding
     by_data = {one.message.data: one for one in rig.pull(subscription)}
     assert by_data[b"failing"].delivery_attempt == 2
     rig.nack(subscription, by_data[b"failing"])

@@ -25,8 +25,9 @@ from nsps_local.pubsub.identities import Identities
 from nsps_local.pubsub.push import PushBackoff, Window
 from nsps_local.pubsub.server import PubSubServer
 from nsps_testing.sockets import SocketServer
+from nsps_testing.waiting import wait_for
 
-from tests.local_cloud.pubsub_rig import Post, Rig, endpoint, wait_until
+from tests.local_cloud.pubsub_rig import Post, Rig, endpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately:DeprecationWarning")
 
@@ -143,14 +144,14 @@ def test_a_push_is_answered_403_until_its_account_may_call(tmp_path: Path) -> No
         with rig_with(tmp_path, {http.url: [f"serviceAccount:{OTHER}"]}) as rig:
             topic, subscription = pushed(rig, f"{http.url}/work", push=token)
             published = rig.publish(topic)
-            wait_until(lambda: rig.figures(subscription).get("push_403", 0) >= 2)
+            wait_for(lambda: rig.figures(subscription).get("push_403", 0) >= 2)
             figures = rig.figures(subscription)
             assert (figures["acked"], figures["backlog"]) == (0, 1)
             assert figures["nacked"] == figures["push_403"]
         assert http.posts == []
         with rig_with(tmp_path, {http.url: [f"serviceAccount:{MINE}"]}) as rig:
             assert http.wait(1)[0].json["message"]["messageId"] == published
-            wait_until(lambda: rig.figures(subscription)["backlog"] == 0)
+            wait_for(lambda: rig.figures(subscription)["backlog"] == 0)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_who_is_admitted(
             topic, subscription = pushed(rig, http.url, push=push)
             rig.publish(topic)
             counted = "acked" if reached else "push_403"
-            wait_until(lambda: rig.figures(subscription).get(counted))
+            wait_for(lambda: rig.figures(subscription).get(counted))
         assert bool(http.posts) is reached
 
 
@@ -186,7 +187,7 @@ def test_these_answers_acknowledge(rig: Rig, status: int) -> None:
         topic, subscription = pushed(rig, http.url)
         rig.publish(topic)
         http.wait(1)
-        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+        wait_for(lambda: rig.figures(subscription)["acked"] == 1)
         assert rig.figures(subscription)["backlog"] == 0
 
 
@@ -196,7 +197,7 @@ def test_these_do_not(rig: Rig, status: int) -> None:
         topic, subscription = pushed(rig, http.url, retry_policy=SLOW)
         rig.publish(topic)
         http.wait(1)
-        wait_until(lambda: rig.figures(subscription)["nacked"] == 1)
+        wait_for(lambda: rig.figures(subscription)["nacked"] == 1)
         figures = rig.figures(subscription)
         assert (figures["backlog"], figures["waiting"], figures[f"push_{status}"]) == (1, 1, 1)
 
@@ -207,7 +208,7 @@ def test_a_refused_or_broken_connection_is_a_nack(rig: Rig) -> None:
         port = closed.getsockname()[1]
         topic, subscription = pushed(rig, f"http://127.0.0.1:{port}/", retry_policy=SLOW)
         rig.publish(topic)
-        wait_until(partial(has_nacked, rig, subscription, 1))
+        wait_for(partial(has_nacked, rig, subscription, 1))
         assert rig.figures(subscription)["push_broken"] == 1
 
     def break_it(_: Post) -> int:
@@ -216,7 +217,7 @@ def test_a_refused_or_broken_connection_is_a_nack(rig: Rig) -> None:
     with endpoint(break_it) as http:
         topic, subscription = pushed(rig, http.url, retry_policy=SLOW)
         rig.publish(topic)
-        wait_until(lambda: rig.figures(subscription)["nacked"] == 1)
+        wait_for(lambda: rig.figures(subscription)["nacked"] == 1)
         assert len(http.posts) == 1
 
 
@@ -239,7 +240,7 @@ def test_an_endpoint_slower_than_the_ack_deadline_is_cut_off(rig: Rig) -> None:
         release.set()
         rig.advance(10)
         http.wait(2)
-        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+        wait_for(lambda: rig.figures(subscription)["acked"] == 1)
 
 
 def test_connections_are_kept(rig: Rig) -> None:
@@ -276,7 +277,7 @@ def test_answers_of_other_shapes_and_nonsense(rig: Rig, answer: bytes, counted: 
         url = f"http://127.0.0.1:{server.port}/"
         topic, subscription = pushed(rig, url, retry_policy=SLOW)
         rig.publish(topic)
-        wait_until(lambda: rig.figures(subscription)[counted] == 1)
+        wait_for(lambda: rig.figures(subscription)[counted] == 1)
 
 
 # -- back-off and dead letters, on the moved clock
@@ -295,7 +296,7 @@ def test_a_hundred_attempts_take_sixteen_hours_and_end_in_the_dead_letter_topic(
         rig.publish(topic, b"poison")
         passed = 0.0
         for attempt in range(1, 100):
-            wait_until(partial(has_nacked, rig, subscription, attempt))
+            wait_for(partial(has_nacked, rig, subscription, attempt))
             due = min(10 * 2 ** (attempt - 1), 600)
             rig.advance(due - 1)
             assert len(http.posts) == attempt
@@ -323,7 +324,7 @@ def test_without_a_dead_letter_topic_the_message_stays(rig: Rig) -> None:
         rig.subscriber.modify_push_config(subscription=subscription, push_config=push)
         rig.publish(topic)
         http.wait(8)
-        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+        wait_for(lambda: rig.figures(subscription)["acked"] == 1)
 
 
 def test_a_pause_keeps_messages_and_counts_no_attempts(rig: Rig) -> None:
@@ -337,7 +338,7 @@ def test_a_pause_keeps_messages_and_counts_no_attempts(rig: Rig) -> None:
             dead_letter_policy={"dead_letter_topic": dead, "max_delivery_attempts": 5},
         )
         rig.publish(topic)
-        wait_until(lambda: rig.figures(subscription)["nacked"] == 1)
+        wait_for(lambda: rig.figures(subscription)["nacked"] == 1)
         rig.subscriber.modify_push_config(subscription=subscription, push_config={})
         rig.advance(3 * 86400)
         assert rig.figures(subscription)["backlog"] == 1
@@ -375,7 +376,7 @@ def test_timers_follow_the_moved_clock(rig: Rig) -> None:
     with endpoint(lambda _: 503) as http:
         topic, subscription = pushed(rig, http.url, retry_policy=SLOW)
         rig.publish(topic)
-        wait_until(partial(has_nacked, rig, subscription, 1))
+        wait_for(partial(has_nacked, rig, subscription, 1))
         rig.advance(9.8)
         http.wait(2, seconds=2)
 
@@ -389,7 +390,7 @@ def test_without_a_policy_nacks_pause_the_subscription(rig: Rig) -> None:
         gaps = (second - first, third - second, fourth - third)
         for gap, pause in zip(gaps, (0.1, 0.2, 0.4), strict=True):
             assert pause - 0.02 < gap < pause + 0.3
-        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+        wait_for(lambda: rig.figures(subscription)["acked"] == 1)
 
 
 def test_push_backoff_without_a_policy() -> None:
@@ -433,7 +434,7 @@ def test_one_call_that_hangs_holds_up_no_other_even_after_many_failures(rig: Rig
         topic, subscription = pushed(rig, http.url, retry_policy=SLOW)
         for _ in range(50):
             rig.publish(topic)
-        wait_until(partial(has_nacked, rig, subscription, 50))
+        wait_for(partial(has_nacked, rig, subscription, 50))
         rig.publish(topic, b"hangs")
         http.wait(51)
         for _ in range(20):
@@ -453,7 +454,7 @@ def test_it_says_why_messages_wait(rig: Rig, caplog: pytest.LogCaptureFixture) -
         topic, _ = pushed(rig, http.url)
         for _ in range(20):
             rig.publish(topic)
-        wait_until(lambda: "12 messages wait, for 8 pushes are under way" in caplog.text)
+        wait_for(lambda: "12 messages wait, for 8 pushes are under way" in caplog.text)
         release.set()
         http.wait(20)
 
@@ -522,11 +523,11 @@ def test_duplicates_at_once_and_after_the_acknowledgement(rig: Rig) -> None:
         rig.publish(topic)
         first, second = http.wait(2)
         assert first.body == second.body
-        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+        wait_for(lambda: rig.figures(subscription)["acked"] == 1)
         rig.faults(subscription, lose_acks={"times": 2})
         rig.publish(topic)
         http.wait(5)
-        wait_until(lambda: rig.figures(subscription)["acked"] == 2)
+        wait_for(lambda: rig.figures(subscription)["acked"] == 2)
         assert len({post.json["message"]["messageId"] for post in http.posts[2:]}) == 1
 
 
@@ -559,15 +560,15 @@ def test_connections_that_drop_before_and_after_the_endpoint_heard(rig: Rig) -> 
         topic, subscription = pushed(rig, http.url, retry_policy=SLOW)
         rig.faults(subscription, push_drop_before={"times": 1})
         rig.publish(topic)
-        wait_until(lambda: rig.figures(subscription)["nacked"] == 1)
+        wait_for(lambda: rig.figures(subscription)["nacked"] == 1)
         assert not http.posts
         rig.faults(subscription, push_drop_after={"times": 1})
         rig.advance(10)
         http.wait(1)
-        wait_until(lambda: rig.figures(subscription)["nacked"] == 2)
+        wait_for(lambda: rig.figures(subscription)["nacked"] == 2)
         rig.advance(20)
         http.wait(2)
-        wait_until(lambda: rig.figures(subscription)["acked"] == 1)
+        wait_for(lambda: rig.figures(subscription)["acked"] == 1)
 
 
 def test_reorder_and_delay(rig: Rig) -> None:

@@ -16,8 +16,9 @@ from nsps_local.sandbox import Sandbox, SandboxConfig
 from nsps_local.sandbox.billing import Billing
 from nsps_local.sandbox.domain import NotFound, Refused
 from nsps_local.sandbox.events import Change, Form, event_types, variables
+from nsps_testing.waiting import wait_for
 
-from tests.local_cloud.sandbox_kit import Api, Hook, eventually, receiver
+from tests.local_cloud.sandbox_kit import Api, Hook, receiver
 
 S, L, DATA = 61, 62, 63
 CARD, OTHER_CARD, THIRD_CARD = 3793, 3794, 3795
@@ -257,12 +258,12 @@ def test_a_moved_card_is_told_for_both_accounts_after_it_is_visible(tmp_path: Pa
             i_sim_card=OTHER_CARD,
         )
         api.control("settings", {"webhook": {"url": hooks.url}})
-        eventually(lambda: len(seen) == 2)
+        wait_for(lambda: len(seen) == 2)
         for _ in range(10):
             seen.clear()
             moved = api.do("move_sim", i_sim_card=CARD, i_account=y["i_account"])
             assert [e["event_type"] for e in moved["events"]] == ["SIM/Replaced"] * 2
-            eventually(lambda: len(seen) == 2)
+            wait_for(lambda: len(seen) == 2)
             assert sorted(seen, key=str) == sorted(
                 [(x["i_account"], None), (y["i_account"], CARD)], key=str
             )

@@ -12,8 +12,9 @@ import pytest
 import requests
 from nsps_local.sandbox import Sandbox
 from nsps_local.sandbox.faults import Fault, Faults
+from nsps_testing.waiting import wait_for
 
-from tests.local_cloud.sandbox_kit import Api, eventually
+from tests.local_cloud.sandbox_kit import Api
 
 CHECK = "Server.Session.check_auth.auth_failed"
 
@@ -111,7 +112,7 @@ def test_a_call_hangs_until_its_time_or_until_cleared(api: Api) -> None:
     answers: list[bool] = []
     waiting = threading.Thread(target=lambda: answers.append(ok(Api_of(api))))
     waiting.start()
-    eventually(lambda: api.control("calls")["counts"].get("Product/get_product_info") == 2)
+    wait_for(lambda: api.control("calls")["counts"].get("Product/get_product_info") == 2)
     assert api.call("Env/get_env_info"), "others are not held up"
     assert not answers
     api.control("faults", method="DELETE")

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import requests
 from nsps_local.sandbox import Sandbox, StateInUse
+from nsps_testing.waiting import wait_for
 
-from tests.local_cloud.sandbox_kit import Api, eventually, receiver
+from tests.local_cloud.sandbox_kit import Api, receiver
 
 
 class Process:
@@ -65,19 +66,17 @@ def test_a_killed_sandbox_keeps_subscribers_and_queue(run: Any) -> None:
         api = Api(first.ready())
         add = {"i_customer": 2501, "i_product": 61}
         api.do("add_account", msisdn="447700900001", i_sim_card=3793, **add)
-        eventually(lambda: api.control("events")["counts"] == {"done": 1})
+        wait_for(lambda: api.control("events")["counts"] == {"done": 1})
         hooks.hold.clear()
         made = api.do("add_account", msisdn="447700900002", i_sim_card=3794, **add)
         api.do("block_account", i_account=made["i_account"])
         api.do("swap_sim", i_account=made["i_account"], i_sim_card=3795)
-        eventually(
-            lambda: api.control("events")["counts"] == {"done": 1, "sending": 1, "waiting": 2}
-        )
+        wait_for(lambda: api.control("events")["counts"] == {"done": 1, "sending": 1, "waiting": 2})
         assert first.end(signal.SIGKILL) == -signal.SIGKILL
         hooks.hold.set()
         second = run(config=config)
         api = Api(second.ready())
-        eventually(lambda: api.control("events")["counts"] == {"done": 4})
+        wait_for(lambda: api.control("events")["counts"] == {"done": 4})
         numbers = [h.i_event for h in hooks.hooks]
         assert numbers == [7601, 7602, 7602, 7603, 7604], "the one in flight came twice"
         accounts = {a["id"]: a for a in api.control("state")["accounts"]}
@@ -118,7 +117,7 @@ def test_sigterm_ends_it_at_once_even_when_a_receiver_and_a_call_hang(run: Any) 
         api.control("faults", {"fault": "hang", "seconds": 60})
         with pytest.raises(requests.Timeout):
             api.raw("Env/get_env_info", timeout=0.2)
-        eventually(lambda: hooks.hooks)
+        wait_for(lambda: hooks.hooks)
         began = time.monotonic()
         assert process.end(signal.SIGTERM) == 0
         assert time.monotonic() - began < 3
@@ -175,7 +174,7 @@ def test_it_stops_at_once_whoever_is_still_connected(tmp_path: Path) -> None:
     with pytest.raises(requests.Timeout):
         api.raw("Env/get_env_info", timeout=0.2)
     silent = socket.create_connection(("127.0.0.1", int(api.url.rsplit(":", 1)[1])))
-    eventually(lambda: threading.active_count() >= before + 4)
+    wait_for(lambda: threading.active_count() >= before + 4)
     began = time.monotonic()
     sandbox.stop()
     assert time.monotonic() - began < 1
@@ -298,7 +297,7 @@ def test_an_event_is_shown_with_every_attempt(api: Api) -> None:
             "add_account", msisdn="447700900001", i_customer=2501, i_product=61, i_sim_card=3793
         )
         path = f"events/{made['events'][0]['i_event']}"
-        eventually(lambda: api.control(path)["state"] == "dropped")
+        wait_for(lambda: api.control(path)["state"] == "dropped")
         event = api.control(path)
         assert [(a["attempt"], a["status"], a["answer"]) for a in event["attempts"]] == [
             (1, 503, ""),
@@ -306,7 +305,7 @@ def test_an_event_is_shown_with_every_attempt(api: Api) -> None:
         ]
         assert event["event_type"] == "SIM/Replaced" and event["next_try"] is None
         api.control(path + "/resend", {})
-        eventually(lambda: api.control(path)["state"] == "done")
+        wait_for(lambda: api.control(path)["state"] == "done")
 
 
 def test_the_page_needs_nothing_from_elsewhere(api: Api) -> None:

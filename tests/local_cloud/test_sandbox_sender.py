@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 from nsps_local.sandbox import Sandbox
+from nsps_testing.waiting import wait_for
 
-from tests.local_cloud.sandbox_kit import Receiver, eventually, receiver
+from tests.local_cloud.sandbox_kit import Receiver, receiver
 
 S = 61
 
@@ -39,7 +40,7 @@ def finished(sandbox: Sandbox, i_event: int) -> dict[str, Any]:
         assert event is not None
         return event if event["state"] not in ("waiting", "sending") else None
 
-    event: dict[str, Any] = eventually(done)
+    event: dict[str, Any] = wait_for(done)
     return event
 
 
@@ -85,7 +86,7 @@ def test_no_answer_in_time_comes_again(tmp_path: Path) -> None:
     with receiver() as hooks, started(tmp_path, hooks, request_timeout=0.2) as sandbox:
         hooks.hold.clear()
         i_event = change(sandbox)
-        eventually(lambda: len(hooks.hooks) >= 2, seconds=3)
+        wait_for(lambda: len(hooks.hooks) >= 2, seconds=3)
         hooks.hold.set()
         event = finished(sandbox, i_event)
         assert event["state"] == "done"
@@ -100,7 +101,7 @@ def test_nobody_there_comes_again(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     with started(tmp_path, f"http://127.0.0.1:{port}/") as sandbox, receiver() as hooks:
         i_event = change(sandbox)
-        eventually(lambda: len(sandbox.queue.event(i_event)["attempts"]) >= 2)  # type: ignore[index]
+        wait_for(lambda: len(sandbox.queue.event(i_event)["attempts"]) >= 2)  # type: ignore[index]
         sandbox.reconfigure({"webhook": {"url": hooks.url}})
         event = finished(sandbox, i_event)
         assert event["attempts"][0]["error"] == "connection failed"
@@ -111,7 +112,7 @@ def test_nobody_there_comes_again(tmp_path: Path) -> None:
 def test_a_url_that_is_none_is_an_attempt_that_failed(tmp_path: Path, url: str) -> None:
     with started(tmp_path, url) as sandbox:
         i_event = change(sandbox)
-        eventually(lambda: len(sandbox.queue.event(i_event)["attempts"]) >= 2)  # type: ignore[index]
+        wait_for(lambda: len(sandbox.queue.event(i_event)["attempts"]) >= 2)  # type: ignore[index]
         with receiver() as hooks:
             sandbox.reconfigure({"webhook": {"url": hooks.url}})
             assert finished(sandbox, i_event)["state"] == "done"
@@ -182,7 +183,7 @@ def test_async_does_not_wait_for_answers(tmp_path: Path) -> None:
     with receiver() as hooks, started(tmp_path, hooks) as sandbox:
         hooks.hold.clear()
         numbers = [change(sandbox, n) for n in range(1, 9)]
-        eventually(lambda: len(hooks.hooks) == 8)
+        wait_for(lambda: len(hooks.hooks) == 8)
         hooks.hold.set()
         for number in numbers:
             assert finished(sandbox, number)["state"] == "done"
@@ -192,7 +193,7 @@ def test_sync_sends_one_by_one_in_order(tmp_path: Path) -> None:
     with receiver() as hooks, started(tmp_path, hooks, async_mode=False) as sandbox:
         hooks.hold.clear()
         numbers = [change(sandbox, n) for n in range(1, 9)]
-        eventually(lambda: hooks.hooks)
+        wait_for(lambda: hooks.hooks)
         time.sleep(0.1)
         assert len(hooks.hooks) == 1, "the second waits for the answer to the first"
         hooks.hold.set()
@@ -248,7 +249,7 @@ def test_of_waiting_events_of_some_kinds_only_the_latest_is_sent(tmp_path: Path)
             billing.block_account(a)
             billing.unblock_account(a)
         sandbox.reconfigure({"webhook": {"paused": False}})
-        eventually(lambda: not {"waiting", "sending"} & set(sandbox.queue.counts()))
+        wait_for(lambda: not {"waiting", "sending"} & set(sandbox.queue.counts()))
         sent = [t for t in hooks.types() if "/" in t[0]]
         quota = "Account/Service/Msg/QuotaExceeded"
         assert sorted(sent, key=str).count((quota, a)) == 1
@@ -266,6 +267,6 @@ def test_many_events_are_all_delivered_once(tmp_path: Path) -> None:
         for _ in range(150):
             sandbox.billing.block_account(a)
             sandbox.billing.unblock_account(a)
-        eventually(lambda: sandbox.queue.counts() == {"done": 300}, seconds=20)
+        wait_for(lambda: sandbox.queue.counts() == {"done": 300}, seconds=20)
         numbers = [h.i_event for h in hooks.hooks]
         assert len(numbers) == len(set(numbers)) == 300

@@ -18,9 +18,10 @@ from nsps_local.demo.life import Life
 from nsps_local.demo.stack import callbacks_url, write_configuration
 from nsps_local.demo.systems import SECRETS, Daemons, System, shown
 from nsps_local.stack.ports import reserve_base
+from nsps_testing.waiting import wait_for
 
 from tests.end_to_end import processes
-from tests.end_to_end.whole_stack import WholeStack, wait_for
+from tests.end_to_end.whole_stack import WholeStack
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -22,6 +22,7 @@ from nsps_local.daemons.kamailio import kamailio, kamailio_database
 from nsps_local.daemons.postgresql import postgresql
 from nsps_local.daemons.sip_phone import Phone
 from nsps_testing.standard import ChaosProxy, UnderTheKit, make_context
+from nsps_testing.waiting import wait_for
 
 from functions.connectors.voip_kamailio.connector import VoipKamailio
 from tests.connectors.test_voip_kamailio import (
@@ -32,7 +33,7 @@ from tests.connectors.test_voip_kamailio import (
     settings_of,
     snapshot,
 )
-from tests.end_to_end.whole_stack import ROOT, WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import ROOT, WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(240)
 

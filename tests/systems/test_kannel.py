@@ -25,10 +25,11 @@ from nsps.domain.outcome import NoAnswer, Outcome, Transient
 from nsps_local.daemons.kannel import Kannel
 from nsps_local.daemons.sms_network import SmsNetwork, Submitted
 from nsps_testing.standard import ChaosProxy, enriched, make_call, make_context
+from nsps_testing.waiting import wait_for
 
 from functions.connectors.sms_kannel.connector import SmsConnector
 from functions.connectors.sms_kannel.settings import Settings
-from tests.end_to_end.whole_stack import WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(120)
 

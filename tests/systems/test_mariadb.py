@@ -20,6 +20,7 @@ from nsps_testing.standard import (
     make_call,
     make_context,
 )
+from nsps_testing.waiting import wait_for
 from sqlalchemy import URL, Connection, create_engine
 
 from functions.connectors.database.connector import Database
@@ -142,10 +143,8 @@ class TestMariadb(_OnMariadb, PasswordTests, StateStandardTests):
             other.exec_driver_sql("BEGIN")
             other.exec_driver_sql("SELECT * FROM subscribers FOR UPDATE").fetchall()
             write = pool.submit(connector.change, key, state, state, make_call(20))
-            end = time.monotonic() + 10
             working = "SELECT 1 FROM information_schema.processlist WHERE LEFT(info, 6) = 'INSERT'"
-            while sql.exec_driver_sql(working).first() is None:
-                assert time.monotonic() < end
+            wait_for(lambda: sql.exec_driver_sql(working).first())
             sql.exec_driver_sql("KILL USER nsps")
             error = write.exception(10)
             other.exec_driver_sql("ROLLBACK")

@@ -18,6 +18,7 @@ from nsps.domain.outcome import NoAnswer, Terminal, Transient
 from nsps_local.daemons.postfix import NOBODY, Postfix
 from nsps_local.daemons.postfix import postfix as new_postfix
 from nsps_testing.standard import enriched, make_call, make_context
+from nsps_testing.waiting import wait_for
 
 from functions.connectors.notification import connector as notification
 from functions.connectors.notification.connector import NotificationConnector, Settings
@@ -238,10 +239,7 @@ def test_a_delayed_mail_has_not_failed(returning: Returning) -> None:
     assert answer.order == name and "451 4.2.0 come again" in answer.message
     before = len(returning.far.mails)
     returning.far.replies = {}
-    end = time.monotonic() + 30
-    while len(returning.far.mails) == before:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(lambda: len(returning.far.mails) > before)
     assert {each.state for each in returning.answers} == {AnswerState.PROGRESS}
 
 

@@ -22,6 +22,7 @@ from nsps_testing.standard import (
     make_call,
     make_context,
 )
+from nsps_testing.waiting import wait_for
 
 from functions.connectors.database.connector import Database
 from functions.connectors.database.settings import Settings
@@ -171,12 +172,11 @@ class TestPostgresql(_OnPostgresql, PasswordTests, StateStandardTests):
             with other.transaction():
                 other.execute("SELECT * FROM subscribers FOR UPDATE")
                 write = pool.submit(connector.change, key, state, state, make_call(20))
-                end = time.monotonic() + 10
-                while not sql.execute(
+                ended = (
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE usename = 'nsps' AND wait_event_type = 'Lock'"
-                ).fetchall():
-                    assert time.monotonic() < end
+                )
+                wait_for(lambda: sql.execute(ended).fetchall())
                 error = write.exception(10)
             assert isinstance(error, NoAnswer) and "privileges" not in str(error)
         connector.change(key, state, state, make_call())
@@ -463,13 +463,6 @@ class _Events:
             except Transient:
                 self.failed += 1
                 self._ended.wait(0.05)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def hosts(*addresses: Address) -> str:

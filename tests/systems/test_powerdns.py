@@ -20,9 +20,10 @@ from nsps.domain.outcome import Terminal, Unclear
 from nsps_local.daemons.powerdns import add_zone, naptr, powerdns
 from nsps_local.described import load_connector_file
 from nsps_testing.standard import ChaosProxy, StateStandardTests, enriched, make_call
+from nsps_testing.waiting import wait_for
 
 from functions.connectors.rest.connector import RestSystem
-from tests.end_to_end.whole_stack import ROOT, WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import ROOT, WholeStack, configuration
 
 KEY = "powerdns-key-canary"
 ENUM = load_connector_file(ROOT / "functions/connectors/rest/systems/enum_powerdns.yaml")

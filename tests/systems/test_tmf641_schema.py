@@ -18,6 +18,7 @@ from nsps.connector.base import Action, Order
 from nsps.domain.event import Owner
 from nsps.domain.outcome import Terminal
 from nsps_local.order_manager import OrderManager
+from nsps_testing import waiting
 from nsps_testing.standard import make_call, make_context
 
 from functions.connectors.oms_tmf641 import tmf641
@@ -142,10 +143,7 @@ def test_the_order_managers_notifications_are_as_the_standard_has_them(
         item = {"id": "1", "action": "add", "service": service}
         manager.order({"externalId": "r", "serviceOrderItem": [item]}, "tmf641")
         wanted = 7 if behaviour == "noise" else 2
-        end = time.monotonic() + 10
-        while len(manager.notifications()) < wanted:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        waiting.wait_for(lambda: len(manager.notifications()) >= wanted)
         sent = manager.notifications()
     finally:
         manager.close()

@@ -21,10 +21,11 @@ from nsps_testing.standard import (
     make_call,
     rotated_parts,
 )
+from nsps_testing.waiting import wait_for
 
 from functions.connectors.crm_tryton.connector import CrmTryton
 from functions.connectors.crm_tryton.settings import Settings
-from tests.end_to_end.whole_stack import WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -15,9 +15,10 @@ import pytest
 from nsps.domain.outcome import Outcome
 from nsps_local.daemons.osmo_hlr import osmo_hlr
 from nsps_local.daemons.postgresql import postgresql
+from nsps_testing.waiting import wait_for
 from psycopg.rows import dict_row
 
-from tests.end_to_end.whole_stack import DATABASE, SIMS, WholeStack, configuration, wait_for
+from tests.end_to_end.whole_stack import DATABASE, SIMS, WholeStack, configuration
 
 pytestmark = pytest.mark.timeout(240)
 

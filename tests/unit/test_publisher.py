@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +12,7 @@ from google.api_core.exceptions import InvalidArgument, ServiceUnavailable
 from nsps.cloud import messages
 from nsps.cloud.messages import Publisher
 from nsps.domain.outcome import Transient
+from nsps_testing.waiting import wait_for
 
 TOPIC, OTHER = "projects/p/topics/one", "projects/p/topics/other"
 
@@ -48,7 +47,7 @@ class Rig:
         """In a thread of its own; returns when it waits for Pub/Sub, or with others."""
         before = self._under_way()
         done = self._threads.submit(self.publisher.publish, topic, data, {"a": "b"}, timeout)
-        wait_until(lambda: self._under_way() != before)
+        wait_for(lambda: self._under_way() != before)
         return done
 
     def _under_way(self) -> tuple[int, int]:
@@ -56,13 +55,6 @@ class Rig:
 
     def let(self, calls: int) -> None:
         self.pubsub.may.release(calls)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -85,7 +77,7 @@ def test_those_that_come_during_a_call_go_together_in_the_next(rig: Rig) -> None
     assert rig.pubsub.calls == [[b"0"]]
     rig.let(1)
     assert sent[0].result(10) == "id of 0"
-    wait_until(lambda: len(rig.pubsub.calls) == 2)
+    wait_for(lambda: len(rig.pubsub.calls) == 2)
     assert not any(each.done() for each in sent[1:])  # not before their own call is confirmed
     rig.let(1)
     assert [each.result(10) for each in sent] == [f"id of {number}" for number in range(5)]
@@ -119,7 +111,7 @@ def test_a_call_that_fails_confirms_nothing_and_the_next_one_is_made(
     rig.pubsub.fails = [None, failure]
     sent = [rig.publish(data) for data in (b"0", b"1", b"2")]
     rig.let(1)
-    wait_until(lambda: len(rig.pubsub.calls) == 2)
+    wait_for(lambda: len(rig.pubsub.calls) == 2)
     later = rig.publish(b"3")
     rig.let(2)
     assert (sent[0].result(10), later.result(10)) == ("id of 0", "id of 3")

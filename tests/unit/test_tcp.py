@@ -21,6 +21,7 @@ from nsps.transport.tls import Tls, tls_context
 from nsps_testing.certificates import issued
 from nsps_testing.loopback import loopback_only
 from nsps_testing.sockets import SocketServer
+from nsps_testing.waiting import wait_for
 
 Behaviour = Callable[[socket.socket, bytes], None]
 """What a server does with a request on a connection."""
@@ -333,9 +334,7 @@ class TestTls:
         assert [ask(one), ask(one)] == ["hello", "hello"]
         assert len(server.connections) == 1
         server.connections[0].shutdown(socket.SHUT_RDWR)
-        end = time.monotonic() + 5
-        while one._idle[0].connection.is_open():
-            assert time.monotonic() < end
+        wait_for(lambda: not one._idle[0].connection.is_open())
         assert ask(one) == "hello"
         assert len(server.connections) == 2
 

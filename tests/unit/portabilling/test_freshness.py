@@ -19,6 +19,7 @@ import pytest
 from nsps.domain.event import SnapshotTime
 from nsps.domain.outcome import Transient
 from nsps.portabilling.freshness import Fresh, FreshReads, ReadQueue, SharedRead, WaitedTooLong
+from nsps_testing.waiting import wait_for
 
 CHANGES = 2
 CHANGE_OF = (1, 2, 1)  # event 0 and 2 tell of change 1, event 1 of change 2
@@ -357,13 +358,6 @@ class Gate:
         return "read"
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def _aboard_next(reads: FreshReads[str], key: str) -> int:
     at = reads._keys.get(key)
     return at.reads.waiting.joined if at and at.reads.waiting else 0
@@ -378,8 +372,8 @@ def test_an_error_is_given_to_all_who_waited_and_the_next_read_is_tried_anew() -
         assert gate.begun.acquire(timeout=10)
         same = pool.submit(reads.get, "k", stamp(1, 0), gate)
         later = [pool.submit(reads.get, "k", stamp(2 + n, n), gate) for n in range(3)]
-        _until(lambda: _aboard_next(reads, "k") == 3)
-        _until(lambda: reads._keys["k"].reads.running.joined == 2)  # type: ignore[union-attr]
+        wait_for(lambda: _aboard_next(reads, "k") == 3)
+        wait_for(lambda: reads._keys["k"].reads.running.joined == 2)  # type: ignore[union-attr]
         gate.go.release()
         for each in (leader, same):
             with pytest.raises(Transient, match="away"):
@@ -404,7 +398,7 @@ def test_an_interrupted_leader_leaves_nobody_waiting() -> None:
         leader = pool.submit(reads.get, "k", stamp(1, 0), read)
         assert begun.wait(10)
         waiting = pool.submit(reads.get, "k", stamp(1, 0), read)
-        _until(lambda: reads._keys["k"].reads.running.joined == 2)  # type: ignore[union-attr]
+        wait_for(lambda: reads._keys["k"].reads.running.joined == 2)  # type: ignore[union-attr]
         go.set()
         with pytest.raises(KeyboardInterrupt):
             leader.result(10)
