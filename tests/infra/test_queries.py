@@ -19,7 +19,7 @@ from google.api_core.exceptions import FailedPrecondition
 from google.cloud.firestore import FieldFilter
 from nsps.cloud.store import Store
 from nsps.console.api import overview
-from nsps.console.ended import Ended
+from nsps.console.by_outcome import ByOutcome
 from nsps.console.erase import _Search
 from nsps.console.jobs import Job, Jobs
 from nsps.console.overview import Overview
@@ -86,9 +86,10 @@ def _wanted(**what: Any) -> Callable[[Store], object]:
     return lambda store: Timeline(store, {}).page(Wanted(**what), 1)
 
 
-def _ended(since: datetime | None = None, after: str = "") -> Callable[[Store], object]:
-    wanted = Wanted(since=since, outcomes=frozenset({"rejected", "expired"}))
-    return lambda store: Ended(store, Timeline(store, {})).page(wanted, ["hss"], 1, after)
+def _by_outcome(since: datetime | None = None, after: str = "") -> Callable[[Store], object]:
+    every = frozenset({"rejected", "expired", "accepted", "retrying", "parked"})
+    wanted = Wanted(since=since, outcomes=every)
+    return lambda store: ByOutcome(store, Timeline(store, {})).page(wanted, ["hss"], 1, after)
 
 
 def _around(store: Store) -> object:
@@ -158,8 +159,13 @@ QUERIES: dict[str, list[Callable[[Store], object]]] = {
         _wanted(account=1, since=NOW),
     ],
     "delivery/timeline.around": [_around],
-    "console/ended._candidates": [_ended(), _ended(since=NOW), _ended(after="2026-11-21T10:00Z~e")],
-    "console/ended._stream": [_ended(since=NOW, after="2026-11-21T10:00Z~e")],
+    "console/by_outcome._places": [_by_outcome()],
+    "console/by_outcome._parked": [_by_outcome()],
+    "console/by_outcome._stream": [
+        _by_outcome(since=NOW),
+        _by_outcome(after="2026-11-21T10:00Z~e"),
+        _by_outcome(since=NOW, after="2026-11-21T10:00Z~e"),
+    ],
     "delivery/timeline.latest": [lambda store: Timeline(store, {}).latest(1)],
     "console/replay._one": [_event_of_number],
     "console/replay._read": [_replay()],

@@ -7,7 +7,7 @@ from typing import Any
 from nsps.console.api.checks import at_cursor, checked
 from nsps.console.api.common import events_json, sees, shown, systems_now
 from nsps.console.api.context import ConsoleContext, ConsoleRequest, no_event
-from nsps.console.ended import Ended
+from nsps.console.by_outcome import ByOutcome
 from nsps.console.event_json import event_json
 from nsps.console.explanation import explain_event
 from nsps.console.requests import EventsQuery
@@ -42,7 +42,7 @@ def _page(context: ConsoleContext, request: ConsoleRequest, query: EventsQuery) 
         query.handler,
         frozenset(query.outcome) if query.outcome else None,
     )
-    by_index = Ended.finds(wanted)
+    by_index = ByOutcome.finds(wanted)
     page = at_cursor(lambda: _found(context, wanted, query, by_index=by_index))
     found = {"events": events_json(context, request, page.histories), "next": page.next}
     complete = wanted.everything or by_index
@@ -54,7 +54,7 @@ def _found(context: ConsoleContext, wanted: Wanted, query: EventsQuery, *, by_in
     if not by_index:
         return timeline.page(wanted, query.limit, query.after)
     names = [query.handler] if query.handler else sorted(context.handlers.by_name)
-    return Ended(context.store, timeline).page(wanted, names, query.limit, query.after)
+    return ByOutcome(context.store, timeline).page(wanted, names, query.limit, query.after)
 
 
 def event(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
