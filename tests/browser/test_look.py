@@ -177,6 +177,11 @@ def test_times_are_the_readers_own(world: World, chromium: Browser) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", utc)
     hour = (int(utc[11:13]) + 9) % 24
     assert f" {hour:02}:{utc[14:19]}" in time.inner_text()
+    page.get_by_label("From").fill("2026-11-30T08:30")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url(re.compile("since=2026-11-29T23%3A30"))
+    until(page, "footer", "Asia/Tokyo")
+    assert page.get_by_label("From").input_value() == "2026-11-30T08:30"
     context.close()
 
 

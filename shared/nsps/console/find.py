@@ -18,6 +18,7 @@ from nsps.delivery.timeline import (
     plain,
 )
 from nsps.domain.event import Owner
+from nsps.domain.outcome import DeliveryError
 from nsps.portabilling.lists import Lists
 
 EVENTS = 20
@@ -36,6 +37,16 @@ class Subject:
     statuses: tuple[Mapping[str, Any], ...] = ()
     events: tuple[EventHistory, ...] = ()
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """A customer's accounts, the first thousand. ``total``: of all, where PortaBilling says it.
+    ``error``: why they could not be listed."""
+
+    ids: tuple[int, ...]
+    total: int | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,21 @@ class Finding:
             return []
         owners = [Owner(kind, str(int(number))) for kind in ("account", "customer")]
         return [owner for owner in owners if self._is_known(owner)]
+
+    def listed_customer(self, number: str) -> Owner | None:
+        """The customer of this number, if PortaBilling lists accounts of it."""
+        if not number.isdigit() or len(number) > _LONGEST_ID:
+            return None
+        listed = self.accounts_of(int(number)).ids
+        return Owner("customer", str(int(number))) if listed else None
+
+    def accounts_of(self, i_customer: int) -> Accounts:
+        """A customer's accounts, as PortaBilling lists them now."""
+        try:
+            listed = self.lists().accounts(0, i_customer)
+        except DeliveryError as error:
+            return Accounts((), error=str(error))
+        return Accounts(listed.ids, listed.total)
 
     def _is_known(self, owner: Owner) -> bool:
         return bool(self._resources("owner", "==", str(owner))) or bool(

@@ -19,6 +19,7 @@ from nsps.console.masking import Masking
 from nsps.console.now import Now
 from nsps.console.pages.forms import FormKey
 from nsps.console.pages.site import Shown, Site
+from nsps.portabilling.lists import Listed
 from nsps.runtime.redact import Redactor
 from nsps.runtime.settings import HandlerSummary
 
@@ -79,7 +80,7 @@ class Pages:
                 handlers=handlers,
                 identity=cast(Any, _Identity()),
                 jobs=Jobs(store, lambda: publisher, "jobs", none),
-                finding=Finding(store, handlers, _no_lists),
+                finding=Finding(store, handlers, _lists),
                 health=Health(handlers, lambda: cast(Any, SimpleNamespace(groups=set))),
                 turn=lambda name: None,
                 now=Now(handlers, none, lambda: REDACTOR),
@@ -133,8 +134,12 @@ def said(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
 
 
-def _no_lists() -> Any:
-    return SimpleNamespace(account_of_number=lambda number: None)
+def _lists() -> Any:
+    accounts = {2501: Listed((277001, 277002), 2)}
+    return SimpleNamespace(
+        account_of_number=lambda number: None,
+        accounts=lambda offset, i_customer: accounts.get(i_customer, Listed((), None)),
+    )
 
 
 def _headers(role: str | None, more: Mapping[str, str] | None) -> dict[str, str]:

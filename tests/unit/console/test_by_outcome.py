@@ -25,10 +25,10 @@ def fill(store: Store, events: int, chance: random.Random) -> list[str]:
         at = START + timedelta(minutes=number)
         if chance.random() < 0.2:
             state = chance.choice(["rejected", "expired", "parked"])
-            ends = {"finished_at": at + timedelta(hours=9)}
+            about = {"finished_at": at + timedelta(hours=9)}
             if state == "parked":
-                ends = park(store, "enrichment", ident, at)
-            store.event(ident).set(_event(at, state) | ends)
+                about = park(store, "enrichment", ident, at)
+            store.event(ident).set(_event(at, state) | about)
             continue
         runs = {}
         for name in HANDLERS:
@@ -41,7 +41,7 @@ def fill(store: Store, events: int, chance: random.Random) -> list[str]:
                     minutes=chance.randrange(200), milliseconds=chance.randrange(9)
                 )
                 delivery = f"{ident}.{run}" if run else ident
-                data = {"outcome": outcome, "begun_at": at, "finished_at": ends}
+                data: dict[str, Any] = {"outcome": outcome, "begun_at": at, "finished_at": ends}
                 if outcome == "retrying":
                     data = {"outcome": None, "begun_at": at, "retry": {"error": "away", "at": at}}
                 elif outcome == "accepted":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from nsps.console import erase as erasing
@@ -11,6 +12,7 @@ from nsps.console.api.context import ConsoleContext, ConsoleRequest, NotThere
 from nsps.console.event_json import event_json
 from nsps.console.explanation import Systems, explain_subject
 from nsps.console.find import EVENTS, Subject, kind_of
+from nsps.console.masking import hidden
 from nsps.console.requests import EraseBody
 from nsps.domain.event import Owner
 from nsps.domain.subscriber import as_msisdn
@@ -21,7 +23,10 @@ def account(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
 
 
 def customer(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
-    return _owner(context, request, "customer")
+    found = _owner(context, request, "customer")
+    accounts = context.finding.accounts_of(number_of("customer", request.name))
+    error = accounts.error if sees(context, request) else hidden(accounts.error)
+    return {**found, "accounts": {**asdict(accounts), "error": error}}
 
 
 def _owner(context: ConsoleContext, request: ConsoleRequest, kind: str) -> dict[str, Any]:
@@ -83,6 +88,11 @@ def search(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
         subjects += _of_number(context, request, kind, number)
     named = kind not in ("account", "customer", "imsi", "iccid")
     events = finding.timeline.find(number) if named else []
+    if not subjects and not events and kind == "msisdn":
+        listed = finding.listed_customer(number)
+        if listed is not None:
+            note_look_up(context, request, str(listed))
+            subjects = [finding.owner(listed)]
     return {
         "found": [_subject(context, request, each, systems) for each in subjects],
         "events": events_json(context, request, events),

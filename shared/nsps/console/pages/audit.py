@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from nsps.console.pages.events import narrowed, owner_page, utc
+from nsps.console.pages.events import chosen, narrowed, owner_page, utc
 from nsps.console.pages.site import Refused, Shown, Visit
 from nsps.console.pages.table import csv_file
 
@@ -33,7 +33,7 @@ def audit(visit: Visit) -> Shown:
         "audit.html",
         400 if error else 200,
         wanted=wanted,
-        chosen={name: wanted.get(name, "") for name in FILTERS},
+        chosen=chosen(wanted, FILTERS),
         error=error,
         entries=[_entry(each) for each in found["entries"]],
         following=following,
@@ -59,13 +59,23 @@ def _entry(each: Mapping[str, Any]) -> dict[str, Any]:
     page = f"/jobs/{each['target']}" if job else owner_page(each["target"])
     if each["action"] in ("pause", "resume"):
         page = f"/handlers/{each['target']}"
-    return {**each, "page": page, "details": _details(each)}
+    details = ", ".join(f"{name} {_word(value)}" for name, value in _known(each).items())
+    return {**each, "page": page, "details": details}
+
+
+def _known(each: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs to it: what is empty is left out."""
+    known = {name: value for name, value in each["details"].items() if value}
+    spec = {name: value for name, value in known.pop("spec", {}).items() if value}
+    return {**spec, **known}
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _details(each: Mapping[str, Any]) -> str:
-    """What belongs to it, short: what is empty is left out."""
-    known = {name: value for name, value in each["details"].items() if value}
-    spec = {name: value for name, value in known.pop("spec", {}).items() if value}
-    return (
-        json.dumps({**spec, **known}, ensure_ascii=False, sort_keys=True) if spec or known else ""
-    )
+    known = _known(each)
+    return json.dumps(known, ensure_ascii=False, sort_keys=True) if known else ""

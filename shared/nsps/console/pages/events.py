@@ -37,7 +37,7 @@ def events(visit: Visit) -> Shown:
         "events.html",
         400 if error else 200,
         wanted=wanted,
-        chosen={name: wanted.get(name, "") for name in FILTERS},
+        chosen=chosen(wanted, FILTERS),
         error=error,
         found=[row(each) for each in found["events"]],
         following=following,
@@ -108,6 +108,15 @@ CLOSE = timedelta(minutes=1)
 def narrowed(visit: Visit, filters: Iterable[str]) -> dict[str, str]:
     """What a filter's form asks for: what is left empty is not asked for."""
     return {name: visit.query[name] for name in filters if visit.query.get(name, "").strip()}
+
+
+def chosen(wanted: Mapping[str, str], filters: Iterable[str]) -> dict[str, str]:
+    """What a filter's form shows as chosen: a time as its field takes it, in UTC."""
+    values = {name: wanted.get(name, "") for name in filters}
+    for name in ("since", "until"):
+        at = read_time(utc(values[name]))
+        values[name] = f"{at:%Y-%m-%dT%H:%M}" if at else ""
+    return values
 
 
 def row(found: Mapping[str, Any]) -> dict[str, Any]:

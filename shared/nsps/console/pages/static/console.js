@@ -20,6 +20,20 @@ function localTimes(root) {
   }
 }
 
+/* Times in forms are UTC as they are sent, and the reader's own where they are written. */
+function localInputs() {
+  for (const input of document.querySelectorAll("input[type=datetime-local]")) {
+    const label = input.previousSibling, at = new Date(input.defaultValue + "Z");
+    label.textContent = label.textContent.replace(" (UTC)", "");
+    if (!isNaN(at)) input.value = new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+  }
+}
+
+function sendUtc(event) {
+  for (const input of event.target.querySelectorAll("input[type=datetime-local]"))
+    if (input.value) event.formData.set(input.name, new Date(input.value).toISOString().slice(0, 16));
+}
+
 /* A list keeps its place: rows that are new come above, rows that changed change where they are. */
 function mergeRows(body, fresh) {
   const above = window.scrollY > 0 && [...body.rows].find(row => row.getBoundingClientRect().bottom > 0);
@@ -87,6 +101,8 @@ async function live(seconds) {
 
 remember(document);
 localTimes(document);
+localInputs();
+document.addEventListener("formdata", sendUtc);
 document.getElementById("zone").textContent =
   "Times are in your zone (" + Intl.DateTimeFormat().resolvedOptions().timeZone + "); point at one for UTC.";
 document.addEventListener("keydown", event => {
