@@ -30,6 +30,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 import traceback
@@ -851,6 +852,8 @@ class HttpStandardTests(FaultTests):
     """Replies with a 2xx status that are failures all the same; () if the system has none."""
     any_body: ClassVar[bool] = False
     """True where the body of a 2xx says nothing, and so may be anything."""
+    write_answers: ClassVar[Sequence[tuple[Reply, type[DeliveryError], str]]] = ()
+    """Answers to ``writes``: the error that each ends in, and what its text says (a pattern)."""
 
     @pytest.fixture
     def system(self, double: Any) -> Iterator[ChaosProxy]:
@@ -895,6 +898,17 @@ class HttpStandardTests(FaultTests):
         scripted.always(Reply(status, {}, headers={"Retry-After": "7"}))
         error = self.provoke(lambda: self.act(towards, make_call(3)))
         assert isinstance(error, Transient) and error.retry_after == 7
+
+    def writes(self, towards: Any, scripted: ScriptedHttp) -> Sequence[Callable[[], object]]:
+        """Calls whose last request writes; ``scripted``: answer here what they ask before."""
+        return [lambda: self.act(towards, make_call(3))]
+
+    def test_what_an_answer_to_a_write_means(self, towards: Any, scripted: ScriptedHttp) -> None:
+        for reply, meaning, message in self.write_answers:
+            scripted.always(reply)
+            for write in self.writes(towards, scripted):
+                error = self.provoke(write)
+                assert type(error) is meaning and re.search(message, str(error)), (reply, error)
 
     def test_success_that_is_none(self, towards: Any, scripted: ScriptedHttp) -> None:
         for reply in self.hidden_failures:

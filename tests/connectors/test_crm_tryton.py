@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import pytest
-from nsps.domain.outcome import DeliveryError, NoAnswer, Terminal, Transient, Unclear
+from nsps.domain.outcome import NoAnswer, Terminal, Transient, Unclear
 from nsps.transport.transcript import NotSent, Transcript, writing
 from nsps_testing.standard import (
     HttpStandardTests,
@@ -149,36 +149,23 @@ class TestCrmTryton(StateStandardTests, HttpStandardTests):
         yield made
         made.close()
 
-    @pytest.mark.parametrize(
-        ("reply", "meaning", "message"),
-        [
-            (_user_error("The value is not valid."), Terminal, "The value is not valid"),
-            (_user_error(f"{PASSWORD} of {TOKEN}."), Terminal, "UserError"),
-            (_error("UserWarning", ["x.y", "Sure?", ""]), Terminal, "Sure?.*a person to confirm"),
-            (_error("ConcurrencyException", "modified in the meanwhile"), Transient, "meanwhile"),
-            (_user_error("You are not allowed to access it."), Transient, "may this user do that"),
-            (_user_error("Records that don't exist."), Unclear, "exist"),
-            (_error("no NUL (0x00) bytes", ""), Terminal, "NUL"),
-            (_error("'shoe_size'", ""), Unclear, "shoe_size.*every field of the settings"),
-            (Reply(200, "<html>"), Unclear, "is url the JSON-RPC"),
-            (Reply(404, "<html>"), Transient, "is url the JSON-RPC"),
-            (Reply(503, "<html>"), Unclear, "503"),
-        ],
+    write_answers = (
+        (_user_error("The value is not valid."), Terminal, "The value is not valid"),
+        (_user_error(f"{PASSWORD} of {TOKEN}."), Terminal, f"^(?!.*{TOKEN}).*UserError"),
+        (_error("UserWarning", ["x.y", "Sure?", ""]), Terminal, "Sure?.*a person to confirm"),
+        (_error("ConcurrencyException", "modified in the meanwhile"), Transient, "meanwhile"),
+        (_user_error("You are not allowed to access it."), Transient, "may this user do that"),
+        (_user_error("Records that don't exist."), Unclear, "exist"),
+        (_error("no NUL (0x00) bytes", ""), Terminal, "NUL"),
+        (_error("'shoe_size'", ""), Unclear, "shoe_size.*every field of the settings"),
+        (Reply(200, "<html>"), Unclear, "is url the JSON-RPC"),
+        (Reply(404, "<html>"), Transient, "is url the JSON-RPC"),
+        (Reply(503, "<html>"), Unclear, "503"),
     )
-    def test_what_an_answer_to_a_write_means(
-        self,
-        towards: CrmTryton,
-        scripted: ScriptedHttp,
-        reply: Reply,
-        meaning: type[DeliveryError],
-        message: str,
-    ) -> None:
+
+    def writes(self, towards: CrmTryton, scripted: ScriptedHttp) -> list[Callable[[], object]]:
         [state] = towards.desired(enriched(self.pb)).values()
-        scripted.always(reply)
-        with pytest.raises(meaning, match=message) as error:
-            towards.change("PB-1", state, {"id": 1, "ids": {}}, make_call())
-        assert type(error.value) is meaning
-        assert TOKEN not in str(error.value) and PASSWORD not in str(error.value)
+        return [lambda: towards.change("PB-1", state, {"id": 1, "ids": {}}, make_call())]
 
     def test_a_refused_question_decides_nothing_for_good(
         self, towards: CrmTryton, scripted: ScriptedHttp

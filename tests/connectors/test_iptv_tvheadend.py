@@ -12,12 +12,12 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from nsps.domain.outcome import DeliveryError, Outcome, Terminal, Transient, Unclear
+from nsps.domain.outcome import Outcome, Terminal, Transient, Unclear
 from nsps_testing.standard import (
     ChaosProxy,
     HttpStandardTests,
@@ -325,31 +325,18 @@ class TestTvheadend(OfTvheadend, HttpStandardTests):
         self.remove(connector, USER)
         assert [*map(len, double.held.values())] == [0, 1]
 
-    @pytest.mark.parametrize(
-        ("reply", "meaning", "message"),
-        [
-            (Reply(200, {}), Unclear, "is url Tvheadend's"),
-            (Reply(200, "[]"), Unclear, "is url Tvheadend's"),
-            (Reply(400, HTML), Terminal, "HTTP error"),
-            (Reply(404, HTML), Transient, "is url Tvheadend's"),
-            (Reply(403, HTML), Transient, "may this user do that"),
-            (Reply(500, HTML), Unclear, "500"),
-        ],
+    write_answers = (
+        (Reply(200, {}), Unclear, "is url Tvheadend's"),
+        (Reply(200, "[]"), Unclear, "is url Tvheadend's"),
+        (Reply(400, HTML), Terminal, "HTTP error"),
+        (Reply(404, HTML), Transient, "is url Tvheadend's"),
+        (Reply(403, HTML), Transient, "may this user do that"),
+        (Reply(500, HTML), Unclear, "500"),
     )
-    def test_what_an_answer_to_a_creation_means(
-        self,
-        towards: IptvTvheadend,
-        scripted: ScriptedHttp,
-        reply: Reply,
-        meaning: type[DeliveryError],
-        message: str,
-    ) -> None:
-        [state] = towards.desired(enriched(self.pb)).values()
-        scripted.always(reply)
+
+    def writes(self, towards: IptvTvheadend, scripted: ScriptedHttp) -> list[Callable[[], object]]:
         scripted.script(Reply(200, {"entries": [], "total": 0}))
-        with pytest.raises(meaning, match=message) as raised:
-            towards.create(USER, state, make_call())
-        assert type(raised.value) is meaning
+        return [lambda: self.act(towards, make_call())]
 
     def test_an_entry_that_goes_while_it_is_changed(
         self, towards: IptvTvheadend, scripted: ScriptedHttp
