@@ -119,7 +119,7 @@ def environment(wanted: str) -> Path:
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True)
             (made / "requirements.txt").write_text(wanted, encoding="utf-8")
             install = [sys.executable, "-m", "pip", "--python", str(made / "bin" / "python")]
-            install += ["install", "-q", "-r", str(made / "requirements.txt")]
+            install += ["install", "-q", "--no-compile", "-r", str(made / "requirements.txt")]
             subprocess.run(install, check=True, timeout=300, stdin=subprocess.DEVNULL)
             made.rename(kept)
     return kept / "bin" / "python"

@@ -408,7 +408,7 @@ def test_overdue_messages_come_again(rig: Rig) -> None:
     rig.nack(subscription, first, seconds=1)
     began = time.monotonic()
     again = rig.pull_one(subscription)
-    assert 0.8 < time.monotonic() - began < 3
+    assert 0.8 < time.monotonic() - began < 9
     assert again.message.message_id == first.message.message_id
     rig.ack(subscription, again)
 

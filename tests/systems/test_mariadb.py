@@ -109,7 +109,7 @@ class TestMariadb(_OnMariadb, PasswordTests, StateStandardTests):
             began = time.monotonic()
             with pytest.raises(Transient, match="in time") as error:
                 connector.change(key, state, state, make_call(1))
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < 10
             other.exec_driver_sql("ROLLBACK")
         assert not isinstance(error.value, NoAnswer)
         connector.change(key, state, state, make_call())

@@ -94,7 +94,7 @@ class TestPostgresql(_OnPostgresql, PasswordTests, StateStandardTests):
             began = time.monotonic()
             with pytest.raises(Transient, match="in time") as error:
                 connector.change(key, state, state, make_call(1))
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < 10
         assert not isinstance(error.value, NoAnswer)
         connector.change(key, state, state, make_call())
 

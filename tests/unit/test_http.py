@@ -95,7 +95,7 @@ def test_the_deadline_bounds_the_whole_call(serve: Any, behave: Behaviour) -> No
     started = time.monotonic()
     with pytest.raises(NoAnswer, match=r"no answer within 0.5 s"):
         Http().request("POST", serve(behave).url, deadline=Deadline(0.5))
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 10, "25 s without a deadline for the whole"
 
 
 def test_a_tls_handshake_and_a_queue_without_end_are_bounded_too(serve: Any) -> None:
@@ -104,7 +104,7 @@ def test_a_tls_handshake_and_a_queue_without_end_are_bounded_too(serve: Any) -> 
         url = f"https://127.0.0.1:{serve(silent).port}/"
         Http().request("GET", url, deadline=Deadline(0.5))
     assert not isinstance(raised.value, NoAnswer)
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 10, "25 s without a deadline for the whole"
 
 
 @pytest.mark.parametrize(

