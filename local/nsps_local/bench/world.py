@@ -93,18 +93,25 @@ class World:
 @contextmanager
 def running() -> Iterator[World]:
     """A stack with a temporary state and free ports. Raises CannotStart."""
-    with tempfile.TemporaryDirectory(prefix="nsps-bench-") as folder:
-        state = Path(folder) / "state"
-        base = reserve_base()
-        system_port = base + ROOM - 2  # after the functions
-        config = Path(folder) / "Pulumi.bench.yaml"
-        config.write_text(yaml.safe_dump({"config": _configuration(system_port)}))
-        stack = Stack(Options(config, state, base), say=lambda _: None, notice=_died)
-        description = stack.up()
-        try:
-            yield World(stack, description, system_port, state)
-        finally:
-            stack.down()
+    folder = tempfile.TemporaryDirectory(prefix="nsps-bench-")
+    with folder as name, running_in(Path(name)) as world:
+        yield world
+
+
+@contextmanager
+def running_in(folder: Path) -> Iterator[World]:
+    """A stack on free ports, with the state that the folder has. Raises CannotStart."""
+    state = folder / "state"
+    base = reserve_base()
+    system_port = base + ROOM - 2  # after the functions
+    config = folder / "Pulumi.bench.yaml"
+    config.write_text(yaml.safe_dump({"config": _configuration(system_port)}))
+    stack = Stack(Options(config, state, base), say=lambda _: None, notice=_died)
+    description = stack.up()
+    try:
+        yield World(stack, description, system_port, state)
+    finally:
+        stack.down()
 
 
 def _died(text: str) -> None:
