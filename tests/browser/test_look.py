@@ -20,7 +20,7 @@ from tests.end_to_end.whole_stack import ROOT
 pytestmark = [pytest.mark.timeout(300), needed]
 
 IMAGES = ROOT / "docs" / "images"
-PICTURES = {"overview": "/", "event": "/events/{ada}", "subscriber": "/accounts/{odd}?ask=now"}
+PICTURES = {"overview": "/", "event": "/events/{refused}", "subscriber": "/accounts/{odd}?ask=now"}
 PAGES = (
     "/",
     "/events",

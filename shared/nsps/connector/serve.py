@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 _log = log.get(__name__)
 
 CONTRACT_PATH = "/process-event"
-CONSOLE_PATHS = ("/preview", "/compare", "/keys", "/try", "/confidential")
+CONSOLE_PATHS = ("/preview", "/compare", "/keys", "/try", "/settings", "/confidential")
 SCHEDULED_PATH = "/scheduled"
 CHECK_SECONDS = 5.0
 SCHEDULED_SECONDS = 40.0
@@ -222,6 +222,17 @@ class _Started:
             return f"its check failed unexpectedly ({type(error).__name__}): its log says where"
         return None
 
+    def deployed(self) -> dict[str, Any]:
+        """The handler's settings as they are deployed, with the defaults; of secrets the names."""
+        handler = self.handler
+        settings = self.connector.settings.model_dump(mode="json")
+        return {
+            "settings": self.context.redactor().for_store(settings),
+            "secrets": sorted(handler.secrets),
+            "call_timeout_seconds": handler.call_timeout_seconds,
+            "breaker": handler.breaker.model_dump(mode="json"),
+        }
+
     def confidential(self) -> dict[str, Any]:
         """What only the role ``interception`` may see. Raises NoState where there is nothing."""
         if not isinstance(self.connector, Confidential):
@@ -364,6 +375,8 @@ def _answer_to(asked: ConsoleRequest, path: str, started: _Started) -> dict[str,
         return asked.tried(started.trial())
     if path == "/keys":
         return asked.foreign(started.inspector())
+    if path == "/settings":
+        return started.deployed()
     if path == "/confidential":
         return started.confidential()
     if asked.page is not None:

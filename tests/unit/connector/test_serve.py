@@ -269,6 +269,25 @@ def test_what_a_connector_keeps_confidential_is_its_own() -> None:
         assert function(Watcher, "p", scheduled=True).handle(stranger).code == 401
 
 
+class TunedSettings(NoSettings):
+    url: str = "https://hss.test/api"
+
+
+class Tuned(Calling):
+    settings_model = TunedSettings
+
+    def __init__(self, settings: NoSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.settings = settings
+
+
+def test_the_settings_are_shown_with_their_defaults_and_of_secrets_the_names() -> None:
+    shown = asked(Tuned, "/settings", secrets={"token": "s3cr3t-value"}).body or {}
+    assert shown["settings"] == {"url": "https://hss.test/api"}
+    assert shown["secrets"] == ["token"] and "s3cr3t" not in json.dumps(shown)
+    assert shown["call_timeout_seconds"] == 15.0 and shown["breaker"]["failures"] == 20
+
+
 def test_a_schedule_that_the_manifest_does_not_name_is_refused() -> None:
     with pytest.raises(SettingsError, match="scheduled: true"):
         function(Watcher, "p").start()

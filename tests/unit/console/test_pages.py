@@ -339,6 +339,13 @@ def test_a_customer_is_found_by_its_number_and_shows_its_accounts(pages: Pages) 
     assert "PortaBilling lists no account of it" in pages.text("/customers/2502")
 
 
+def test_the_settings_of_a_handler_are_its_functions_and_operators_alone_ask(pages: Pages) -> None:
+    pages.handlers.answers["hss"] = {"settings": {"url": "https://hss.test"}, "secrets": ["token"]}
+    assert "https://hss.test" in said(pages.text("/handlers/hss?ask=settings"))
+    assert "https://hss.test" not in said(pages.text("/handlers/hss?ask=settings", "viewer"))
+    assert pages.api_get("handlers/hss/settings", "viewer").code == 403
+
+
 def test_one_field_finds_an_event(pages: Pages, rig: Rig) -> None:
     event = delivered(rig, 4711)
     assert pages.get("/search?q=4711").headers["Location"] == f"/events/{event}"

@@ -136,6 +136,7 @@ ROUTES = (
     _Route("GET", "/api/handlers/{name}/health", Role.operator, handlers.handler_health),
     _Route("GET", "/api/accounts/{name}/now", Role.operator, subscribers.account_now),
     _Route("GET", "/api/customers/{name}/now", Role.operator, subscribers.customer_now),
+    _Route("GET", "/api/handlers/{name}/settings", Role.operator, handlers.settings),
     _Route("POST", "/api/handlers/{name}/pause", Role.operator, handlers.pause),
     _Route("POST", "/api/handlers/{name}/resume", Role.operator, handlers.resume),
     _Route("POST", "/api/handlers/{name}/try", Role.operator, handlers.try_handler),

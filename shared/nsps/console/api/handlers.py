@@ -104,6 +104,11 @@ def try_handler(context: ConsoleContext, request: ConsoleRequest) -> dict[str, A
     return _ask(context, name, "/try", {"owner": owner, "send": body.send})
 
 
+def settings(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
+    """A handler's settings as its function has them; of secrets the names."""
+    return _ask(context, context.handlers.get(request.name).name, "/settings", {})
+
+
 def confidential(context: ConsoleContext, request: ConsoleRequest) -> dict[str, Any]:
     """What a handler shows to the role interception alone; noted before it is shown."""
     name, who = context.handlers.get(request.name).name, request.person.email
