@@ -156,6 +156,20 @@ def test_a_customers_accounts_alone(
     assert found["found"] == {"same": len(accounts)}
 
 
+def test_lists_that_say_too_little_hide_nothing(
+    stack: WholeStack, console: Console, accounts: list[int]
+) -> None:
+    without_events(stack, "block_account", i_account=accounts[0])
+    stack.post("/sandbox/settings", api={"lists_omit": ["blocked", "status"]})
+    try:
+        found = console.reconcile(handler="subscribers", all=True)
+    finally:
+        stack.post("/sandbox/settings", api={"lists_omit": []})
+    assert found["found"] == {"different": 1, "same": len(accounts) - 1}
+    assert found["singly"] == {"account_list gives no blocked": len(accounts)}
+    without_events(stack, "unblock_account", i_account=accounts[0])
+
+
 def test_what_portabilling_no_longer_has_is_left_over_and_removed(
     stack: WholeStack, console: Console
 ) -> None:

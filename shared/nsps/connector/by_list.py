@@ -67,6 +67,7 @@ class PageInspector:
         self._cards = SimCards(self._lists)
         self._blocks = frozenset(inspector.context.handler.requires) - {Block.PREV_SIM_INFO}
         self._given: dict[Block, frozenset[str]] = {}
+        """Members that the lists gave for any account since a comparison began."""
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="compare-page")
 
     def compare(
@@ -112,6 +113,8 @@ class PageInspector:
         if not isinstance(self._connector, StateConnector | AsynchronousConnector):
             return []
         accounts, cards = listed.entries, self._cards_of(listed, first=first)
+        if first:
+            self._given = {}
         self._note_given(Block.ACCOUNT_INFO, accounts)
         self._note_given(Block.SIM_INFO, cards)
         reader = _InTurn(ListedAccounts(self._client, accounts, cards))
