@@ -604,6 +604,14 @@ class LocalStateStandardTests(StandardTests):
             connector.create(key, state, make_call())
             self.assert_holds(connector, key, state)
 
+    def test_many_keys_read_as_each_alone(self, connector: Any) -> None:
+        if type(connector).read_many is StateConnector.read_many:
+            return  # it reads one key at a time
+        key, state = self.first(connector, self.pb)
+        assert connector.read_many([key], make_call()) == {}
+        connector.create(key, state, make_call())
+        assert connector.read_many([key], make_call()) == {key: connector.read(key, make_call())}
+
     def test_created_twice_is_created_once(self, connector: Any) -> None:
         key, state = self.first(connector, self.pb)
         connector.create(key, state, make_call())

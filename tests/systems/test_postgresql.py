@@ -361,10 +361,12 @@ class TestWhatTheTableMakesOfAValue:
         )
         ident, state = self.write(connector)
         assert connector.read(ident, make_call()) == state
+        assert connector.read_many([ident], make_call()) == {ident: state}
         assert connector.keys("", 10, make_call()) == [ident]
         assert connector.keys(ident, 10, make_call()) == []
         connector.delete(ident, connector.read(ident, make_call()), make_call())
         assert connector.read(ident, make_call()) is None
+        assert connector.read_many([ident], make_call()) == {}
         assert connector.keys("", 10, make_call()) == []
         assert sql.execute("SELECT trim(status) FROM subs").fetchall() == [("removed",)]
         connector.close()
