@@ -64,8 +64,8 @@ class Database(StateConnector[Settings]):
     def read_many(self, keys: Sequence[str], call: Call) -> Mapping[str, State]:
         with self._sql.reading(call) as session:
             rows = session.rows_of(self._table, self.settings.key, keys)
-        states = {row[self.settings.key]: self._state(row) for row in rows}
-        return {key: state or {} for key, state in states.items()}
+        states = {str(row[self.settings.key]): self._state(row) for row in rows}
+        return {key: state for key, state in states.items() if state is not None}
 
     def _state(self, row: Row) -> State | None:
         """What a row holds beside its key; None for one that is kept for a former subscriber."""
