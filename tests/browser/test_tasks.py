@@ -335,6 +335,18 @@ def test_a_filtered_list_takes_only_what_it_asks_for(
     wait_for(lambda: rows.count() == before + 1, 20, "one row more")
 
 
+def test_what_a_filter_no_longer_holds_of_leaves_the_list(
+    world: World, sit_down: Callable[..., Reader]
+) -> None:
+    event = world.refuse("ben")
+    page = sit_down().open("/events?handler=crm&outcome=rejected")
+    row = page.locator(f'[id="e-{event}"]')
+    row.wait_for()
+    world.refused.clear()
+    world.stack.nsps("replay", event, "--handler", "crm")
+    wait_for(lambda: row.count() == 0, 20, "the event to leave the list")
+
+
 def test_the_overview_lives(world: World, sit_down: Callable[..., Reader]) -> None:
     page = sit_down().open("/")
     done = page.locator("#h-subscribers small", has_text="done").first

@@ -5,7 +5,7 @@ The console explains it in words (``nsps.console.explanation``), for its pages a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -124,9 +124,13 @@ class Wanted:
         """Whether Firestore's query alone finds them."""
         return self.event_type is None and self.handler is None and self.outcomes is None
 
+    def is_of_type(self, event_type: str) -> bool:
+        """Whether events of this type are wanted."""
+        return self.event_type is None or matches(self.event_type, event_type)
+
     def holds(self, history: EventHistory) -> bool:
         """Whether it is wanted, beyond what the query says."""
-        if self.event_type is not None and not matches(self.event_type, history.event_type):
+        if not self.is_of_type(history.event_type):
             return False
         if self.outcomes is not None:
             return came_to(history, self.handler, self.outcomes)
@@ -187,7 +191,7 @@ class Timeline:
             size = limit if wanted.everything else _SEARCH_PAGE
             snapshots = self._snapshots(at.limit(size))
             looked += len(snapshots)
-            for history in self._loaded(snapshots):
+            for history in self._loaded(snapshots, wanted.is_of_type):
                 if wanted.holds(history):
                     found.append(history)
                 if len(found) == limit:
@@ -232,10 +236,19 @@ class Timeline:
     def _snapshots(self, query: Query) -> list[DocumentSnapshot[Any]]:
         return self._store.call(lambda: list(query.stream()))
 
-    def _loaded(self, found: Iterable[DocumentSnapshot[Any]]) -> list[EventHistory]:
+    def _loaded(
+        self,
+        found: Iterable[DocumentSnapshot[Any]],
+        of_type: Callable[[str], bool] = lambda event_type: True,
+    ) -> list[EventHistory]:
+        """``of_type``: the deliveries of other events are not read."""
         entries = [(snapshot.id, snapshot.to_dict() or {}) for snapshot in found]
         now = datetime.now(UTC)
-        kept = [(ident, data) for ident, data in entries if not expired(data, now)]
+        kept = [
+            (ident, data)
+            for ident, data in entries
+            if not expired(data, now) and of_type(data.get("event_type", ""))
+        ]
         documents = self._deliveries(kept)
         return [self._event_history(ident, data, documents) for ident, data in kept]
 

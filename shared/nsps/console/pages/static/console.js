@@ -34,6 +34,17 @@ function sendUtc(event) {
     if (input.value) event.formData.set(input.name, new Date(input.value).toISOString().slice(0, 16));
 }
 
+/* What the list asks for no longer holds of a row that is not sent any more; what stands below the
+   last row that was sent may be of an older page. */
+function dropGone(body, fresh, below) {
+  const ends = fresh.ownerDocument.querySelector("a[rel=next]") ? below : null;
+  const sentNow = new Set([...fresh.rows].map(row => row.id));
+  for (const row of [...body.rows]) {
+    if (row === ends) return;
+    if (!sentNow.has(row.id) && !row.contains(document.activeElement)) row.remove();
+  }
+}
+
 /* A list keeps its place: rows that are new come above, rows that changed change where they are. */
 function mergeRows(body, fresh) {
   const above = window.scrollY > 0 && [...body.rows].find(row => row.getBoundingClientRect().bottom > 0);
@@ -56,6 +67,7 @@ function mergeRows(body, fresh) {
       place = old.nextElementSibling;
     }
   }
+  dropGone(body, fresh, place);
   while (body.rows.length > ROWS) body.lastElementChild.remove();
   if (above && above.isConnected) window.scrollBy(0, above.getBoundingClientRect().top - before);
 }
