@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -139,11 +138,12 @@ class PageInspector:
     def _cannot_be_said(
         self, i_account: int, accounts: Mapping[int, Entry], cards: Mapping[int, Entry]
     ) -> str:
-        if not self._blocks & {Block.ACCOUNT_INFO} or self._blocks & {Block.FULL_VD_COUNTER_INFO}:
+        blocks = self._blocks
+        if Block.ACCOUNT_INFO not in blocks or Block.FULL_VD_COUNTER_INFO in blocks:
             return f"no list says what {self._context.handler.name} requires"
         if i_account not in accounts:
             return "account_list holds letters that cannot be read"
-        if Block.SIM_INFO in self._blocks and i_account not in cards:
+        if Block.SIM_INFO in blocks and i_account not in cards:
             return "sim_card_list has no card of the account"
         return ""
 
@@ -164,14 +164,8 @@ class PageInspector:
 
     def _looks(self, accounts: Sequence[int], reader: Reader) -> Iterator[_Seen]:
         parts = [accounts[first::AT_ONCE] for first in range(AT_ONCE)]
-        looking = [
-            self._pool.submit(copy_context().run, self._look_at, part, reader) for part in parts
-        ]
-        for each in looking:
-            yield from each.result()
-
-    def _look_at(self, accounts: Sequence[int], reader: Reader) -> list[_Seen]:
-        return [seen for each in accounts if (seen := self._look(each, reader)) is not None]
+        for found in self._pool.map(lambda part: [self._look(n, reader) for n in part], parts):
+            yield from filter(None, found)
 
     def _look(self, i_account: int, reader: Reader) -> _Seen | None:
         """What should be there for an account; None where that cannot be said."""
