@@ -68,14 +68,18 @@ def test_what_was_written_and_what_portabilling_heard() -> None:
     result = {
         "key": "001010000000001",
         "result": "written",
-        "fields": {"active": {"from": True, "to": False}},
+        "fields": {
+            "active": {"from": True, "to": False},
+            "msisdn": {"from": "447700900001", "to": None},
+        },
         "took_ms": 3.0,
     }
     espf = {"group": "HSS", "status": "OK", "sent": True, "sent_at": AT, "of_this": True}
     words = explain_event(history(delivered(results=(result,), espf=espf)), Systems())
     texts = [line.text for line in words.happened]
     assert texts[0].startswith("PortaBilling sent SIM/Updated (event 77) about account 1001")
-    assert "hss: 001010000000001 was written (active from True to False)" in texts[2]
+    changed = "active from yes to no, msisdn from 447700900001 to none"
+    assert f"hss: 001010000000001 was written ({changed})" in texts[2]
     assert "PortaBilling was sent status OK for HSS" in texts
     assert words.waiting == ()
     assert [each.command for each in words.advice] == ["nsps reconcile hss --account 1001"]

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from nsps.console.explanation.model import Entry
-from nsps.console.explanation.naming import event_name, event_number, owner_name
+from nsps.console.explanation.naming import event_name, event_number, owner_name, value_words
 from nsps.console.find import Subject
 from nsps.delivery.timeline import Delivered, EventHistory
 from nsps.domain.event import MESSAGE_KEY, RECONCILE
@@ -129,8 +129,8 @@ def _result(result: Mapping[str, Any]) -> str:
 
 
 def _change(name: str, change: Mapping[str, Any]) -> str:
-    before, after = change["from"], change["to"]
-    return f"{name} {after}" if before is None else f"{name} from {before} to {after}"
+    before, after = value_words(change["from"]), value_words(change["to"])
+    return f"{name} {after}" if change["from"] is None else f"{name} from {before} to {after}"
 
 
 _OUTCOMES = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+from nsps.console.explanation.naming import value_words
 from nsps.console.pages.events import chosen, narrowed, owner_page, utc
 from nsps.console.pages.site import Refused, Shown, Visit
 from nsps.console.pages.table import csv_file
@@ -59,7 +60,7 @@ def _entry(each: Mapping[str, Any]) -> dict[str, Any]:
     page = f"/jobs/{each['target']}" if job else owner_page(each["target"])
     if each["action"] in ("pause", "resume"):
         page = f"/handlers/{each['target']}"
-    details = ", ".join(f"{name} {_word(value)}" for name, value in _known(each).items())
+    details = ", ".join(f"{name} {value_words(value)}" for name, value in _known(each).items())
     return {**each, "page": page, "details": details}
 
 
@@ -68,12 +69,6 @@ def _known(each: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: value for name, value in each["details"].items() if value}
     spec = {name: value for name, value in known.pop("spec", {}).items() if value}
     return {**spec, **known}
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _details(each: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from nsps.console.explanation.naming import value_words
 from nsps.domain.printable import bounded, printable
 from nsps.domain.retry_table import duration
 
@@ -80,7 +81,7 @@ class Templates:
             timed=timed,
             utc=utc,
             span=span,
-            short=lambda value: bounded(str(value), 120),
+            short=lambda value: bounded(value_words(value), 120),
             colour=lambda word: COLOURS.get(str(word), ""),
             plain=lambda value: str(value or "waiting").replace("_", " "),
             pretty=lambda value: json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True),
