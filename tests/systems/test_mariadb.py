@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +29,8 @@ from tests.systems.database_kit import (
     Address,
     DatabaseTests,
     PasswordTests,
-    snapshot,
+    ServerTests,
+    TheirTableTests,
     table_of_theirs,
 )
 
@@ -78,11 +78,11 @@ class _OnMariadb(DatabaseTests):
         with ChaosProxy(server) as proxy:
             yield proxy
 
-    def prepare(self, sql: Connection) -> None:
-        """What the operator has made before."""
+    def rows(self, sql: Any, query: str) -> Sequence[Any]:
+        return list(sql.exec_driver_sql(query).fetchall())
 
 
-class TestMariadb(_OnMariadb, PasswordTests, StateStandardTests):
+class TestMariadb(_OnMariadb, ServerTests, PasswordTests, StateStandardTests):
     pings_first = True
 
     def test_the_row_is_there(self, connector: Database, sql: Connection) -> None:
@@ -118,14 +118,7 @@ class TestMariadb(_OnMariadb, PasswordTests, StateStandardTests):
     def test_a_hang_anywhere_in_the_first_session_ends_with_the_deadline(
         self, connector: Database, system: ChaosProxy, turn: int
     ) -> None:
-        connector.close()
-        fresh = self.make(self.settings(system))
-        system.hang_at(turn)
-        error = self.timely(lambda: fresh.check(make_call(self.deadline)))
-        assert isinstance(error, Transient)
-        system.pass_all()
-        fresh.check(make_call())
-        fresh.close()
+        self.hangs_at(connector, system, turn)
 
     def test_a_session_that_is_ended_in_between_is_not_noticed(
         self, connector: Database, sql: Connection
@@ -150,12 +143,6 @@ class TestMariadb(_OnMariadb, PasswordTests, StateStandardTests):
             other.exec_driver_sql("ROLLBACK")
         assert isinstance(error, NoAnswer) and "privileges" not in str(error)
         connector.change(key, state, state, make_call())
-
-    def test_it_is_shared_by_threads(self, connector: Database, sql: Connection) -> None:
-        [state] = connector.desired(enriched(self.pb)).values()
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda n: connector.create(str(n), state, make_call()), range(100)))
-        assert sql.exec_driver_sql("SELECT count(*) FROM subscribers").scalar() == 100
 
     def test_a_node_that_became_read_only_is_left(
         self, connector: Database, sql: Connection
@@ -199,11 +186,10 @@ class TestMariadb(_OnMariadb, PasswordTests, StateStandardTests):
         weak.close()
 
 
-class TestRowPerSimInATableOfTheirs(_OnMariadb):
+class TestRowPerSimInATableOfTheirs(_OnMariadb, TheirTableTests):
     """The operator's own table: other types, constraints; rows are marked."""
 
-    changed_pb = snapshot(blocked=True, email=None, i_customer=78)
-    gone_pb = ({"account_info": snapshot()["account_info"]}, {"sim_info": snapshot()["sim_info"]})
+    table = "sims"
 
     def prepare(self, sql: Connection) -> None:
         sql.exec_driver_sql(
@@ -216,38 +202,6 @@ class TestRowPerSimInATableOfTheirs(_OnMariadb):
     def settings(self, system: ChaosProxy) -> dict[str, Any]:
         url = f"mysql://nsps@{system.host}:{system.port}/subscribers"
         return table_of_theirs(url, "subscribers.sims", "card")
-
-    def test_the_row_is_kept_and_marked(self, connector: Database, sql: Connection) -> None:
-        [(key, state)] = connector.desired(enriched(self.pb)).items()
-        connector.create(key, state, make_call())
-        connector.delete(key, connector.read(key, make_call()), make_call())
-        rows = sql.exec_driver_sql("SELECT customer, blocked, state, note FROM sims").fetchall()
-        assert rows == [("77", "false", "removed", "theirs")]
-        connector.create(key, state, make_call())
-        self.assert_holds(connector, key, state)
-
-    def test_a_number_that_another_row_has_is_waited_for_and_that_row_is_left(
-        self, connector: Database, sql: Connection
-    ) -> None:
-        """MySQL's own upsert would give the other subscriber's row to this one."""
-        [(key, state)] = connector.desired(enriched(self.pb)).items()
-        connector.create(key, state, make_call())
-        changed = {**state, "customer": 99}
-        error = self.provoke(lambda: connector.create("6", changed, make_call()))
-        assert isinstance(error, Transient) and "unique constraint" in str(error)
-        assert "420777000003" not in "".join(traceback.format_exception(error))
-        assert sql.exec_driver_sql("SELECT card, customer FROM sims").fetchall() == [(5, "77")]
-
-    @pytest.mark.parametrize(
-        ("column", "value"), [("state", None), ("state", "x" * 13), ("mail", "x@example.net")]
-    )
-    def test_values_that_the_table_refuses_are_refused_for_good(
-        self, connector: Database, sql: Connection, column: str, value: Any
-    ) -> None:
-        [(key, state)] = connector.desired(enriched(self.pb)).items()
-        error = self.provoke(lambda: connector.create(key, {**state, column: value}, make_call()))
-        assert isinstance(error, Terminal)
-        assert sql.exec_driver_sql("SELECT count(*) FROM sims").scalar() == 0
 
     def test_a_value_that_is_cut_without_a_word_is_refused(
         self, connector: Database, sql: Connection

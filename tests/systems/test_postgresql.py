@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -31,6 +30,8 @@ from tests.systems.database_kit import (
     Address,
     DatabaseTests,
     PasswordTests,
+    ServerTests,
+    TheirTableTests,
     snapshot,
     table_of_theirs,
 )
@@ -66,11 +67,11 @@ class _OnPostgresql(DatabaseTests):
         with ChaosProxy(server) as proxy:
             yield proxy
 
-    def prepare(self, sql: psycopg.Connection[Any]) -> None:
-        """What the operator has made before."""
+    def rows(self, sql: Any, query: str) -> Sequence[Any]:
+        return list(sql.execute(query).fetchall())
 
 
-class TestPostgresql(_OnPostgresql, PasswordTests, StateStandardTests):
+class TestPostgresql(_OnPostgresql, ServerTests, PasswordTests, StateStandardTests):
     pings_first = True
     deadline = 2.0  # libpq knows no shorter limit for a new connection
 
@@ -102,14 +103,7 @@ class TestPostgresql(_OnPostgresql, PasswordTests, StateStandardTests):
     def test_a_hang_anywhere_in_the_first_session_ends_with_the_deadline(
         self, connector: Database, system: ChaosProxy, turn: int
     ) -> None:
-        connector.close()  # begin with no connection; what SQLAlchemy asks first is asked again
-        fresh = self.make(self.settings(system))
-        system.hang_at(turn)
-        error = self.timely(lambda: fresh.check(make_call(self.deadline)))
-        assert isinstance(error, Transient)
-        system.pass_all()
-        fresh.check(make_call())
-        fresh.close()
+        self.hangs_at(connector, system, turn)
 
     def test_a_backend_that_is_ended_in_between_is_not_noticed(
         self, connector: Database, sql: psycopg.Connection[Any]
@@ -131,14 +125,6 @@ class TestPostgresql(_OnPostgresql, PasswordTests, StateStandardTests):
                 list(pool.map(lambda instance: instance.check(make_call()), instances))
             for instance in instances:
                 instance.close()
-
-    def test_it_is_shared_by_threads(
-        self, connector: Database, sql: psycopg.Connection[Any]
-    ) -> None:
-        [state] = connector.desired(enriched(self.pb)).values()
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda n: connector.create(str(n), state, make_call()), range(100)))
-        assert sql.execute("SELECT count(*) FROM subscribers").fetchall() == [(100,)]
 
     def test_a_node_that_became_read_only_is_left(
         self, connector: Database, sql: psycopg.Connection[Any]
@@ -234,11 +220,10 @@ class TestPostgresql(_OnPostgresql, PasswordTests, StateStandardTests):
         connector.close()
 
 
-class TestRowPerSimInATableOfTheirs(_OnPostgresql):
+class TestRowPerSimInATableOfTheirs(_OnPostgresql, TheirTableTests):
     """The operator's own table: another schema, other types, constraints; rows are marked."""
 
-    changed_pb = snapshot(blocked=True, email=None, i_customer=78)
-    gone_pb = ({"account_info": snapshot()["account_info"]}, {"sim_info": snapshot()["sim_info"]})
+    table = "crm.sims"
 
     def prepare(self, sql: psycopg.Connection[Any]) -> None:
         sql.execute(
@@ -251,34 +236,6 @@ class TestRowPerSimInATableOfTheirs(_OnPostgresql):
     def settings(self, system: ChaosProxy) -> dict[str, Any]:
         url = f"postgresql://postgres@{system.host}:{system.port}/subscribers"
         return table_of_theirs(url, "crm.sims", "imsi")
-
-    def test_the_row_is_kept_and_marked(
-        self, connector: Database, sql: psycopg.Connection[Any]
-    ) -> None:
-        [(key, state)] = connector.desired(enriched(self.pb)).items()
-        connector.create(key, state, make_call())
-        connector.delete(key, connector.read(key, make_call()), make_call())
-        rows = sql.execute("SELECT customer, blocked, state, note FROM crm.sims").fetchall()
-        assert rows == [("77", "false", "removed", "theirs")]
-        connector.create(key, state, make_call())
-        self.assert_holds(connector, key, state)
-
-    def test_a_number_that_another_row_has_is_waited_for(self, connector: Database) -> None:
-        [(key, state)] = connector.desired(enriched(self.pb)).items()
-        connector.create(key, state, make_call())
-        error = self.provoke(lambda: connector.create("6", state, make_call()))
-        assert isinstance(error, Transient) and "unique constraint" in str(error)
-        assert "420777000003" not in "".join(traceback.format_exception(error))
-
-    @pytest.mark.parametrize(
-        ("column", "value"), [("state", None), ("state", "x" * 13), ("mail", "x@example.net")]
-    )
-    def test_values_that_the_table_refuses_are_refused_for_good(
-        self, connector: Database, column: str, value: Any
-    ) -> None:
-        [(key, state)] = connector.desired(enriched(self.pb)).items()
-        error = self.provoke(lambda: connector.create(key, {**state, column: value}, make_call()))
-        assert isinstance(error, Terminal)
 
     def test_a_key_without_a_unique_index_can_be_corrected(
         self, connector: Database, sql: psycopg.Connection[Any]
