@@ -71,6 +71,17 @@ class Clock:
 
 
 LATEST = "projects/demo/secrets/hook/versions/latest"
+Known = tuple[Manager, Secrets, Clock]
+
+
+@pytest.fixture
+def known(manager: tuple[Manager, str]) -> Known:
+    """The secret hook was read at the clock's time, and is "one"."""
+    held, host = manager
+    held.values, clock = {LATEST: b"one"}, Clock()
+    secrets = Secrets("demo", {"SECRET_MANAGER_EMULATOR_HOST": host}, clock=clock)
+    secrets.get("sm://hook")
+    return held, secrets, clock
 
 
 def test_secret_manager_is_read_and_cached(manager: tuple[Manager, str]) -> None:
@@ -99,14 +110,8 @@ def test_what_an_editor_adds_is_no_part_of_a_secret(text: str, tmp_path: Path) -
     assert Secrets("demo", {"S": text}).get("env:S").reveal() == "value"
 
 
-def test_the_cached_value_serves_an_hour_while_secret_manager_is_away(
-    manager: tuple[Manager, str],
-) -> None:
-    held, host = manager
-    held.values = {LATEST: b"one"}
-    clock = Clock()
-    secrets = Secrets("demo", {"SECRET_MANAGER_EMULATOR_HOST": host}, clock=clock)
-    secrets.get("sm://hook")
+def test_the_cached_value_serves_an_hour_while_secret_manager_is_away(known: Known) -> None:
+    held, secrets, clock = known
     held.away = True
     clock.now += 3599
     assert secrets.get("sm://hook").reveal() == "one"
@@ -122,12 +127,8 @@ def test_the_cached_value_serves_an_hour_while_secret_manager_is_away(
     assert secrets.get("sm://hook").reveal() == "one"
 
 
-def test_refresh_reads_again_at_most_every_two_seconds(manager: tuple[Manager, str]) -> None:
-    held, host = manager
-    held.values = {LATEST: b"one"}
-    clock = Clock()
-    secrets = Secrets("demo", {"SECRET_MANAGER_EMULATOR_HOST": host}, clock=clock)
-    secrets.get("sm://hook")
+def test_refresh_reads_again_at_most_every_two_seconds(known: Known) -> None:
+    held, secrets, clock = known
     held.values[LATEST] = b"two"
     clock.now += 1
     assert secrets.refresh("sm://hook").reveal() == "two"
@@ -138,15 +139,9 @@ def test_refresh_reads_again_at_most_every_two_seconds(manager: tuple[Manager, s
     assert secrets.refresh("sm://hook").reveal() == "three"
 
 
-def test_what_is_refused_is_not_known_to_be_wrong_while_it_cannot_be_read(
-    manager: tuple[Manager, str],
-) -> None:
+def test_what_is_refused_is_not_known_to_be_wrong_while_it_cannot_be_read(known: Known) -> None:
     """Or a webhook with a password of a minute ago would be answered 401, and ESPF delete it."""
-    held, host = manager
-    held.values = {LATEST: b"one"}
-    clock = Clock()
-    secrets = Secrets("demo", {"SECRET_MANAGER_EMULATOR_HOST": host}, clock=clock)
-    secrets.get("sm://hook")
+    held, secrets, clock = known
     held.away = True
     clock.now += 1
     for _ in range(2):
@@ -168,12 +163,8 @@ def test_threads_share_one_read(manager: tuple[Manager, str]) -> None:
     assert held.reads == 1
 
 
-def test_who_has_a_value_does_not_wait_for_a_slow_read(manager: tuple[Manager, str]) -> None:
-    held, host = manager
-    held.values = {LATEST: b"one"}
-    clock = Clock()
-    secrets = Secrets("demo", {"SECRET_MANAGER_EMULATOR_HOST": host}, clock=clock)
-    secrets.get("sm://hook")
+def test_who_has_a_value_does_not_wait_for_a_slow_read(known: Known) -> None:
+    held, secrets, clock = known
     held.delay = 3.0
     clock.now += 301
     reader = threading.Thread(target=secrets.get, args=("sm://hook",))

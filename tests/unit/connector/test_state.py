@@ -618,36 +618,25 @@ def test_a_status_that_could_not_be_posted_stays_due(store: Store) -> None:
     assert kit.poster.send_due() == 0
 
 
-def test_a_secret_that_cannot_be_read_yet_is_recorded_and_tried_again(store: Store) -> None:
-    class Waiting(Box):
-        ready = False
-
-        def desired(self, event: Enriched) -> Mapping[str, State]:
-            if not self.ready:
-                raise Transient("secret auc cannot be read: password=hunter2")
-            return super().desired(event)
-
-    box = Waiting()
-    kit = Kit(store, box)
-    event = sim_event()
-    verdict = kit.deliver(event)
-    assert (verdict.ack, verdict.outcome) == (False, Outcome.RETRYING)
-    kept = kit.delivery(event)
-    assert kept["retry"]["error"].startswith("secret auc cannot be read")
-    assert "hunter2" not in str(kept) + verdict.reason
-    assert kit.espf.statuses == ["RETRY"]
-    box.ready = True
-    assert kit.deliver(event).outcome is Outcome.DELIVERED
-    assert kit.espf.statuses == ["RETRY", "OK"]
-
-
-def test_a_connector_that_fails_on_an_event_is_recorded_and_tried_again(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("raised", "recorded"),
+    [
+        (
+            Transient("secret auc cannot be read: password=hunter2"),
+            "secret auc cannot be read",
+        ),
+        (KeyError("hunter2"), "the connector failed unexpectedly (KeyError)"),
+    ],
+)
+def test_a_connector_that_fails_on_an_event_is_recorded_and_tried_again(
+    store: Store, raised: Exception, recorded: str
+) -> None:
     class Broken(Box):
         broken = True
 
         def desired(self, event: Enriched) -> Mapping[str, State]:
             if self.broken:
-                raise KeyError("hunter2")
+                raise raised
             return super().desired(event)
 
     box = Broken()
@@ -656,11 +645,12 @@ def test_a_connector_that_fails_on_an_event_is_recorded_and_tried_again(store: S
     verdict = kit.deliver(event)
     assert (verdict.ack, verdict.outcome) == (False, Outcome.RETRYING)
     kept = kit.delivery(event)
-    assert kept["retry"]["error"].startswith("the connector failed unexpectedly (KeyError)")
+    assert kept["retry"]["error"].startswith(recorded)
     assert "hunter2" not in str(kept) + verdict.reason
     assert kit.espf.statuses == ["RETRY"]
     box.broken = False
     assert kit.deliver(event).outcome is Outcome.DELIVERED
+    assert kit.espf.statuses == ["RETRY", "OK"]
 
 
 class AnyShape(Box):
