@@ -195,7 +195,7 @@ def test_a_handler_is_paused_with_a_reason_and_resumed_where_it_is_seen(
     until(page, "#problems", "sims is paused by operator@localhost")
     assert "a new cable" in page.inner_text("#problems")
     hand.press(button(page, "Resume sims"))
-    assert "It goes on." in page.inner_text("main")
+    assert "It is resumed." in page.inner_text("main")
 
 
 def test_everything_is_compared_and_the_findings_are_taken_home(
@@ -234,7 +234,7 @@ def test_many_are_sent_again_by_a_filter_stopped_and_gone_on_with(
     hand.press(button(page, "Stop"))
     assert "stopped" in page.inner_text("#job h2")
     assert "Stopped" in page.inner_text("#job")
-    hand.press(button(page, "Go on"))
+    hand.press(button(page, "Resume"))
     until(page, "#job h2", "running")
     hand.press(button(page, "Stop"))
     assert "stopped" in page.inner_text("#job h2")

@@ -114,14 +114,19 @@ class ByOutcome:
         while True:
             snapshots = self._read(at.limit(AT_ONCE))
             for each in snapshots:
-                data = each.to_dict() or {}
-                yield data[field], data.get("event_id") or each.id.partition(".")[0]
+                yield each.get(field), _event_of(each)
             if len(snapshots) < AT_ONCE:
                 return
             at = query.start_after(snapshots[-1])
 
     def _read(self, query: Any) -> list[Any]:
         return self.store.call(lambda: list(query.stream()))
+
+
+def _event_of(found: Any) -> str:
+    """The event of a delivery (EVENT.RUN), of a parked one (STAGE.EVENT.RUN), or the event."""
+    parts = found.id.split(".")
+    return str(parts[1] if found.reference.parent.id == "parked" else parts[0])
 
 
 def _start(after: str) -> Candidate | None:

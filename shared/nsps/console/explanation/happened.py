@@ -63,7 +63,8 @@ def _beginning(history: EventHistory) -> Iterator[Entry]:
             "\N{REPLACEMENT CHARACTER}",
         )
     if history.retry:
-        yield Entry(history.retry.get("at"), f"it could not be enriched: {history.retry['error']}")
+        error = f"its data could not be read: {history.retry['error']}"
+        yield Entry(history.retry.get("at"), error)
 
 
 def _delivery(each: Delivered) -> Iterator[Entry]:

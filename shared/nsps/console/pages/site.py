@@ -119,9 +119,9 @@ class Visit:
 
 _DONE = {
     "paused": "It is paused.",
-    "resumed": "It goes on.",
+    "resumed": "It is resumed.",
     "sending": "It is sent within a minute; its event's page shows what comes of it.",
-    "stopped": "It stops after the page it is at.",
+    "stopped": "It stops as soon as what it works on now is done.",
     "erased": "It was erased.",
 }
 """What is said after a change; the address carries the word, and no text of its own."""
