@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,55 +20,18 @@ from nsps.domain.snapshot import (
     as_flag,
     as_integer,
 )
+from nsps_local.certify.samples import Samples, pb_data
 
-CONTRACT: dict[str, Any] = {
-    "account_info": {
-        "bill_status": "open",
-        "billing_model": "credit_account",
-        "blocked": False,
-        "i_account": 1,
-        "i_customer": 6392,
-        "i_product": 3774,
-        "id": "79123456789@msisdn",
-        "phone1": "",
-        "product_name": "Pay as you go",
-        "time_zone_name": "Europe/Prague",
-        "assigned_addons": [
-            {
-                "addon_effective_from": "2025-05-16T12:59:46",
-                "addon_priority": 10,
-                "description": "",
-                "i_product": 3775,
-                "i_vd_plan": 1591,
-                "name": "Video",
-            }
-        ],
-        "service_features": [
-            {
-                "name": "netaccess_policy",
-                "effective_flag_value": "Y",
-                "attributes": [{"name": "access_policy", "effective_value": "179"}],
-            }
-        ],
-    },
-    "sim_info": {
-        "i_sim_card": 3793,
-        "imsi": "001010000020349",
-        "msisdn": "79123456789",
-        "status": "active",
-    },
-    "access_policy_info": {
-        "i_access_policy": 179,
-        "name": "LTE",
-        "attributes": [{"group_name": "lte", "name": "cs_profile", "value": "cs-1"}],
-    },
-    "product_info": {"name": "PAYG", "description": "", "addon_priority": 0, "i_product": 658},
+SAMPLE = pb_data(Samples(datetime.now(UTC)).subscriber())
+CONTRACT: dict[str, Any] = SAMPLE | {
     "full_vd_counter_info": [
+        *SAMPLE["full_vd_counter_info"],
         {"service_name": "Internet Access KB", "remaining": "10", "allocated_amount": 10.0},
         {"service_name": "Voice", "remaining": 2.5},
         {"service_name": "SMS", "remaining": "N/A"},
     ],
 }
+"""What connectors of partners are certified with: each member as the contract has it."""
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -88,7 +52,7 @@ def test_the_attributes_are_the_contracts_names() -> None:
     assert pb.account_info.service_features[0].attributes[0].effective_value == "179"
     assert pb.account_info.blocked is False
     assert pb.access_policy_info is not None
-    assert pb.access_policy_info.value("cs_profile") == "cs-1"
+    assert pb.access_policy_info.value("cs_profile") == "cs-default"
     assert pb.access_policy_info.value("cs_profile", "other") is None
     assert pb.account_info.feature("nothing") is None
 

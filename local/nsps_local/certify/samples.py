@@ -105,6 +105,7 @@ def pb_data(who: Subscriber) -> dict[str, Any]:
             "product_name": "Pay as you go",
             "status": "active",
             "time_zone_name": "Europe/Prague",
+            "zip": "110 00",
             "assigned_addons": [addon(3775)],
             "service_features": [
                 {
@@ -135,15 +136,21 @@ def pb_data(who: Subscriber) -> dict[str, Any]:
             "description": "",
             "i_product": 3774,
             "i_vd_plan": 1591,
-            "addon_priority": "main",
+            "addon_priority": 0,
         },
         "full_vd_counter_info": [
             {
                 "service_name": "Internet access",
+                "vdp_name": "1 GB a month",
+                "dg_name": "RG100",
+                "discount_info": "0..1024 - 100%",
                 "i_service": 106,
                 "i_vd_plan": 1591,
+                "i_dest_group": 2650,
+                "i_vd_dg": 283,
+                "addon_priority": 10,
                 "remaining": 1024,
-                "unit": "MB",
+                "unit": "megabyte",
                 "allocated_amount": 2048.0,
             }
         ],
@@ -153,10 +160,11 @@ def pb_data(who: Subscriber) -> dict[str, Any]:
 def addon(i_product: int) -> dict[str, Any]:
     return {
         "addon_effective_from": "2025-05-16T12:59:46",
-        "addon_effective_to": None,
+        "addon_effective_to": "2035-05-16T12:59:46",
         "addon_priority": 10,
         "description": "",
         "i_product": i_product,
+        "i_product_group": 7,
         "i_vd_plan": 1591,
         "name": "Youtube UHD",
     }

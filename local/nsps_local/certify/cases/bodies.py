@@ -168,16 +168,20 @@ def _published_variants(samples: Samples) -> Case:
 
     policies = samples.document(who)
     policies["pb_data"]["access_policy_info"] = [policies["pb_data"]["access_policy_info"]]
-    counters = samples.document(who)
-    counters["pb_data"]["full_vd_counter_info"][0]["remaining"] = "N/A"
+
+    def remaining(value: str) -> dict[str, Any]:
+        document = samples.document(who)
+        document["pb_data"]["full_vd_counter_info"][0]["remaining"] = value
+        return document
+
     dated = addon(3775) | {"addon_effective_from": "2025-05-16 12:59:46"}
     return Case(
         name="published-variants",
         level=Level.ROBUST,
         title="Both forms are read where the published contract has two",
         why="Its tables, samples and OpenAPI differ: bill_status active or open, "
-        "access_policy_info a list or an object, dates with T or a space, remaining a number or "
-        "N/A. (contract, contradictions)",
+        "access_policy_info a list or an object, dates with T or a space, remaining a number, a "
+        "text or N/A. (contract, contradictions)",
         mend="Accept both forms; see the list of contradictions in the reference.",
         send=[
             samples.request(
@@ -187,7 +191,8 @@ def _published_variants(samples: Samples) -> Case:
             samples.request(
                 "a date with a space", who, changed("account_info", assigned_addons=[dated])
             ),
-            samples.request("remaining is N/A", who, counters),
+            samples.request("remaining is N/A", who, remaining("N/A")),
+            samples.request("remaining is a numeric text", who, remaining("10")),
             samples.request("SIM status is active", who, changed("sim_info", status="active")),
         ],
         expect=[expect.processed()],
