@@ -29,6 +29,8 @@ AT_ONCE = 8
 REPAIRED = frozenset({"missing", "different", "left over", "unrecorded"})
 """What --fix sends an event for."""
 MAX_OWNERS = 100
+AT_MOST = 1000
+"""Documents of the ledger, and keys of a system, that are looked at in one page."""
 _ACCOUNTS, _CUSTOMERS, _LEDGER, _SYSTEM = "accounts", "customers", "ledger", "system"
 
 
@@ -59,7 +61,7 @@ class Reconcile:
         """The next owners. Raises Transient, Terminal."""
         handler = self._handlers.get(str(job.spec["handler"]))
         if job.cursor.get("phase") == _SYSTEM:
-            return self._system(job, handler, size)
+            return self._system(job, handler)
         page = self._page(job, handler, size)
         found = dict(page.found)
         findings: dict[str, Mapping[str, Any]] = {}
@@ -101,7 +103,7 @@ class Reconcile:
             return self._accounts(job, handler, size)
         if phase == _CUSTOMERS:
             return self._customers(job, handler, size)
-        return self._ledger(job, handler, size)
+        return self._ledger(job, handler)
 
     def _accounts(self, job: Job, handler: HandlerSummary, size: int) -> _Compared:
         """The next accounts of PortaBilling's list, which the handler's function reads itself."""
@@ -139,32 +141,36 @@ class Reconcile:
             len(listed.ids),
         )
 
-    def _ledger(self, job: Job, handler: HandlerSummary, size: int) -> _Compared:
+    def _ledger(self, job: Job, handler: HandlerSummary) -> _Compared:
         """Owners that the ledger knows and the lists did not name."""
         resources = self._store.client.collection("handlers", handler.name, "resources")
-        query = resources.select(["owner"]).order_by("__name__").limit(size)
+        query = resources.select(["owner"]).order_by("__name__").limit(AT_MOST)
         if job.cursor.get("after"):
             query = query.start_after({"__name__": job.cursor["after"]})
         snapshots = self._store.call(lambda: list(query.stream()))
-        data = [each.to_dict() or {} for each in snapshots]
-        owners = {str(each["owner"]) for each in data if each.get("owner")}
-        kinds = [Owner.parse(text) for text in sorted(owners)]
-        accounts = {each.i_account for each in kinds if each.i_account is not None}
+        owned = [(each.id, (each.to_dict() or {}).get("owner")) for each in snapshots]
+        owners = {text: Owner.parse(text) for _, text in owned if text}
+        accounts = {each.i_account for each in owners.values() if each.i_account is not None}
         seen = seen_among(self._store, job.id, accounts)
         listed = {"event"} | ({"customer"} if _wants_customers(handler) else set())
-        left = [each for each in kinds if each.kind not in listed and each.i_account not in seen]
-        compared = []
-        for first in range(0, len(left), MAX_OWNERS):
-            compared += self._compare(handler.name, left[first : first + MAX_OWNERS])
-        if len(snapshots) == size:
-            return _Compared(compared, {"phase": _LEDGER, "after": snapshots[-1].id})
-        return _Compared(compared, {"phase": _SYSTEM})
+        left: dict[Owner, None] = {}
+        after = None
+        for ident, text in owned:
+            owner = owners.get(text)
+            if owner and owner.kind not in listed and owner.i_account not in seen:
+                left[owner] = None
+            after = ident
+            if len(left) == MAX_OWNERS:
+                break
+        whole = len(owned) < AT_MOST and (not owned or after == owned[-1][0])
+        cursor = {"phase": _SYSTEM} if whole else {"phase": _LEDGER, "after": after}
+        return _Compared(self._compare(handler.name, list(left)), cursor)
 
     # ---- what stands in the system -----------------------------------------------------------
 
-    def _system(self, job: Job, handler: HandlerSummary, size: int) -> Page:
+    def _system(self, job: Job, handler: HandlerSummary) -> Page:
         """Keys that the system holds and NSPS did not write: reported, never removed."""
-        request = {"after": job.cursor.get("after", ""), "limit": size}
+        request = {"after": job.cursor.get("after", ""), "limit": AT_MOST}
         try:
             answer = self._handlers.ask(handler.name, "/keys", request)
         except Terminal:  # the connector cannot list its system

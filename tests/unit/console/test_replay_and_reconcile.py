@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from google.cloud.firestore import DELETE_FIELD
 from nsps.cloud.store import Store
+from nsps.console import reconcile
 from nsps.console.find import Finding
 from nsps.console.handlers import Handlers
 from nsps.console.jobs import Job, JobState, Page, Worker
@@ -288,7 +289,12 @@ def test_repairs_go_to_what_is_wrong_and_no_other(store: Store) -> None:
         assert len(page.findings) == 7
 
 
-def test_what_the_ledger_knows_and_portabilling_does_not(store: Store) -> None:
+@pytest.mark.parametrize(("documents", "owners"), [(2, 100), (1000, 1), (1000, 100), (6, 1)])
+def test_what_the_ledger_knows_and_portabilling_does_not(
+    store: Store, monkeypatch: pytest.MonkeyPatch, documents: int, owners: int
+) -> None:
+    monkeypatch.setattr(reconcile, "AT_MOST", documents)
+    monkeypatch.setattr(reconcile, "MAX_OWNERS", owners)
     for number in range(5):
         data = {"key": f"k{number}", "owner": f"account:{number}"}
         store.resource("hss", f"k{number}").set(data)
@@ -298,11 +304,16 @@ def test_what_the_ledger_knows_and_portabilling_does_not(store: Store) -> None:
     handlers = RecordedHandlers({})
     worker = Reconcile(store, handlers, NoLists(), Sent())
     whole(worker, job({"handler": "hss"}, cursor={"phase": "ledger"}), 2)
-    asked = [o for _, path, q in handlers.requests if path == "/compare" for o in q["owners"]]
-    assert sorted(asked) == ["account:0", "account:3"]
+    asked = [q["owners"] for _, path, q in handlers.requests if path == "/compare"]
+    assert sorted(each for some in asked for each in some) == ["account:0", "account:3"]
+    assert max(map(len, asked)) <= owners
 
 
-def test_what_nsps_did_not_write_is_named_by_no_number_of_a_subscriber(store: Store) -> None:
+@pytest.mark.parametrize("at_once", [2, 1000])
+def test_what_nsps_did_not_write_is_named_by_no_number_of_a_subscriber(
+    store: Store, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(reconcile, "AT_MOST", at_once)
     keys = ("001010000000001", "001010000000002", "001010000000003")
     worker = Reconcile(store, RecordedHandlers(keys=keys), NoLists(), Sent())
     pages = whole(worker, job({"handler": "hss"}, cursor={"phase": "system"}), 2)
