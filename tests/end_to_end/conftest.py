@@ -13,8 +13,5 @@ from tests.end_to_end.whole_stack import DATABASE, WholeStack, configuration
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeStack]:
     """A stack with the database handler alone."""
     folder = tmp_path_factory.mktemp("stack")
-    running = WholeStack(folder / "state", configuration(folder, [DATABASE]))
-    try:
-        yield running.start()
-    finally:
-        running.stop()
+    with WholeStack(folder / "state", configuration(folder, [DATABASE])) as running:
+        yield running

@@ -223,16 +223,14 @@ def site(folder: Path) -> Iterator[Site]:
     arguments = ("--token", TOKEN, "--callback-token", CALLBACK_TOKEN)
     with Recorder() as recorder, order_manager.running(*arguments) as manager:
         hss = Hss(recorder)
-        stack = WholeStack(folder / "state", _configuration(folder, recorder.url, manager), secrets)
-        try:
-            stack.start()
+        with WholeStack(
+            folder / "state", _configuration(folder, recorder.url, manager), secrets
+        ) as stack:
             _hear_answers(stack, manager)
             desk = folder / "desk"
             desk.mkdir()
             os.environ["PUBSUB_EMULATOR_HOST"] = stack.description["pubsub"]["host"]
             yield Site(stack, hss, manager, desk)
-        finally:
-            stack.stop()
 
 
 def _configuration(folder: Path, hss: str, manager: str) -> Path:

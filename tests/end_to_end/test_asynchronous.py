@@ -151,11 +151,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     secrets.write_text(json.dumps({"oms-token": TOKEN, "oms-callback": CALLBACK_TOKEN}))
     arguments = ("--token", TOKEN, "--callback-token", CALLBACK_TOKEN)
     with order_manager.running(*arguments) as url:
-        stack = WholeStack(
+        with WholeStack(
             folder / "state", configuration(folder, [handler(url), plain_handler(url)]), secrets
-        )
-        try:
-            stack.start()
+        ) as stack:
             callback = f"{stack.description['callbacks']['url']}/orders"
             answer = requests.post(
                 f"{url}{ORDERS}/hub",
@@ -165,8 +163,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             )
             assert answer.status_code == 201
             yield Place(stack, url)
-        finally:
-            stack.stop()
 
 
 def test_accepted_is_told_as_in_progress_and_the_late_answer_as_ok(place: Place) -> None:

@@ -184,13 +184,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             webhook(one.url, "ill", group=None, max_rate=ALLOWED, call_timeout_seconds=60),
             webhook(other.url, "healthy", group=None),
         ]
-        stack = WholeStack(folder / "state", configuration(folder, handlers))
-        try:
-            stack.start()
+        with WholeStack(folder / "state", configuration(folder, handlers)) as stack:
             accounts = [stack.new_account() for _ in range(12)]
             yield Site(stack, System(one), System(other), accounts)
-        finally:
-            stack.stop()
 
 
 def spread(latencies: list[float]) -> str:

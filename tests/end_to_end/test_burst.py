@@ -77,9 +77,7 @@ def burst(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Burst]:
     folder = tmp_path_factory.mktemp("burst")
     with Recorder() as recorder:
         config = configuration(folder, [DATABASE, webhook(recorder.url)])
-        stack = WholeStack(folder / "state", config)
-        try:
-            stack.start()
+        with WholeStack(folder / "state", config) as stack:
             cards = [stack.new_card()["i_sim_card"] for _ in range(2)]
             i_account = stack.new_account(cards[0], firstname="v0")
             with closing(sqlite3.connect(stack.state / "subscribers.db", timeout=20)) as database:
@@ -87,8 +85,6 @@ def burst(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Burst]:
             made = Burst(stack, recorder, i_account)
             play(made, cards)
             yield made
-        finally:
-            stack.stop()
 
 
 def play(burst: Burst, cards: list[int]) -> None:

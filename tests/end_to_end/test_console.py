@@ -59,11 +59,8 @@ class Console:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeStack]:
     folder = tmp_path_factory.mktemp("console")
-    running = WholeStack(folder / "state", configuration(folder, [DATABASE, SIMS]))
-    try:
-        yield running.start()
-    finally:
-        running.stop()
+    with WholeStack(folder / "state", configuration(folder, [DATABASE, SIMS])) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

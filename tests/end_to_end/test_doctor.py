@@ -39,11 +39,8 @@ def doctor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doctor]:
     folder = tmp_path_factory.mktemp("doctor")
     with Recorder() as crm:
         config = configuration(folder, [DATABASE, webhook(crm.url)])
-        stack = WholeStack(folder / "state", config)
-        try:
-            yield Doctor(stack.start(), crm, config)
-        finally:
-            stack.stop()
+        with WholeStack(folder / "state", config) as stack:
+            yield Doctor(stack, crm, config)
 
 
 def test_a_healthy_stack_is_found_well(doctor: Doctor) -> None:

@@ -46,11 +46,8 @@ def recorder(partner: Partner) -> Iterator[Recorder]:
 
 @pytest.fixture
 def stack(tmp_path: Path, recorder: Recorder) -> Iterator[WholeStack]:
-    stack = WholeStack(tmp_path / "state", configuration(tmp_path, [webhook(recorder.url)]))
-    try:
-        yield stack.start()
-    finally:
-        stack.stop()
+    with WholeStack(tmp_path / "state", configuration(tmp_path, [webhook(recorder.url)])) as stack:
+        yield stack
 
 
 def was_read(stack: WholeStack, i_event: int) -> bool:

@@ -139,14 +139,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     database = DATABASE | {"call_timeout_seconds": SECONDS}
     with Recorder() as recorder:
         handlers = [database, webhook(recorder.url, call_timeout_seconds=SECONDS)]
-        stack = WholeStack(folder / "state", configuration(folder, handlers))
-        try:
-            stack.start()
+        with WholeStack(folder / "state", configuration(folder, handlers)) as stack:
             i_account = stack.new_account(stack.new_card()["i_sim_card"])
             stack.send_paused(True)  # the webhooks are the test's
             yield Place(stack, recorder, i_account)
-        finally:
-            stack.stop()
 
 
 @pytest.fixture(autouse=True)

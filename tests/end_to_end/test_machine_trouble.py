@@ -39,11 +39,8 @@ _numbers = count(700_001)
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeStack]:
     folder = tmp_path_factory.mktemp("machine")
-    made = WholeStack(folder / "state", configuration(folder, [DATABASE]))
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+    with WholeStack(folder / "state", configuration(folder, [DATABASE])) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

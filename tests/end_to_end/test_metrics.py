@@ -36,13 +36,9 @@ def lived(
     folder = tmp_path_factory.mktemp("metrics")
     with Recorder() as crm:
         config = configuration(folder, [DATABASE, webhook(crm.url)])
-        stack = WholeStack(folder / "state", config)
-        try:
-            stack.start()
+        with WholeStack(folder / "state", config) as stack:
             _live(stack, crm)
             lines = list(entries("e2e", stack.logs()))
-        finally:
-            stack.stop()
     yield lines, record(config, state=folder / "state")
 
 

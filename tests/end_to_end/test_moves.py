@@ -118,9 +118,7 @@ def moves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moves]:
     config = configuration(
         folder, [DATABASE, SIMS, hss(f"127.70.{os.getpid() % 250}.{os.getpid() // 250 % 250 + 1}")]
     )
-    stack = WholeStack(folder / "state", config)
-    try:
-        stack.start()
+    with WholeStack(folder / "state", config) as stack:
         card = stack.new_card()
         one = stack.new_account(card["i_sim_card"])
         two = stack.new_account()
@@ -130,8 +128,6 @@ def moves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moves]:
         made = Moves(stack, (one, two), card["i_sim_card"], card["imsi"], handlers)
         made.assert_right([made.send(one), made.send(two)])
         yield made
-    finally:
-        stack.stop()
 
 
 @pytest.mark.parametrize("delivery_turned", [False, True], ids=["in-order", "delivery-turned"])

@@ -44,11 +44,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeStack]:
     folder = tmp_path_factory.mktemp("trouble")
     portabilling = {"url": "sandbox", "credentials": "portabilling-api", "timeout_seconds": 2}
     config = configuration(folder, [DATABASE], **{"nsps:portabilling": portabilling})
-    made = WholeStack(folder / "state", config)
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+    with WholeStack(folder / "state", config) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

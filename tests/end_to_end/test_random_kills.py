@@ -307,9 +307,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         every = webhook(mail.url, "mail", group="Mail", call_timeout_seconds=15)
         every["settings"]["ordering"] = "every"
         config = configuration(tmp_path, [SIMS, webhook(crm.url, "crm"), every])
-        stack = WholeStack(tmp_path / "state", config)
-        try:
-            stack.start()
+        with WholeStack(tmp_path / "state", config) as stack:
             cards = [stack.new_card() for _ in range(SUBSCRIBERS * 2)]
             accounts = [
                 stack.new_account(card["i_sim_card"], firstname="v0")
@@ -321,8 +319,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
             load = Subscribers(stack, accounts, by_number, random.Random(SEED + 1))
             crm.answer = takes_its_time(random.Random(SEED + 2))
             yield Place(stack, crm, mail, load, chance)
-        finally:
-            stack.stop()
 
 
 def test_twenty_kills_under_load(place: Place) -> None:

@@ -21,11 +21,8 @@ PAST = datetime(2026, 1, 1, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeStack]:
     folder = tmp_path_factory.mktemp("replay")
-    made = WholeStack(folder / "state", configuration(folder, [DATABASE, SIMS]))
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+    with WholeStack(folder / "state", configuration(folder, [DATABASE, SIMS])) as made:
+        yield made
 
 
 @pytest.fixture

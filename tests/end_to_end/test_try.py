@@ -42,11 +42,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         }
         given = folder / "secrets.json"
         given.write_text(json.dumps({"crm-token": TOKEN}))
-        stack = WholeStack(folder / "state", configuration(folder, [handler]), given)
-        try:
-            yield World(stack.start(), parties)
-        finally:
-            stack.stop()
+        with WholeStack(folder / "state", configuration(folder, [handler]), given) as stack:
+            yield World(stack, parties)
 
 
 def test_a_described_system_follows_portabilling(world: World) -> None:

@@ -172,13 +172,9 @@ def stack(registrar: Kamailio, tmp_path_factory: pytest.TempPathFactory) -> Iter
     }
     given = folder / "secrets.json"
     given.write_text(json.dumps({"kamailio-database": PASSWORD}))
-    running = WholeStack(folder / "state", configuration(folder, [handler]), given)
-    try:
-        running.start()
+    with WholeStack(folder / "state", configuration(folder, [handler]), given) as running:
         running.post("/sandbox/settings", events={"vocabulary": ["v1"]})  # these have no SIM card
         yield running
-    finally:
-        running.stop()
 
 
 def subscriber(stack: WholeStack, registrar: Kamailio) -> tuple[int, Phone]:

@@ -165,12 +165,8 @@ def test_a_dns_that_lost_its_database_is_filled_again(tmp_path: Path) -> None:
             }
             (tmp_path / "secrets.json").write_text(json.dumps({"powerdns-api-key": KEY}))
             config = configuration(tmp_path, [handler])
-            stack = WholeStack(tmp_path / "state", config, tmp_path / "secrets.json")
-            try:
-                stack.start()
+            with WholeStack(tmp_path / "state", config, tmp_path / "secrets.json") as stack:
                 assert_filled_again(stack, dns, daemon, ports)
-            finally:
-                stack.stop()
 
 
 def assert_filled_again(

@@ -125,11 +125,8 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Systems]:
         ]
         given = folder / "secrets.json"
         given.write_text(json.dumps({"postgres-nsps": PASSWORD}))
-        stack = WholeStack(folder / "state", configuration(folder, handlers), given)
-        try:
-            yield Systems(stack.start(), hlr, postgres)
-        finally:
-            stack.stop()
+        with WholeStack(folder / "state", configuration(folder, handlers), given) as stack:
+            yield Systems(stack, hlr, postgres)
 
 
 def test_a_subscriber_is_created_barred_and_unbarred(systems: Systems) -> None:
