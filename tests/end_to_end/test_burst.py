@@ -184,8 +184,10 @@ def test_what_is_superseded_names_a_newer_event(burst: Burst) -> None:
         for each in history.deliveries:
             if each.outcome == Outcome.SUPERSEDED:
                 assert each.superseded_by in histories, each
-                # of events with one snapshot the first to begin is delivered
-                assert histories[str(each.superseded_by)].snapshot_t >= history.snapshot_t
+                # Of events with one snapshot the first to begin is delivered. An event that was
+                # read twice may show the later snapshot: what counts is its receipt.
+                newer = histories[str(each.superseded_by)]
+                assert newer.snapshot_t.partition("/")[0] >= history.opened_at
 
 
 def test_portabilling_knows_how_it_ended(burst: Burst) -> None:

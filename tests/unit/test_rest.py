@@ -289,6 +289,7 @@ def test_a_session_that_another_thread_has_opened_meanwhile_is_kept() -> None:
     assert new == {"X-Session": "session-2"}
     assert signed.renewed(old, call()) == new
     assert len(opened) == 2
+    assert signed.hide("session-1 has ended, try session-2") == "*** has ended, try ***"
 
 
 def test_what_was_shown_and_other_secrets_are_not_repeated(system: ScriptedHttp) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -350,11 +351,14 @@ class SignedIn:
         self._lock = threading.Lock()
         self._token: SecretValue | None = None
         self._ends = float("inf")
+        self._given: deque[SecretValue] = deque(maxlen=3)
+        """The newest tokens: an answer may quote one that it refuses."""
 
     def headers(self, call: Call) -> Mapping[str, str]:
         with self._lock:
             if self._token is None or self._clock() >= self._ends:
                 self._token, seconds = self._sign_in(call)
+                self._given.append(self._token)
                 # Used up a little early: the request takes a moment to get there.
                 self._ends = self._clock() + (seconds * 0.9 if seconds else float("inf"))
             return self._written(self._token.reveal())
@@ -366,5 +370,6 @@ class SignedIn:
         return self.headers(call)
 
     def hide(self, text: str) -> str:
-        token = self._token
-        return without(text, token.reveal()) if token else text
+        for token in tuple(self._given):
+            text = without(text, token.reveal())
+        return text
