@@ -63,7 +63,7 @@ class Section:
         lines = [f"**{self.title}**", "", "| figure | measured | aim | |", "|---|---|---|---|"]
         for figure in self.figures:
             missed = figure.aim is not None and not figure.aim.reached(figure.value)
-            value = f"{figure.value:g} {figure.unit}".strip()
+            value = f"{_rounded(figure.value)} {figure.unit}".strip()
             shown = f"**{value}**" if missed else value
             lines.append(f"| {figure.name} | {shown} | {figure.aim or ''} | {figure.note} |")
         return "\n".join(lines)
@@ -80,10 +80,17 @@ class Section:
             if figure.aim is not None:
                 style = "green" if figure.aim.reached(figure.value) else "red"
                 aim = str(figure.aim)
-            value = f"[{style}]{figure.value:g}[/]" if style else f"{figure.value:g}"
+            value = _rounded(figure.value)
+            value = f"[{style}]{value}[/]" if style else value
             table.add_row(figure.name, value, figure.unit, aim, f"[bright_black]{figure.note}[/]")
         console.print(table)
         console.print()
+
+
+def _rounded(value: float) -> str:
+    """Three digits: what follows them is noise."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 3 if value < 1 else 2
+    return f"{round(value, decimals):g}"
 
 
 def percentile(values: Sequence[float], share: float) -> float:
