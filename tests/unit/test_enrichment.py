@@ -297,8 +297,16 @@ def test_a_replay_that_cannot_be_read_fails_by_itself(rig: Rig) -> None:
     with pytest.raises(Transient):
         rig.enrichment.handle(raw(handler="hss", run=1))
     assert rig.entry(message).get("retry") is None
-    failed = rig.store.read(rig.store.delivery("hss", f"{message.event_id}.1")) or {}
+    replayed = rig.store.delivery("hss", f"{message.event_id}.1")
+    failed = rig.store.read(replayed) or {}
     assert "HTTP 502" in failed["retry"]["error"]
+    assert (failed["outcome"], bool(failed["begun_at"])) == (None, True), "lists find it"
+    replayed.set({"outcome": "delivered"}, merge=True)
+    rig.reader.faults = [Transient("HTTP 502")]
+    with pytest.raises(Transient):
+        rig.enrichment.handle(raw(handler="hss", run=1))
+    copy = rig.store.read(replayed) or {}
+    assert (copy["outcome"], copy["begun_at"]) == ("delivered", failed["begun_at"])
 
 
 def test_who_wants_an_event_may_change_before_it_is_read(rig: Rig) -> None:

@@ -10,14 +10,14 @@ of each page some accounts are read singly as well: if they say otherwise than t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from nsps.cloud.store import MOST_OWNERS
 from nsps.connector.base import AsynchronousConnector, Call, Connector, State, StateConnector
-from nsps.connector.preview import AT_ONCE, Compared, Comparison, Inspector
+from nsps.connector.preview import AT_ONCE, MAX_OWNERS, Compared, Comparison, Inspector
 from nsps.connector.watched import Field, watching
 from nsps.domain.event import RECONCILE, EspfEvent, Owner
 from nsps.domain.outcome import DeliveryError
@@ -72,7 +72,8 @@ class PageInspector:
     def compare(
         self, offset: int, limit: int, customer: int | None, *, fix: bool = False
     ) -> dict[str, Any]:
-        """The page's accounts, and those of them that are not right, with their resources.
+        """The page's accounts, and those of them that are not right, with their resources. The page
+        ends before more than MAX_OWNERS would have to be read singly.
 
         ``fix``: what is missing will be repaired by an event that reads PortaBilling again, so it
         is not read here. ``same``: resources of the others. ``singly``: why accounts could not be
@@ -87,21 +88,22 @@ class PageInspector:
         if odd:
             lacking |= dict.fromkeys(known, odd)
             known = {}
-        owners = [Owner("account", str(each)) for each in listed.ids]
+        owners = _in_time([Owner("account", str(each)) for each in listed.ids], known)
         others = [each for each in owners if each not in known]
-        found = self._inspector.compare(others, known=len(known)) if others else []
+        of_lists = [(each, known[each]) for each in owners if each in known]
+        found = self._inspector.compare(others, known=len(of_lists)) if others else []
         missing = [
             {"owner": str(owner), "resources": [each.to_json() for each in compared]}
-            for owner, compared in known.items()
+            for owner, compared in of_lists
             if not _right(compared)
         ]
         return {
-            "accounts": list(listed.ids),
+            "accounts": [each.i_account for each in owners],
             "total": listed.total,
-            "more": listed.goes_on(offset, limit),
+            "more": len(owners) < len(listed.ids) or listed.goes_on(offset, limit),
             "owners": found + missing,
-            "same": sum(len(compared) for compared in known.values() if _right(compared)),
-            "singly": dict(Counter(lacking.values())),
+            "same": sum(len(compared) for _, compared in of_lists if _right(compared)),
+            "singly": dict(Counter(lacking[each] for each in owners if each in lacking)),
         }
 
     # ---- what the lists say --------------------------------------------------------------------
@@ -257,6 +259,13 @@ class PageInspector:
     def _call(self) -> Call:
         deadline = Deadline(self._context.handler.call_timeout_seconds)
         return Call(deadline, reference="compare/page")
+
+
+def _in_time(owners: Sequence[Owner], known: Container[Owner]) -> Sequence[Owner]:
+    """The first of them, so that no more than MAX_OWNERS have to be read singly: the console waits
+    for the answer."""
+    others = [number for number, owner in enumerate(owners) if owner not in known]
+    return owners[: others[MAX_OWNERS]] if len(others) > MAX_OWNERS else owners
 
 
 def _right(compared: Sequence[Compared]) -> bool:

@@ -165,6 +165,7 @@ class Inspector:
         return replace(enriched, t=SnapshotTime(f"{before}/{event_id}"))
 
     def enriched(self, event: EspfEvent, event_id: str, owner: Owner, pb: PbData) -> Enriched:
+        """What a connector is given of a snapshot that was read at this moment."""
         now = _now()
         return Enriched(
             event_id=event_id,

@@ -16,6 +16,7 @@ from typing import Any
 
 from nsps.cloud.messages import RawEventMessage
 from nsps.cloud.store import HISTORY_DAYS, Store, Tx
+from nsps.delivery.ledger.documents import listed
 from nsps.domain.event import EspfEvent, Owner, SnapshotTime, UnreadableOwner, delivery_id, owner_of
 from nsps.domain.outcome import Outcome
 from nsps.domain.snapshot import PbData
@@ -126,7 +127,12 @@ class History:
         if raw.run is not None and raw.handler is not None:  # a replay's failure is its own
             delivery = self._store.delivery(raw.handler, delivery_id(raw.event_id, raw.run))
             ends = {"expire_at": self._now() + timedelta(days=HISTORY_DAYS)}
-            self._store.merge(delivery, retry | ends)
+
+            def note_replay(tx: Tx) -> None:
+                found = tx.read([delivery])[delivery.path]
+                tx.merge(delivery, retry | ends | listed(found, tx.now))
+
+            self._store.transact(note_replay)
             return
         reference = self._store.event(raw.event_id)
         about = opening(raw.event_id, event, handlers, raw.received_at, raw.trace, self._now())

@@ -27,7 +27,8 @@ class SimCards:
     """The cards of accounts, from the list of cards; safe to share between threads.
 
     The list is not in the order of accounts: it is read as far as the accounts at hand need it, and
-    what was read for accounts to come is kept.
+    what was read for accounts to come is kept. So is what was given last: a page that got no answer
+    is asked for again.
     """
 
     def __init__(self, lists: Lists, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,14 +44,18 @@ class SimCards:
         with self._lock:
             if first or self._clock() - self._began > KEPT_SECONDS:
                 self._begin()
+            for done in self._given.difference(accounts):
+                del self._kept[done]
             while not self._over and len(self._kept) < MOST_KEPT:
                 if all(each in self._kept for each in accounts):
                     break
                 self._read_on()
-            return {each: self._kept.pop(each) for each in accounts if each in self._kept}
+            self._given = self._kept.keys() & set(accounts)
+            return {each: self._kept[each] for each in self._given}
 
     def _begin(self) -> None:
         self._kept: dict[int, Entry] = {}
+        self._given: set[int] = set()
         self._offset, self._over, self._began = 0, False, self._clock()
 
     def _read_on(self) -> None:

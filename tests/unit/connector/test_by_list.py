@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from nsps.cloud.store import Store
+from nsps.connector import by_list
 from nsps.connector.base import Call, Enriched, State
 from nsps.connector.by_list import SAMPLES, PageInspector
 from nsps.connector.preview import Inspected, Inspector, NoState
@@ -175,6 +176,25 @@ def test_what_is_right_by_the_lists_is_not_read_again(store: Store, box: type[Bo
         scene.api.calls.count("account_info") == scene.api.calls.count("sim_card_info") == SAMPLES
     )
     assert scene.api.calls.count("product_info") == 1 + SAMPLES
+
+
+def test_a_page_ends_before_too_many_are_read_singly(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(by_list, "MAX_OWNERS", 2)
+    scene = Scene(store).fill()
+    for each in ACCOUNTS[2:]:
+        scene.api.accounts[each] |= {"blocked": "Y"}
+    accounts, pages, same = list[int](), list[int](), 0
+    more = True
+    while more:
+        said = scene.pages.compare(len(accounts), 100, None)
+        accounts += said["accounts"]
+        pages.append(len(said["owners"]))
+        same += said["same"]
+        more = said["more"]
+    assert (accounts, same) == (list(ACCOUNTS), 2)
+    assert pages == [2, 2, 2, 2]
 
 
 CHANGES: dict[str, dict[str, Any]] = {

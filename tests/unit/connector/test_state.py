@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from google.cloud.firestore import FieldFilter
 from nsps.cloud.store import Store
 from nsps.connector.base import Call, Enriched, State
 from nsps.delivery import pipeline
@@ -648,8 +649,12 @@ def test_a_connector_that_fails_on_an_event_is_recorded_and_tried_again(
     assert kept["retry"]["error"].startswith(recorded)
     assert "hunter2" not in str(kept) + verdict.reason
     assert kit.espf.statuses == ["RETRY"]
+    deliveries = store.client.collection("handlers", kit.handler, "deliveries")
+    open_ones = deliveries.where(filter=FieldFilter("outcome", "==", None)).order_by("begun_at")
+    assert [each.id for each in open_ones.stream()] == [event.delivery_id], "lists find it"
     box.broken = False
     assert kit.deliver(event).outcome is Outcome.DELIVERED
+    assert kit.delivery(event)["begun_at"] == kept["begun_at"], "its first attempt"
     assert kit.espf.statuses == ["RETRY", "OK"]
 
 

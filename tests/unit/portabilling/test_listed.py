@@ -55,6 +55,17 @@ def test_every_card_is_found_and_the_list_is_read_once(order: str) -> None:
     assert cards.of([7], first=False) == {}  # the list is over, and its cards were given
 
 
+def test_a_page_that_is_asked_for_again_has_its_cards() -> None:
+    lists = Cards(ACCOUNTS)
+    cards = SimCards(lists)
+    cards.of(range(1, 21), first=True)
+    page = cards.of(range(21, 41), first=False)
+    read = lists.pages
+    assert cards.of(range(21, 41), first=False) == page
+    assert cards.of(range(30, 41), first=False).keys() == set(range(30, 41))
+    assert lists.pages == read
+
+
 def test_a_card_is_only_used_for_a_while() -> None:
     now = 0.0
     lists = Cards(ACCOUNTS[::-1])

@@ -16,6 +16,9 @@ from nsps.domain.outcome import Outcome
 PAGE = 50
 FILTERS = ("since", "until", "event_type", "handler", "outcome", "account")
 OUTCOMES = tuple(each.value for each in Outcome)
+DONE = ("delivered", "unchanged")
+CLOSE = timedelta(minutes=1)
+"""Lines of what happened say how long after the first they came, up to so long."""
 
 
 def events(visit: Visit) -> Shown:
@@ -86,9 +89,6 @@ def standing(explanation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-DONE = ("delivered", "unchanged")
-
-
 def happened(explanation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What happened, line by line; ``after``: how long after the first, where that is short."""
     lines: list[dict[str, Any]] = []
@@ -100,9 +100,6 @@ def happened(explanation: Mapping[str, Any]) -> list[dict[str, Any]]:
         after = f"+{span((at - start).total_seconds() * 1000)}" if close and at and start else ""
         lines.append({**line, "after": after})
     return lines
-
-
-CLOSE = timedelta(minutes=1)
 
 
 def narrowed(visit: Visit, filters: Iterable[str]) -> dict[str, str]:

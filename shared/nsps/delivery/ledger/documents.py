@@ -38,6 +38,13 @@ class Delivery:
         )
 
 
+def listed(delivery: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
+    """The fields by which a delivery that is open is found and ordered; ``delivery``: its document
+    before this attempt. Without them no index would have it."""
+    kept = delivery or {}
+    return {"outcome": kept.get("outcome"), "begun_at": kept.get("begun_at") or now}
+
+
 @dataclass(frozen=True, slots=True)
 class Watermark:
     """Document (handler, owner): the newest snapshot time begun, and by which event.

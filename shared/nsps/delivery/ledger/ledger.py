@@ -19,7 +19,7 @@ from google.cloud.firestore import ArrayUnion, Increment
 
 from nsps.cloud.store import HISTORY_DAYS, TOMBSTONE_DAYS, Known, Store, Tx, as_json
 from nsps.delivery.ledger import protocol
-from nsps.delivery.ledger.documents import Delivery, Resource, Watermark
+from nsps.delivery.ledger.documents import Delivery, Resource, Watermark, listed
 from nsps.delivery.ledger.protocol import Begun, CallEnd, Lease, Step, Taken, Todo
 from nsps.domain.event import Owner, SnapshotTime
 from nsps.domain.outcome import AnswerState, Outcome, Transient, worst
@@ -373,7 +373,7 @@ class Ledger:
             begun = view.begun()
             if begun is not Begun.GO:
                 return None
-            view.record(dict(record) | {"attempts": Increment(1), "t": work.t})
+            view.record(dict(record) | {"attempts": Increment(1), "t": work.t} | view.listed())
             view.delivery = replace(view.delivery, t=work.t)
             return view.retrying(reason, None)
 
@@ -514,14 +514,16 @@ class _View:
         """Fields of the delivery document that are for people."""
         self._tx.merge(self._delivery, fields)
 
+    def listed(self) -> dict[str, Any]:
+        """The fields by which lists find the delivery while it is open."""
+        return listed(self._documents[self._delivery.path], self._tx.now)
+
     def start(self) -> None:
         """The delivery begins with this snapshot; the owner's watermark rises to it."""
         work = self._work
         self.delivery = replace(self.delivery, t=work.t)
-        now = self._tx.now
-        first = (self._documents[self._delivery.path] or {}).get("begun_at") or now
-        begun = {"t": work.t, "outcome": None, "begun_at": first, "last_at": now, "waits_for": None}
-        self._tx.merge(self._delivery, begun)
+        begun = {"t": work.t, "outcome": None, "last_at": self._tx.now, "waits_for": None}
+        self._tx.merge(self._delivery, self.listed() | begun)
         if self.watermark.t < work.t:
             self.watermark = Watermark(work.t, work.event_id)
             marked = self.watermark.write(self._documents.get(self._owner.path), work.meaning)
