@@ -19,10 +19,12 @@ from nsps.console.masking import Masking
 from nsps.console.now import Now
 from nsps.console.pages.forms import FormKey
 from nsps.console.pages.site import Shown, Site
+from nsps.domain.outcome import Transient
 from nsps.portabilling.lists import Listed
 from nsps.runtime.redact import Redactor
 from nsps.runtime.settings import HandlerSummary
 
+NUMBER = "447700900123"
 REDACTOR = Redactor(b"a digest key of the tests")
 ALL = {
     "hss": HandlerSummary(name="hss", connector="x", events=("SIM/*",), group="HSS"),
@@ -135,11 +137,14 @@ def said(page: str) -> str:
 
 
 def _lists() -> Any:
-    accounts = {2501: Listed((277001, 277002), 2)}
-    return SimpleNamespace(
-        account_of_number=lambda number: None,
-        accounts=lambda offset, i_customer: accounts.get(i_customer, Listed((), None)),
-    )
+    """Customer 2501 has two accounts; those of 2503 cannot be listed."""
+
+    def accounts(offset: int, i_customer: int) -> Listed:
+        if i_customer == 2503:
+            raise Transient(f"its account {NUMBER} is damaged")
+        return {2501: Listed((277001, 277002), 2)}.get(i_customer, Listed((), None))
+
+    return SimpleNamespace(account_of_number=lambda number: None, accounts=accounts)
 
 
 def _headers(role: str | None, more: Mapping[str, str] | None) -> dict[str, str]:

@@ -128,6 +128,13 @@ def test_a_failure_needs_a_person_until_it_is_replayed_or_a_newer_event_is_there
     assert problem["error"] == "no such profile"
     store.event(first).set({"runs": {"hss": {"n": 1, "job": "j"}}}, merge=True)
     assert desk.hss()["to_mend"] == 0
+    of_first = store.read(store.delivery("hss", first)) or {}
+    newest = of_first["finished_at"] + timedelta(minutes=1)
+    again = of_first | {"finished_at": newest, "errors": ["still no such profile"]}
+    store.delivery("hss", f"{first}.1").set(again)
+    row = desk.hss()
+    assert (row["to_mend"], row["to_mend_error"]) == (1, "still no such profile")
+    store.delivery("hss", f"{first}.1").delete()
     store.event(first).set({"runs": {}}, merge=True)
     event(rig, 3)  # of the same owner
     row = desk.hss()

@@ -22,7 +22,7 @@ from nsps.domain.outcome import Terminal
 from nsps.runtime.settings import PORTABILLING
 
 from tests.unit.connector.systems import IMSI
-from tests.unit.console.site_kit import Pages, said
+from tests.unit.console.site_kit import NUMBER, Pages, said
 from tests.unit.test_timeline import Rig
 
 NASTY = "<img src=x onerror=alert(1)>\"'&{{7*7}}\x1b[31m\u202eevil\u200b" + "n" * 2000
@@ -230,7 +230,11 @@ def test_what_a_system_or_a_message_said_is_shown_to_no_viewer(pages: Pages) -> 
     Switches(pages.store).open(PORTABILLING, 3, said)
     job = pages.send("/reconciles", {"handler": "hss", "all": "yes"}).headers["Location"]
     pages.store.client.document(job.strip("/")).update({"error": said})
-    for path in ("parked", "handlers", "jobs", job.strip("/")):
+    failed = {"outcome": "rejected", "finished_at": datetime.now(UTC), "errors": [said], "t": "t"}
+    pages.store.delivery("hss", "e2").set(failed)
+    pages.store.event("e2").set({"owner": "account:7"})
+    assert pages.api_get("overview", "operator").body["handlers"][0]["to_mend_error"] == said
+    for path in ("overview", "parked", "handlers", "jobs", job.strip("/")):
         assert IMSI in str(pages.api_get(path, "operator").body), path
         assert IMSI not in str(pages.api_get(path, "viewer").body), path
 
@@ -337,6 +341,8 @@ def test_a_customer_is_found_by_its_number_and_shows_its_accounts(pages: Pages) 
     page = pages.text("/customers/2501")
     assert all(f'href="/accounts/{each}"' in page for each in (277001, 277002))
     assert "PortaBilling lists no account of it" in pages.text("/customers/2502")
+    assert NUMBER in said(pages.text("/customers/2503"))
+    assert NUMBER not in pages.text("/customers/2503", "viewer")
 
 
 def test_the_settings_of_a_handler_are_its_functions_and_operators_alone_ask(pages: Pages) -> None:
@@ -386,6 +392,7 @@ def test_events_are_narrowed_and_paged(
     assert "3" not in re.findall(r'<td class="mono">(\d+)', pages.text("/events?outcome=rejected"))
     until = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M")
     assert "No event is like that" in pages.text(f"/events?until={until}")
+    assert f'name="until" value="{until}"' in pages.text(f"/events?until={until}:30Z")
     for wrong in ("since=x", "event_type=***", "outcome=odd", "handler=nobody", "account=x"):
         assert 'role="alert"' in pages.get(f"/events?{wrong}").body.decode(), wrong
 
