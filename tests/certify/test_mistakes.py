@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -154,9 +154,19 @@ class OlderOverwrites(Partner):
         self.write(account, state)
 
 
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise Refused("updated_at is no moment") from None
+
+
 class RefusesTheOlder(Partner):
+    """Older by minutes: of a burst (``concurrent``) it depends on the threads which comes first."""
+
     def in_order(self, account: str, at: str, state: dict[str, Any]) -> None:
-        if at < self.newest.get(account, ""):
+        newest = self.newest.get(account)
+        if newest and _moment(newest) - _moment(at) > timedelta(minutes=1):
             raise Refused("stale")
         super().in_order(account, at, state)
 

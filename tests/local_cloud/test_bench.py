@@ -42,6 +42,15 @@ def test_a_figure_says_whether_its_aim_is_reached() -> None:
     assert first["aim"] == {"at_least": 150}
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"), [(4584.1, "4584"), (584.203, "584"), (51.307, "51.3"), (2.467, "2.47")]
+)
+def test_a_figure_is_shown_with_three_digits(value: float, shown: str) -> None:
+    section = Section("pace")
+    section.add("median", value, "ms")
+    assert f"| median | {shown} ms |" in section.as_markdown()
+
+
 def test_the_open_loop_keeps_its_pace_and_counts_from_the_schedule() -> None:
     """The receiver answers one request at a time, slower than they come: latency must grow."""
 
