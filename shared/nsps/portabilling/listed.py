@@ -36,6 +36,11 @@ class SimCards:
         self._lock = threading.Lock()
         self._begin()
 
+    def _begin(self) -> None:
+        self._kept: dict[int, Entry] = {}
+        self._given: set[int] = set()
+        self._offset, self._over, self._began = 0, False, self._clock()
+
     def of(self, accounts: Collection[int], *, first: bool) -> dict[int, Entry]:
         """By account, the card of each that the list has one for. ``first``: of a new comparison.
 
@@ -52,11 +57,6 @@ class SimCards:
                 self._read_on()
             self._given = self._kept.keys() & set(accounts)
             return {each: self._kept[each] for each in self._given}
-
-    def _begin(self) -> None:
-        self._kept: dict[int, Entry] = {}
-        self._given: set[int] = set()
-        self._offset, self._over, self._began = 0, False, self._clock()
 
     def _read_on(self) -> None:
         try:
